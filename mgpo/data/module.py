@@ -1,0 +1,103 @@
+"""The LightningDataModule: batches of questions with their originals, decoded ahead in a worker."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
+
+from mgpo.data.sources import Source
+from mgpo.images import BadImage
+from mgpo.types import Question
+
+
+class Sample(NamedTuple):
+    """A question and its original; `image` is None where it could not be decoded, and `why` says why."""
+
+    question: Question
+    image: Image.Image | None
+    why: str = ""
+
+
+class Decoded(Dataset):
+    """A source whose pictures are loaded; a bad one costs its row, not the run."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        question = self.source[index]
+        try:
+            return Sample(question, question.picture.load())
+        except BadImage as error:
+            return Sample(question, None, str(error))
+
+
+class VQAData(L.LightningDataModule):
+    """Questions for training and, by split, for validation, testing and prediction. No boxes anywhere.
+
+    Args:
+        train: The source of training questions.
+        val: Sources for validation; each reports under its own split.
+        test: Sources for `test` and `predict`; those of `val` where there are none.
+        batch_size: Questions a step and process; each is rolled out as a whole group.
+        eval_batch_size: Questions a batch in evaluation.
+        num_workers: Processes that decode images ahead of the model.
+        seed: Order of the training questions.
+    """
+
+    def __init__(
+        self,
+        train: Source | None = None,
+        val: Sequence[Source] = (),
+        test: Sequence[Source] = (),
+        batch_size: int = 8,
+        eval_batch_size: int = 64,
+        num_workers: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.test = train, list(val), list(test)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    def setup(self, stage: str) -> None:
+        for source in [self.train, *self.val, *self.test]:
+            complaint = source.complaint() if source is not None and hasattr(source, "complaint") else None
+            if complaint:
+                warnings.warn(complaint, stacklevel=2)
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        if self.train is None:
+            raise ValueError("data.train: name a source of training questions")
+        return self._loader(self.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> list[StatefulDataLoader]:
+        return [self._loader(source, self.eval_batch_size, shuffle=False) for source in self.val]
+
+    def test_dataloader(self) -> list[StatefulDataLoader]:
+        return [self._loader(source, self.eval_batch_size, shuffle=False) for source in self.test or self.val]
+
+    def predict_dataloader(self) -> list[StatefulDataLoader]:
+        return self.test_dataloader()
+
+    def _loader(self, source: Source, batch_size: int, shuffle: bool) -> StatefulDataLoader:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        data = Decoded(source)
+        sampler = StatefulDistributedSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
+        return StatefulDataLoader(
+            data, batch_size=batch_size, sampler=sampler, num_workers=self.num_workers, collate_fn=list,
+            drop_last=shuffle, prefetch_factor=2 if self.num_workers else None, worker_init_fn=_one_thread,
+        )  # fmt: skip
+
+
+def _one_thread(worker: int) -> Any:
+    torch.set_num_threads(1)

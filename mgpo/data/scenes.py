@@ -1,0 +1,40 @@
+"""Questions about the embedded world's scenes."""
+
+from collections.abc import Sequence
+
+from mgpo.data.sources import DataError
+from mgpo.types import Question
+from mgpo.world.questions import KINDS, sample_question
+
+SPLITS = {"train": 1, "val": 2, "ood": 3}
+
+
+class Scenes:
+    """Scenes drawn from a seed, one question each; no two splits share a scene.
+
+    Args:
+        count: How many questions.
+        kinds: Kinds of question, taken in turn: attribute, attribute_choice, relative_position, counting.
+        split: train, val, or ood (other mark sizes, places, backgrounds and numbers of marks).
+        side: Pixels of a scene's side.
+        seed: Another seed gives other scenes.
+    """
+
+    def __init__(
+        self, count: int, kinds: Sequence[str] = ("attribute",), split: str = "train", side: int = 2048, seed: int = 0
+    ) -> None:
+        if unknown := [kind for kind in kinds if kind not in KINDS] or not kinds:
+            raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(KINDS)}")
+        if split not in SPLITS:
+            raise DataError(f"unknown split {split!r}; take one of {', '.join(SPLITS)}")
+        self.count, self.kinds, self.split, self.side, self.seed = count, tuple(kinds), split, side, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Question:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        kind = self.kinds[index % len(self.kinds)]
+        question, _ = sample_question(kind, (SPLITS[self.split], self.seed, index), self.side, self.split)
+        return question

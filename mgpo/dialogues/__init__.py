@@ -1,0 +1,7 @@
+"""Dialogues: what is said in each turn, and when an episode ends."""
+
+from mgpo.dialogues.base import Dialogue
+from mgpo.dialogues.single_turn import SingleTurn, answer_only
+from mgpo.dialogues.two_turn import TwoTurn
+
+__all__ = ["Dialogue", "SingleTurn", "TwoTurn", "answer_only"]

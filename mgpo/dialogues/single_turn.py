@@ -1,0 +1,51 @@
+"""One turn: the GRPO baseline, and the same picture asked about without any box."""
+
+from mgpo.answers import extract
+from mgpo.boxes import BoxRule, find_box
+from mgpo.dialogues.base import fill
+from mgpo.dialogues.two_turn import SYSTEM
+from mgpo.types import Message, Trajectory
+from mgpo.views import Sight, View
+
+ASK_BOTH = (
+    "{image}{question}{choices}\n"
+    "First name the part of the picture that shows it, as JSON in pixels of this picture: "
+    '```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```\n'
+    "Then give your final answer inside \\boxed{}."
+)
+ASK_ANSWER = "{image}{question}{choices}\nGive your final answer inside \\boxed{}."
+
+
+class SingleTurn:
+    """Ask once, for a box and the answer; the box is judged (so that its ratio can be compared), never cut out.
+
+    Args:
+        system: The system message.
+        ask: The user turn; slots {image}, {question}, {choices}.
+        rule: Which boxes count as valid; null where the text asks for none.
+    """
+
+    def __init__(self, system: str = SYSTEM, ask: str = ASK_BOTH, rule: BoxRule | None = BoxRule()) -> None:
+        self.system, self.ask, self.rule = system, ask, rule
+
+    def stop_text(self, turn: int) -> None:
+        return None
+
+    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
+        view = View.whole(trajectory.image.size, sight.whole)
+        trajectory.views.append(view)
+        return [
+            Message("system", (self.system,)),
+            Message("user", fill(self.ask, trajectory.question, view)),
+        ]
+
+    def proceed(self, trajectory: Trajectory, sight: Sight) -> None:
+        turn = trajectory.turns[-1]
+        trajectory.answer = extract(turn.text)
+        if self.rule is not None:
+            turn.finding = find_box(turn.text, trajectory.views[0].size, sight.frame, self.rule)
+
+
+def answer_only() -> SingleTurn:
+    """One picture, one question, no box: how a sub-image is asked whether it answers the question alone."""
+    return SingleTurn(ask=ASK_ANSWER, rule=None)

@@ -1,0 +1,82 @@
+"""Opening images: upright RGB pixels, or one sentence that says what is wrong."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
+LARGEST_FILE = 500_000_000  # bytes
+
+
+class BadImage(ValueError):
+    """An image that can't be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class FilePicture:
+    """An image file."""
+
+    path: str
+
+    def load(self) -> Image.Image:
+        return open_image(Path(self.path))
+
+
+def check_image(path: Path) -> None:
+    """Look at a file's header only. Raises BadImage for what can be known without decoding."""
+    if not path.is_file():
+        raise BadImage(f"{path}: there is no such file")
+    if (size := path.stat().st_size) == 0:
+        raise BadImage(f"{path}: the file is empty")
+    if size > LARGEST_FILE:
+        raise BadImage(f"{path}: the file has {size:,} bytes; at most {LARGEST_FILE:,} are read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, image)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        raise BadImage(f"{path}: this is not an image that can be read") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage(f"{path}: {error}") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode a file: EXIF orientation applied, 8-bit RGB, transparency on white. Raises BadImage."""
+    check_image(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size was checked; odd metadata is no reason to stop
+            with Image.open(path) as image:
+                image.load()
+                return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"{path}: the image is damaged ({error})") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit and float greys are scaled, transparency is laid on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        top = 65535.0 if image.mode.startswith("I") else max(1.0, float(grey.max()))
+        return Image.fromarray(np.clip(grey * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > LARGEST_IMAGE:
+        pixels = f"{image.width} x {image.height}"
+        raise BadImage(f"{path}: {pixels} pixels are more than the {LARGEST_IMAGE:,} that are decoded; shrink it")
+    if getattr(image, "n_frames", 1) > 1 and image.format in {"GIF", "PNG", "WEBP"}:
+        raise BadImage(f"{path}: the image is animated; save the frame that is meant as a file of its own")

@@ -1,0 +1,107 @@
+"""Trajectories as tensors for one training pass, with every group's common prompt held once.
+
+Shapes: B distinct first prompts, N trajectories, P prompt tokens, C continuation tokens. A
+continuation begins with the prompt's last token, so that the log-prob of the first sampled token
+comes from the same row as all others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mgpo.types import Pixels, Prompt, Trajectory
+
+# (prompt, first position) -> positions (3, tokens) and the position that follows
+Positions = Callable[[Prompt, int], tuple[Tensor, int]]
+
+
+@dataclass
+class Batch:
+    """One padded micro-batch. `policy_NC` is true exactly where an id was sampled by the policy."""
+
+    prefix_ids_BP: Tensor
+    prefix_positions_3BP: Tensor
+    prefix_valid_BP: Tensor
+    ids_NC: Tensor
+    positions_3NC: Tensor
+    valid_NC: Tensor
+    policy_NC: Tensor
+    turn_NC: Tensor
+    sampled_logprobs_NC: Tensor
+    owner_N: Tensor  # which prefix a trajectory continues
+    images: list[Pixels]  # those of the prefixes, row by row, then those of the continuations
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the decoder."""
+        return int(self.prefix_valid_BP.sum() + self.valid_NC.sum())
+
+
+def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: int) -> Batch:
+    """Lay out whole trajectories; text and images of a turn stay together, nothing is cut."""
+    prompts = list({id(t.turns[0].prompt): t.turns[0].prompt for t in trajectories}.values())
+    number = {id(prompt): i for i, prompt in enumerate(prompts)}
+    prefixes = [Prompt(prompt.ids[:-1], prompt.images) for prompt in prompts]
+    placed = [positions(prefix, 0) for prefix in prefixes]
+    rows = [_continuation(t, placed[number[id(t.turns[0].prompt)]][1], positions) for t in trajectories]
+    images = [image for prefix in prefixes for image in prefix.images]
+    images += [image for t in trajectories for turn in t.turns[1:] for image in turn.prompt.images]
+    prefix_ids = [torch.tensor(prefix.ids) for prefix in prefixes]
+    return Batch(
+        prefix_ids_BP=pad_sequence(prefix_ids, True, pad_id),
+        prefix_positions_3BP=_pad_positions([p for p, _ in placed]),
+        prefix_valid_BP=_valid(prefix_ids),
+        ids_NC=pad_sequence([row.ids for row in rows], True, pad_id),
+        positions_3NC=_pad_positions([row.positions for row in rows]),
+        valid_NC=_valid([row.ids for row in rows]),
+        policy_NC=pad_sequence([row.policy for row in rows], True, False),
+        turn_NC=pad_sequence([row.turn for row in rows], True, 0),
+        sampled_logprobs_NC=pad_sequence([row.logprobs for row in rows], True, 0.0),
+        owner_N=torch.tensor([number[id(t.turns[0].prompt)] for t in trajectories]),
+        images=images,
+    )
+
+
+@dataclass
+class _Row:
+    ids: Tensor
+    positions: Tensor
+    policy: Tensor
+    turn: Tensor
+    logprobs: Tensor
+
+
+def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _Row:
+    """Everything behind the prefix: shown tokens and sampled tokens in turn, with the mask of the latter."""
+    ids: list[int] = []
+    places: list[Tensor] = []
+    policy: list[bool] = []
+    turns: list[int] = []
+    logprobs: list[float] = []
+    for k, turn in enumerate(trajectory.turns):
+        shown = turn.prompt if k else Prompt(turn.prompt.ids[-1:])
+        for piece, sampled in ((shown, False), (Prompt(turn.reply.ids), True)):
+            place, start = positions(piece, start)
+            places.append(place)
+            ids += piece.ids
+            policy += [sampled] * len(piece.ids)
+            turns += [k] * len(piece.ids)
+            logprobs += turn.reply.logprobs if sampled else [0.0] * len(piece.ids)
+    return _Row(
+        torch.tensor(ids), torch.cat(places, 1), torch.tensor(policy), torch.tensor(turns), torch.tensor(logprobs)
+    )
+
+
+def _valid(rows: list[Tensor]) -> Tensor:
+    return pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], True, False)
+
+
+def _pad_positions(rows: list[Tensor]) -> Tensor:
+    return pad_sequence([row.T for row in rows], True, 0).permute(2, 0, 1)

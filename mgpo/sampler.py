@@ -1,0 +1,177 @@
+"""The in-process sampler: rollouts on the policy's own weights, nothing encoded twice.
+
+A question's prompt passes the model once and its cache is copied to the group's rollouts; a later
+turn continues on the same cache. The cache may have holes (padding, rows that ended earlier): they
+are masked, and positions are counted per row, so a row's result does not depend on its neighbours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mgpo.types import Prompt, Reply, Stop
+
+TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How replies are drawn.
+
+    Args:
+        max_new_tokens: A reply is cut here.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_p: Draw among the likeliest tokens that hold this much of the probability.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+            raise ValueError(f"sampling needs temperature >= 0, 0 < top_p <= 1, max_new_tokens >= 1, not {self}")
+
+
+class InProcessSampler:
+    """Opens conversations on the policy's own weights."""
+
+    def open(self, policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":  # noqa: ANN001
+        """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
+        return Conversation(policy, prompts, copies)
+
+
+class Conversation:
+    """A batch of open conversations: `reply`, then `extend` with what is shown next, and so on."""
+
+    @torch.no_grad()
+    def __init__(self, policy, prompts: Sequence[Prompt], copies: int) -> None:  # noqa: ANN001
+        self.policy, self.cache = policy, policy.new_cache()
+        rows = len(prompts)
+        self.valid_NS = torch.zeros(rows, 0, dtype=torch.bool, device=policy.device)
+        self.next_N = [0] * rows
+        self.pending: list[tuple[int, ...]] = [()] * rows
+        self.extend(prompts)
+        if copies > 1:
+            self._select(torch.arange(rows, device=policy.device).repeat_interleave(copies))
+
+    @torch.no_grad()
+    def extend(self, prompts: Sequence[Prompt]) -> None:
+        """Show every row its next prompt, behind its last sampled token."""
+        policy = self.policy
+        shown = [Prompt((*last, *p.ids), p.images) for last, p in zip(self.pending, prompts, strict=True)]
+        placed = [policy.positions(prompt, start) for prompt, start in zip(shown, self.next_N)]
+        self.next_N = [follows for _, follows in placed]
+        ids_NT = pad_sequence([torch.tensor(p.ids) for p in shown], True, policy.pad_id).to(policy.device)
+        lengths_N = torch.tensor([len(p.ids) for p in shown], device=policy.device)
+        new_NT = torch.arange(ids_NT.shape[1], device=policy.device) < lengths_N[:, None]
+        positions = pad_sequence([p.T for p, _ in placed], True, 0).permute(2, 0, 1).to(policy.device)
+        images = [image for prompt in prompts for image in prompt.images]
+        embeddings = policy.embed(ids_NT, policy.features(images) if images else None)
+        hidden_NTD = policy.decode(embeddings, positions, self._mask(new_NT), self.cache)
+        self.valid_NS = torch.cat([self.valid_NS, new_NT], 1)
+        self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
+        self.pending = [()] * len(shown)
+
+    @torch.no_grad()
+    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
+        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit.
+
+        `seeds` holds one seed a row: a row's reply depends on its own seed and history only.
+        """
+        policy, rows, device = self.policy, len(self.next_N), self.policy.device
+        uniform_NT = _uniform(seeds, sampling).to(device)
+        ender_V = self._enders(stop_text)
+        ids, logprobs = [], []
+        done_N = torch.zeros(rows, dtype=torch.bool, device=device)
+        lengths = [sampling.max_new_tokens] * rows
+        stops: list[Stop] = ["length"] * rows
+        start_N = torch.tensor(self.next_N, device=device)
+        for step in range(sampling.max_new_tokens):
+            if step:
+                self._feed(ids[-1], start_N + step - 1, ~done_N)
+            id_N, logprob_N = choose(policy.logits(self.last_ND), uniform_NT[:, step], sampling)
+            ids.append(id_N)
+            logprobs.append(logprob_N)
+            for row in (ender_V[id_N] & ~done_N).nonzero().flatten().tolist():
+                sampled = int(id_N[row])
+                if sampled == policy.chat.end_id or self._has_stop(ids, row, stop_text):
+                    done_N[row] = True
+                    lengths[row], stops[row] = step + 1, "end" if sampled == policy.chat.end_id else "marker"
+            if bool(done_N.all()):
+                break
+        ids_NT, logprobs_NT = torch.stack(ids, 1).tolist(), torch.stack(logprobs, 1).tolist()
+        replies = [Reply(tuple(i[:n]), tuple(p[:n]), s) for i, p, n, s in zip(ids_NT, logprobs_NT, lengths, stops)]
+        self.pending = [reply.ids[-1:] for reply in replies]  # sampled, but not yet seen by the model
+        self.next_N = [start + len(reply.ids) - 1 for start, reply in zip(self.next_N, replies)]
+        return replies
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let go of all rows but these."""
+        if len(rows) < len(self.next_N):
+            self._select(torch.tensor(rows, dtype=torch.long, device=self.policy.device))
+
+    def _select(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.valid_NS, self.last_ND = self.valid_NS[rows], self.last_ND[rows]
+        self.next_N = [self.next_N[i] for i in rows.tolist()]
+        self.pending = [self.pending[i] for i in rows.tolist()]
+
+    def _feed(self, id_N: Tensor, position_N: Tensor, new_N: Tensor) -> None:
+        """Pass one sampled token a row; in rows that have ended it leaves a hole in the cache."""
+        embeddings = self.policy.embed(id_N[:, None].masked_fill(~new_N[:, None], self.policy.pad_id), None)
+        mask = self._mask(new_N[:, None])
+        hidden = self.policy.decode(embeddings, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)
+        self.valid_NS = torch.cat([self.valid_NS, new_N[:, None]], 1)
+        self.last_ND = torch.where(new_N[:, None], hidden[:, 0], self.last_ND)
+
+    def _mask(self, new_NT: Tensor) -> Tensor:
+        """(N, 1, T, S + T): every new token sees its row's valid past and itself causally."""
+        rows, width = new_NT.shape
+        causal = torch.ones(width, width, dtype=torch.bool, device=new_NT.device).tril()
+        past = self.valid_NS[:, None, :].expand(rows, width, -1)
+        return torch.cat([past, causal.expand(rows, -1, -1)], -1)[:, None]
+
+    def _enders(self, stop_text: str | None) -> Tensor:
+        """(vocabulary,): ids after which a row may have ended; only these are looked at in Python."""
+        enders = torch.zeros(len(self.policy.banned), dtype=torch.bool)
+        if stop_text:
+            last = stop_text[-1]
+            enders[: len(self.policy.token_texts)] = torch.tensor([last in text for text in self.policy.token_texts])
+        enders[self.policy.chat.end_id] = True
+        return enders.to(self.policy.device)
+
+    def _has_stop(self, ids: list[Tensor], row: int, stop_text: str | None) -> bool:
+        tail = [int(id_N[row]) for id_N in ids[-TAIL:]]
+        return stop_text is not None and stop_text in self.policy.tokenizer.decode(tail)
+
+
+def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Ids drawn by inverting the cumulative distribution, and their log-probs under temperature, before top-p."""
+    logprobs_NV = torch.log_softmax(logits_NV / (sampling.temperature or 1.0), -1)
+    if sampling.temperature == 0:
+        id_N = logprobs_NV.argmax(-1)
+    else:
+        probs_NV = logprobs_NV.double().exp()
+        if sampling.top_p < 1:
+            probs_NV = _nucleus(probs_NV, sampling.top_p)
+        cdf_NV = probs_NV.cumsum(-1)
+        id_N = torch.searchsorted(cdf_NV, uniform_N[:, None].double() * cdf_NV[:, -1:], right=True).squeeze(-1)
+    return id_N, logprobs_NV.gather(-1, id_N[:, None]).squeeze(-1)
+
+
+def _nucleus(probs_NV: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of likeliest tokens that holds `top_p`."""
+    sorted_NV, order_NV = probs_NV.sort(-1, descending=True)
+    before_NV = sorted_NV.cumsum(-1) - sorted_NV
+    return torch.zeros_like(probs_NV).scatter(-1, order_NV, sorted_NV.masked_fill(before_NV >= top_p, 0.0))
+
+
+def _uniform(seeds: Sequence[int], sampling: Sampling) -> Tensor:
+    """(rows, max_new_tokens) in [0, 1), each row from its own seed."""
+    return torch.stack(
+        [torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )

@@ -1,0 +1,98 @@
+"""The nouns of one training step: Question, Message, Prompt, Reply, Turn, Trajectory."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+
+from mgpo.boxes import Finding
+from mgpo.views import View
+
+Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
+
+
+class Picture(Protocol):
+    """A reference to an image; cheap to copy and to send to a worker."""
+
+    def load(self) -> Image.Image:
+        """The upright RGB original. Raises `mgpo.images.BadImage` when there is none to be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the policy is asked and what is right. There is no field for a box, and there never will be."""
+
+    id: str
+    picture: Picture
+    text: str
+    answer: str  # the option's letter where there are choices
+    choices: tuple[str, ...] = ()
+    category: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One side's contribution to the chat: text and views in the order in which they are shown."""
+
+    role: Literal["system", "user"]
+    parts: tuple[str | View, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is shown before a reply: token ids with placeholders expanded, and the patches of their images."""
+
+    ids: tuple[int, ...]
+    images: tuple["Pixels", ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """One image as the vision tower takes it: (patches, channels · patch volume) and its grid (t, h, w) in patches."""
+
+    patches: torch.Tensor
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the policy sampled: the ids themselves and their log-probs under the distribution they came from."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: Stop
+
+
+@dataclass
+class Turn:
+    """A prompt, the sampled reply, its text (for parsing only, never encoded again) and what was found in it."""
+
+    prompt: Prompt
+    reply: Reply
+    text: str
+    finding: Finding | None = None
+
+
+@dataclass
+class Trajectory:
+    """One rollout: exactly what was shown and sampled, turn by turn, and how it was judged."""
+
+    question: Question
+    image: Image.Image
+    turns: list[Turn] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    answer: str | None = None
+    reward: float = 0.0
+
+    @property
+    def finding(self) -> Finding | None:
+        """The first box the policy named, or why there is none; None where the dialogue asks for no box."""
+        return next((turn.finding for turn in self.turns if turn.finding is not None), None)
+
+    @property
+    def cut(self) -> bool:
+        """Whether any reply ran into the token limit."""
+        return any(turn.reply.stop == "length" for turn in self.turns)

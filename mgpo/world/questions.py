@@ -1,0 +1,62 @@
+"""Questions about a scene, of V*'s two kinds and counting; every answer can be read off a crop only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mgpo.answers import LETTERS as OPTIONS
+from mgpo.types import Question
+from mgpo.world.scenes import DOTS, LETTERS, OUT_OF_DISTRIBUTION, TRAIN, Mark, Scene, draw, sample_scene
+
+KINDS = ("attribute", "attribute_choice", "relative_position", "counting")
+NOT_SHOWN = "none of these"
+ASK_LETTER = "Which letter stands on the {} mark?"
+ASK_DOTS = "How many dots are on the {} mark?"
+ASK_PAIR = "Which letters stand on the {} mark and the {} mark, read from left to right?"
+
+
+@dataclass(frozen=True)
+class ScenePicture:
+    """A scene as a picture: it is drawn anew from its seed whenever it is loaded."""
+
+    scene: Scene
+    side: int
+
+    def load(self) -> Image.Image:
+        return draw(self.scene, self.side)
+
+
+def sample_question(kind: str, seed: tuple[int, ...], side: int, split: str) -> tuple[Question, tuple[Mark, ...]]:
+    """A question of a kind about a scene of its own, and the marks it is about (for pretraining's transcripts only)."""
+    rng = np.random.default_rng(seed)
+    style = OUT_OF_DISTRIBUTION if split == "ood" else TRAIN
+    wanted = DOTS if kind == "counting" else LETTERS
+    while True:
+        scene = sample_scene(rng, style, pair=kind == "relative_position")
+        bearing = [mark for mark in scene.marks if mark.bears in wanted]
+        if bearing:
+            break
+    asked = scene.marks[:2] if kind == "relative_position" else (bearing[rng.integers(len(bearing))],)
+    text, answer, choices = ask(kind, asked, rng)
+    name = "-".join(map(str, seed))
+    return Question(f"{kind}-{name}", ScenePicture(scene, side), text, answer, choices, kind, split), asked
+
+
+def ask(kind: str, marks: tuple[Mark, ...], rng: np.random.Generator) -> tuple[str, str, tuple[str, ...]]:
+    """Text, answer and choices of a question of a kind about given marks."""
+    if kind == "relative_position":
+        first, second = (marks[i].colour for i in rng.permutation(2))
+        left_to_right = sorted(marks, key=lambda mark: mark.x)
+        return ASK_PAIR.format(first, second), "".join(mark.bears for mark in left_to_right), ()
+    if kind == "counting":
+        return ASK_DOTS.format(marks[0].colour), marks[0].bears, ()
+    text, right = ASK_LETTER.format(marks[0].colour), marks[0].bears
+    if kind == "attribute":
+        return text, right, ()
+    others = [letter for letter in rng.permutation(list(LETTERS)) if letter != right]
+    place = int(rng.integers(5))  # the fifth option is right where the letter is not among the first four
+    options = [str(letter) for letter in others[:4]]
+    if place < 4:
+        options[place] = right
+    return text, OPTIONS[place], (*options, NOT_SHOWN)

@@ -1,0 +1,158 @@
+"""High-resolution scenes drawn from a seed.
+
+A scene is a picture with a handful of round marks. A mark's colour and place are visible when the
+whole picture is shrunk to the pixel cap; what it bears (a letter, or some dots) is not. Nothing in a
+scene depends on the size at which it is drawn: places and sizes are fractions of the side.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 30, 35),
+    "orange": (250, 140, 20),
+    "yellow": (245, 230, 40),
+    "green": (25, 150, 50),
+    "cyan": (50, 215, 225),
+    "blue": (35, 60, 215),
+    "purple": (140, 40, 170),
+    "white": (250, 250, 250),
+}
+LIGHT = {"orange", "yellow", "cyan", "white"}  # these marks bear dark ink
+LETTERS = "ACEFHKLMNPRTUVXZ"
+DOTS = "23456"
+# Where the dots of a mark sit, in units of the ink's half-height.
+DOT_PLACES = {
+    "2": [(-0.7, -0.7), (0.7, 0.7)],
+    "3": [(-0.9, -0.9), (0, 0), (0.9, 0.9)],
+    "4": [(-0.8, -0.8), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8)],
+    "5": [(-0.9, -0.9), (0.9, -0.9), (0, 0), (-0.9, 0.9), (0.9, 0.9)],
+    "6": [(-0.8, -1), (0.8, -1), (-0.8, 0), (0.8, 0), (-0.8, 1), (0.8, 1)],
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a split draws its scenes from; every length is a fraction of the picture's side."""
+
+    marks: tuple[int, int] = (4, 6)
+    radius: tuple[float, float] = (0.038, 0.046)
+    ink: tuple[float, float] = (0.30, 0.35)  # height of a letter, in diameters of its mark
+    margin: float = 0.06
+    clutter: tuple[int, int] = (0, 6)
+    ground: tuple[float, float] = (0.55, 0.85)  # how strongly the ground's colour varies over the picture
+
+
+TRAIN = Style()
+OUT_OF_DISTRIBUTION = Style(
+    marks=(7, 8), radius=(0.034, 0.050), ink=(0.29, 0.37), margin=0.045, clutter=(8, 14), ground=(0.45, 0.95)
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One mark: its colour's name, what it bears, its centre, radius and the height of its ink."""
+
+    colour: str
+    bears: str
+    x: float
+    y: float
+    radius: float
+    ink: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture as a description; `draw` makes it pixels."""
+
+    marks: tuple[Mark, ...]
+    corners: tuple[tuple[float, float, float], ...]  # colour of the ground at x = 0, x = 1, y = 0, y = 1
+    strokes: tuple[tuple[float, float, float, float, int, float], ...]  # x1, y1, x2, y2, grey, width
+
+    def mark(self, colour: str) -> Mark:
+        return next(mark for mark in self.marks if mark.colour == colour)
+
+
+def sample_scene(rng: np.random.Generator, style: Style = TRAIN, pair: bool = False) -> Scene:
+    """A random scene; with `pair` its first two marks lie side by side."""
+    count = int(rng.integers(style.marks[0], style.marks[1] + 1))
+    colours = rng.permutation(list(COLOURS))[:count]
+    marks: list[Mark] = []
+    while len(marks) < count:
+        radius = rng.uniform(*style.radius)
+        low, high = style.margin, 1 - style.margin
+        x, y = rng.uniform(low, high, 2)
+        if pair and len(marks) == 1:
+            angle, distance = rng.uniform(-0.9, 0.9), rng.uniform(2.1, 2.5) * style.radius[1]
+            side = rng.choice([-1, 1])
+            x, y = marks[0].x + side * distance * np.cos(angle), marks[0].y + distance * np.sin(angle)
+            if not (low <= x <= high and low <= y <= high):
+                marks.clear()
+                continue
+        if any(np.hypot(x - m.x, y - m.y) < 1.03 * (radius + m.radius) for m in marks):
+            continue
+        letters = (pair and len(marks) < 2) or rng.random() < 0.75
+        bears = str(rng.choice(list(LETTERS if letters else DOTS)))
+        ink = 2 * radius * rng.uniform(*style.ink)
+        marks.append(Mark(str(colours[len(marks)]), bears, float(x), float(y), float(radius), float(ink)))
+    return Scene(tuple(marks), _ground(rng, style), _strokes(rng, style))
+
+
+def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, float, float], ...]:
+    """Muted colours that run over the picture: warmer to the right, brighter at the top, as light does."""
+    strength = 90 * rng.uniform(*style.ground)
+    warm = np.array([1.0, 0.1, -0.9]) * strength / 2
+    bright = np.array([0.35, 1.0, 0.35]) * strength / 2
+    tint = np.array([120.0, 120.0, 120.0]) + rng.uniform(-6, 6, 3)
+    return tuple(tuple(float(v) for v in corner) for corner in (tint - warm, tint + warm, bright, -bright))
+
+
+def _strokes(rng: np.random.Generator, style: Style) -> tuple[tuple[float, float, float, float, int, float], ...]:
+    count = int(rng.integers(style.clutter[0], style.clutter[1] + 1))
+    return tuple(
+        (*(float(v) for v in rng.uniform(0, 1, 4)), int(rng.integers(90, 150)), float(rng.uniform(0.0005, 0.002)))
+        for _ in range(count)
+    )
+
+
+def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Image.Image:
+    """Draw a region of the scene (x1, y1, x2, y2 in fractions), `side` pixels wide."""
+    x1, y1, x2, y2 = region
+    scale = side / (x2 - x1)
+    height = max(1, round((y2 - y1) * scale))
+    left, right, top, bottom = (np.array(corner)[:, None] for corner in scene.corners)
+    along_x = left + (right - left) * np.linspace(x1, x2, side)
+    along_y = top + (bottom - top) * np.linspace(y1, y2, height)
+    bands = [np.clip(along_y[c].astype(np.int16)[:, None] + along_x[c].astype(np.int16), 0, 255) for c in range(3)]
+    image = Image.merge("RGB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
+    canvas = ImageDraw.Draw(image)
+    for a, b, c, d, grey, width in scene.strokes:
+        ends = [(a - x1) * scale, (b - y1) * scale, (c - x1) * scale, (d - y1) * scale]
+        canvas.line(ends, fill=(grey, grey, grey), width=max(1, round(width * scale)))
+    for mark in scene.marks:
+        _draw_mark(canvas, mark, (mark.x - x1) * scale, (mark.y - y1) * scale, scale)
+    return image
+
+
+def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scale: float) -> None:
+    radius, ink = mark.radius * scale, mark.ink * scale
+    colour = (20, 20, 20) if mark.colour in LIGHT else (250, 250, 250)
+    canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=COLOURS[mark.colour])
+    if mark.bears in DOT_PLACES:
+        dot = ink * 0.16
+        for dx, dy in DOT_PLACES[mark.bears]:
+            cx, cy = x + dx * ink / 2, y + dy * ink / 2
+            canvas.ellipse([cx - dot, cy - dot, cx + dot, cy + dot], fill=colour)
+    else:
+        canvas.text((x, y), mark.bears, fill=colour, font=_font(max(4, round(ink / 0.70))), anchor="mm", stroke_width=ink * 0.03)
+
+
+@lru_cache(maxsize=512)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own scalable font: the same letters on every machine."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType; install the wheel from PyPI"
+    return font
