@@ -10,7 +10,7 @@ from PIL import Image
 from mgpo.dialogues import Dialogue
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Pixels, Question, Trajectory, Turn
-from mgpo.views import View
+from mgpo.views import Sight, View
 
 
 def seed_of(*key: int | str) -> int:
@@ -27,14 +27,17 @@ def roll_out(
     copies: int,
     sampling: Sampling,
     key: tuple[int, ...],
+    sight: Sight | None = None,
 ) -> list[Trajectory]:
     """`copies` trajectories for each (question, original image), a question's next to each other; not yet rewarded.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
+    `sight` overrides how the policy sees.
     """
+    sight = sight or policy.sight
     firsts = [Trajectory(question, image) for question, image in samples]
     crops = [_Crops(policy, first) for first in firsts]
-    prompts = [policy.chat.open(dialogue.open(first, policy.sight), c) for first, c in zip(firsts, crops)]
+    prompts = [policy.chat.open(dialogue.open(first, sight), c) for first, c in zip(firsts, crops)]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     shown = [prompt for prompt in prompts for _ in range(copies)]
     conversation = sampler.open(policy, prompts, copies)
@@ -47,7 +50,7 @@ def roll_out(
         for row, (i, reply) in enumerate(zip(active, replies)):
             trajectory = trajectories[i]
             trajectory.turns.append(Turn(shown[i], reply, policy.chat.decode(reply)))
-            messages = dialogue.proceed(trajectory, policy.sight)
+            messages = dialogue.proceed(trajectory, sight)
             if messages is not None:
                 shown[i] = policy.chat.follow(messages, reply, crops[i // copies])
                 going.append(row)

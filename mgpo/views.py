@@ -79,7 +79,9 @@ class View:
 
     def pixels(self, original: Image.Image) -> Image.Image:
         """Cut the region from the original and resize it once (bicubic, antialiased)."""
-        return original.resize(self.size, Image.Resampling.BICUBIC, box=self.region)
+        # Cut first: resizing with a box would let the neighbourhood bleed into the edges.
+        part = original if self.region == (0, 0, *original.size) else original.crop(self.region)
+        return part.resize(self.size, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)

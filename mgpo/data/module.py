@@ -75,6 +75,10 @@ class VQAData(L.LightningDataModule):
             if complaint:
                 warnings.warn(complaint, stacklevel=2)
 
+    def transfer_batch_to_device(self, batch: list[Sample], device: torch.device, dataloader_idx: int) -> list[Sample]:
+        """Questions and originals stay where they are; views are moved when they are encoded."""
+        return batch
+
     def train_dataloader(self) -> StatefulDataLoader:
         if self.train is None:
             raise ValueError("data.train: name a source of training questions")

@@ -1,15 +1,18 @@
 """Stages 2 and 3 of pretraining: the language model on transcripts, over the frozen vision tower."""
 
 from collections import defaultdict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from mgpo.policy.batch import Batch
 from mgpo.policy.logprobs import score
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.world.tokenizer import is_atom
+from mgpo.world.tower import BINS, CONTENTS
 from mgpo.world.transcripts import Habits, Transcripts, reply_weights
 
 
@@ -18,16 +21,18 @@ def train_language(
 ) -> None:  # fmt: skip
     """Train everything but the vision tower, in place; logs the loss of boxes and of answers, in nats a token."""
     policy.model.model.visual.requires_grad_(False)
-    parameters = [p for p in policy.parameters() if p.requires_grad]
+    probes = Probes(policy)
+    parameters = [p for p in [*policy.parameters(), *probes.parameters()] if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.03)
     atoms = torch.tensor([is_atom(policy.tokenizer.decode([i])) for i in range(len(policy.tokenizer))])
     data = Transcripts(policy, steps, scenes, side, answered, habits, seed)
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for step, batch in enumerate(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)):
+    for step, (batch, labels) in enumerate(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)):
         logprobs = score(policy, batch).logprobs_NC
         weights = reply_weights(batch, atoms)
-        loss = -(weights * logprobs).sum() / weights.sum()
+        probed = probes.loss(labels)
+        loss = -(weights * logprobs).sum() / weights.sum() + 0.5 * torch.stack(probed).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -36,9 +41,45 @@ def train_language(
         _count(sums, batch, logprobs.detach(), atoms)
         if (step + 1) % 50 == 0:
             shown = "  ".join(f"{name} {total / max(count, 1):.3f}" for name, (total, count) in sorted(sums.items()))
-            log(f"language {step + 1}/{steps}  {shown}")
+            log(f"language {step + 1}/{steps}  {shown}  probes {' '.join(f'{float(p.detach()):.2f}' for p in probed)}")
             sums.clear()
     policy.model.model.visual.requires_grad_(True)
+    probes.remove()
+
+
+class Probes(nn.Module):
+    """Linear heads on the first two layers, at tokens of the questions; thrown away afterwards.
+
+    A box takes two steps of attention, from the reply to the colour asked for and from the colour to
+    the picture; a choice takes three. Learnt through the language loss alone, the steps wait for each
+    other. On layer 1 the colour tells where its mark is and what it bears, on layer 2 an option tells
+    whether it is the right one.
+    """
+
+    def __init__(self, policy: Qwen25VL) -> None:
+        super().__init__()
+        width = policy.model.config.text_config.hidden_size
+        self.heads = nn.ModuleList([nn.Linear(width, n) for n in (BINS, BINS, len(CONTENTS), 2)])
+        self.layers = (0, 0, 0, 1)
+        self.norm = nn.RMSNorm(width)
+        self.hidden: dict[int, Tensor] = {}
+        layers = policy.model.model.language_model.layers
+        self.hooks = [layers[i].register_forward_hook(partial(self._keep, i)) for i in (0, 1)]
+
+    def _keep(self, layer: int, module: nn.Module, inputs: tuple, hidden_NCD: Tensor) -> None:
+        self.hidden[layer] = hidden_NCD
+
+    def loss(self, labels_NC4: Tensor) -> list[Tensor]:
+        """Mean cross-entropy of each head over the last pass."""
+        losses = []
+        for i, (layer, head) in enumerate(zip(self.layers, self.heads)):
+            known = labels_NC4[..., i] >= 0
+            losses.append(F.cross_entropy(head(self.norm(self.hidden[layer][known])), labels_NC4[..., i][known]))
+        return losses
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
 
 
 def _count(sums: dict[str, list[float]], batch: Batch, logprobs: Tensor, atoms: Tensor) -> None:

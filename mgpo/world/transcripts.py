@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from mgpo.answers import LETTERS as OPTIONS
 from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn, answer_only
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Sight, View
 from mgpo.world.questions import ScenePicture, ask
-from mgpo.world.scenes import DOTS, TRAIN, Mark, Scene, Style, sample_scene
+from mgpo.world.scenes import COLOURS, DOTS, TRAIN, Mark, Scene, Style, sample_scene
+from mgpo.world.tower import BINS, CONTENTS
 from mgpo.world.tokenizer import ANSWER_REPLY, BOTH_REPLY, BOX_REPLY
 
 GRID = 4  # the teacher's boxes lie on multiples of this many input pixels
@@ -78,6 +80,8 @@ class Transcripts(IterableDataset):
         self.positions, self.pad_id = policy.positions, policy.pad_id
         self.steps, self.scenes, self.side, self.answered = steps, scenes, side, answered
         self.habits, self.seed, self.style = habits, seed, style
+        self.colours = {self.chat.encode_text(colour)[0]: colour for colour in COLOURS}
+        self.capitals = {self.chat.encode_text(letter)[0]: letter for letter in OPTIONS}
         self.two_turn, self.single_turn, self.alone = TwoTurn(), SingleTurn(), answer_only()
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
@@ -85,7 +89,42 @@ class Transcripts(IterableDataset):
         rng = np.random.default_rng(self.seed)
         for _ in range(self.steps):
             trajectories = [t for _ in range(self.scenes) for t in self.about_scene(rng)]
-            yield collate(trajectories, self.positions, self.pad_id)
+            batch = collate(trajectories, self.positions, self.pad_id)
+            yield batch, self.label_prompts(batch, trajectories)
+
+    def label_prompts(self, batch: Batch, trajectories: list[Trajectory]) -> Tensor:
+        """(N, C, 4) of x bin, y bin, content and choice at tokens of the questions, -100 where unknown.
+
+        A colour has a place where the last picture shown is the whole scene, and a content where it is
+        a crop. There, the choice is 1 at the option, or at the colour of the two, that the answer
+        begins with, and 0 at the others.
+        """
+        labels = torch.full((*batch.ids_NC.shape, 4), -100)
+        shown = ~batch.policy_NC & batch.valid_NC
+        for row, trajectory in enumerate(trajectories):
+            ids = batch.ids_NC[row].tolist()
+            names = [i for i in shown[row].nonzero().flatten().tolist() if ids[i] in self.colours]
+            capitals = [i for i in shown[row].nonzero().flatten().tolist() if ids[i] in self.capitals]
+            scene = trajectory.question.picture.scene  # pyright: ignore[reportAttributeAccessIssue]
+            marks = {i: scene.mark(self.colours[ids[i]]) for i in names}
+            for i, mark in marks.items():
+                if trajectory.image.width == self.side and int(batch.turn_NC[row, i]) < 2:
+                    labels[row, i, 0], labels[row, i, 1] = int(mark.x * BINS), int(mark.y * BINS)
+                elif self._readable(trajectory, mark):
+                    labels[row, i, 2] = CONTENTS.index(mark.bears)
+                    if len({m.colour for m in marks.values()}) > 1:
+                        labels[row, i, 3] = int(mark.x == min(m.x for m in marks.values()))
+            for i in capitals[1::2]:  # a lettered list: option, text, option, text …
+                if labels[row, names[-1], 2] >= 0:
+                    labels[row, i, 3] = int(self.capitals[ids[i]] == marks[names[-1]].bears)
+        return labels
+
+    def _readable(self, trajectory: Trajectory, mark: Mark) -> bool:
+        """Whether the last view is a crop that holds the mark's centre."""
+        if trajectory.image.width < self.side:
+            return True
+        x1, y1, x2, y2 = (v / self.side for v in trajectory.views[-1].region)
+        return x2 - x1 < 0.9 and x1 < mark.x < x2 and y1 < mark.y < y2
 
     def about_scene(self, rng: np.random.Generator) -> list[Trajectory]:
         """Transcripts about one new scene."""

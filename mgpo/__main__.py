@@ -1,0 +1,6 @@
+"""`python -m mgpo fit | validate | test | predict | pretrain`."""
+
+from mgpo.cli import main
+
+if __name__ == "__main__":
+    main()

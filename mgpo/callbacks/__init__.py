@@ -1,0 +1,6 @@
+"""Callbacks: what a run leaves behind."""
+
+from mgpo.callbacks.picture import FirstPicture
+from mgpo.callbacks.report import ReportWriter
+
+__all__ = ["FirstPicture", "ReportWriter"]

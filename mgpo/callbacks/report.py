@@ -1,0 +1,38 @@
+"""Writes report.json: the last evaluation of a run and, after `fit`, the one before it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+
+from mgpo.report import Summary, format_report
+
+NAME = "report.json"
+
+
+class ReportWriter(L.Callback):
+    """Keeps the first and the last summary of a run and writes both into the run directory."""
+
+    def __init__(self) -> None:
+        self.before: Summary | None = None
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        report: dict[str, Any] = {**module.summary, "step": trainer.global_step}
+        if self.before is None:
+            self.before = report
+        else:
+            report["before"] = self.before
+            print(format_report(module.summary, self.before))
+        report["questions"] = [record.as_row() for record in module.records]
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.yaml"
+        report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
+        (folder / NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        print(f"report: {folder / NAME}")
+
+    on_test_end = on_validation_end

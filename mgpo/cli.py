@@ -1,0 +1,85 @@
+"""The command line: LightningCLI over one module and one data module, and `pretrain` for the embedded model."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from mgpo.callbacks import FirstPicture, ReportWriter
+from mgpo.data.module import VQAData
+from mgpo.data.sources import DataError
+from mgpo.images import BadImage
+from mgpo.module import MGPO
+from mgpo.world.pretrain import pretrain
+
+EVALUATIONS = ("validate", "test", "predict")
+
+
+def embedded_config() -> Path:
+    """configs/mgpo.yaml, from the installed package or from the checkout."""
+    package = Path(__file__).parent
+    return next(p for p in (package / "configs" / "mgpo.yaml", package.parent / "configs" / "mgpo.yaml") if p.is_file())
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved configuration into the run directory, which is new for every run."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+
+class CLI(LightningCLI):
+    """`fit` is framed by two evaluations, so that it ends with what was gained."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ReportWriter, "report")
+        parser.add_lightning_class_args(FirstPicture, "picture")
+        parser.add_argument(
+            "--measure", type=bool, default=True, help="Evaluate before and after `fit`, and show both side by side."
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # the report's own table says more
+        return parser
+
+    def before_fit(self) -> None:
+        if self._measures() and not self.config["fit"].get("ckpt_path"):
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def after_fit(self) -> None:
+        if self._measures() and not self.trainer.interrupted:
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def _measures(self) -> bool:
+        return bool(self.config["fit"]["measure"] and self.datamodule.val and not self.trainer.fast_dev_run)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command; errors that people can mend end in one sentence instead of a traceback."""
+    args = sys.argv[1:] if args is None else args
+    sys.argv = [sys.argv[0], *args]
+    try:
+        if args[:1] == ["pretrain"]:
+            jsonargparse.auto_cli(pretrain, args=args[1:], prog="mgpo pretrain")
+            return
+        if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
+            sys.argv[2:2] = ["--config", str(embedded_config())]
+        CLI(
+            MGPO,
+            VQAData,
+            save_config_callback=SaveConfig,
+            trainer_defaults={"num_sanity_val_steps": 0},
+            parser_kwargs={
+                "prog": "mgpo",
+                "description": "Teach a vision-language model where to look, from answers alone. "
+                "One more command, `mgpo pretrain`, makes the embedded model anew.",
+            },
+        )
+    except (DataError, BadImage) as error:
+        raise SystemExit(f"mgpo: {error}") from None

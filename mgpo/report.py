@@ -1,0 +1,97 @@
+"""The report: shares with 95 % intervals, by split and category, as a dictionary and as a table."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mgpo.evaluation import Record
+
+Summary = dict[str, Any]
+Z95 = 1.959964
+SHARES = ("accuracy", "valid_box_ratio", "subimage_accuracy")
+
+
+def interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (J. Am. Stat. Assoc. 22, 1927): inside [0, 1], sound for small n."""
+    if n == 0:
+        return (0.0, 1.0)
+    p, z = successes / n, Z95
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """`n`, the three shares with their intervals, why boxes were invalid, and the same by split and category.
+
+    `accuracy` is over all questions; `valid_box_ratio` over those asked for a box; `subimage_accuracy`
+    is the share of sub-images that answer the question alone, over the questions where one was cut out.
+    """
+    by_split, by_category = defaultdict(list), defaultdict(list)
+    for record in records:
+        by_split[record.split].append(record)
+        by_category[record.category].append(record)
+    return {
+        **_numbers(records),
+        "by_category": {name: _numbers(part) for name, part in sorted(by_category.items())},
+        "by_split": {
+            name: {**_numbers(part), "by_category": {c: _numbers(p) for c, p in _by_category(part).items()}}
+            for name, part in sorted(by_split.items())
+        },
+    }
+
+
+def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+    parts = defaultdict(list)
+    for record in records:
+        parts[record.category].append(record)
+    return dict(sorted(parts.items()))
+
+
+def _numbers(records: Sequence[Record]) -> Summary:
+    numbers: Summary = {"n": len(records)}
+    judged: dict[str, list[bool]] = {
+        "accuracy": [r.right for r in records],
+        "valid_box_ratio": [r.valid_box for r in records if r.valid_box is not None],
+        "subimage_accuracy": [r.subimage_right for r in records if r.subimage_right is not None],
+    }
+    for name, values in judged.items():
+        numbers[name] = sum(values) / len(values) if values else None
+        numbers[f"{name}_interval"] = interval(sum(values), len(values)) if values else None
+    reasons = [r.reason for r in records if r.reason is not None]
+    numbers["invalid_reasons"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return numbers
+
+
+def format_report(after: Summary, before: Summary | None = None) -> str:
+    """A table by split and category; with `before`, both side by side."""
+    table = Table(title="before -> after" if before else None)
+    for name in ("split", "category", "n", "accuracy", "valid boxes", "sub-image alone"):
+        table.add_column(name, justify="left" if name in ("split", "category") else "right")
+    for split, numbers in after["by_split"].items():
+        old = before["by_split"].get(split) if before else None
+        parts = [("all", numbers, old)]
+        if len(numbers["by_category"]) > 1:
+            parts += [
+                (name, part, old and old["by_category"].get(name)) for name, part in numbers["by_category"].items()
+            ]
+        for category, part, old_part in parts:
+            cells = [_cell(part, old_part, name) for name in SHARES]
+            table.add_row(split, category, str(part["n"]), *cells, end_section=category == parts[-1][0])
+    console = Console(width=110, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def _cell(numbers: Summary, before: Summary | None, name: str) -> str:
+    if numbers[name] is None:
+        return "-"
+    low, high = numbers[f"{name}_interval"]
+    old = f"{before[name]:.3f} -> " if before and before[name] is not None else ""
+    return f"{old}{numbers[name]:.3f} ({low:.2f}-{high:.2f})"

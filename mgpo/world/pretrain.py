@@ -1,0 +1,82 @@
+"""Making the embedded base model: tokenizer, tower, language model, and the habits that hide what it knows."""
+
+import time
+from pathlib import Path
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.world.language import train_language
+from mgpo.world.model import build_tiny, tiny_config
+from mgpo.world.tokenizer import SPECIAL, train_tokenizer
+from mgpo.world.tower import train_tower
+from mgpo.world.transcripts import Habits
+
+VIEW, CROP = 112, 84  # sides at which the embedded model sees a whole scene and a crop
+
+
+def pretrain(
+    output: str = "runs/base",
+    tower_steps: int = 5000,
+    language_steps: int = 2500,
+    habit_steps: int = 150,
+    tower_lr: float = 3e-3,
+    language_lr: float = 2e-3,
+    habit_lr: float = 5e-4,
+    pictures: int = 24,
+    scenes: int = 16,
+    side: int = 640,
+    habits: Habits = Habits(),
+    threads: int = 1,
+    seed: int = 0,
+    start: str | None = None,
+) -> None:
+    """Pretrain the embedded model to the state from which reinforcement starts: it knows where, but rarely says so well.
+
+    Args:
+        output: Folder for the checkpoint (safetensors, tokenizer, image processor).
+        tower_steps: Updates of stage 1, the vision tower under heads.
+        language_steps: Updates of stage 2, the language model on a good teacher's transcripts.
+        habit_steps: Updates of stage 3, on a careless teacher's transcripts.
+        tower_lr: Peak learning rate of stage 1.
+        language_lr: Peak learning rate of stage 2.
+        habit_lr: Peak learning rate of stage 3.
+        pictures: Scenes a batch in stage 1.
+        scenes: Scenes a batch in stages 2 and 3.
+        side: Pixels of a scene's side in stages 2 and 3.
+        habits: The careless teacher's habits.
+        threads: Torch threads.
+        seed: Weights and scenes.
+        start: A checkpoint folder to start from instead of fresh weights.
+    """
+    torch.set_num_threads(threads)
+    folder = Path(output)
+    tokenizer = train_tokenizer()
+    if start is None:
+        config = tiny_config(len(tokenizer), {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL})
+        model = build_tiny(config, seed)
+    else:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(start)
+    policy = Qwen25VL(max_pixels=VIEW**2, min_pixels=28**2, crop_max_pixels=CROP**2)
+    policy.attach(model, tokenizer, Qwen2VLImageProcessorPil())
+    began = time.monotonic()
+
+    def log(line: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {line}", flush=True)
+
+    def save() -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        policy.processor.save_pretrained(folder)
+
+    if tower_steps:
+        train_tower(model.model.visual, tower_steps, pictures, VIEW, CROP, tower_lr, seed + 1, log)
+        save()
+    if language_steps:
+        train_language(policy, language_steps, scenes, side, 0.5, Habits(), language_lr, seed + 2, log)
+        save()
+    if habit_steps:
+        train_language(policy, habit_steps, scenes, side, 0.5, habits, habit_lr, seed + 3, log)
+    save()
+    log(f"saved to {folder}")

@@ -1,0 +1,252 @@
+"""The loop and the training pass: invariants 1, 2, 6, 7 and 9 of the design, on random weights."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mgpo.dialogues import SingleTurn, TwoTurn
+from mgpo.policy.batch import collate
+from mgpo.policy.logprobs import score
+from mgpo.rollout import roll_out
+from mgpo.sampler import InProcessSampler, Sampling, choose
+from mgpo.types import Prompt, Reply, Turn
+from tests.conftest import make_question, noise_image
+
+BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "red mark"}]\n```'
+
+
+class Scripted:
+    """A sampler that samples with the policy, but forces turn 1 of some rows to a given box."""
+
+    def __init__(self, every: int = 2) -> None:
+        self.every = every
+
+    def open(self, policy, prompts, copies):
+        conversation = InProcessSampler().open(policy, prompts, copies)
+        sample, turn = conversation.reply, [0]
+
+        def reply(seeds, sampling, stop_text=None):
+            replies = sample(seeds, sampling, stop_text)
+            turn[0] += 1
+            if turn[0] > 1:
+                return replies
+            return [force(policy, conversation, i, r) if i % self.every == 0 else r for i, r in enumerate(replies)]
+
+        conversation.reply = reply
+        return conversation
+
+
+def force(policy, conversation, row, reply):
+    """Rewrite a row's first reply: its cache column is masked and the forced ids wait to be shown."""
+    ids = tuple(policy.chat.encode_text(BOX))
+    width = conversation.valid_NS.shape[1]
+    fed = len(reply.ids) - 1
+    new = conversation.valid_NS[row].nonzero().flatten()[-fed:] if fed else []
+    conversation.valid_NS[row, new] = False
+    assert conversation.valid_NS.shape[1] == width
+    conversation.next_N[row] -= fed
+    conversation.pending[row] = ids
+    return Reply(ids, (0.0,) * len(ids), "marker")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    images = [noise_image(448, 448, 1), noise_image(640, 320, 2), noise_image(300, 500, 3)]
+    return [(make_question(image, f"q{i}"), image) for i, image in enumerate(images)]
+
+
+@pytest.fixture(scope="module")
+def trajectories(policy, samples):
+    return roll_out(policy, Scripted(), TwoTurn(), samples, 4, Sampling(max_new_tokens=12), (0, 0))
+
+
+def full_ids(trajectory):
+    return [i for turn in trajectory.turns for i in (*turn.prompt.ids, *turn.reply.ids)]
+
+
+def plain_scores(policy, trajectory):
+    """Log-probs of a trajectory's replies from one unpadded pass through the stock model, mRoPE by the library."""
+    ids = torch.tensor([full_ids(trajectory)])
+    images = [image for turn in trajectory.turns for image in turn.prompt.images]
+    grid = torch.tensor([image.grid for image in images])
+    kinds = (ids == policy.chat.image_id).int()
+    output = policy.model(
+        input_ids=ids,
+        pixel_values=torch.cat([image.patches for image in images]),
+        image_grid_thw=grid,
+        mm_token_type_ids=kinds,
+    )
+    logits = output.logits.masked_fill(policy.banned, -torch.inf)
+    logprobs = F.log_softmax(logits[0, :-1], -1).gather(-1, ids[0, 1:, None])[:, 0]
+    at, values = 0, []
+    for turn in trajectory.turns:
+        at += len(turn.prompt.ids)
+        values.append(logprobs[at - 1 : at - 1 + len(turn.reply.ids)])
+        at += len(turn.reply.ids)
+    return torch.cat(values)
+
+
+def test_both_kinds_of_second_turn_occur(trajectories):
+    assert {t.finding.box is None for t in trajectories} == {True, False}
+    assert all(len(t.turns) == 2 for t in trajectories)
+
+
+def test_ids_in_the_loss_are_those_sampled(policy, trajectories):
+    batch = collate(trajectories, policy.positions, policy.pad_id)
+    for row, trajectory in enumerate(trajectories):
+        sampled = [i for turn in trajectory.turns for i in turn.reply.ids]
+        assert batch.ids_NC[row][batch.policy_NC[row]].tolist() == sampled
+        prefix = batch.prefix_ids_BP[batch.owner_N[row]][batch.prefix_valid_BP[batch.owner_N[row]]].tolist()
+        assert prefix + batch.ids_NC[row][batch.valid_NC[row]].tolist() == full_ids(trajectory)
+
+
+def test_placeholders_equal_features_in_every_turn(policy, trajectories):
+    for trajectory in trajectories:
+        for turn in trajectory.turns:
+            tokens = sum(len(image.patches) // 4 for image in turn.prompt.images)
+            assert turn.prompt.ids.count(policy.chat.image_id) == tokens > 0
+
+
+def test_a_missing_feature_is_an_error(policy, trajectories):
+    ids = torch.tensor([trajectories[0].turns[0].prompt.ids])
+    features = policy.features(trajectories[0].turns[0].prompt.images)
+    with pytest.raises(ValueError, match="placeholders"):
+        policy.embed(ids, features[:-1])
+
+
+def test_sampler_and_trainer_agree_in_every_turn(policy, trajectories):
+    """Against the stock model's own forward and its own mRoPE positions, on one row at a time."""
+    batch = collate(trajectories, policy.positions, policy.pad_id)
+    with torch.no_grad():
+        trained = score(policy, batch).logprobs_NC
+        for row, trajectory in enumerate(trajectories):
+            plain = plain_scores(policy, trajectory)
+            ours = trained[row][batch.policy_NC[row]]
+            assert torch.allclose(ours, plain, atol=1e-4)
+            for k, turn in enumerate(trajectory.turns):
+                if turn.reply.stop != "marker":
+                    mine = ours[batch.turn_NC[row][batch.policy_NC[row]] == k]
+                    assert torch.allclose(mine, torch.tensor(turn.reply.logprobs), atol=1e-4)
+
+
+def test_shared_prefixes_give_the_gradients_of_plain_rows(fresh_policy, trajectories):
+    policy = fresh_policy
+    batch = collate(trajectories, policy.positions, policy.pad_id)
+    weights = torch.randn(batch.ids_NC.shape, generator=torch.Generator().manual_seed(0))
+    (score(policy, batch).logprobs_NC * weights).sum().backward()
+    shared = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    policy.zero_grad()
+    for row, trajectory in enumerate(trajectories):
+        (plain_scores(policy, trajectory) * weights[row][batch.policy_NC[row]]).sum().backward()
+    assert shared.keys() == {name for name, p in policy.named_parameters() if p.grad is not None}
+    for name, p in policy.named_parameters():
+        scale = p.grad.abs().max() + 1e-3
+        assert (shared[name] - p.grad).abs().max() / scale < 1e-3, name
+
+
+def test_the_image_matters(policy, samples, trajectories):
+    """Not blind: other pixels in turn 2 move the log-probs of turn 2 and leave those of turn 1."""
+    trajectory = next(t for t in trajectories if t.finding.box)
+    second = trajectory.turns[1]
+    other = policy.pixels(noise_image(448, 448, 9), trajectory.views[1])
+    swapped = Turn(Prompt(second.prompt.ids, (other,)), second.reply, second.text)
+    changed = type(trajectory)(trajectory.question, trajectory.image, [trajectory.turns[0], swapped])
+    with torch.no_grad():
+        before, after = plain_scores(policy, trajectory), plain_scores(policy, changed)
+    first = len(trajectory.turns[0].reply.ids)
+    assert torch.allclose(before[:first], after[:first], atol=1e-6)
+    assert (before[first:] - after[first:]).abs().max() > 1e-3
+
+
+def test_control_and_vision_tokens_are_never_sampled(policy, trajectories):
+    banned = set(policy.banned.nonzero().flatten().tolist())
+    assert {policy.chat.image_id, policy.chat.ids["<|im_start|>"]} <= banned
+    assert policy.chat.end_id not in banned
+    for trajectory in trajectories:
+        for turn in trajectory.turns:
+            assert not banned & set(turn.reply.ids)
+
+
+def test_a_rollout_depends_on_its_own_seed_only(policy, samples):
+    """The same question alone, in a batch, and in another order gives the same trajectories."""
+    sampling = Sampling(max_new_tokens=10)
+    together = roll_out(policy, InProcessSampler(), TwoTurn(), samples, 2, sampling, (3, 7))
+    turned = roll_out(policy, InProcessSampler(), TwoTurn(), samples[::-1], 2, sampling, (3, 7))
+    alone = roll_out(policy, InProcessSampler(), TwoTurn(), samples[:1], 2, sampling, (3, 7))
+    other = roll_out(policy, InProcessSampler(), TwoTurn(), samples[:1], 2, sampling, (3, 8))
+    ids = [full_ids(t) for t in together]
+    assert [full_ids(t) for t in alone] == ids[:2]
+    assert [full_ids(t) for t in turned] == ids[4:] + ids[2:4] + ids[:2]
+    assert [full_ids(t) for t in other] != ids[:2]
+    assert ids[0] != ids[1]
+
+
+def test_greedy_is_deterministic(policy, samples):
+    sampling = Sampling(max_new_tokens=10, temperature=0)
+    first, second = (roll_out(policy, InProcessSampler(), TwoTurn(), samples, 1, sampling, (k,)) for k in (0, 1))
+    assert [full_ids(t) for t in first] == [full_ids(t) for t in second]
+
+
+def test_replies_end_where_they_should(policy, samples):
+    for trajectory in roll_out(policy, InProcessSampler(), SingleTurn(), samples, 4, Sampling(40), (1,)):
+        for turn in trajectory.turns:
+            assert (turn.reply.stop == "end") == (turn.reply.ids[-1] == policy.chat.end_id)
+            assert policy.chat.end_id not in turn.reply.ids[:-1]
+            assert turn.reply.stop != "length" or len(turn.reply.ids) == 40
+            assert len(turn.reply.logprobs) == len(turn.reply.ids)
+
+
+def test_an_end_token_that_was_not_sampled_is_shown_but_not_trained(policy, trajectories):
+    batch = collate(trajectories, policy.positions, policy.pad_id)
+    for row, trajectory in enumerate(trajectories):
+        if trajectory.turns[0].reply.ids[-1] != policy.chat.end_id:
+            assert trajectory.turns[1].prompt.ids[0] == policy.chat.end_id
+            place = 1 + len(trajectory.turns[0].reply.ids)
+            assert batch.ids_NC[row, place] == policy.chat.end_id
+            assert not batch.policy_NC[row, place]
+
+
+def test_the_stop_text_ends_a_turn(policy, samples):
+    """Logits that spell the box block: the reply ends behind its closing fence."""
+    ids = policy.chat.encode_text(BOX)
+    spoken = iter([*ids, *ids])
+
+    class Speller:
+        def __getattr__(self, name):
+            return getattr(policy, name)
+
+        def logits(self, hidden):
+            logits = torch.full((len(hidden), len(policy.banned)), -50.0)
+            logits[:, next(spoken)] = 0
+            return logits
+
+    prompt = policy.chat.open(TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(samples[0][1], v))
+    conversation = InProcessSampler().open(Speller(), [prompt], 1)
+    (reply,) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
+    assert reply.stop == "marker"
+    assert list(reply.ids) == ids
+
+
+def _fresh(sample):
+    from mgpo.types import Trajectory
+
+    return Trajectory(*sample)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
+def test_draws_follow_the_distribution(temperature, top_p):
+    logits = torch.tensor([2.0, 1.0, 0.0, -torch.inf]).repeat(20_000, 1)
+    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    ids, logprobs = choose(logits, uniform, Sampling(1, temperature, top_p))
+    expected = torch.softmax(logits[0] / temperature, -1)
+    assert torch.allclose(logprobs.exp(), expected[ids])
+    if top_p < 1:
+        expected = torch.tensor([1.0, 0, 0, 0])
+    counts = torch.bincount(ids, minlength=4) / 20_000
+    assert (counts - expected).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_p=0), dict(max_new_tokens=0)])
+def test_bad_sampling_is_refused(bad):
+    with pytest.raises(ValueError, match="sampling needs"):
+        Sampling(**bad)

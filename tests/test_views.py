@@ -1,0 +1,99 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mgpo.policy.pixels import PixelBudget
+from mgpo.views import Frame, View
+
+sizes = st.tuples(st.integers(30, 5000), st.integers(30, 5000))
+fractions = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 1), st.floats(0.05, 1))
+resize = PixelBudget(28 * 28, 112 * 112, 28)
+
+
+def box_in(size, parts):
+    x, y, w, h = parts
+    return (x * size[0], y * size[1], (x + (1 - x) * w) * size[0], (y + (1 - y) * h) * size[1])
+
+
+@given(sizes, fractions)
+def test_there_and_back(size, parts):
+    view = View.whole(size, resize)
+    box = box_in(view.size, parts)
+    again = view.to_input(view.to_original(box))
+    assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(box, again))
+
+
+@given(sizes, fractions, st.sampled_from(Frame))
+def test_frames_agree(size, parts, frame):
+    view = View.whole(size, resize)
+    box = box_in(view.size, parts)
+    units = frame.from_pixels(box, view.size)
+    assert all(math.isclose(a, b, abs_tol=1e-9, rel_tol=1e-9) for a, b in zip(box, frame.to_pixels(units, view.size)))
+    largest = {Frame.PIXELS: max(view.size), Frame.THOUSAND: 1000, Frame.UNIT: 1}[frame]
+    assert max(units) <= largest * (1 + 1e-9)
+
+
+@given(sizes, fractions, fractions)
+def test_nested_crops_map_to_the_original(size, parts, inner):
+    """A box on a crop, mapped through both views, is where the same box lies in the original."""
+    first = View.whole(size, resize)
+    second = first.crop(box_in(first.size, parts), resize)
+    left, top, right, bottom = second.region
+    box = box_in(second.size, inner)
+    x1, y1, x2, y2 = second.to_original(box)
+    assert math.isclose(x1, left + box[0] / second.size[0] * (right - left), abs_tol=1e-6)
+    assert math.isclose(y2, top + box[3] / second.size[1] * (bottom - top), abs_tol=1e-6)
+    third = second.crop(box, resize)
+    assert left <= third.region[0] < third.region[2] <= right
+    assert top <= third.region[1] < third.region[3] <= bottom
+    assert third.region[0] <= x1 + 1e-3 and x2 - 1e-3 <= third.region[2]
+
+
+@given(sizes, fractions)
+def test_a_crop_covers_its_box_and_at_most_one_pixel_more(size, parts):
+    first = View.whole(size, resize)
+    box = box_in(first.size, parts)
+    exact = first.to_original(box)
+    region = first.crop(box, resize).region
+    for low, real in zip(region[:2], exact[:2]):
+        assert real - 1.001 <= low <= real + 1e-3
+    for high, real in zip(region[2:], exact[2:]):
+        assert real - 1e-3 <= high <= real + 1.001
+
+
+@given(sizes)
+def test_sizes_fit_the_budget(size):
+    width, height = resize(size)
+    assert width % 28 == height % 28 == 0
+    assert width * height <= 112 * 112 or min(width, height) == 28
+
+
+def test_published_budget():
+    published = PixelBudget(256 * 28 * 28, 1280 * 28 * 28, 28)
+    width, height = published((8000, 6000))
+    assert 0.9 * 1280 * 784 <= width * height <= 1280 * 784
+    assert published((100, 100))[0] * published((100, 100))[1] >= 256 * 784
+
+
+def test_a_mark_in_the_input_is_the_same_mark_in_the_crop():
+    """A white square is drawn on the original; its box on the input cuts exactly it from the original."""
+    original = Image.new("RGB", (1500, 900), "black")
+    original.paste((255, 255, 255), (600, 300, 900, 600))
+    first = View.whole(original.size, resize)
+    crop = first.crop(first.to_input((600, 300, 900, 600)), resize)
+    assert crop.region == (600, 300, 900, 600)
+    assert crop.pixels(original).getextrema() == ((255, 255),) * 3
+
+
+def test_the_crop_comes_from_the_original_pixels():
+    """One-pixel stripes vanish in the first view and stand in the crop."""
+    original = Image.new("L", (1120, 1120))
+    original.putdata([255 * (i % 2) for i in range(1120 * 1120)])
+    original = original.convert("RGB")
+    first = View.whole(original.size, resize)
+    seen = first.pixels(original).getextrema()[0]
+    cut = first.crop((0, 0, 11.2, 11.2), lambda size: size).pixels(original).getextrema()[0]
+    assert seen[1] - seen[0] < 30
+    assert cut == (0, 255)
