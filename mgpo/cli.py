@@ -57,7 +57,8 @@ class CLI(LightningCLI):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def _measures(self) -> bool:
-        return bool(self.config["fit"]["measure"] and self.datamodule.val and not self.trainer.fast_dev_run)
+        config = self.config["fit"]
+        return bool(config["measure"] and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
 def main(args: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
+from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
@@ -37,7 +38,7 @@ class Record:
 
 
 def evaluate(
-    policy,  # noqa: ANN001
+    policy: Policy,
     sampler: InProcessSampler,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Image.Image]],

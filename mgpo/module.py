@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -12,12 +13,11 @@ from torch import Tensor, nn
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.evaluation import Record, evaluate
-from mgpo.objective import (
-    Normalisation, clip_fraction, clipped_policy_loss, group_advantages, has_signal, kl_k3, token_weights, weighted_sum,
-)  # fmt: skip
+from mgpo.metrics import rollout_metrics, score_metrics
+from mgpo.objective import Normalisation, clipped_policy_loss, group_advantages, kl_k3, token_weights, weighted_sum
+from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.logprobs import score
-from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.report import format_report, summarise
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import roll_out, seed_of
@@ -54,7 +54,7 @@ class MGPO(L.LightningModule):
 
     def __init__(
         self,
-        policy: Qwen25VL,
+        policy: Policy,
         dialogue: Dialogue | None = None,
         reward: Reward | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -84,7 +84,8 @@ class MGPO(L.LightningModule):
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
         self.mini_batches, self.epochs, self.micro_batch_size = mini_batches, epochs, micro_batch_size
         self.clip_low, self.clip_high, self.kl_weight = clip_low, clip_high, kl_weight
-        self.scale_advantages, self.normalisation = scale_advantages, normalisation
+        self.scale_advantages = scale_advantages
+        self.normalisation: Normalisation = normalisation
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
@@ -97,7 +98,7 @@ class MGPO(L.LightningModule):
         if self.kl_weight:
             self.reference = copy.deepcopy(self.policy).requires_grad_(False)
 
-    def configure_optimizers(self):  # noqa: ANN201
+    def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
@@ -113,9 +114,11 @@ class MGPO(L.LightningModule):
         rewards_BG = torch.tensor([t.reward for t in trajectories]).view(len(samples), self.group_size)
         advantages_N = group_advantages(rewards_BG, self.scale_advantages).flatten()
         self.rolled_out = trajectories
-        self.log_rollouts(trajectories, rewards_BG)
+        self.show(rollout_metrics(trajectories, rewards_BG), len(trajectories))
         for epoch in range(self.epochs):
-            order = _whole_groups(len(samples), self.group_size, self.mini_batches, (self.seed, self.global_step, epoch))
+            order = _whole_groups(
+                len(samples), self.group_size, self.mini_batches, (self.seed, self.global_step, epoch)
+            )
             for rows in order:
                 self.update([trajectories[i] for i in rows], advantages_N[rows])
 
@@ -142,7 +145,7 @@ class MGPO(L.LightningModule):
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor) -> None:
         """One optimiser step on a mini-batch, in micro-batches whose weights sum to one."""
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns) for t in trajectories])
         weights_N = token_weights(lengths_N, self.normalisation)
@@ -156,9 +159,10 @@ class MGPO(L.LightningModule):
             self.manual_backward(loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         optimizer.step()
-        if (schedule := self.lr_schedulers()) is not None:
+        schedule: Any = self.lr_schedulers()
+        if schedule is not None:
             schedule.step()
-        self.log("train/grad_norm", norm, sync_dist=True)
+        self.show({"grad_norm": norm.item()}, len(trajectories))
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> Tensor:
         """The part of the mini-batch's loss that these trajectories make."""
@@ -170,9 +174,8 @@ class MGPO(L.LightningModule):
                 reference_NC = score(self.reference, batch, self.sampling.temperature).logprobs_NC
             kl_NC = kl_k3(scores.logprobs_NC, reference_NC)
             losses_NC = losses_NC + self.kl_weight * kl_NC
-            self.log("train/kl", kl_NC.detach()[mask_NC].mean(), sync_dist=True)
-        with torch.no_grad():
-            self.log_scores(batch, scores.logprobs_NC, scores.entropy_NC)
+            self.show({"kl": kl_NC.detach()[mask_NC].mean().item()}, len(mask_NC))
+        self.show(score_metrics(batch, scores, self.clip_low, self.clip_high), len(mask_NC))
         return weighted_sum(losses_NC, mask_NC, weights_N)
 
     # Evaluation
@@ -206,34 +209,10 @@ class MGPO(L.LightningModule):
         arguments = (self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed)
         return evaluate(*arguments) if samples else []
 
-    # Logging
-
-    def log_rollouts(self, trajectories: list[Trajectory], rewards_BG: Tensor) -> None:
-        """What the rollouts of a step show."""
-        findings = [t.finding for t in trajectories if t.finding is not None]
-        show = dict(prog_bar=True, sync_dist=True, batch_size=len(trajectories))
-        self.log("reward", rewards_BG.mean(), **show)
-        if findings:
-            self.log("valid_box", sum(f.box is not None for f in findings) / len(findings), **show)
-        quiet = dict(sync_dist=True, batch_size=len(trajectories))
-        self.log("train/no_signal", 1 - has_signal(rewards_BG).float().mean(), **quiet)
-        self.log("train/answered", sum(t.answer is not None for t in trajectories) / len(trajectories), **quiet)
-        self.log("train/cut", sum(t.cut for t in trajectories) / len(trajectories), **quiet)
-        for k in range(max(len(t.turns) for t in trajectories)):
-            lengths = [len(t.turns[k].reply.ids) for t in trajectories if len(t.turns) > k]
-            self.log(f"train/length_turn{k + 1}", sum(lengths) / len(lengths), **quiet)
-
-    def log_scores(self, batch: Batch, logprobs_NC: Tensor, entropy_NC: Tensor) -> None:
-        """What the training pass shows; the gap to the sampler is zero in exact arithmetic at the first update."""
-        mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
-        quiet = dict(sync_dist=True, batch_size=len(mask_NC))
-        clipped = clip_fraction(logprobs_NC, old_NC, mask_NC, self.clip_low, self.clip_high)
-        self.log("train/clip_fraction", clipped, **quiet)
-        self.log("train/sampler_gap", (logprobs_NC - old_NC)[mask_NC].abs().max(), **quiet)
-        for k in range(int(batch.turn_NC.max()) + 1):
-            turn_NC = mask_NC & (batch.turn_NC == k)
-            if turn_NC.any():
-                self.log(f"train/entropy_turn{k + 1}", entropy_NC[turn_NC].mean(), **quiet)
+    def show(self, metrics: dict[str, float], n: int) -> None:
+        """Log under "train/"; reward and valid boxes also in the progress bar."""
+        for name, value in metrics.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), sync_dist=True, batch_size=n)
 
 
 def _whole_groups(groups: int, size: int, mini_batches: int, key: tuple[int, ...]) -> list[list[int]]:

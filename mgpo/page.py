@@ -27,7 +27,8 @@ article { border-top: 1px solid var(--line); padding: 1rem 0; }
 svg.scene { max-width: 100%; height: auto; display: block; }
 .crops { display: flex; flex-wrap: wrap; gap: .4rem; margin-top: .5rem; }
 figure { margin: 0; width: 76px; font-size: 11px; line-height: 1.25; overflow-wrap: anywhere; }
-figure img, figure .none { width: 72px; height: 72px; object-fit: contain; border: 2px solid var(--line); box-sizing: border-box; }
+figure img, figure .none { width: 72px; height: 72px; object-fit: contain; box-sizing: border-box; }
+figure img, figure .none { border: 2px solid var(--line); }
 figure .none { display: grid; place-items: center; color: var(--bad); }
 .right { color: var(--good); } .wrong { color: var(--bad); }
 h2 { font-size: 1rem; margin: 0 0 .5rem; } h3 { font-size: .85rem; margin: 0 0 .3rem; font-weight: 600; }
@@ -66,9 +67,7 @@ def _column(group: list[Trajectory]) -> str:
     valid = sum(t.finding is not None and t.finding.box is not None for t in group)
     right = sum(t.reward > 0 for t in group)
     crops = "".join(_crop(t) for t in group)
-    return (
-        f"{_scene(group)}<p>{right} of {len(group)} right, {valid} valid boxes</p><div class=crops>{crops}</div>"
-    )
+    return f"{_scene(group)}<p>{right} of {len(group)} right, {valid} valid boxes</p><div class=crops>{crops}</div>"
 
 
 def _scene(group: list[Trajectory]) -> str:
@@ -107,7 +106,8 @@ def _crop(trajectory: Trajectory) -> str:
     cut = trajectory.image.crop(region)
     scale = CROP * 2 / max(cut.size)
     source = _encode(cut, (max(1, round(cut.width * scale)), max(1, round(cut.height * scale))))
-    return f"<figure><img src='{source}' alt='the part that was cut out'><figcaption class={mark}>{caption}</figcaption></figure>"
+    image = f"<img src='{source}' alt='the part that was cut out'>"
+    return f"<figure>{image}<figcaption class={mark}>{caption}</figcaption></figure>"
 
 
 def _caption(trajectory: Trajectory) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mgpo.dialogues import Dialogue
+from mgpo.policy.base import Policy
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Pixels, Question, Trajectory, Turn
 from mgpo.views import Sight, View
@@ -20,7 +21,7 @@ def seed_of(*key: int | str) -> int:
 
 
 def roll_out(
-    policy,  # noqa: ANN001
+    policy: Policy,
     sampler: InProcessSampler,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Image.Image]],
@@ -49,7 +50,7 @@ def roll_out(
         going, prompts = [], []
         for row, (i, reply) in enumerate(zip(active, replies)):
             trajectory = trajectories[i]
-            trajectory.turns.append(Turn(shown[i], reply, policy.chat.decode(reply)))
+            trajectory.turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
             messages = dialogue.proceed(trajectory, sight)
             if messages is not None:
                 shown[i] = policy.chat.follow(messages, reply, crops[i // copies])
@@ -66,7 +67,7 @@ def roll_out(
 class _Crops:
     """The pixels of a question's views, each cut once for the whole group."""
 
-    def __init__(self, policy, trajectory: Trajectory) -> None:  # noqa: ANN001
+    def __init__(self, policy: Policy, trajectory: Trajectory) -> None:
         self.policy, self.image = policy, trajectory.image
         self.known: dict[View, Pixels] = {}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mgpo.policy.base import Policy
 from mgpo.types import Prompt, Reply, Stop
 
 TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
@@ -39,7 +40,7 @@ class Sampling:
 class InProcessSampler:
     """Opens conversations on the policy's own weights."""
 
-    def open(self, policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":  # noqa: ANN001
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
         return Conversation(policy, prompts, copies)
 
@@ -48,7 +49,7 @@ class Conversation:
     """A batch of open conversations: `reply`, then `extend` with what is shown next, and so on."""
 
     @torch.no_grad()
-    def __init__(self, policy, prompts: Sequence[Prompt], copies: int) -> None:  # noqa: ANN001
+    def __init__(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> None:
         self.policy, self.cache = policy, policy.new_cache()
         rows = len(prompts)
         self.valid_NS = torch.zeros(rows, 0, dtype=torch.bool, device=policy.device)
@@ -146,7 +147,7 @@ class Conversation:
 
     def _has_stop(self, ids: list[Tensor], row: int, stop_text: str | None) -> bool:
         tail = [int(id_N[row]) for id_N in ids[-TAIL:]]
-        return stop_text is not None and stop_text in self.policy.tokenizer.decode(tail)
+        return stop_text is not None and stop_text in self.policy.chat.decode(tail)
 
 
 def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

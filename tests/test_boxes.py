@@ -22,7 +22,7 @@ GOOD = (10.0, 20.0, 110.0, 120.0)
         "Sure! The area is [10, 20, 110, 120], near the top.",
         '```json\n[{"bbox_2d": [10, 20, 110, 120], "label": "cut of',
         '```json\n[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [10, 20, 110, 120]}]\n```',
-        "I count [1, 2, 3, 40] things. ```json\n[{\"bbox_2d\": [10,20,110,120]}]```",
+        'I count [1, 2, 3, 40] things. ```json\n[{"bbox_2d": [10,20,110,120]}]```',
         "(10, 20, 110, 120)",
         '{"bbox_2d": [\n  10,\n  20,\n  110,\n  120\n]} and then some text',
     ],

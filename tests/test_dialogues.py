@@ -2,6 +2,7 @@ import pytest
 
 from mgpo.boxes import REASONS
 from mgpo.dialogues import SingleTurn, TwoTurn
+from mgpo.dialogues.base import fill
 from mgpo.policy.pixels import PixelBudget
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from mgpo.views import Frame, Sight, View
@@ -87,6 +88,4 @@ def test_texts_are_configuration():
 
 def test_a_text_that_shows_a_missing_image_is_refused():
     with pytest.raises(ValueError, match="shows an image"):
-        from mgpo.dialogues.base import fill
-
         fill("{image}", make_question(noise_image(56, 56)))

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.objective import (
-    clip_fraction, clipped_policy_loss, group_advantages, has_signal, kl_k3, token_weights, weighted_sum,
+    clip_fraction,
+    clipped_policy_loss,
+    group_advantages,
+    has_signal,
+    kl_k3,
+    token_weights,
+    weighted_sum,
 )  # fmt: skip
 
 rewards = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8)

@@ -220,7 +220,9 @@ def test_the_stop_text_ends_a_turn(policy, samples):
             logits[:, next(spoken)] = 0
             return logits
 
-    prompt = policy.chat.open(TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(samples[0][1], v))
+    prompt = policy.chat.open(
+        TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(samples[0][1], v)
+    )
     conversation = InProcessSampler().open(Speller(), [prompt], 1)
     (reply,) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
     assert reply.stop == "marker"

@@ -23,18 +23,21 @@ class FirstPicture(L.Callback):
         self.columns: dict[str, list[Trajectory]] = {}
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: list, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: list, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self.questions and batch_idx == dataloader_idx == 0 and not trainer.sanity_checking:
-            samples = module.usable(batch)[: self.questions]
-            self.columns[f"step {trainer.global_step}"] = module.roll_out(samples, step=0) if samples else []
+            samples = pl_module.usable(batch)[: self.questions]
+            self.columns[f"step {trainer.global_step}"] = pl_module.roll_out(samples, step=0) if samples else []
 
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.columns and not trainer.sanity_checking and trainer.is_global_zero:
             path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
             path.parent.mkdir(parents=True, exist_ok=True)
             write_page(path, self.columns)
             print(f"picture: {path}")
 
-    on_test_batch_end = on_validation_batch_end
-    on_test_end = on_validation_end
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.on_validation_batch_end(*args, **kwargs)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)

@@ -18,16 +18,16 @@ class ReportWriter(L.Callback):
     def __init__(self) -> None:
         self.before: Summary | None = None
 
-    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        report: dict[str, Any] = {**module.summary, "step": trainer.global_step}
+        report: dict[str, Any] = {**pl_module.summary, "step": trainer.global_step}
         if self.before is None:
             self.before = report
         else:
             report["before"] = self.before
-            print(format_report(module.summary, self.before))
-        report["questions"] = [record.as_row() for record in module.records]
+            print(format_report(pl_module.summary, self.before))
+        report["questions"] = [record.as_row() for record in pl_module.records]
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "config.yaml"
@@ -35,4 +35,5 @@ class ReportWriter(L.Callback):
         (folder / NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False))
         print(f"report: {folder / NAME}")
 
-    on_test_end = on_validation_end
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)

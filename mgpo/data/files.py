@@ -61,7 +61,7 @@ class Files:
 
     def _questions(self, rows: datasets.Dataset) -> Iterator[Question]:
         seen: dict[tuple[str, str, str, tuple[str, ...]], int] = {}
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(rows.to_list(), start=1):
             try:
                 question = self._question(row, number)
             except (DataError, BadImage) as error:
@@ -108,7 +108,7 @@ def _read(path: Path) -> datasets.Dataset:
             return datasets.Dataset.from_parquet(str(path))
         return datasets.Dataset.from_json(str(path))
     except Exception as error:  # the readers raise many kinds; each means that the file can't be parsed
-        reason = str(error.__cause__ or error).splitlines()[0][:200]
+        reason = (str(error.__cause__ or error).splitlines() or ["it is empty"])[0][:200]
         raise DataError(f"{path}: the file can't be read ({reason})") from None
 
 

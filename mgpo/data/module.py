@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -97,11 +97,19 @@ class VQAData(L.LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         data = Decoded(source)
         sampler = StatefulDistributedSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
-        return StatefulDataLoader(
-            data, batch_size=batch_size, sampler=sampler, num_workers=self.num_workers, collate_fn=list,
-            drop_last=shuffle, prefetch_factor=2 if self.num_workers else None, worker_init_fn=_one_thread,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's call, not ours
+            return StatefulDataLoader(
+                data,
+                batch_size=batch_size,
+                sampler=sampler,
+                num_workers=self.num_workers,
+                collate_fn=list,
+                drop_last=shuffle,
+                prefetch_factor=2 if self.num_workers else None,
+                worker_init_fn=_one_thread,
+            )
 
 
-def _one_thread(worker: int) -> Any:
+def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)

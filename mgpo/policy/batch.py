@@ -6,7 +6,7 @@ comes from the same row as all others.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,8 +35,7 @@ class Batch:
     images: list[Pixels]  # those of the prefixes, row by row, then those of the continuations
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Batch(**moved)
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
     @property
     def tokens(self) -> int:

@@ -19,7 +19,7 @@ class Chat:
 
     Args:
         tokenizer: A tokenizer that knows the ChatML and vision tokens.
-        tokens_per_patch: The share of a merged token in a patch, 1 / merge².
+        merge: Patches of a merged token along one side.
 
     Raises:
         ValueError: If the tokenizer lacks one of the needed tokens.
@@ -42,10 +42,10 @@ class Chat:
         close: list[int | str | View] = [] if reply.ids[-1:] == (self.end_id,) else [self.end_id]
         return self._encode([*close, "\n", *self._turns(messages)], pixels)
 
-    def decode(self, reply: Reply) -> str:
-        """The text of a reply, for parsing."""
-        ids = reply.ids[:-1] if reply.ids[-1:] == (self.end_id,) else reply.ids
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of sampled ids without their end-of-turn token, for parsing only."""
+        ids = ids[:-1] if tuple(ids[-1:]) == (self.end_id,) else ids
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def encode_text(self, text: str) -> list[int]:
         """Plain text to ids; control tokens in it are text."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch
 
 CHUNK = 1024  # rows of logits in memory at a time
@@ -19,7 +20,7 @@ class Scores(NamedTuple):
     entropy_NC: Tensor
 
 
-def score(policy, batch: Batch, temperature: float = 1.0) -> Scores:  # noqa: ANN001
+def score(policy: Policy, batch: Batch, temperature: float = 1.0) -> Scores:
     """Score a batch under the current weights.
 
     The prefixes go through the decoder once; each continuation attends to its own prefix's cache.
@@ -40,7 +41,7 @@ def score(policy, batch: Batch, temperature: float = 1.0) -> Scores:  # noqa: AN
     )
 
 
-def continue_prefixes(policy, batch: Batch) -> Tensor:  # noqa: ANN001
+def continue_prefixes(policy: Policy, batch: Batch) -> Tensor:
     """Hidden states (N, C, width) of the continuations."""
     prefix_tokens = int((batch.prefix_ids_BP == policy.chat.image_id).sum())
     features = policy.features(batch.images) if batch.images else None
@@ -60,7 +61,7 @@ def attention_mask(batch: Batch) -> Tensor:
     return torch.cat([prefix, causal.expand(rows, 1, -1, -1)], -1)
 
 
-def _score_chunk(policy, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+def _score_chunk(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     logprobs = F.log_softmax(policy.logits(hidden) / temperature, -1)
     entropy = -(logprobs.exp() * logprobs.masked_fill(policy.banned, 0.0)).sum(-1)
     return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropy

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, Cache, DynamicCache, Qwen2_5_VLForConditionalGeneration
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    Cache,
+    DynamicCache,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mgpo.policy.base import Policy
 from mgpo.policy.chat import Chat
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
@@ -18,11 +27,10 @@ from mgpo.views import Frame, Sight, View
 EMBEDDED = "embedded"
 
 
-class Qwen25VL(nn.Module):
-    """The policy: what it sees, its chat form, and the pieces of its forward pass.
+class Qwen25VL(Policy):
+    """Qwen2.5-VL: absolute pixels of the resized input, mRoPE positions, windowed vision attention.
 
-    The constructor is cheap and reads no weights; `load` does. Rollouts and training call the same
-    `features`, `embed`, `decode` and `logits`, so that they can differ only in how rows are laid out.
+    The constructor is cheap and reads no weights; `load` does.
 
     Args:
         path: A checkpoint folder or hub name; "embedded" is the small model that ships with the package.
@@ -46,7 +54,6 @@ class Qwen25VL(nn.Module):
         self.path = str(Path(__file__).parent.parent / "world" / "weights") if path == EMBEDDED else path
         self.dtype, self.attention = getattr(torch, dtype), attention
         self.pixel_caps = (min_pixels, max_pixels, crop_max_pixels or max_pixels)
-        self.model: Qwen2_5_VLForConditionalGeneration | None = None
 
     def load(self) -> "Qwen25VL":
         """Read tokenizer, image processor and weights. Raises ValueError for a checkpoint of another architecture."""
@@ -62,7 +69,7 @@ class Qwen25VL(nn.Module):
         )
         return self
 
-    def attach(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer, processor) -> None:  # noqa: ANN001
+    def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil) -> None:
         """Take a model that is already in memory."""
         self.model = model
         self.patcher = Patcher(processor)
@@ -76,15 +83,12 @@ class Qwen25VL(nn.Module):
             whole=PixelBudget(low, high, factor),
             crop=PixelBudget(min(low, crop_high), crop_high, factor),
         )
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.chat.end_id
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
         banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
         banned[[i for i in tokenizer.added_tokens_decoder if i != self.chat.end_id]] = True
         banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
         self.register_buffer("banned", banned, persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.banned.device
 
     def pixels(self, original: Image.Image, view: View) -> Pixels:
         """The patches of a view."""

@@ -1,6 +1,7 @@
 """Stages 2 and 3 of pretraining: the language model on transcripts, over the frozen vision tower."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,20 +14,17 @@ from mgpo.policy.logprobs import score
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.world.tokenizer import is_atom
 from mgpo.world.tower import BINS, CONTENTS
-from mgpo.world.transcripts import Habits, Transcripts, reply_weights
+from mgpo.world.transcripts import Transcripts, reply_weights
 
 
-def train_language(
-    policy: Qwen25VL, steps: int, scenes: int, side: int, answered: float, habits: Habits, lr: float, seed: int, log=print  # noqa: ANN001
-) -> None:  # fmt: skip
+def train_language(policy: Qwen25VL, data: Transcripts, lr: float, log: Callable[[str], None]) -> None:
     """Train everything but the vision tower, in place; logs the loss of boxes and of answers, in nats a token."""
     policy.model.model.visual.requires_grad_(False)
     probes = Probes(policy)
     parameters = [p for p in [*policy.parameters(), *probes.parameters()] if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.03)
-    atoms = torch.tensor([is_atom(policy.tokenizer.decode([i])) for i in range(len(policy.tokenizer))])
-    data = Transcripts(policy, steps, scenes, side, answered, habits, seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=data.steps, pct_start=0.03)
+    atoms = torch.tensor([is_atom(text) for text in policy.token_texts])
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for step, (batch, labels) in enumerate(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)):
         logprobs = score(policy, batch).logprobs_NC
@@ -41,7 +39,8 @@ def train_language(
         _count(sums, batch, logprobs.detach(), atoms)
         if (step + 1) % 50 == 0:
             shown = "  ".join(f"{name} {total / max(count, 1):.3f}" for name, (total, count) in sorted(sums.items()))
-            log(f"language {step + 1}/{steps}  {shown}  probes {' '.join(f'{float(p.detach()):.2f}' for p in probed)}")
+            probe_losses = " ".join(f"{p.item():.2f}" for p in probed)
+            log(f"language {step + 1}/{data.steps}  {shown}  probes {probe_losses}")
             sums.clear()
     policy.model.model.visual.requires_grad_(True)
     probes.remove()

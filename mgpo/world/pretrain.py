@@ -11,7 +11,7 @@ from mgpo.world.language import train_language
 from mgpo.world.model import build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
 from mgpo.world.tower import train_tower
-from mgpo.world.transcripts import Habits
+from mgpo.world.transcripts import Habits, Transcripts
 
 VIEW, CROP = 112, 84  # sides at which the embedded model sees a whole scene and a crop
 
@@ -32,7 +32,7 @@ def pretrain(
     seed: int = 0,
     start: str | None = None,
 ) -> None:
-    """Pretrain the embedded model to the state from which reinforcement starts: it knows where, but rarely says so well.
+    """Pretrain the embedded model to where reinforcement starts: it knows where to look, but rarely says so well.
 
     Args:
         output: Folder for the checkpoint (safetensors, tokenizer, image processor).
@@ -54,7 +54,7 @@ def pretrain(
     folder = Path(output)
     tokenizer = train_tokenizer()
     if start is None:
-        config = tiny_config(len(tokenizer), {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL})
+        config = tiny_config(len(tokenizer), {token: tokenizer.get_vocab()[token] for token in SPECIAL})
         model = build_tiny(config, seed)
     else:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(start)
@@ -74,9 +74,11 @@ def pretrain(
         train_tower(model.model.visual, tower_steps, pictures, VIEW, CROP, tower_lr, seed + 1, log)
         save()
     if language_steps:
-        train_language(policy, language_steps, scenes, side, 0.5, Habits(), language_lr, seed + 2, log)
+        transcripts = Transcripts(policy, language_steps, scenes, side, Habits(), seed + 2)
+        train_language(policy, transcripts, language_lr, log)
         save()
     if habit_steps:
-        train_language(policy, habit_steps, scenes, side, 0.5, habits, habit_lr, seed + 3, log)
+        transcripts = Transcripts(policy, habit_steps, scenes, side, habits, seed + 3)
+        train_language(policy, transcripts, habit_lr, log)
     save()
     log(f"saved to {folder}")

@@ -69,8 +69,8 @@ class Scene:
     """A picture as a description; `draw` makes it pixels."""
 
     marks: tuple[Mark, ...]
-    corners: tuple[tuple[float, float, float], ...]  # colour of the ground at x = 0, x = 1, y = 0, y = 1
-    strokes: tuple[tuple[float, float, float, float, int, float], ...]  # x1, y1, x2, y2, grey, width
+    corners: tuple[tuple[float, ...], ...]  # colour of the ground at x = 0, x = 1, y = 0, y = 1
+    strokes: tuple[tuple[float, ...], ...]  # x1, y1, x2, y2, grey, width
 
     def mark(self, colour: str) -> Mark:
         return next(mark for mark in self.marks if mark.colour == colour)
@@ -101,7 +101,7 @@ def sample_scene(rng: np.random.Generator, style: Style = TRAIN, pair: bool = Fa
     return Scene(tuple(marks), _ground(rng, style), _strokes(rng, style))
 
 
-def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, float, float], ...]:
+def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...], ...]:
     """Muted colours that run over the picture: warmer to the right, brighter at the top, as light does."""
     strength = 90 * rng.uniform(*style.ground)
     warm = np.array([1.0, 0.1, -0.9]) * strength / 2
@@ -110,7 +110,7 @@ def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, float,
     return tuple(tuple(float(v) for v in corner) for corner in (tint - warm, tint + warm, bright, -bright))
 
 
-def _strokes(rng: np.random.Generator, style: Style) -> tuple[tuple[float, float, float, float, int, float], ...]:
+def _strokes(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...], ...]:
     count = int(rng.integers(style.clutter[0], style.clutter[1] + 1))
     return tuple(
         (*(float(v) for v in rng.uniform(0, 1, 4)), int(rng.integers(90, 150)), float(rng.uniform(0.0005, 0.002)))
@@ -131,7 +131,7 @@ def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0
     canvas = ImageDraw.Draw(image)
     for a, b, c, d, grey, width in scene.strokes:
         ends = [(a - x1) * scale, (b - y1) * scale, (c - x1) * scale, (d - y1) * scale]
-        canvas.line(ends, fill=(grey, grey, grey), width=max(1, round(width * scale)))
+        canvas.line(ends, fill=(int(grey),) * 3, width=max(1, round(width * scale)))
     for mark in scene.marks:
         _draw_mark(canvas, mark, (mark.x - x1) * scale, (mark.y - y1) * scale, scale)
     return image
@@ -147,7 +147,9 @@ def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scal
             cx, cy = x + dx * ink / 2, y + dy * ink / 2
             canvas.ellipse([cx - dot, cy - dot, cx + dot, cy + dot], fill=colour)
     else:
-        canvas.text((x, y), mark.bears, fill=colour, font=_font(max(4, round(ink / 0.70))), anchor="mm", stroke_width=ink * 0.03)
+        canvas.text(
+            (x, y), mark.bears, fill=colour, font=_font(max(4, round(ink / 0.70))), anchor="mm", stroke_width=ink * 0.03
+        )
 
 
 @lru_cache(maxsize=512)

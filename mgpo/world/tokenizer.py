@@ -35,7 +35,13 @@ def corpus() -> list[str]:
     """Every text that the templates can say, and the numbers up to 256."""
     questions = [q.format("red", "blue") for q in (ASK_LETTER, ASK_DOTS, ASK_PAIR)]
     choices = "".join(f"\n({o}) {c}" for o, c in zip("ABCDE", [*LETTERS[:4], NOT_SHOWN]))
-    templates = [two_turn.ASK_BOX, two_turn.SHOW_REGION, two_turn.SHOW_WHOLE, single_turn.ASK_BOTH, single_turn.ASK_ANSWER]
+    templates = [
+        two_turn.ASK_BOX,
+        two_turn.SHOW_REGION,
+        two_turn.SHOW_WHOLE,
+        single_turn.ASK_BOTH,
+        single_turn.ASK_ANSWER,
+    ]
     said = [f"system\n{two_turn.SYSTEM}", "assistant\n", ANSWER_REPLY.format("K"), ANSWER_REPLY.format("12")]
     said += [BOX_REPLY.format(1, 2, 3, 4, "red"), BOTH_REPLY.format(1, 2, 3, 4, "red", "K")]
     for template in templates:
@@ -44,7 +50,7 @@ def corpus() -> list[str]:
                 for reason in REASONS.values():
                     filled = template.replace("{question}", question).replace("{choices}", choice)
                     filled = filled.replace("{reason}", reason)
-                    said += [part for part in filled.split("{image}")]
+                    said += filled.split("{image}")
     said.append("user\n")
     atoms = [str(n) for n in range(257)] + list(COLOURS)
     return said * 20 + atoms * 40

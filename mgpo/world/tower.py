@@ -5,7 +5,8 @@ token that holds a mark's centre predicts the mark's colour and, on whole pictur
 picture; on crops what it bears. The heads are thrown away.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,30 +14,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import Qwen2VLImageProcessorPil
 
+from mgpo.policy.pixels import Patcher
 from mgpo.world.scenes import COLOURS, DOTS, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_scene
 
 CONTENTS = LETTERS + DOTS
 NAMES = list(COLOURS)
 FACTOR = 28
 BINS = 56
-
-
-def normalise(image: Image.Image) -> torch.Tensor:
-    """(3, H, W) pixels as the Qwen image processors scale them."""
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
-    return ((pixels - mean) / std).permute(2, 0, 1)
-
-
-def patches(image: Image.Image, patch: int = 14, merge: int = 2) -> torch.Tensor:
-    """(patches, 3 · 2 · patch²) in the tower's order: merge blocks row by row, patches inside a block row by row."""
-    pixels = normalise(image)
-    _, height, width = pixels.shape
-    grid = pixels.view(3, height // patch // merge, merge, patch, width // patch // merge, merge, patch)
-    grid = grid.permute(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None].expand(-1, -1, -1, -1, -1, 2, -1, -1)
-    return grid.reshape(height * width // patch**2, -1)
 
 
 def shrink(scene: Scene, side: int, region: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Image.Image:
@@ -85,10 +71,11 @@ def label(scene: Scene, side: int, region: tuple[float, float, float, float]) ->
 
 
 class Pictures(IterableDataset):
-    """A stream of `steps` batches (patches, grid, labels): scenes, a crop of each, and sheets whose marks drift apart."""
+    """A stream of `steps` batches (patches, grid, labels): scenes, crops, and sheets whose marks drift apart."""
 
     def __init__(self, steps: int, seed: int, view: int, crop: int, batch: int, style: Style = TRAIN) -> None:
         self.steps, self.seed, self.view, self.crop, self.batch, self.style = steps, seed, view, crop, batch, style
+        self.patcher = Patcher(Qwen2VLImageProcessorPil())
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         torch.set_num_threads(1)
@@ -105,12 +92,14 @@ class Pictures(IterableDataset):
                     x, y = np.array([mark.x, mark.y]) + rng.uniform(-0.08, 0.08, 2)
                     drawn.append((scene, self.crop, square_around(x, y, rng.uniform(0.13, 0.17))))
                 drawn.append((sample_sheet(rng, spread, self.style), self.crop, whole))
-            pixels = torch.cat([patches(shrink(scene, side, region)) for scene, side, region in drawn])
+            pixels = torch.cat([self.patcher(shrink(*item)).patches for item in drawn])
             grids = torch.tensor([[1, side // 14, side // 14] for _, side, _ in drawn])
             yield pixels, grids, torch.cat([label(*item) for item in drawn])
 
 
-def train_tower(tower: nn.Module, steps: int, batch: int, view: int, crop: int, lr: float, seed: int, log=print) -> None:
+def train_tower(
+    tower: Any, steps: int, batch: int, view: int, crop: int, lr: float, seed: int, log: Callable[[str], None]
+) -> None:
     """Train the tower in place; logs the accuracy of each head."""
     width = tower.config.out_hidden_size
     heads = nn.ModuleList([nn.Linear(width, n) for n in (len(NAMES), len(CONTENTS), BINS, BINS)])
@@ -118,7 +107,7 @@ def train_tower(tower: nn.Module, steps: int, batch: int, view: int, crop: int, 
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.05)
     stream = DataLoader(Pictures(steps, seed, view, crop, batch), batch_size=None, num_workers=1, prefetch_factor=4)
-    right, seen, lowest = torch.zeros(4), torch.zeros(4), 0.0
+    right, seen = torch.zeros(4), torch.zeros(4)
     for step, (pixels, grid, labels) in enumerate(stream):
         features = tower(pixels, grid_thw=grid).pooler_output
         losses = []
@@ -137,5 +126,6 @@ def train_tower(tower: nn.Module, steps: int, batch: int, view: int, crop: int, 
         schedule.step()
         if (step + 1) % 100 == 0:
             colour, content, x, y = (right / seen.clamp(min=1)).tolist()
-            log(f"tower {step + 1}/{steps}  loss {loss.item():.3f}  colour {colour:.3f}  content {content:.3f}  x {x:.3f}  y {y:.3f}")
-            right.zero_(), seen.zero_()
+            log(f"tower {step + 1}/{steps}  colour {colour:.3f}  content {content:.3f}  x {x:.3f}  y {y:.3f}")
+            right.zero_()
+            seen.zero_()

@@ -18,11 +18,12 @@ from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Sight, View
 from mgpo.world.questions import ScenePicture, ask
-from mgpo.world.scenes import COLOURS, DOTS, TRAIN, Mark, Scene, Style, sample_scene
-from mgpo.world.tower import BINS, CONTENTS
+from mgpo.world.scenes import COLOURS, DOTS, TRAIN, Mark, Style, sample_scene
 from mgpo.world.tokenizer import ANSWER_REPLY, BOTH_REPLY, BOX_REPLY
+from mgpo.world.tower import BINS, CONTENTS
 
 GRID = 4  # the teacher's boxes lie on multiples of this many input pixels
+ANSWERED = 0.7  # the share of transcripts that go on to the second turn
 HALF = 16  # half the side of the box around one mark, in input pixels
 
 
@@ -40,21 +41,20 @@ class Habits:
     wild: float = 0.0
 
 
-def teacher_box(marks: tuple[Mark, ...], side: int, habit: str, rng: np.random.Generator) -> tuple[int, ...]:
+def teacher_box(marks: tuple[Mark, ...], side: int, habit: str, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A box in pixels of the `side` × `side` view, on the grid."""
     xs, ys = [m.x * side for m in marks], [m.y * side for m in marks]
     half = HALF if habit != "tight" else 8
     if habit == "wild":
         xs, ys = [rng.uniform(0, side)], [rng.uniform(0, side)]
-    box = [_snap(v) for v in (min(xs) - half, min(ys) - half, max(xs) + half, max(ys) + half)]
+    x1, y1, x2, y2 = (_snap(v) for v in (min(xs) - half, min(ys) - half, max(xs) + half, max(ys) + half))
     if habit == "outer":
         shift = side - GRID * int(rng.integers(1, 5))
-        box = [box[0], box[1] + shift, box[2], box[3] + shift]
-        return tuple(max(0, v) for v in box)
-    for low, high in ((0, 2), (1, 3)):  # move the box inside the picture, keeping its size
-        shift = max(0, -box[low]) - max(0, box[high] - side)
-        box[low], box[high] = box[low] + shift, box[high] + shift
-    return (box[2], box[3], box[0], box[1]) if habit == "inverted" else tuple(box)
+        return (max(0, x1), max(0, y1 + shift), max(0, x2), max(0, y2 + shift))
+    # Move the box inside the picture, keeping its size.
+    dx, dy = (max(0, -low) - max(0, high - side) for low, high in ((x1, x2), (y1, y2)))
+    x1, y1, x2, y2 = x1 + dx, y1 + dy, x2 + dx, y2 + dy
+    return (x2, y2, x1, y1) if habit == "inverted" else (x1, y1, x2, y2)
 
 
 def _snap(value: float) -> int:
@@ -68,17 +68,16 @@ class Transcripts(IterableDataset):
         policy: A loaded policy; its tokenizer and patcher are used, not its weights.
         scenes: Scenes a batch.
         side: Pixels of a scene's side; smaller than in training, which makes drawing cheap.
-        answered: The share of transcripts that go on to the second turn.
         habits: How the teacher names boxes.
     """
 
     def __init__(
-        self, policy: Qwen25VL, steps: int, scenes: int, side: int, answered: float, habits: Habits, seed: int,
+        self, policy: Qwen25VL, steps: int, scenes: int, side: int, habits: Habits, seed: int,
         style: Style = TRAIN,
     ) -> None:  # fmt: skip
         self.chat, self.sight, self.patcher = policy.chat, policy.sight, policy.patcher
         self.positions, self.pad_id = policy.positions, policy.pad_id
-        self.steps, self.scenes, self.side, self.answered = steps, scenes, side, answered
+        self.steps, self.scenes, self.side = steps, scenes, side
         self.habits, self.seed, self.style = habits, seed, style
         self.colours = {self.chat.encode_text(colour)[0]: colour for colour in COLOURS}
         self.capitals = {self.chat.encode_text(letter)[0]: letter for letter in OPTIONS}
@@ -149,7 +148,7 @@ class Transcripts(IterableDataset):
                 replies, dialogue = [BOTH_REPLY.format(*box, label, answer)], self.single_turn
             else:
                 replies, dialogue = [BOX_REPLY.format(*box, label), ANSWER_REPLY.format(answer)], self.two_turn
-                replies = replies[: 1 + (rng.random() < self.answered)]
+                replies = replies[: 1 + (rng.random() < ANSWERED)]
             trajectory = self.act(Trajectory(question, image), dialogue, replies, {first: pixels}, self.sight)
             head = self._share_head(trajectory, head)
             made.append(trajectory)
@@ -181,7 +180,7 @@ class Transcripts(IterableDataset):
         """The right crop as the only picture."""
         text, answer, choices = ask(kind, marks, rng)
         box = teacher_box(marks, first.size[0], "good", rng)
-        region = first.crop(tuple(float(v) for v in box), self.sight.crop).region
+        region = first.crop(box, self.sight.crop).region
         question = Question("", picture, text, answer, choices)
         sight = replace(self.sight, whole=self.sight.crop)
         return self.act(Trajectory(question, image.crop(region)), self.alone, [ANSWER_REPLY.format(answer)], {}, sight)

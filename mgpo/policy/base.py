@@ -1,0 +1,77 @@
+"""The interface of a model family: what rollouts and training need of a policy, and nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mgpo.types import Message, Pixels, Prompt, Reply
+from mgpo.views import Sight, View
+
+
+class Codec(Protocol):
+    """Messages to token ids, and sampled ids to text."""
+
+    end_id: int
+    image_id: int
+
+    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt: ...
+
+    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def encode_text(self, text: str) -> list[int]: ...
+
+
+class Policy(nn.Module):
+    """A vision-language model in the pieces that rollouts and training put together.
+
+    Both call the same `features`, `embed`, `decode` and `logits`, so that they can differ only in how
+    rows are laid out. A new family is a subclass in a file of its own.
+    """
+
+    model: Any = None  # the family's own network; None until `load`
+    chat: Codec
+    sight: Sight
+    pad_id: int
+    banned: Tensor  # (vocabulary,): ids that may not be sampled
+    token_texts: list[str]  # the text of each id, for stop texts
+
+    def load(self) -> "Policy":
+        """Read tokenizer, image processor and weights."""
+        raise NotImplementedError
+
+    def pixels(self, original: Image.Image, view: View) -> Pixels:
+        """The patches of a view."""
+        raise NotImplementedError
+
+    def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
+        """Rotary positions (axes, tokens) of a piece that begins at `start`, and the position behind it."""
+        raise NotImplementedError
+
+    def features(self, images: Sequence[Pixels]) -> Tensor:
+        """(merged tokens of all images in order, width)."""
+        raise NotImplementedError
+
+    def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
+        """(rows, tokens, width), image features in the places of the placeholders, row by row."""
+        raise NotImplementedError
+
+    def new_cache(self) -> Any:
+        """An empty key-value cache that can `batch_select_indices`."""
+        raise NotImplementedError
+
+    def decode(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+        """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return self.banned.device

@@ -1,0 +1,148 @@
+import json
+
+import datasets
+import pytest
+
+from mgpo.data.files import Files
+from mgpo.data.module import Decoded, VQAData
+from mgpo.data.scenes import Scenes
+from mgpo.data.sources import DataError
+from mgpo.types import Question
+from tests.conftest import noise_image
+
+ROW = {"image": "a.png", "question": "What?", "answer": "7"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "b.png"):
+        noise_image(32, 32).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder, rows, name="q.jsonl"):
+    path = folder / name
+    path.write_text("\n".join(json.dumps(row) if isinstance(row, dict) else row for row in rows))
+    return str(path)
+
+
+def test_rows_become_questions(folder):
+    rows = [ROW, {**ROW, "image": "b.png", "answer": "blue", "choices": ["red", "blue"], "category": "colour", "id": 5}]
+    source = Files(write(folder, rows), split="mine")
+    first, second = source[0], source[1]
+    assert (first.text, first.answer, first.choices, first.split) == ("What?", "7", (), "mine")
+    assert (second.answer, second.choices, second.category, second.id) == ("B", ("red", "blue"), "colour", "5")
+    assert first.picture.load().size == (32, 32)
+
+
+def test_parquet_reads_alike(folder):
+    rows = [{**ROW, "choices": ["7", "8"]}, {**ROW, "image": "b.png", "choices": ["6", "7"]}]
+    datasets.Dataset.from_list(rows).to_parquet(str(folder / "q.parquet"))
+    assert [q.answer for q in Files(str(folder / "q.parquet")).questions] == ["A", "B"]
+
+
+@pytest.mark.parametrize("column", ["bbox", "Boxes", "points"])
+def test_boxes_are_refused_unless_dropped(folder, column):
+    path = write(folder, [{**ROW, column: [1, 2, 3, 4]}])
+    with pytest.raises(DataError, match=r"answers alone.*drop_columns"):
+        Files(path)
+    assert len(Files(path, drop_columns=[column])) == 1
+
+
+def test_a_question_has_no_field_for_a_box():
+    assert not {"box", "bbox", "region", "boxes", "point"} & set(Question.__dataclass_fields__)
+
+
+def test_bad_rows_are_left_out_and_named(folder):
+    (folder / "empty.png").touch()
+    rows = [
+        ROW,
+        {**ROW, "image": "missing.png"},
+        {**ROW, "image": "empty.png"},
+        {**ROW, "answer": ""},
+        {**ROW, "answer": "green", "choices": ["red", "blue"]},
+        {**ROW, "image": "../../etc/passwd"},
+        ROW,
+        {**ROW, "question": "Other?", "choices": ["only one"]},
+    ]
+    source = Files(write(folder, rows))
+    assert len(source) == 1
+    said = source.complaint()
+    assert "7 rows are left out" in said
+    for number, words in {
+        2: "missing.png: there is no such file", 3: "the file is empty", 4: "column answer: it is empty",
+        5: "'green' is not among the 2 choices", 6: "leads out of",
+    }.items():  # fmt: skip
+        assert f"row {number}, column" in said
+        assert words in said
+    assert "row 7, the same as row 1" in source.bad[5]
+    assert "column choices" in source.bad[6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"image": "a.png", "question": "?"}], "column 'answer' is missing"),
+        ([{**ROW, "image": "no.png"}], "no row can be used"),
+        (["{not json"], "can't be read"),
+        ([], "can.t be read|no rows"),
+    ],
+)
+def test_files_that_cannot_be_used(folder, rows, words):
+    with pytest.raises(DataError, match=words):
+        Files(write(folder, rows))
+
+
+def test_missing_file_and_unknown_kind_of_file(folder):
+    with pytest.raises(DataError, match="no such file"):
+        Files(str(folder / "none.jsonl"))
+    (folder / "q.txt").write_text("x")
+    with pytest.raises(DataError, match=r"\.jsonl"):
+        Files(str(folder / "q.txt"))
+
+
+def test_a_picture_that_breaks_later_costs_its_row_only(folder):
+    source = Files(write(folder, [ROW, {**ROW, "image": "b.png"}]))
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    samples = [Decoded(source)[i] for i in range(2)]
+    assert samples[0].image is not None
+    assert samples[1].image is None
+    assert "b.png" in samples[1].why
+
+
+def test_scenes_are_reproducible_and_their_splits_differ():
+    source = Scenes(4, kinds=("attribute", "counting"), side=256)
+    assert source[1].category == "counting"
+    assert source[1].picture.load().tobytes() == source[1].picture.load().tobytes()
+    assert source[0].picture.scene != Scenes(4, split="val")[0].picture.scene
+    assert len(Scenes(4, split="ood")[0].picture.scene.marks) > 6
+    with pytest.raises(IndexError):
+        source[4]
+
+
+@pytest.mark.parametrize("bad", [dict(kinds=("colour",)), dict(split="dev")])
+def test_unknown_names_are_refused(bad):
+    with pytest.raises(DataError, match="take"):
+        Scenes(2, **bad)
+
+
+def test_the_order_of_training_comes_from_the_seed():
+    def order(seed):
+        data = VQAData(train=Scenes(8, side=64), batch_size=2, num_workers=0, seed=seed)
+        return [sample.question.id for batch in data.train_dataloader() for sample in batch]
+
+    assert order(0) == order(0) != order(1)
+    assert sorted(order(0)) == sorted(order(1))
+
+
+def test_a_resumed_loader_goes_on_where_it_stopped():
+    data = VQAData(train=Scenes(8, side=64), batch_size=2, num_workers=0)
+    loader = data.train_dataloader()
+    seen, state = [], None
+    for i, batch in enumerate(loader):
+        seen.append([sample.question.id for sample in batch])
+        if i == 1:
+            state = loader.state_dict()
+    again = data.train_dataloader()
+    again.load_state_dict(state)
+    assert [[sample.question.id for sample in batch] for batch in again] == seen[2:]
