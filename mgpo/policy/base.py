@@ -33,12 +33,15 @@ class Policy(nn.Module):
     rows are laid out. A new family is a subclass in a file of its own.
     """
 
-    model: Any = None  # the family's own network; None until `load`
     chat: Codec
     sight: Sight
     pad_id: int
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = None  # the family's own network, once it is loaded
 
     def load(self) -> "Policy":
         """Read tokenizer, image processor and weights."""
