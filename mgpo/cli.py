@@ -1,19 +1,28 @@
 """The command line: LightningCLI over one module and one data module, and `pretrain` for the embedded model."""
 
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import transformers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import FirstPicture, ReportWriter
 from mgpo.data.module import VQAData
-from mgpo.data.sources import DataError
-from mgpo.images import BadImage
+from mgpo.errors import find_user_error
 from mgpo.module import MGPO
 from mgpo.world.pretrain import pretrain
 
+# Remarks of libraries that nobody who runs this can act on.
+NOISE = (
+    "Using ModelCheckpoint with manual optimization",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "The 'val_dataloader' does not have many workers",
+    "The 'train_dataloader' does not have many workers",
+)
 EVALUATIONS = ("validate", "test", "predict")
 
 
@@ -61,10 +70,22 @@ class CLI(LightningCLI):
         return bool(config["measure"] and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
+def hush() -> None:
+    """Leave the terminal to what the run has to say."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    transformers.utils.logging.disable_progress_bar()
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a command; errors that people can mend end in one sentence instead of a traceback."""
     args = sys.argv[1:] if args is None else args
     sys.argv = [sys.argv[0], *args]
+    hush()
+    jsonargparse.set_parsing_settings(add_print_completion_argument=True)
     try:
         if args[:1] == ["pretrain"]:
             jsonargparse.auto_cli(pretrain, args=args[1:], prog="mgpo pretrain")
@@ -82,5 +103,7 @@ def main(args: list[str] | None = None) -> None:
                 "One more command, `mgpo pretrain`, makes the embedded model anew.",
             },
         )
-    except (DataError, BadImage) as error:
-        raise SystemExit(f"mgpo: {error}") from None
+    except Exception as error:
+        if (mistake := find_user_error(error)) is None:
+            raise
+        raise SystemExit(f"mgpo: {mistake}") from None

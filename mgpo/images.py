@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mgpo.errors import UserError
+
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
 
 
-class BadImage(ValueError):
+class BadImage(UserError):
     """An image that can't be used; the message names the file and says why."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
 from mgpo.evaluation import Record, evaluate
 from mgpo.metrics import rollout_metrics, score_metrics
 from mgpo.objective import Normalisation, clipped_policy_loss, group_advantages, kl_k3, token_weights, weighted_sum
@@ -75,9 +76,10 @@ class MGPO(L.LightningModule):
     ) -> None:
         super().__init__()
         if group_size < 2:
-            raise ValueError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
+            raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
         self.automatic_optimization = False
-        self.policy, self.reference = policy, None
+        self.policy = policy
+        self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
         self.dialogue, self.reward = dialogue or TwoTurn(), reward or ExactAnswer()
         self.sampler = InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
@@ -94,9 +96,13 @@ class MGPO(L.LightningModule):
     def configure_model(self) -> None:
         if self.policy.model is not None:
             return
-        self.policy.load()
+        self.policy.load().train()
         if self.kl_weight:
-            self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+            self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+
+    def on_fit_start(self) -> None:
+        for reference in self.references:
+            reference.to(self.device)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
@@ -151,8 +157,8 @@ class MGPO(L.LightningModule):
         weights_N = token_weights(lengths_N, self.normalisation)
         for rows in torch.arange(len(trajectories)).split(self.micro_batch_size):
             micro = [trajectories[i] for i in rows]
-            # A group without signal has no gradient; it is passed only where the KL term gives it one.
-            if not self.kl_weight and not advantages_N[rows].any():
+            # Without signal there is no gradient but that of the KL term; ranks must pass the same number of times.
+            if not self.kl_weight and not advantages_N[rows].any() and self.trainer.world_size == 1:
                 continue
             batch = collate(micro, self.policy.positions, self.policy.pad_id).to(self.device)
             loss = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
@@ -169,9 +175,9 @@ class MGPO(L.LightningModule):
         scores = score(self.policy, batch, self.sampling.temperature)
         mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
         losses_NC = clipped_policy_loss(scores.logprobs_NC, old_NC, advantages_N, self.clip_low, self.clip_high)
-        if self.reference is not None:
+        for reference in self.references:
             with torch.no_grad():
-                reference_NC = score(self.reference, batch, self.sampling.temperature).logprobs_NC
+                reference_NC = score(reference, batch, self.sampling.temperature).logprobs_NC
             kl_NC = kl_k3(scores.logprobs_NC, reference_NC)
             losses_NC = losses_NC + self.kl_weight * kl_NC
             self.show({"kl": kl_NC.detach()[mask_NC].mean().item()}, len(mask_NC))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.types import Prompt, Reply, Stop
 
@@ -34,7 +35,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
-            raise ValueError(f"sampling needs temperature >= 0, 0 < top_p <= 1, max_new_tokens >= 1, not {self}")
+            raise UserError(f"sampling needs temperature >= 0, 0 < top_p <= 1, max_new_tokens >= 1, not {self}")
 
 
 class InProcessSampler:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from mgpo.data.sources import Source
+from mgpo.data.sources import DataError, Source
 from mgpo.images import BadImage
 from mgpo.types import Question
 
@@ -81,7 +81,7 @@ class VQAData(L.LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         if self.train is None:
-            raise ValueError("data.train: name a source of training questions")
+            raise DataError("data.train: name a source of training questions")
         return self._loader(self.train, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> list[StatefulDataLoader]:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from mgpo.errors import UserError
 from mgpo.types import Question
 
 
@@ -13,5 +14,5 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Question: ...
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that can't be used; the message says what, where, and what to do."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from mgpo.errors import UserError
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import View
 
@@ -22,14 +23,14 @@ class Chat:
         merge: Patches of a merged token along one side.
 
     Raises:
-        ValueError: If the tokenizer lacks one of the needed tokens.
+        UserError: If the tokenizer lacks one of the needed tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, merge: int) -> None:
         self.tokenizer, self.merge = tokenizer, merge
         vocabulary = tokenizer.get_vocab()
         if missing := [token for token in NEEDED if token not in vocabulary]:
-            raise ValueError(f"the tokenizer lacks {', '.join(missing)}: this is not a Qwen-VL checkpoint")
+            raise UserError(f"the tokenizer lacks {', '.join(missing)}: this is not a Qwen-VL checkpoint")
         self.ids = {token: vocabulary[token] for token in NEEDED}
         self.end_id, self.image_id = self.ids[END], self.ids[IMAGE]
 

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.chat import Chat
 from mgpo.policy.pixels import Patcher, PixelBudget
@@ -56,10 +57,10 @@ class Qwen25VL(Policy):
         self.pixel_caps = (min_pixels, max_pixels, crop_max_pixels or max_pixels)
 
     def load(self) -> "Qwen25VL":
-        """Read tokenizer, image processor and weights. Raises ValueError for a checkpoint of another architecture."""
+        """Read tokenizer, image processor and weights. Raises UserError for a checkpoint of another architecture."""
         config = AutoConfig.from_pretrained(self.path)
         if config.model_type != "qwen2_5_vl":
-            raise ValueError(f"{self.path} holds a {config.model_type} model; this policy needs qwen2_5_vl")
+            raise UserError(f"{self.path} holds a {config.model_type} model; this policy needs qwen2_5_vl")
         self.attach(
             Qwen2_5_VLForConditionalGeneration.from_pretrained(
                 self.path, dtype=self.dtype, attn_implementation=self.attention

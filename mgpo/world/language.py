@@ -17,9 +17,19 @@ from mgpo.world.tower import BINS, CONTENTS
 from mgpo.world.transcripts import Transcripts, reply_weights
 
 
-def train_language(policy: Qwen25VL, data: Transcripts, lr: float, log: Callable[[str], None]) -> None:
-    """Train everything but the vision tower, in place; logs the loss of boxes and of answers, in nats a token."""
-    policy.model.model.visual.requires_grad_(False)
+def train_language(
+    policy: Qwen25VL,
+    data: Transcripts,
+    lr: float,
+    log: Callable[[str], None],
+    tower: bool = False,
+    probing: float = 0.5,
+) -> None:
+    """Train all but the vision tower, or with it, in place; logs the loss of boxes and of answers, in nats a token.
+
+    `probing` is the weight of the probes' loss.
+    """
+    policy.model.model.visual.requires_grad_(tower)
     probes = Probes(policy)
     parameters = [p for p in [*policy.parameters(), *probes.parameters()] if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -30,7 +40,7 @@ def train_language(policy: Qwen25VL, data: Transcripts, lr: float, log: Callable
         logprobs = score(policy, batch).logprobs_NC
         weights = reply_weights(batch, atoms)
         probed = probes.loss(labels)
-        loss = -(weights * logprobs).sum() / weights.sum() + 0.5 * torch.stack(probed).mean()
+        loss = -(weights * logprobs).sum() / weights.sum() + probing * torch.stack(probed).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

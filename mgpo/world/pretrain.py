@@ -19,15 +19,17 @@ VIEW, CROP = 112, 84  # sides at which the embedded model sees a whole scene and
 def pretrain(
     output: str = "runs/base",
     tower_steps: int = 5000,
-    language_steps: int = 2500,
-    habit_steps: int = 150,
+    language_steps: int = 1600,
+    polish_steps: int = 600,
+    habit_steps: int = 120,
     tower_lr: float = 3e-3,
     language_lr: float = 2e-3,
+    polish_lr: float = 5e-4,
     habit_lr: float = 5e-4,
     pictures: int = 24,
     scenes: int = 16,
     side: int = 640,
-    habits: Habits = Habits(),
+    habits: Habits = Habits(tight=0.42, inverted=0.12, outer=0.1, wild=0.08),
     threads: int = 1,
     seed: int = 0,
     start: str | None = None,
@@ -38,9 +40,11 @@ def pretrain(
         output: Folder for the checkpoint (safetensors, tokenizer, image processor).
         tower_steps: Updates of stage 1, the vision tower under heads.
         language_steps: Updates of stage 2, the language model on a good teacher's transcripts.
+        polish_steps: Updates of the same with the tower, which by then keeps its features.
         habit_steps: Updates of stage 3, on a careless teacher's transcripts.
         tower_lr: Peak learning rate of stage 1.
         language_lr: Peak learning rate of stage 2.
+        polish_lr: Peak learning rate of the same with the tower.
         habit_lr: Peak learning rate of stage 3.
         pictures: Scenes a batch in stage 1.
         scenes: Scenes a batch in stages 2 and 3.
@@ -77,8 +81,12 @@ def pretrain(
         transcripts = Transcripts(policy, language_steps, scenes, side, Habits(), seed + 2)
         train_language(policy, transcripts, language_lr, log)
         save()
+    if polish_steps:
+        transcripts = Transcripts(policy, polish_steps, scenes, side, Habits(), seed + 4)
+        train_language(policy, transcripts, polish_lr, log, tower=True)
+        save()
     if habit_steps:
         transcripts = Transcripts(policy, habit_steps, scenes, side, habits, seed + 3)
-        train_language(policy, transcripts, habit_lr, log)
+        train_language(policy, transcripts, habit_lr, log, probing=0.0)
     save()
     log(f"saved to {folder}")

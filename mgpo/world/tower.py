@@ -53,8 +53,11 @@ def sample_sheet(rng: np.random.Generator, spread: float, style: Style = TRAIN) 
     return Scene(tuple(marks[i] for i in rng.permutation(9)), ground.corners, ())
 
 
-def label(scene: Scene, side: int, region: tuple[float, float, float, float]) -> torch.Tensor:
-    """(tokens, 4) of colour, content, x bin, y bin."""
+def label(scene: Scene, side: int, region: tuple[float, float, float, float], read: bool) -> torch.Tensor:
+    """(tokens, 4) of colour, content, x bin, y bin of the mark whose centre a token holds; -100 where there is none.
+
+    What a mark bears is asked for only where it can be `read`.
+    """
     across = side // FACTOR
     labels = torch.full((across, across, 4), -100)
     x1, y1, x2, y2 = region
@@ -64,7 +67,7 @@ def label(scene: Scene, side: int, region: tuple[float, float, float, float]) ->
             continue
         ink = mark.ink / (x2 - x1) / 2
         whole = ink < u < 1 - ink and ink < v < 1 - ink
-        content = CONTENTS.index(mark.bears) if whole and side < 100 else -100
+        content = CONTENTS.index(mark.bears) if whole and read else -100
         values = [NAMES.index(mark.colour), content, int(u * BINS), int(v * BINS)]
         labels[int(v * across), int(u * across)] = torch.tensor(values)
     return labels.view(-1, 4)
@@ -94,7 +97,7 @@ class Pictures(IterableDataset):
                 drawn.append((sample_sheet(rng, spread, self.style), self.crop, whole))
             pixels = torch.cat([self.patcher(shrink(*item)).patches for item in drawn])
             grids = torch.tensor([[1, side // 14, side // 14] for _, side, _ in drawn])
-            yield pixels, grids, torch.cat([label(*item) for item in drawn])
+            yield pixels, grids, torch.cat([label(*item, read=item[1] == self.crop) for item in drawn])
 
 
 def train_tower(

@@ -44,10 +44,10 @@ class Habits:
 def teacher_box(marks: tuple[Mark, ...], side: int, habit: str, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A box in pixels of the `side` × `side` view, on the grid."""
     xs, ys = [m.x * side for m in marks], [m.y * side for m in marks]
-    half = HALF if habit != "tight" else 8
+    half = 8 if habit == "tight" else HALF - 5 * (len(marks) - 1)
     if habit == "wild":
         xs, ys = [rng.uniform(0, side)], [rng.uniform(0, side)]
-    x1, y1, x2, y2 = (_snap(v) for v in (min(xs) - half, min(ys) - half, max(xs) + half, max(ys) + half))
+    (x1, x2), (y1, y2) = (_snap_span(min(v) - half, max(v) + half, habit == "tight") for v in (xs, ys))
     if habit == "outer":
         shift = side - GRID * int(rng.integers(1, 5))
         return (max(0, x1), max(0, y1 + shift), max(0, x2), max(0, y2 + shift))
@@ -57,8 +57,11 @@ def teacher_box(marks: tuple[Mark, ...], side: int, habit: str, rng: np.random.G
     return (x2, y2, x1, y1) if habit == "inverted" else (x1, y1, x2, y2)
 
 
-def _snap(value: float) -> int:
-    return GRID * round(value / GRID)
+def _snap_span(low: float, high: float, tight: bool) -> tuple[int, int]:
+    """A span on the grid, widened to the usual side where it is shorter, unless it is meant to be tight."""
+    short = 0 if tight else max(0.0, 2 * HALF - (high - low))
+    first = round((low - short / 2) / GRID)
+    return GRID * first, GRID * (first + round((high - low + short) / GRID))
 
 
 class Transcripts(IterableDataset):
@@ -127,7 +130,7 @@ class Transcripts(IterableDataset):
 
     def about_scene(self, rng: np.random.Generator) -> list[Trajectory]:
         """Transcripts about one new scene."""
-        pair = rng.random() < 0.3
+        pair = rng.random() < 0.5
         scene = sample_scene(rng, self.style, pair)
         picture = ScenePicture(scene, self.side)
         image = picture.load()
@@ -135,7 +138,7 @@ class Transcripts(IterableDataset):
         pixels = self.patcher(first.pixels(image))
         asked: list[tuple[str, tuple[Mark, ...]]] = [(self._kind(mark, rng), (mark,)) for mark in scene.marks]
         if pair:
-            asked.append(("relative_position", scene.marks[:2]))
+            asked += [("relative_position", scene.marks[:2])] * 2
         head: Prompt | None = None
         made = []
         for kind, marks in asked:

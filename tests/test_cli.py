@@ -1,0 +1,126 @@
+"""The command line as a person uses it: real processes, small sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "--data.train.init_args.count=4", "--data.batch_size=2", "--data.num_workers=0", "--picture.questions=2",
+    "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 4, side: 512, split: val}}]",
+]  # fmt: skip
+
+
+def run(*args, cwd, check=True):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "mgpo", *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """Two runs of the default configuration, cut short."""
+    folder = tmp_path_factory.mktemp("fit")
+    for _ in range(2):
+        done = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *SMALL, cwd=folder)
+    return folder, done
+
+
+def test_fit_ends_with_a_report_before_and_after(fitted):
+    folder, done = fitted
+    assert "before -> after" in done.stdout
+    report = json.loads((folder / "runs/mgpo/version_1/report.json").read_text())
+    assert report["n"] == 4
+    assert report["step"] == 2
+    assert report["before"]["step"] == 0
+    for name in ("accuracy", "valid_box_ratio", "subimage_accuracy", "by_category", "by_split", "accuracy_interval"):
+        assert name in report
+    assert report["config"]["model"]["group_size"] == 8
+    assert len(report["questions"]) == 4
+
+
+def test_a_second_run_has_its_own_directory_with_its_configuration(fitted):
+    folder, _ = fitted
+    for version in ("version_0", "version_1"):
+        config = yaml.safe_load((folder / "runs/mgpo" / version / "config.yaml").read_text())
+        assert config["data"]["train"]["init_args"]["count"] == 4
+
+
+def test_the_page_is_complete_and_opens_without_a_server(fitted):
+    folder, _ = fitted
+    page = (folder / "runs/mgpo/version_1/rollouts.html").read_text()
+    assert page.count("<article>") == 2
+    assert page.count("<figure>") == 2 * 2 * 8
+    assert "step 0" in page
+    assert "step 2" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_a_saved_configuration_and_a_checkpoint_can_be_fed_back(fitted):
+    folder, _ = fitted
+    run_folder = folder / "runs/mgpo/version_1"
+    (checkpoint,) = (run_folder / "checkpoints").glob("*.ckpt")
+    done = run(
+        "validate", "--config", str(ROOT / "configs" / "mgpo.yaml"), *SMALL, f"--ckpt_path={checkpoint}", cwd=folder
+    )
+    assert "accuracy" in done.stdout
+    report = json.loads((run_folder / "report.json").read_text())
+    again = json.loads((folder / "runs/mgpo/version_2/report.json").read_text())
+    assert [q["answer"] for q in again["questions"]] == [q["answer"] for q in report["questions"]]
+
+
+def test_print_config_can_be_fed_back(tmp_path):
+    printed = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), "--print_config", cwd=tmp_path).stdout
+    (tmp_path / "again.yaml").write_text(printed)
+    again = run("fit", "--config", "again.yaml", "--print_config", cwd=tmp_path).stdout
+    assert yaml.safe_load(again) == yaml.safe_load(printed)
+
+
+def test_validate_takes_the_embedded_default(tmp_path):
+    done = run("validate", *SMALL, "--picture.questions=0", cwd=tmp_path)
+    assert "sub-image alone" in done.stdout
+    assert (tmp_path / "runs/mgpo/version_0/report.json").is_file()
+
+
+def test_help_explains_every_key(tmp_path):
+    text = run("fit", "--help", cwd=tmp_path).stdout
+    for key in ("--model.group_size", "--model.kl_weight", "--data.batch_size", "--picture.questions", "--measure"):
+        assert key in text
+    for words in ("Rollouts for each question", "Questions a step and process"):
+        assert words in " ".join(text.split())
+    assert "Peak learning rate of stage 2" in " ".join(run("pretrain", "--help", cwd=tmp_path).stdout.split())
+
+
+def test_completion_for_the_shell(tmp_path):
+    assert "mgpo" in run("--print_completion=shtab-bash", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.gruop_size=8"], "gruop_size"),
+        (["--data.train=mgpo.data.files.Files", "--data.train.path=none.jsonl"], "none.jsonl: there is no such file"),
+        (["--model.group_size=1"], "at least 2 rollouts"),
+        (["--data.val.0.init_args.kinds=[colour]"], "colour"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, arguments, words):
+    done = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *arguments, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

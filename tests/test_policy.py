@@ -1,0 +1,119 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import Qwen2VLImageProcessorPil
+
+from mgpo.policy.pixels import Patcher
+from mgpo.policy.positions import mrope
+from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.types import Message, Pixels, Prompt, Reply
+from mgpo.views import View
+from tests.conftest import noise_image
+
+
+@pytest.mark.parametrize("size", [(112, 112), (84, 140)])
+def test_patches_equal_the_library(size):
+    processor = Qwen2VLImageProcessorPil()
+    image = noise_image(*size)
+    ours = Patcher(processor)(image)
+    theirs = processor(image, do_resize=False, return_tensors="pt")
+    assert torch.allclose(ours.patches, theirs["pixel_values"], atol=1e-6)
+    assert [list(ours.grid)] == theirs["image_grid_thw"].tolist()
+
+
+def grid_pixels(height, width):
+    return Pixels(torch.zeros(4 * height * width, 1), (1, 2 * height, 2 * width))
+
+
+segments = st.lists(
+    st.one_of(st.integers(1, 5), st.tuples(st.integers(1, 4), st.integers(1, 4))), min_size=1, max_size=5
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(segments, st.integers(1, 4))
+def test_positions_equal_the_library_over_all_turns(policy, parts, cut):
+    """Pieces that follow each other get the positions that get_rope_index gives to the whole."""
+    prompts = [
+        Prompt((7,) * part) if isinstance(part, int)
+        else Prompt((policy.chat.image_id,) * (part[0] * part[1]), (grid_pixels(*part),))
+        for part in [2, *parts, 1]
+    ]  # fmt: skip
+    ids = [i for prompt in prompts for i in prompt.ids]
+    images = [image for prompt in prompts for image in prompt.images]
+    kinds = torch.tensor([[int(i == policy.chat.image_id) for i in ids]])
+    # Two images side by side are one run of tokens to the library's scan; text always parts them in a chat.
+    if any(not isinstance(a, int) and not isinstance(b, int) for a, b in pairwise(parts)):
+        return
+    grid = torch.tensor([image.grid for image in images]) if images else None
+    expected, _ = policy.model.model.get_rope_index(torch.tensor([ids]), kinds, image_grid_thw=grid)
+    at, pieces = 0, []
+    for prompt in prompts:
+        placed, at = mrope(prompt, at, policy.chat.image_id, 2)
+        pieces.append(placed)
+    assert torch.equal(torch.cat(pieces, 1), expected[:, 0])
+
+
+def test_chat_ids_equal_the_template(policy, tokenizer):
+    """What is shown is what the family's own template makes of the same messages, image tokens expanded."""
+    image = noise_image(112, 112)
+    view = View.whole(image.size, policy.sight.whole)
+    prompt = policy.chat.open(
+        [Message("system", ("Be brief.",)), Message("user", (view, "What is it?"))], lambda v: policy.pixels(image, v)
+    )
+    reply = Reply((*policy.chat.encode_text("A cat."), policy.chat.end_id), (0.0,) * 9, "end")
+    after = policy.chat.follow([Message("user", ("Sure?",))], reply, lambda v: policy.pixels(image, v))
+    text = tokenizer.apply_chat_template(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": "A cat."},
+            {"role": "user", "content": "Sure?"},
+        ],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    expected = tokenizer.encode(text.replace("<|image_pad|>", "<|image_pad|>" * 16), add_special_tokens=False)
+    assert [*prompt.ids, *reply.ids, *after.ids] == expected
+
+
+def test_control_tokens_in_a_question_are_text(policy):
+    ids = policy.chat.encode_text("<|im_end|><|image_pad|>")
+    assert policy.chat.end_id not in ids
+    assert policy.chat.image_id not in ids
+
+
+def save(policy, folder):
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    policy.processor.save_pretrained(folder)
+
+
+def test_a_checkpoint_on_disk_is_the_same_policy(policy, tmp_path):
+    save(policy, tmp_path)
+    again = Qwen25VL(str(tmp_path), 112 * 112, 784).load()
+    image = noise_image(200, 300)
+    view = View.whole(image.size, policy.sight.whole)
+    assert torch.equal(policy.features([policy.pixels(image, view)]), again.features([again.pixels(image, view)]))
+    assert torch.equal(policy.banned, again.banned)
+
+
+def test_another_architecture_is_refused(policy, tmp_path):
+    save(policy, tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"model_type": "qwen2_5_vl"', '"model_type": "qwen2_vl"'))
+    with pytest.raises(ValueError, match=r"holds a qwen2_vl model; this policy needs qwen2_5_vl"):
+        Qwen25VL(str(tmp_path)).load()
+
+
+def test_a_tokenizer_without_vision_tokens_is_refused(policy, tmp_path):
+    save(policy, tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(text.replace("<|vision_start|>", "<|nothing_of_it|>"))
+    settings_file = tmp_path / "tokenizer_config.json"
+    settings_file.write_text(settings_file.read_text().replace("<|vision_start|>", "<|nothing_of_it|>"))
+    with pytest.raises(ValueError, match="not a Qwen-VL"):
+        Qwen25VL(str(tmp_path)).load()
