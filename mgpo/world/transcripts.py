@@ -44,7 +44,7 @@ class Habits:
 def teacher_box(marks: tuple[Mark, ...], side: int, habit: str, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A box in pixels of the `side` × `side` view, on the grid."""
     xs, ys = [m.x * side for m in marks], [m.y * side for m in marks]
-    half = 8 if habit == "tight" else HALF - 5 * (len(marks) - 1)
+    half = 8 - 3 * (len(marks) - 1) if habit == "tight" else HALF - 5 * (len(marks) - 1)
     if habit == "wild":
         xs, ys = [rng.uniform(0, side)], [rng.uniform(0, side)]
     (x1, x2), (y1, y2) = (_snap_span(min(v) - half, max(v) + half, habit == "tight") for v in (xs, ys))
