@@ -210,10 +210,10 @@ class MGPO(L.LightningModule):
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
 
-    def predict_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> list[Record]:
+    def predict_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         samples = self.usable(batch)
         arguments = (self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed)
-        return evaluate(*arguments) if samples else []
+        return [record.as_row() for record in evaluate(*arguments)] if samples else []
 
     def show(self, metrics: dict[str, float], n: int) -> None:
         """Log under "train/"; reward and valid boxes also in the progress bar."""

@@ -92,6 +92,7 @@ def format_report(after: Summary, before: Summary | None = None) -> str:
 def _cell(numbers: Summary, before: Summary | None, name: str) -> str:
     if numbers[name] is None:
         return "-"
+    if before and before[name] is not None:
+        return f"{before[name]:.3f} -> {numbers[name]:.3f}"
     low, high = numbers[f"{name}_interval"]
-    old = f"{before[name]:.3f} -> " if before and before[name] is not None else ""
-    return f"{old}{numbers[name]:.3f} ({low:.2f}-{high:.2f})"
+    return f"{numbers[name]:.3f} ({low:.2f}-{high:.2f})"

@@ -1,0 +1,56 @@
+"""The published recipe, on a tiny random checkpoint of the same classes saved to disk."""
+
+import json
+
+import pytest
+
+from tests.conftest import make_policy, noise_image
+from tests.test_cli import ROOT, run
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    policy = make_policy(tokenizer)
+    for part in (policy.model, policy.tokenizer, policy.processor):
+        part.save_pretrained(folder / "checkpoint")
+    rows = []
+    for i in range(4):
+        noise_image(900, 700, i).save(folder / f"{i}.png")
+        rows.append({"image": f"{i}.png", "question": "Which?", "choices": ["a", "b", "c", "d", "e"], "answer": "B"})
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "qwen2_5_vl_3b"])
+def test_published_recipe_runs(folder, name):
+    files = f"{folder}/rows.jsonl"
+    source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {files}, split: mine}}}}"
+    run(
+        "fit", "--config", str(ROOT / "configs" / f"{name}.yaml"),
+        f"--model.policy.init_args.path={folder}/checkpoint", "--model.sampling.max_new_tokens=6",
+        "--model.eval_sampling.max_new_tokens=6", f"--data.train={source}", f"--data.val=[{source}]",
+        "--data.batch_size=4", "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.devices=1",
+        "--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.max_epochs=1", "--picture.questions=1",
+        cwd=folder,
+    )  # fmt: skip
+    (report,) = folder.glob("lightning_logs/version_*/report.json") if name.endswith("7b") else [None]
+    if report:
+        numbers = json.loads(report.read_text())
+        assert numbers["step"] == 4  # four mini-batches of one step
+        assert numbers["n"] == 4
+        published = numbers["config"]["model"]
+        assert (published["group_size"], published["kl_weight"], published["clip_high"]) == (8, 0.01, 0.2)
+        assert published["optimizer"]["init_args"]["lr"] == 1e-6
+        assert published["policy"]["init_args"]["max_pixels"] == 1280 * 28 * 28
+
+
+def test_predict_writes_answers_line_by_line(folder):
+    run(
+        "predict", f"--data.val=[{{class_path: mgpo.data.files.Files, init_args: {{path: {folder}/rows.jsonl}}}}]",
+        "--data.num_workers=0", cwd=folder,
+    )  # fmt: skip
+    (path,) = folder.glob("runs/mgpo/version_0/predictions-0.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"rows-{i}" for i in (1, 2, 3, 4)]
+    assert all({"answer", "box", "replies"} <= row.keys() for row in rows)
