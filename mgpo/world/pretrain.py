@@ -29,7 +29,7 @@ def pretrain(
     pictures: int = 24,
     scenes: int = 16,
     side: int = 640,
-    habits: Habits = Habits(tight=0.42, inverted=0.04, outer=0.02, wild=0.20),
+    habits: Habits = Habits(tight=0.40, inverted=0.04, outer=0.02, wild=0.20),
     threads: int = 1,
     seed: int = 0,
     start: str | None = None,
