@@ -11,6 +11,7 @@ import transformers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import FirstPicture, ReportWriter
+from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
 from mgpo.module import MGPO
@@ -36,9 +37,9 @@ class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration into the run directory, which is new for every run."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(
+            self.config, run_folder(trainer) / "config.yaml", skip_none=False, overwrite=True, multifile=False
+        )
 
 
 class CLI(LightningCLI):
@@ -96,6 +97,7 @@ def main(args: list[str] | None = None) -> None:
             MGPO,
             VQAData,
             save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
             trainer_defaults={"num_sanity_val_steps": 0},
             parser_kwargs={
                 "prog": "mgpo",

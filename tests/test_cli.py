@@ -74,7 +74,7 @@ def test_the_page_is_complete_and_opens_without_a_server(fitted):
 def test_a_saved_configuration_and_a_checkpoint_can_be_fed_back(fitted):
     folder, _ = fitted
     run_folder = folder / "runs/mgpo/version_1"
-    (checkpoint,) = (run_folder / "checkpoints").glob("*.ckpt")
+    checkpoint = run_folder / "checkpoints" / "trained.ckpt"
     done = run(
         "validate", "--config", str(ROOT / "configs" / "mgpo.yaml"), *SMALL, f"--ckpt_path={checkpoint}", cwd=folder
     )
@@ -95,6 +95,15 @@ def test_validate_takes_the_embedded_default(tmp_path):
     done = run("validate", *SMALL, "--picture.questions=0", cwd=tmp_path)
     assert "sub-image alone" in done.stdout
     assert (tmp_path / "runs/mgpo/version_0/report.json").is_file()
+
+
+def test_wandb_offline_twice(tmp_path):
+    """Two runs, two folders, no network."""
+    options = ["--trainer.logger=lightning.pytorch.loggers.WandbLogger", "--trainer.logger.save_dir=runs"]
+    options += ["--trainer.logger.offline=true", "--measure=false", *SMALL]
+    for _ in range(2):
+        run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
+    assert len(list(tmp_path.glob("runs/*/*/config.yaml"))) == 2
 
 
 def test_help_explains_every_key(tmp_path):

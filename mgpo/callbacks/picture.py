@@ -1,10 +1,10 @@
 """Draws what the policy looks at: one HTML page a run, before and after training."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from mgpo.callbacks.folder import run_folder
 from mgpo.page import write_page
 from mgpo.types import Trajectory
 
@@ -31,8 +31,7 @@ class FirstPicture(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.columns and not trainer.sanity_checking and trainer.is_global_zero:
-            path = Path(trainer.log_dir or trainer.default_root_dir) / NAME
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = run_folder(trainer) / NAME
             write_page(path, self.columns)
             print(f"picture: {path}")
 

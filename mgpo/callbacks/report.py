@@ -1,12 +1,12 @@
 """Writes report.json (the last evaluation of a run and, after `fit`, the one before it) and predictions."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
 
+from mgpo.callbacks.folder import run_folder
 from mgpo.report import Summary, format_report
 
 NAME = "report.json"
@@ -28,8 +28,7 @@ class ReportWriter(L.Callback):
             report["before"] = self.before
             print(format_report(pl_module.summary, self.before))
         report["questions"] = [record.as_row() for record in pl_module.records]
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = run_folder(trainer)
         config = folder / "config.yaml"
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
         (folder / NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False))
@@ -38,8 +37,7 @@ class ReportWriter(L.Callback):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = run_folder(trainer)
         with (folder / f"predictions-{trainer.global_rank}.jsonl").open("a") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in outputs)
 
