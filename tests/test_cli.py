@@ -97,6 +97,16 @@ def test_validate_takes_the_embedded_default(tmp_path):
     assert (tmp_path / "runs/mgpo/version_0/report.json").is_file()
 
 
+def test_the_single_turn_baseline_is_one_switch(tmp_path):
+    options = ["--model.dialogue=mgpo.dialogues.SingleTurn", "--picture.questions=0", *SMALL]
+    run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
+    report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
+    assert report["step"] == 2
+    assert report["subimage_accuracy"] is None
+    assert report["valid_box_ratio"] is not None
+    assert {q["turns"] for q in report["questions"]} == {1}
+
+
 def test_wandb_offline_twice(tmp_path):
     """Two runs, two folders, no network."""
     options = ["--trainer.logger=lightning.pytorch.loggers.WandbLogger", "--trainer.logger.save_dir=runs"]

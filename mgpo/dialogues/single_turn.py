@@ -28,7 +28,7 @@ class SingleTurn:
     def __init__(self, system: str = SYSTEM, ask: str = ASK_BOTH, rule: BoxRule | None = BoxRule()) -> None:
         self.system, self.ask, self.rule = system, ask, rule
 
-    def stop_text(self, turn: int) -> None:
+    def stop_text(self, turn: int) -> str | None:
         return None
 
     def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
@@ -39,11 +39,12 @@ class SingleTurn:
             Message("user", fill(self.ask, trajectory.question, view)),
         ]
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> None:
+    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         trajectory.answer = extract(turn.text)
         if self.rule is not None:
             turn.finding = find_box(turn.text, trajectory.views[0].size, sight.frame, self.rule)
+        return None
 
 
 def answer_only() -> SingleTurn:
