@@ -107,6 +107,16 @@ def test_the_single_turn_baseline_is_one_switch(tmp_path):
     assert {q["turns"] for q in report["questions"]} == {1}
 
 
+def test_two_ranks_count_every_question_once(tmp_path):
+    """Five questions on two ranks are padded to six; the report holds five."""
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.train.init_args.count=8", "--data.batch_size=2"]
+    options += [SMALL[4].replace("count: 4", "count: 5"), "--data.num_workers=0", "--picture.questions=2"]
+    run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
+    report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
+    assert report["n"] == 5
+    assert report["step"] == 2
+
+
 def test_wandb_offline_twice(tmp_path):
     """Two runs, two folders, no network."""
     options = ["--trainer.logger=lightning.pytorch.loggers.WandbLogger", "--trainer.logger.save_dir=runs"]
