@@ -37,11 +37,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that go through the decoder."""
-        return int(self.prefix_valid_BP.sum() + self.valid_NC.sum())
-
 
 def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: int) -> Batch:
     """Lay out whole trajectories; text and images of a turn stay together, nothing is cut."""
