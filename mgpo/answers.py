@@ -9,34 +9,46 @@ LONGEST_ANSWER = 500
 LETTERS = string.ascii_uppercase
 _TAG = re.compile(r"<answer>(.{1,500}?)</answer>", re.IGNORECASE | re.DOTALL)
 _SAID = re.compile(r"\banswer\s{0,3}(?:is|:|=)\s{0,3}([^\n]{1,200})", re.IGNORECASE)
+_PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
 _BARE = re.compile(r"\s*\(?([A-Z])\)?[.:]?\s*")
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?")
+WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
 _OPTION = re.compile(r"\(?([A-Za-z])(?:[).:]|\s|$)")
 
 
 def extract(reply: str) -> str | None:
     r"""The last commitment of a reply: `\boxed{…}`, `<answer>…</answer>`, "the answer is …", or a letter alone.
 
-    Nothing is guessed: a reply that commits to nothing ("Based on the picture …") gives None.
+    Nothing is guessed: a reply that commits to nothing ("Based on the picture …") gives None. A loose
+    "the answer is …" behind a box or tag counts only where it names an option or a number, so that
+    "the answer is clear" takes nothing back.
     """
     reply = reply[-LONGEST_REPLY:]
+    marked = [(match.start(), match.end(), match[1]) for match in _TAG.finditer(reply)]
     if (boxed := _last_boxed(reply)) is not None:
-        return boxed
-    for pattern in (_TAG, _SAID):
-        if found := pattern.findall(reply):
-            return found[-1].strip().rstrip(".").strip() or None
+        marked.append(boxed)
+    _, end, last = max(marked, default=(-1, -1, None))
+    *_, said = [None, *_SAID.finditer(reply)]
+    if said is not None and (last is None or (said.start() >= end and _PICK.match(said[1]))):
+        last = said[1].strip().rstrip(".")
+    if last is not None:
+        return last.strip() or None
     bare = _BARE.fullmatch(reply)
     return bare[1] if bare else None
 
 
-def _last_boxed(reply: str) -> str | None:
-    r"""The content of the last complete `\boxed{…}`, braces balanced."""
+def _last_boxed(reply: str) -> tuple[int, int, str] | None:
+    r"""Start, end and content of the last complete `\boxed{…}`, braces balanced."""
     end = len(reply)
     while (start := reply.rfind("\\boxed{", 0, end)) >= 0:
         depth = 1
         for i in range(start + 7, min(len(reply), start + 7 + LONGEST_ANSWER)):
             depth += (reply[i] == "{") - (reply[i] == "}")
             if depth == 0:
-                return reply[start + 7 : i].strip() or None
+                return start, i + 1, reply[start + 7 : i]
         end = start
     return None
 
@@ -71,3 +83,19 @@ def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> b
         return float(answer.replace(",", "")) == float(truth.replace(",", ""))
     except ValueError:
         return False
+
+
+def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
+    """Whether both hold one number each, near enough to each other; equal by default."""
+    given, right = find_number(answer), find_number(truth)
+    if given is None or right is None:
+        return False
+    return abs(given - right) <= max(absolute, relative * abs(right))
+
+
+def find_number(text: str) -> float | None:
+    """The only number in a short text: "1,200", "about 12 cars", "twelve"; None where there is none, or two."""
+    words = normalise(text)
+    found = [float(number.replace(",", "")) for number in _NUMBER.findall(words)]
+    found += [float(WORDS.index(word)) for word in re.findall(r"[a-z]+", words) if word in WORDS]
+    return found[0] if len(found) == 1 else None

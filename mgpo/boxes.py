@@ -10,7 +10,7 @@ from typing import Literal
 
 from mgpo.views import Box, Frame, Size
 
-Reason = Literal["no_box", "not_four", "outside", "inverted", "too_small", "too_thin"]
+Reason = Literal["no_box", "not_four", "outside", "inverted", "too_small", "too_thin", "no_picture"]
 REASONS: dict[Reason, str] = {
     "no_box": "the reply holds no list of numbers",
     "not_four": "the list does not hold four numbers",
@@ -18,6 +18,7 @@ REASONS: dict[Reason, str] = {
     "inverted": "x1 < x2 and y1 < y2 do not hold",
     "too_small": "a side of the box is too short",
     "too_thin": "the box is too long and thin",
+    "no_picture": "there is no picture of that number",
 }
 LONGEST_REPLY = 20_000  # characters searched; a box stands far in front of that
 _NUMBER = r"[-+]?\d{1,9}(?:\.\d{1,17})?"

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout import roll_out
+from mgpo.rollout import judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Question, Trajectory
-from mgpo.views import Box
+from mgpo.views import Box, Sight
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Record:
     valid_box: bool | None  # None where the dialogue asks for no box
     reason: str | None
     box: Box | None
-    subimage_right: bool | None  # None where nothing was cut out
+    subimage_right: bool | None  # None where no usable box was named
+    crops: int  # parts that were cut out and shown
     replies: tuple[str, ...]
 
     def as_row(self) -> dict[str, Any]:
@@ -46,25 +48,42 @@ def evaluate(
     reward: Reward,
     seed: int,
 ) -> list[Record]:
-    """Play one episode a question, then ask each sub-image alone, at the very size at which it was shown."""
+    """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
+
+    Where the dialogue judges a box without cutting it out, its part is cut out for that question only.
+    """
     trajectories = roll_out(policy, sampler, dialogue, samples, 1, sampling, (seed, 0))
-    cropped = [t for t in trajectories if crop_region(t) is not None]
+    judge(trajectories, reward)
+    regions = {id(t): region for t in trajectories if (region := named_region(t, policy.sight)) is not None}
     alone: dict[int, bool] = {}
-    if cropped:
+    if regions:
         seen = replace(policy.sight, whole=policy.sight.crop)
-        crops = [(t.question, t.image.crop(crop_region(t))) for t in cropped]
+        named = [t for t in trajectories if id(t) in regions]
+        crops = [(t.question, t.image.crop(regions[id(t)])) for t in named]
         again = roll_out(policy, sampler, answer_only(), crops, 1, sampling, (seed, 1), sight=seen)
-        alone = {id(t): reward(a.answer, t.question) > 0 for t, a in zip(cropped, again)}
-    return [_record(t, reward(t.answer, t.question) > 0, alone.get(id(t))) for t in trajectories]
+        judge(again, reward)
+        alone = {id(t): a.right for t, a in zip(named, again)}
+    return [_record(t, alone.get(id(t))) for t in trajectories]
 
 
-def crop_region(trajectory: Trajectory) -> tuple[int, int, int, int] | None:
-    """The first region that was cut out, in pixels of the original; None where there was none."""
-    whole = trajectory.views[0].region
-    return next((view.region for view in trajectory.views[1:] if view.region != whole), None)
+def named_region(trajectory: Trajectory, sight: Sight) -> tuple[int, int, int, int] | None:
+    """The last region that was cut out, or that of a valid box that never was, in pixels of the original."""
+    if trajectory.crops:
+        return trajectory.crops[-1].region
+    box = trajectory.finding.box if trajectory.finding is not None else None
+    return trajectory.views[0].crop(box, sight.crop).region if box else None
 
 
-def _record(trajectory: Trajectory, right: bool, subimage_right: bool | None) -> Record:
+def gather(records: list[Record], world_size: int) -> list[Record]:
+    """The records of all ranks, without the questions that padding gave to two of them."""
+    if world_size > 1:
+        everywhere: list[list[Record]] = [[] for _ in range(world_size)]
+        torch.distributed.all_gather_object(everywhere, records)
+        records = [record for part in everywhere for record in part]
+    return list({(record.split, record.id): record for record in records}.values())
+
+
+def _record(trajectory: Trajectory, subimage_right: bool | None) -> Record:
     question, finding = trajectory.question, trajectory.finding
     box = trajectory.views[0].to_original(finding.box) if finding is not None and finding.box else None
     return Record(
@@ -73,11 +92,12 @@ def _record(trajectory: Trajectory, right: bool, subimage_right: bool | None) ->
         category=question.category,
         truth=question.answer,
         answer=trajectory.answer,
-        right=right,
+        right=trajectory.right,
         turns=len(trajectory.turns),
         valid_box=None if finding is None else finding.box is not None,
         reason=None if finding is None else finding.reason,
         box=box,
         subimage_right=subimage_right,
+        crops=len(trajectory.crops),
         replies=tuple(turn.text for turn in trajectory.turns),
     )

@@ -19,6 +19,9 @@ def rollout_metrics(trajectories: Sequence[Trajectory], rewards_BG: Tensor) -> d
     n = len(trajectories)
     metrics = {
         "reward": rewards_BG.mean().item(),
+        "right": sum(t.right for t in trajectories) / n,
+        "crop_rate": sum(bool(t.crops) for t in trajectories) / n,
+        "unfinished": sum(t.unfinished for t in trajectories) / n,
         "no_signal": 1 - has_signal(rewards_BG).float().mean().item(),
         "answered": sum(t.answer is not None for t in trajectories) / n,
         "cut": sum(t.cut for t in trajectories) / n,

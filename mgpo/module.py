@@ -3,7 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -13,42 +13,51 @@ from torch import Tensor, nn
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
-from mgpo.evaluation import Record, evaluate
-from mgpo.metrics import rollout_metrics, score_metrics
-from mgpo.objective import Normalisation, clipped_policy_loss, group_advantages, kl_k3, token_weights, weighted_sum
+from mgpo.evaluation import Record, evaluate, gather
+from mgpo.extras import Extra
+from mgpo.groups import Groups, Pool, mini_batches
+from mgpo.loss import answer_loss, policy_loss
+from mgpo.metrics import rollout_metrics
+from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.policy.logprobs import score
-from mgpo.report import format_report, summarise
+from mgpo.report import SHARES, format_report, summarise
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout import roll_out, seed_of
+from mgpo.rollout import force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
+ANSWER_FORM = "\\boxed{{answer}}"
+
 
 class MGPO(L.LightningModule):
-    """Multi-turn grounding-based policy optimisation (arXiv 2507.05920).
+    """Multi-turn grounding-based policy optimisation (arXiv 2507.05920), and its baselines.
 
     One training step rolls out a group for each question, judges the answers, and makes
     `epochs` x `mini_batches` optimiser updates on the policy's own tokens of all turns.
 
     Args:
         policy: The model and how it sees.
-        dialogue: What is said in each turn: TwoTurn for MGPO, SingleTurn for the GRPO baseline.
+        dialogue: What is said in each turn: TwoTurn for MGPO, SingleTurn for the GRPO baseline, FreeTurns.
         reward: Judges the final answer.
+        extras: Added to the reward in training only; accuracies never see them.
+        objective: What is maximised.
         optimizer: Optimiser, by class path.
         lr_scheduler: Schedule over optimiser updates, by class path.
         group_size: Rollouts for each question (G).
+        silent_groups: What becomes of groups whose rewards are all equal: they count in the loss's
+            denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
+            others (refill; DAPO, arXiv 2503.14476, section 3.2).
+        refill_batches: Batches of questions that one step may take for that.
+        unfinished: Rollouts that ran into a limit without an answer: reward as it is (zero), or kept out of the
+            group's statistics and the loss (mask; DAPO, section 3.4).
+        supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
+        answer_form: The reply that SFT forces; slot {answer}.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
         mini_batches: Updates in which the rollouts of a step are used.
         epochs: How often the rollouts of a step are used.
         micro_batch_size: Trajectories in one forward pass; lowers memory, changes nothing else.
-        clip_low: Ratios below 1 - clip_low earn nothing further.
-        clip_high: Ratios above 1 + clip_high earn nothing further.
-        kl_weight: Weight of the k3 penalty against the policy as it was before training; 0 keeps no reference.
-        scale_advantages: Divide advantages by the standard deviation of the group's rewards.
-        normalisation: Whether every token or every trajectory of a mini-batch counts the same.
         max_grad_norm: Gradients are clipped to this norm.
         seed: Draws of the rollouts, together with step and question.
     """
@@ -58,19 +67,21 @@ class MGPO(L.LightningModule):
         policy: Policy,
         dialogue: Dialogue | None = None,
         reward: Reward | None = None,
+        extras: Sequence[Extra] = (),
+        objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         group_size: int = 8,
+        silent_groups: Literal["keep", "drop", "refill"] = "keep",
+        refill_batches: int = 4,
+        unfinished: Literal["zero", "mask"] = "zero",
+        supervised: bool = False,
+        answer_form: str = ANSWER_FORM,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
         mini_batches: int = 1,
         epochs: int = 1,
         micro_batch_size: int = 64,
-        clip_low: float = 0.2,
-        clip_high: float = 0.2,
-        kl_weight: float = 0.0,
-        scale_advantages: bool = True,
-        normalisation: Normalisation = "token",
         max_grad_norm: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -78,16 +89,16 @@ class MGPO(L.LightningModule):
         if group_size < 2:
             raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
         self.automatic_optimization = False
-        self.policy = policy
+        self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
-        self.dialogue, self.reward = dialogue or TwoTurn(), reward or ExactAnswer()
+        self.dialogue, self.reward, self.extras = dialogue or TwoTurn(), reward or ExactAnswer(), extras
         self.sampler = InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
+        self.silent_groups, self.unfinished = silent_groups, unfinished
+        self.pool = Pool(refill_batches)
+        self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_size = mini_batches, epochs, micro_batch_size
-        self.clip_low, self.clip_high, self.kl_weight = clip_low, clip_high, kl_weight
-        self.scale_advantages = scale_advantages
-        self.normalisation: Normalisation = normalisation
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
@@ -97,7 +108,7 @@ class MGPO(L.LightningModule):
         if self.policy.model is not None:
             return
         self.policy.load().train()
-        if self.kl_weight:
+        if self.objective.kl_weight and self.policy.reference() is None:
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
 
     def on_fit_start(self) -> None:
@@ -116,17 +127,33 @@ class MGPO(L.LightningModule):
         samples = self.usable(batch)
         if not samples:
             return
-        trajectories = self.roll_out(samples, self.global_step)
-        rewards_BG = torch.tensor([t.reward for t in trajectories]).view(len(samples), self.group_size)
-        advantages_N = group_advantages(rewards_BG, self.scale_advantages).flatten()
-        self.rolled_out = trajectories
-        self.show(rollout_metrics(trajectories, rewards_BG), len(trajectories))
+        if self.supervised:
+            self.imitate(samples)
+            return
+        self.rolled_out = self.roll_out(samples, self.global_step)
+        groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
+        self.show(rollout_metrics(self.rolled_out, groups.rewards_BG), len(self.rolled_out))
+        if self.silent_groups == "refill":
+            full = self.pool.add(groups, len(samples))
+            if not self.trainer.strategy.reduce_boolean_decision(full, all=True):
+                return
+            groups = self.pool.take(len(samples))
+        self.learn(groups)
+
+    def learn(self, groups: Groups) -> None:
+        """All updates on one step's rollouts."""
+        advantages_N = self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
+        counted_N = groups.counted_N(silent=self.silent_groups == "keep")
         for epoch in range(self.epochs):
-            order = _whole_groups(
-                len(samples), self.group_size, self.mini_batches, (self.seed, self.global_step, epoch)
-            )
-            for rows in order:
-                self.update([trajectories[i] for i in rows], advantages_N[rows])
+            key = (self.seed, self.global_step, epoch)
+            for rows in mini_batches(len(groups.rewards_BG), self.group_size, self.mini_batches, key):
+                self.update([groups.trajectories[i] for i in rows], advantages_N[rows], counted_N[rows])
+
+    def imitate(self, samples: Sequence[tuple]) -> None:
+        """Supervised fine-tuning on the answer, in the same dialogue and under the same masks."""
+        trajectories = self.roll_out(samples, self.global_step, copies=1)
+        force_answers(self.policy, trajectories, self.answer_form)
+        self.update(trajectories, torch.ones(len(trajectories)), torch.ones(len(trajectories), dtype=torch.bool))
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
@@ -136,33 +163,33 @@ class MGPO(L.LightningModule):
                 self.skipped[sample.question.id] += 1
         return [(sample.question, sample.image) for sample in batch if sample.image is not None]
 
-    def roll_out(self, samples: Sequence[tuple], step: int) -> list[Trajectory]:
+    def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
         training = self.policy.training
         self.policy.eval()
         trajectories = roll_out(
-            self.policy, self.sampler, self.dialogue, samples, self.group_size, self.sampling,
+            self.policy, self.sampler, self.dialogue, samples, copies or self.group_size, self.sampling,
             (self.seed, step),
         )  # fmt: skip
         self.policy.train(training)
-        for trajectory in trajectories:
-            trajectory.reward = self.reward(trajectory.answer, trajectory.question)
+        judge(trajectories, self.reward, self.extras)
         return trajectories
 
-    def update(self, trajectories: list[Trajectory], advantages_N: Tensor) -> None:
-        """One optimiser step on a mini-batch, in micro-batches whose weights sum to one."""
+    def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
+        """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns) for t in trajectories])
-        weights_N = token_weights(lengths_N, self.normalisation)
-        for rows in torch.arange(len(trajectories)).split(self.micro_batch_size):
-            micro = [trajectories[i] for i in rows]
-            # Without signal there is no gradient but that of the KL term; ranks must pass the same number of times.
-            if not self.kl_weight and not advantages_N[rows].any() and self.trainer.world_size == 1:
-                continue
-            batch = collate(micro, self.policy.positions, self.policy.pad_id).to(self.device)
-            loss = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+        lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
+        weights_N = self.objective.weights(lengths_N, counted_N)
+        rows_N = torch.arange(len(trajectories))
+        if self.trainer.world_size == 1:  # elsewhere all ranks must pass the same number of times
+            moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
+            rows_N = moved_N.nonzero().flatten()  # the others have no gradient
+        for rows in rows_N.split(self.micro_batch_size) if len(rows_N) else ():
+            batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
+            loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
             self.manual_backward(loss)
+            self.show(metrics, len(rows))
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         optimizer.step()
         schedule: Any = self.lr_schedulers()
@@ -170,19 +197,12 @@ class MGPO(L.LightningModule):
             schedule.step()
         self.show({"grad_norm": norm.item()}, len(trajectories))
 
-    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> Tensor:
-        """The part of the mini-batch's loss that these trajectories make."""
-        scores = score(self.policy, batch, self.sampling.temperature)
-        mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
-        losses_NC = clipped_policy_loss(scores.logprobs_NC, old_NC, advantages_N, self.clip_low, self.clip_high)
-        for reference in self.references:
-            with torch.no_grad():
-                reference_NC = score(reference, batch, self.sampling.temperature).logprobs_NC
-            kl_NC = kl_k3(scores.logprobs_NC, reference_NC)
-            losses_NC = losses_NC + self.kl_weight * kl_NC
-            self.show({"kl": kl_NC.detach()[mask_NC].mean().item()}, len(mask_NC))
-        self.show(score_metrics(batch, scores, self.clip_low, self.clip_high), len(mask_NC))
-        return weighted_sum(losses_NC, mask_NC, weights_N)
+    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
+        if self.supervised:
+            return answer_loss(self.policy, batch, weights_N)
+        frozen = next(iter(self.references), None)
+        temperature = self.sampling.temperature
+        return policy_loss(self.policy, batch, advantages_N, weights_N, self.objective, temperature, frozen)
 
     # Evaluation
 
@@ -197,10 +217,10 @@ class MGPO(L.LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        self.records = _gather(self.records, self.trainer.world_size)
+        self.records = gather(self.records, self.trainer.world_size)
         self.summary = summarise(self.records)
         for split, numbers in self.summary["by_split"].items():
-            for name in ("accuracy", "valid_box_ratio", "subimage_accuracy"):
+            for name in SHARES:
                 if numbers[name] is not None:
                     self.log(f"{split}/{name}", numbers[name], rank_zero_only=True, prog_bar=name == "accuracy")
         if not self.trainer.sanity_checking:
@@ -219,21 +239,3 @@ class MGPO(L.LightningModule):
         """Log under "train/"; reward and valid boxes also in the progress bar."""
         for name, value in metrics.items():
             self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), sync_dist=True, batch_size=n)
-
-
-def _whole_groups(groups: int, size: int, mini_batches: int, key: tuple[int, ...]) -> list[list[int]]:
-    """Rows of each mini-batch; a group is never split, and one mini-batch keeps the order."""
-    order = torch.arange(groups)
-    if mini_batches > 1:
-        order = torch.randperm(groups, generator=torch.Generator().manual_seed(seed_of(*key)))
-    parts = order.tensor_split(min(mini_batches, groups))
-    return [[g * size + i for g in part.tolist() for i in range(size)] for part in parts]
-
-
-def _gather(records: list[Record], world_size: int) -> list[Record]:
-    """The records of all ranks, without the questions that padding gave to two of them."""
-    if world_size > 1:
-        everywhere: list[list[Record]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(everywhere, records)
-        records = [record for part in everywhere for record in part]
-    return list({(record.split, record.id): record for record in records}.values())

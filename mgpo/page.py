@@ -65,7 +65,7 @@ def _article(columns: list[tuple[str, list[Trajectory]]]) -> str:
 
 def _column(group: list[Trajectory]) -> str:
     valid = sum(t.finding is not None and t.finding.box is not None for t in group)
-    right = sum(t.reward > 0 for t in group)
+    right = sum(t.right for t in group)
     crops = "".join(_crop(t) for t in group)
     return f"{_scene(group)}<p>{right} of {len(group)} right, {valid} valid boxes</p><div class=crops>{crops}</div>"
 
@@ -82,7 +82,7 @@ def _scene(group: list[Trajectory]) -> str:
             continue
         x1, y1, x2, y2 = (min(max(v * scale, -999), 9999) for v in view.to_original(finding.candidate))
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
-        colour = "var(--good)" if trajectory.reward > 0 else "var(--bad)"
+        colour = "var(--good)" if trajectory.right else "var(--bad)"
         dash = "" if finding.box else " stroke-dasharray='4 3'"
         boxes.append(
             f"<rect x='{x1:.1f}' y='{y1:.1f}' width='{x2 - x1:.1f}' height='{y2 - y1:.1f}' fill=none "
@@ -97,13 +97,11 @@ def _scene(group: list[Trajectory]) -> str:
 
 
 def _crop(trajectory: Trajectory) -> str:
-    mark = "right" if trajectory.reward > 0 else "wrong"
+    mark = "right" if trajectory.right else "wrong"
     caption = html.escape(_caption(trajectory))
-    whole = trajectory.views[0].region
-    region = next((view.region for view in trajectory.views[1:] if view.region != whole), None)
-    if region is None:
+    if not trajectory.crops:
         return f"<figure><div class=none>no crop</div><figcaption class={mark}>{caption}</figcaption></figure>"
-    cut = trajectory.image.crop(region)
+    cut = trajectory.image.crop(trajectory.crops[-1].region)
     scale = CROP * 2 / max(cut.size)
     source = _encode(cut, (max(1, round(cut.width * scale)), max(1, round(cut.height * scale))))
     image = f"<img src='{source}' alt='the part that was cut out'>"

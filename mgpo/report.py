@@ -1,6 +1,5 @@
 """The report: shares with 95 % intervals, by split and category, as a dictionary and as a table."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -9,28 +8,24 @@ from rich.console import Console
 from rich.table import Table
 
 from mgpo.evaluation import Record
+from mgpo.stats import wilson
 
 Summary = dict[str, Any]
-Z95 = 1.959964
-SHARES = ("accuracy", "valid_box_ratio", "subimage_accuracy")
-
-
-def interval(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (J. Am. Stat. Assoc. 22, 1927): inside [0, 1], sound for small n."""
-    if n == 0:
-        return (0.0, 1.0)
-    p, z = successes / n, Z95
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+SHARES = ("accuracy", "valid_box_ratio", "crop_rate", "subimage_accuracy", "subimage_share")
+COLUMNS = {  # of the table
+    "accuracy": "accuracy",
+    "valid boxes": "valid_box_ratio",
+    "crops": "crop_rate",
+    "sub-image alone": "subimage_accuracy",
+}
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """`n`, the three shares with their intervals, why boxes were invalid, and the same by split and category.
+    """`n`, the shares with their intervals, why boxes were invalid, and the same by split and category.
 
-    `accuracy` is over all questions; `valid_box_ratio` over those asked for a box; `subimage_accuracy`
-    is the share of sub-images that answer the question alone, over the questions where one was cut out.
+    `accuracy` and `crop_rate` (a part was cut out and shown) are over all questions, `valid_box_ratio` over
+    those where a box was looked for. Of the sub-images that answer the question alone, `subimage_accuracy`
+    is the share among the usable boxes, `subimage_share` that among all questions.
     """
     by_split, by_category = defaultdict(list), defaultdict(list)
     for record in records:
@@ -58,11 +53,13 @@ def _numbers(records: Sequence[Record]) -> Summary:
     judged: dict[str, list[bool]] = {
         "accuracy": [r.right for r in records],
         "valid_box_ratio": [r.valid_box for r in records if r.valid_box is not None],
+        "crop_rate": [r.crops > 0 for r in records],
         "subimage_accuracy": [r.subimage_right for r in records if r.subimage_right is not None],
+        "subimage_share": [r.subimage_right is True for r in records],
     }
     for name, values in judged.items():
         numbers[name] = sum(values) / len(values) if values else None
-        numbers[f"{name}_interval"] = interval(sum(values), len(values)) if values else None
+        numbers[f"{name}_interval"] = wilson(sum(values), len(values)) if values else None
     reasons = [r.reason for r in records if r.reason is not None]
     numbers["invalid_reasons"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     return numbers
@@ -71,7 +68,7 @@ def _numbers(records: Sequence[Record]) -> Summary:
 def format_report(after: Summary, before: Summary | None = None) -> str:
     """A table by split and category; with `before`, both side by side."""
     table = Table(title="before -> after" if before else None)
-    for name in ("split", "category", "n", "accuracy", "valid boxes", "sub-image alone"):
+    for name in ("split", "category", "n", *COLUMNS):
         table.add_column(name, justify="left" if name in ("split", "category") else "right")
     for split, numbers in after["by_split"].items():
         old = before["by_split"].get(split) if before else None
@@ -81,9 +78,9 @@ def format_report(after: Summary, before: Summary | None = None) -> str:
                 (name, part, old and old["by_category"].get(name)) for name, part in numbers["by_category"].items()
             ]
         for category, part, old_part in parts:
-            cells = [_cell(part, old_part, name) for name in SHARES]
+            cells = [_cell(part, old_part, name) for name in COLUMNS.values()]
             table.add_row(split, category, str(part["n"]), *cells, end_section=category == parts[-1][0])
-    console = Console(width=110, color_system=None)
+    console = Console(width=130, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get()

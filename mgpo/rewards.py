@@ -2,12 +2,12 @@
 
 from typing import Protocol
 
-from mgpo.answers import is_right
+from mgpo.answers import is_number, is_right
 from mgpo.types import Question
 
 
 class Reward(Protocol):
-    """Judges an extracted answer; None is a reply that commits to nothing."""
+    """Judges an extracted answer; None is a reply that commits to nothing. Above 0 counts as right."""
 
     def __call__(self, answer: str | None, question: Question) -> float: ...
 
@@ -17,3 +17,22 @@ class ExactAnswer:
 
     def __call__(self, answer: str | None, question: Question) -> float:
         return float(is_right(answer, question.answer, question.choices))
+
+
+class NumericAnswer:
+    """1 if the answer is a number near enough to the right one, else 0; an option where there are choices.
+
+    The answer may carry words around one number ("about 12 cars", "twelve"); two numbers are no answer.
+
+    Args:
+        relative: Allowed error as a share of the right number.
+        absolute: Allowed error; with both at 0 (counting) the numbers must be equal.
+    """
+
+    def __init__(self, relative: float = 0.0, absolute: float = 0.0) -> None:
+        self.relative, self.absolute = relative, absolute
+
+    def __call__(self, answer: str | None, question: Question) -> float:
+        if answer is None or question.choices:
+            return float(is_right(answer, question.answer, question.choices))
+        return float(is_number(answer, question.answer, self.relative, self.absolute))

@@ -1,17 +1,22 @@
 """Rollouts: a dialogue played with a sampler, for every question a group of trajectories."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from mgpo.dialogues import Dialogue
+from mgpo.extras import Extra
 from mgpo.policy.base import Policy
+from mgpo.rewards import Reward
 from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Pixels, Question, Trajectory, Turn
+from mgpo.types import Pixels, Question, Reply, Trajectory, Turn
 from mgpo.views import Sight, View
+
+# (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
+Swap = Callable[[Image.Image, View, View], Image.Image]
 
 
 def seed_of(*key: int | str) -> int:
@@ -29,15 +34,16 @@ def roll_out(
     sampling: Sampling,
     key: tuple[int, ...],
     sight: Sight | None = None,
+    swap: Swap | None = None,
 ) -> list[Trajectory]:
-    """`copies` trajectories for each (question, original image), a question's next to each other; not yet rewarded.
+    """`copies` trajectories for each (question, original image), a question's next to each other; not yet judged.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
-    `sight` overrides how the policy sees.
+    `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part.
     """
     sight = sight or policy.sight
     firsts = [Trajectory(question, image) for question, image in samples]
-    crops = [_Crops(policy, first) for first in firsts]
+    crops = [_Crops(policy, first, swap) for first in firsts]
     prompts = [policy.chat.open(dialogue.open(first, sight), c) for first, c in zip(firsts, crops)]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     shown = [prompt for prompt in prompts for _ in range(copies)]
@@ -67,11 +73,39 @@ def roll_out(
 class _Crops:
     """The pixels of a question's views, each cut once for the whole group."""
 
-    def __init__(self, policy: Policy, trajectory: Trajectory) -> None:
-        self.policy, self.image = policy, trajectory.image
+    def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None) -> None:
+        self.policy, self.trajectory, self.swap = policy, trajectory, swap
         self.known: dict[View, Pixels] = {}
 
     def __call__(self, view: View) -> Pixels:
         if view not in self.known:
-            self.known[view] = self.policy.pixels(self.image, view)
+            self.known[view] = self.policy.pixels(self._shown(view))
         return self.known[view]
+
+    def _shown(self, view: View) -> Image.Image:
+        image, first = self.trajectory.image, self.trajectory.views[0]
+        if self.swap is None or view == first:
+            return view.pixels(image)
+        return self.swap(image, view, first)
+
+
+def judge(trajectories: Sequence[Trajectory], reward: Reward, extras: Sequence[Extra] = ()) -> None:
+    """Reward the answers, then whatever `extras` add to that; in place."""
+    for trajectory in trajectories:
+        trajectory.reward = reward(trajectory.answer, trajectory.question)
+        trajectory.right = trajectory.reward > 0
+        trajectory.reward += sum(extra(trajectory) for extra in extras)
+
+
+def force_answers(policy: Policy, trajectories: Sequence[Trajectory], form: str) -> None:
+    """Put the right answer, in a `form` with the slot {answer}, in place of each last reply; in place.
+
+    Only that reply is learnt from: what the policy sampled before it was nobody's teaching.
+    """
+    for trajectory in trajectories:
+        *looks, last = trajectory.turns
+        for turn in looks:
+            turn.learnt = False
+        last.text = form.replace("{answer}", trajectory.question.answer)
+        ids = (*policy.chat.encode_text(last.text), policy.chat.end_id)
+        last.reply = Reply(ids, (0.0,) * len(ids), "end")

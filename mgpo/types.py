@@ -74,6 +74,7 @@ class Turn:
     reply: Reply
     text: str
     finding: Finding | None = None
+    learnt: bool = True  # whether the reply's tokens are in the loss
 
 
 @dataclass
@@ -85,7 +86,9 @@ class Trajectory:
     turns: list[Turn] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     answer: str | None = None
-    reward: float = 0.0
+    right: bool = False  # by the reward on the answer alone
+    reward: float = 0.0  # what training sees: that reward and whatever was added to it
+    limited: bool = False  # the turns ran out before an answer came
 
     @property
     def finding(self) -> Finding | None:
@@ -96,3 +99,13 @@ class Trajectory:
     def cut(self) -> bool:
         """Whether any reply ran into the token limit."""
         return any(turn.reply.stop == "length" for turn in self.turns)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a limit, of tokens or of turns, kept the policy from answering."""
+        return self.limited or (self.answer is None and self.cut)
+
+    @property
+    def crops(self) -> list[View]:
+        """The parts that were cut out and shown, in order, each once."""
+        return [view for view, before in zip(self.views[1:], self.views) if view is not before]

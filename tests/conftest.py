@@ -6,7 +6,7 @@ from transformers import Qwen2VLImageProcessorPil
 
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.types import Question
-from mgpo.world.model import build_tiny, tiny_config
+from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
 
 torch.set_num_threads(1)
@@ -48,6 +48,6 @@ def fresh_policy(tokenizer):
 
 def make_policy(tokenizer, seed: int = 0) -> Qwen25VL:
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    policy = Qwen25VL(max_pixels=112 * 112, min_pixels=28 * 28, crop_max_pixels=84 * 84)
+    policy = Qwen25VL(**CAPS)
     policy.attach(build_tiny(tiny_config(len(tokenizer), special), seed), tokenizer, Qwen2VLImageProcessorPil())
     return policy.eval()

@@ -16,8 +16,9 @@ from mgpo.rewards import ExactAnswer
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.views import View
+from mgpo.world.model import CAPS
 from mgpo.world.questions import sample_question
-from mgpo.world.transcripts import teacher_box
+from mgpo.world.teacher import teacher_box
 
 N = 128
 
@@ -26,7 +27,7 @@ N = 128
 def base():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Qwen25VL(max_pixels=112 * 112, min_pixels=784, crop_max_pixels=84 * 84).load().eval()
+        return Qwen25VL(**CAPS).load().eval()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.data.module import Sample, VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.module import MGPO, _whole_groups
+from mgpo.groups import mini_batches
+from mgpo.module import MGPO
+from mgpo.objective import Objective
 from mgpo.sampler import Sampling
 from tests.conftest import make_policy, make_question
 
@@ -17,8 +19,8 @@ from tests.conftest import make_policy, make_question
 class Noisy(MGPO):
     """Judges a trajectory by its ids, so that groups of a random policy have a signal."""
 
-    def roll_out(self, samples, step):
-        trajectories = super().roll_out(samples, step)
+    def roll_out(self, samples, step, copies=None):
+        trajectories = super().roll_out(samples, step, copies)
         for trajectory in trajectories:
             trajectory.reward = float(trajectory.turns[0].reply.ids[0] % 2)
         return trajectories
@@ -91,7 +93,7 @@ def test_micro_batches_change_memory_only(tokenizer, tmp_path):
 
 
 def test_kl_holds_the_policy_near_its_reference(tokenizer, tmp_path):
-    module = make(tokenizer, kl_weight=0.1)
+    module = make(tokenizer, objective=Objective(kl_weight=0.1))
     module.references = [copy.deepcopy(module.policy).requires_grad_(False)]
     trainer = fit(module, tmp_path, enable_checkpointing=False)
     assert trainer.callback_metrics["train/kl"] > 0
@@ -117,12 +119,12 @@ def test_undecodable_samples_are_left_out(tokenizer):
     assert said == ["left out: question broken, broken.png: the image is damaged"]
 
 
-def test_mini_batches_hold_whole_groups():
-    parts = _whole_groups(5, 4, 2, (0, 1, 0))
+def test_mini_batches_holdmini_batches():
+    parts = mini_batches(5, 4, 2, (0, 1, 0))
     assert sorted(i for part in parts for i in part) == list(range(20))
     for part in parts:
         assert all(part[i : i + 4] == list(range(part[i], part[i] + 4)) for i in range(0, len(part), 4))
-    assert _whole_groups(2, 2, 1, (0,)) == [[0, 1, 2, 3]]
+    assert mini_batches(2, 2, 1, (0,)) == [[0, 1, 2, 3]]
 
 
 def test_a_group_of_one_is_refused(tokenizer):

@@ -62,10 +62,11 @@ def test_chat_ids_equal_the_template(policy, tokenizer):
     image = noise_image(112, 112)
     view = View.whole(image.size, policy.sight.whole)
     prompt = policy.chat.open(
-        [Message("system", ("Be brief.",)), Message("user", (view, "What is it?"))], lambda v: policy.pixels(image, v)
+        [Message("system", ("Be brief.",)), Message("user", (view, "What is it?"))],
+        lambda v: policy.pixels(v.pixels(image)),
     )
     reply = Reply((*policy.chat.encode_text("A cat."), policy.chat.end_id), (0.0,) * 9, "end")
-    after = policy.chat.follow([Message("user", ("Sure?",))], reply, lambda v: policy.pixels(image, v))
+    after = policy.chat.follow([Message("user", ("Sure?",))], reply, lambda v: policy.pixels(v.pixels(image)))
     text = tokenizer.apply_chat_template(
         [
             {"role": "system", "content": "Be brief."},
@@ -97,7 +98,9 @@ def test_a_checkpoint_on_disk_is_the_same_policy(policy, tmp_path):
     again = Qwen25VL(str(tmp_path), 112 * 112, 784).load()
     image = noise_image(200, 300)
     view = View.whole(image.size, policy.sight.whole)
-    assert torch.equal(policy.features([policy.pixels(image, view)]), again.features([again.pixels(image, view)]))
+    assert torch.equal(
+        policy.features([policy.pixels(view.pixels(image))]), again.features([again.pixels(view.pixels(image))])
+    )
     assert torch.equal(policy.banned, again.banned)
 
 

@@ -40,7 +40,7 @@ def test_published_recipe_runs(folder, name):
         assert numbers["step"] == 4  # four mini-batches of one step
         assert numbers["n"] == 4
         published = numbers["config"]["model"]
-        assert (published["group_size"], published["kl_weight"], published["clip_high"]) == (8, 0.01, 0.2)
+        assert (published["group_size"], published["objective"]["kl_weight"]) == (8, 0.01)
         assert published["optimizer"]["init_args"]["lr"] == 1e-6
         assert published["policy"]["init_args"]["max_pixels"] == 1280 * 28 * 28
 

@@ -148,7 +148,7 @@ def test_the_image_matters(policy, samples, trajectories):
     """Not blind: other pixels in turn 2 move the log-probs of turn 2 and leave those of turn 1."""
     trajectory = next(t for t in trajectories if t.finding.box)
     second = trajectory.turns[1]
-    other = policy.pixels(noise_image(448, 448, 9), trajectory.views[1])
+    other = policy.pixels(trajectory.views[1].pixels(noise_image(448, 448, 9)))
     swapped = Turn(Prompt(second.prompt.ids, (other,)), second.reply, second.text)
     changed = type(trajectory)(trajectory.question, trajectory.image, [trajectory.turns[0], swapped])
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_the_stop_text_ends_a_turn(policy, samples):
             return logits
 
     prompt = policy.chat.open(
-        TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(samples[0][1], v)
+        TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(v.pixels(samples[0][1]))
     )
     conversation = InProcessSampler().open(Speller(), [prompt], 1)
     (reply,) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))

@@ -7,8 +7,9 @@ from mgpo.policy.pixels import PixelBudget
 from mgpo.views import View
 from mgpo.world.questions import KINDS, NOT_SHOWN, sample_question
 from mgpo.world.scenes import COLOURS, LETTERS, draw, sample_scene
+from mgpo.world.teacher import Habits, teacher_box
 from mgpo.world.tower import label
-from mgpo.world.transcripts import Habits, Transcripts, teacher_box
+from mgpo.world.transcripts import Transcripts
 
 
 @pytest.mark.parametrize("kind", KINDS)

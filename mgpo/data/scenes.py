@@ -16,18 +16,28 @@ class Scenes:
         count: How many questions.
         kinds: Kinds of question, taken in turn: attribute, attribute_choice, relative_position, counting.
         split: train, val, or ood (other mark sizes, places, backgrounds and numbers of marks).
+        large: Share of scenes whose marks can be read without a crop; their category ends in ", large".
         side: Pixels of a scene's side.
         seed: Another seed gives other scenes.
     """
 
     def __init__(
-        self, count: int, kinds: Sequence[str] = ("attribute",), split: str = "train", side: int = 2048, seed: int = 0
+        self,
+        count: int,
+        kinds: Sequence[str] = ("attribute",),
+        split: str = "train",
+        large: float = 0.0,
+        side: int = 2048,
+        seed: int = 0,
     ) -> None:
         if unknown := [kind for kind in kinds if kind not in KINDS] or not kinds:
             raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(KINDS)}")
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; take one of {', '.join(SPLITS)}")
-        self.count, self.kinds, self.split, self.side, self.seed = count, tuple(kinds), split, side, seed
+        if not 0 <= large <= 1:
+            raise DataError(f"large is {large}; it is a share between 0 and 1")
+        self.count, self.kinds, self.split, self.large = count, tuple(kinds), split, large
+        self.side, self.seed = side, seed
 
     def __len__(self) -> int:
         return self.count
@@ -35,6 +45,8 @@ class Scenes:
     def __getitem__(self, index: int) -> Question:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        kind = self.kinds[index % len(self.kinds)]
-        question, _ = sample_question(kind, (SPLITS[self.split], self.seed, index), self.side, self.split)
+        turn, place = divmod(index, len(self.kinds))  # a turn holds every kind once, with marks of one size
+        large = int((turn + 1) * self.large) > int(turn * self.large)
+        seed = (SPLITS[self.split], self.seed, index)
+        question, _ = sample_question(self.kinds[place], seed, self.side, self.split, large)
         return question

@@ -1,7 +1,8 @@
 """Dialogues: what is said in each turn, and when an episode ends."""
 
 from mgpo.dialogues.base import Dialogue
+from mgpo.dialogues.free_turns import FreeTurns
 from mgpo.dialogues.single_turn import SingleTurn, answer_only
 from mgpo.dialogues.two_turn import TwoTurn
 
-__all__ = ["Dialogue", "SingleTurn", "TwoTurn", "answer_only"]
+__all__ = ["Dialogue", "FreeTurns", "SingleTurn", "TwoTurn", "answer_only"]

@@ -7,7 +7,7 @@ from mgpo.answers import LETTERS
 from mgpo.types import Message, Question, Trajectory
 from mgpo.views import Sight, View
 
-_SLOT = re.compile(r"(\{(?:image|question|choices|reason)\})")
+_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks)\})")
 
 
 class Dialogue(Protocol):
@@ -29,12 +29,15 @@ class Dialogue(Protocol):
         ...
 
 
-def fill(text: str, question: Question, view: View | None = None, reason: str = "") -> tuple[str | View, ...]:
-    """Put a question, its choices, a view and a reason into the slots of a text.
+def fill(
+    text: str, question: Question, view: View | None = None, reason: str = "", looks: str = ""
+) -> tuple[str | View, ...]:
+    """Put a question, its choices, a view, a reason and a number of looks into the slots of a text.
 
     One pass over the text: what a question says is never searched for slots itself.
     """
-    values = {"{question}": question.text, "{choices}": list_choices(question.choices), "{reason}": reason}
+    values = {"{question}": question.text, "{choices}": list_choices(question.choices)}
+    values |= {"{reason}": reason, "{looks}": looks}
     parts: list[str | View] = []
     for piece in _SLOT.split(text):
         if piece == "{image}":

@@ -1,8 +1,9 @@
-"""The paper's fixed two-turn template (section 3.4): first where to look, then the answer."""
+"""The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
 from mgpo.answers import extract
 from mgpo.boxes import REASONS, BoxRule, find_box
 from mgpo.dialogues.base import fill
+from mgpo.errors import UserError
 from mgpo.types import Message, Trajectory
 from mgpo.views import Sight, View
 
@@ -22,18 +23,30 @@ SHOW_WHOLE = (
     "Look at it, then give your final answer inside \\boxed{}."
 )
 
+_AGAIN = (
+    "Do not answer yet. Name once more the part of the first picture that has to be seen more closely, as JSON: "
+    '```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```'
+)
+LOOK_AGAIN = "Here is that part, cut from the full-resolution picture: {image}{question}\n" + _AGAIN
+NAME_AGAIN = "No part could be cut out, because {reason}. Here is the whole picture again: {image}{question}\n" + _AGAIN
+
 
 class TwoTurn:
     """Ask for a box without showing the choices, cut it from the original, ask for the answer.
 
-    An invalid box never drops the sample: the whole picture is shown again with the reason.
+    An invalid box never drops the sample: the whole picture is shown again with the reason. With more
+    than two turns each but the last asks for a box in the first picture, and an invalid one falls back
+    on the part that was cut before.
 
     Args:
         system: The system message.
         ask_box: The first user turn; slots {image}, {question}.
         show_region: The second user turn after a valid box; slots {image}, {question}, {choices}.
         show_whole: The second user turn after an invalid one; the same slots and {reason}.
+        look_again: A middle turn after a valid box; slots {image}, {question}.
+        name_again: A middle turn after an invalid one; the same slots and {reason}.
         rule: Which boxes may be cut out.
+        turns: Turns in all; the paper trains with 2 and also tests with 3.
     """
 
     def __init__(
@@ -42,13 +55,19 @@ class TwoTurn:
         ask_box: str = ASK_BOX,
         show_region: str = SHOW_REGION,
         show_whole: str = SHOW_WHOLE,
+        look_again: str = LOOK_AGAIN,
+        name_again: str = NAME_AGAIN,
         rule: BoxRule = BoxRule(),
+        turns: int = 2,
     ) -> None:
-        self.system, self.ask_box, self.show_region, self.show_whole = system, ask_box, show_region, show_whole
-        self.rule = rule
+        if turns < 2:
+            raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
+        self.system, self.ask_box, self.rule, self.turns = system, ask_box, rule, turns
+        self.show_region, self.show_whole = show_region, show_whole
+        self.look_again, self.name_again = look_again, name_again
 
     def stop_text(self, turn: int) -> str | None:
-        return BOX_BLOCK_END if turn == 0 else None
+        return BOX_BLOCK_END if turn < self.turns - 1 else None
 
     def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
         view = View.whole(trajectory.image.size, sight.whole)
@@ -60,13 +79,18 @@ class TwoTurn:
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
-        if len(trajectory.turns) == 2:
+        if len(trajectory.turns) == self.turns:
             trajectory.answer = extract(turn.text)
             return None
         turn.finding = find_box(turn.text, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:
-            view, text, reason = first.crop(turn.finding.box, sight.crop), self.show_region, ""
+            trajectory.views.append(first.crop(turn.finding.box, sight.crop))
         else:
-            view, text, reason = first, self.show_whole, REASONS[turn.finding.reason or "no_box"]
-        trajectory.views.append(view)
+            trajectory.views.append(trajectory.views[-1])
+        view, reason = trajectory.views[-1], REASONS[turn.finding.reason or "no_box"]
+        last = len(trajectory.turns) == self.turns - 1
+        if view is first:
+            text = self.show_whole if last else self.name_again
+        else:
+            text = self.show_region if last else self.look_again
         return [Message("user", fill(text, trajectory.question, view, reason))]

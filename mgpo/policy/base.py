@@ -1,6 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -47,8 +48,8 @@ class Policy(nn.Module):
         """Read tokenizer, image processor and weights."""
         raise NotImplementedError
 
-    def pixels(self, original: Image.Image, view: View) -> Pixels:
-        """The patches of a view."""
+    def pixels(self, shown: Image.Image) -> Pixels:
+        """The patches of an image that has the size at which the model is to see it."""
         raise NotImplementedError
 
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
@@ -74,6 +75,10 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         raise NotImplementedError
+
+    def reference(self) -> AbstractContextManager | None:
+        """Within it the policy is what it was before training; None where it can't go back (no adapters)."""
+        return None
 
     @property
     def device(self) -> torch.device:

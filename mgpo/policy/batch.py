@@ -20,7 +20,7 @@ Positions = Callable[[Prompt, int], tuple[Tensor, int]]
 
 @dataclass
 class Batch:
-    """One padded micro-batch. `policy_NC` is true exactly where an id was sampled by the policy."""
+    """One padded micro-batch. `policy_NC` is true exactly where an id was sampled by the policy and is learnt from."""
 
     prefix_ids_BP: Tensor
     prefix_positions_3BP: Tensor
@@ -85,7 +85,7 @@ def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _
             place, start = positions(piece, start)
             places.append(place)
             ids += piece.ids
-            policy += [sampled] * len(piece.ids)
+            policy += [sampled and turn.learnt] * len(piece.ids)
             turns += [k] * len(piece.ids)
             logprobs += turn.reply.logprobs if sampled else [0.0] * len(piece.ids)
     return _Row(

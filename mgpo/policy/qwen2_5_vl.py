@@ -1,6 +1,7 @@
 """Qwen2.5-VL as a policy, over the stock transformers classes and without torchvision."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.chat import Chat
+from mgpo.policy.lora import Lora, add_lora, without_lora
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
 from mgpo.types import Pixels, Prompt
-from mgpo.views import Frame, Sight, View
+from mgpo.views import Frame, Sight
 
 EMBEDDED = "embedded"
 
@@ -40,6 +42,7 @@ class Qwen25VL(Policy):
         crop_max_pixels: Cap for sub-images where it differs from `max_pixels`.
         dtype: Weights' type, such as float32 or bfloat16.
         attention: Attention implementation, by its name in transformers.
+        lora: Train these adapters alone.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Qwen25VL(Policy):
         crop_max_pixels: int | None = None,
         dtype: str = "float32",
         attention: str = "sdpa",
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
+        self.lora = lora
         self.path = str(Path(__file__).parent.parent / "world" / "weights") if path == EMBEDDED else path
         self.dtype, self.attention = getattr(torch, dtype), attention
         self.pixel_caps = (min_pixels, max_pixels, crop_max_pixels or max_pixels)
@@ -72,6 +77,8 @@ class Qwen25VL(Policy):
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil) -> None:
         """Take a model that is already in memory."""
+        if self.lora is not None:
+            add_lora(model, self.lora)
         self.model = model
         self.patcher = Patcher(processor)
         self.tokenizer, self.processor = tokenizer, processor
@@ -91,9 +98,9 @@ class Qwen25VL(Policy):
         banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
         self.register_buffer("banned", banned, persistent=False)
 
-    def pixels(self, original: Image.Image, view: View) -> Pixels:
-        """The patches of a view."""
-        return self.patcher(view.pixels(original))
+    def pixels(self, shown: Image.Image) -> Pixels:
+        """The patches of an image that has the size at which the model is to see it."""
+        return self.patcher(shown)
 
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
         """Rotary positions (3, tokens) of a piece that begins at `start`, and the position behind it."""
@@ -140,6 +147,10 @@ class Qwen25VL(Policy):
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
+
+    def reference(self) -> AbstractContextManager | None:
+        """Within it adapters are off; None where there are none."""
+        return without_lora(self.model) if self.lora is not None else None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""

@@ -8,10 +8,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.world.language import train_language
-from mgpo.world.model import build_tiny, tiny_config
+from mgpo.world.model import CAPS, build_tiny, tiny_config
+from mgpo.world.teacher import Habits
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
 from mgpo.world.tower import train_tower
-from mgpo.world.transcripts import Habits, Transcripts
+from mgpo.world.transcripts import Transcripts
 
 VIEW, CROP = 112, 84  # sides at which the embedded model sees a whole scene and a crop
 
@@ -62,7 +63,7 @@ def pretrain(
         model = build_tiny(config, seed)
     else:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(start)
-    policy = Qwen25VL(max_pixels=VIEW**2, min_pixels=28**2, crop_max_pixels=CROP**2)
+    policy = Qwen25VL(**CAPS)
     policy.attach(model, tokenizer, Qwen2VLImageProcessorPil())
     began = time.monotonic()
 

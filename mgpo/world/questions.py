@@ -1,4 +1,4 @@
-"""Questions about a scene, of V*'s two kinds and counting; every answer can be read off a crop only."""
+"""Questions about a scene, of V*'s two kinds and counting; unless its marks are large, only a crop tells the answer."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,18 @@ from PIL import Image
 
 from mgpo.answers import LETTERS as OPTIONS
 from mgpo.types import Question
-from mgpo.world.scenes import DOTS, LETTERS, OUT_OF_DISTRIBUTION, TRAIN, Mark, Scene, draw, sample_scene
+from mgpo.world.scenes import (
+    DOTS,
+    LARGE,
+    LARGE_OUT_OF_DISTRIBUTION,
+    LETTERS,
+    OUT_OF_DISTRIBUTION,
+    TRAIN,
+    Mark,
+    Scene,
+    draw,
+    sample_scene,
+)
 
 KINDS = ("attribute", "attribute_choice", "relative_position", "counting")
 NOT_SHOWN = "none of these"
@@ -27,10 +38,13 @@ class ScenePicture:
         return draw(self.scene, self.side)
 
 
-def sample_question(kind: str, seed: tuple[int, ...], side: int, split: str) -> tuple[Question, tuple[Mark, ...]]:
+def sample_question(
+    kind: str, seed: tuple[int, ...], side: int, split: str, large: bool = False
+) -> tuple[Question, tuple[Mark, ...]]:
     """A question of a kind about a scene of its own, and the marks it is about (for pretraining's transcripts only)."""
     rng = np.random.default_rng(seed)
-    style = OUT_OF_DISTRIBUTION if split == "ood" else TRAIN
+    styles = (OUT_OF_DISTRIBUTION, LARGE_OUT_OF_DISTRIBUTION) if split == "ood" else (TRAIN, LARGE)
+    style = styles[large]
     wanted = DOTS if kind == "counting" else LETTERS
     while True:
         scene = sample_scene(rng, style, pair=kind == "relative_position")
@@ -40,7 +54,8 @@ def sample_question(kind: str, seed: tuple[int, ...], side: int, split: str) -> 
     asked = scene.marks[:2] if kind == "relative_position" else (bearing[rng.integers(len(bearing))],)
     text, answer, choices = ask(kind, asked, rng)
     name = "-".join(map(str, seed))
-    return Question(f"{kind}-{name}", ScenePicture(scene, side), text, answer, choices, kind, split), asked
+    category = f"{kind}, large" if large else kind
+    return Question(f"{kind}-{name}", ScenePicture(scene, side), text, answer, choices, category, split), asked
 
 
 def ask(kind: str, marks: tuple[Mark, ...], rng: np.random.Generator) -> tuple[str, str, tuple[str, ...]]:

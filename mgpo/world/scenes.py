@@ -1,8 +1,9 @@
 """High-resolution scenes drawn from a seed.
 
 A scene is a picture with a handful of round marks. A mark's colour and place are visible when the
-whole picture is shrunk to the pixel cap; what it bears (a letter, or some dots) is not. Nothing in a
-scene depends on the size at which it is drawn: places and sizes are fractions of the side.
+whole picture is shrunk to the pixel cap; what it bears (a letter, or some dots) is not, unless the
+marks are large. Nothing in a scene depends on the size at which it is drawn: places and sizes are
+fractions of the side.
 """
 
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class Style:
 TRAIN = Style()
 OUT_OF_DISTRIBUTION = Style(
     marks=(7, 8), radius=(0.034, 0.050), ink=(0.29, 0.37), margin=0.045, clutter=(8, 14), ground=(0.45, 0.95)
+)
+# Marks so large that what they bear can be read at the pixel cap.
+LARGE = Style(marks=(2, 3), radius=(0.105, 0.125), margin=0.135)
+LARGE_OUT_OF_DISTRIBUTION = Style(
+    marks=(3, 4), radius=(0.100, 0.130), ink=(0.29, 0.37), margin=0.135, clutter=(8, 14), ground=(0.45, 0.95)
 )
 
 

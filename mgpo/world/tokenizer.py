@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from mgpo.boxes import REASONS
-from mgpo.dialogues import single_turn, two_turn
+from mgpo.dialogues import free_turns, single_turn, two_turn
 from mgpo.world.questions import ASK_DOTS, ASK_LETTER, ASK_PAIR, NOT_SHOWN
 from mgpo.world.scenes import COLOURS, LETTERS
 
@@ -41,6 +41,10 @@ def corpus() -> list[str]:
         two_turn.SHOW_WHOLE,
         single_turn.ASK_BOTH,
         single_turn.ASK_ANSWER,
+        two_turn.LOOK_AGAIN,
+        two_turn.NAME_AGAIN,
+        free_turns.ASK_FREELY,
+        *(a + b for a in (free_turns.SHOW_PART, free_turns.REFUSE_PART) for b in (free_turns.GO_ON, free_turns.FINISH)),
     ]
     said = [f"system\n{two_turn.SYSTEM}", "assistant\n", ANSWER_REPLY.format("K"), ANSWER_REPLY.format("12")]
     said += [BOX_REPLY.format(1, 2, 3, 4, "red"), BOTH_REPLY.format(1, 2, 3, 4, "red", "K")]
@@ -50,7 +54,8 @@ def corpus() -> list[str]:
                 for reason in REASONS.values():
                     filled = template.replace("{question}", question).replace("{choices}", choice)
                     filled = filled.replace("{reason}", reason)
-                    said += filled.split("{image}")
+                    for looks in ("once", "2 times") if "{looks}" in filled else ("",):
+                        said += filled.replace("{looks}", looks).split("{image}")
     said.append("user\n")
     atoms = [str(n) for n in range(257)] + list(COLOURS)
     return said * 20 + atoms * 40

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Qwen2VLImageProcessorPil
 
 from mgpo.policy.pixels import Patcher
-from mgpo.world.scenes import COLOURS, DOTS, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_scene
+from mgpo.world.scenes import COLOURS, DOTS, LARGE, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_scene
 
 CONTENTS = LETTERS + DOTS
 NAMES = list(COLOURS)
@@ -90,14 +90,16 @@ class Pictures(IterableDataset):
             for _ in range(self.batch):
                 scene = sample_scene(rng, self.style, pair=rng.random() < 0.3)
                 if rng.random() < 0.5:
-                    drawn.append((scene, self.view, whole))
+                    drawn.append((scene, self.view, whole, False))
+                if rng.random() < 0.2:
+                    drawn.append((sample_scene(rng, LARGE), self.view, whole, True))
                 for mark in rng.permutation(np.array(scene.marks, dtype=object))[:2]:
                     x, y = np.array([mark.x, mark.y]) + rng.uniform(-0.08, 0.08, 2)
-                    drawn.append((scene, self.crop, square_around(x, y, rng.uniform(0.13, 0.17))))
-                drawn.append((sample_sheet(rng, spread, self.style), self.crop, whole))
-            pixels = torch.cat([self.patcher(shrink(*item)).patches for item in drawn])
-            grids = torch.tensor([[1, side // 14, side // 14] for _, side, _ in drawn])
-            yield pixels, grids, torch.cat([label(*item, read=item[1] == self.crop) for item in drawn])
+                    drawn.append((scene, self.crop, square_around(x, y, rng.uniform(0.13, 0.17)), True))
+                drawn.append((sample_sheet(rng, spread, self.style), self.crop, whole, True))
+            pixels = torch.cat([self.patcher(shrink(*shown)).patches for *shown, _ in drawn])
+            grids = torch.tensor([[1, side // 14, side // 14] for _, side, _, _ in drawn])
+            yield pixels, grids, torch.cat([label(*item) for item in drawn])
 
 
 def train_tower(

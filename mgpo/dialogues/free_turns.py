@@ -1,0 +1,98 @@
+"""The general algorithm (paper, algorithm 1): each turn the policy answers, or names a part to see first."""
+
+import re
+
+from mgpo.answers import extract
+from mgpo.boxes import REASONS, BoxRule, Finding, find_box
+from mgpo.dialogues.base import fill
+from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
+from mgpo.errors import UserError
+from mgpo.types import Message, Trajectory
+from mgpo.views import Sight, View
+
+ASK_FREELY = (
+    "{image}{question}{choices}\n"
+    "Give your final answer inside \\boxed{}. If you have to see a part more closely first, name it instead, as JSON "
+    'in pixels of this picture: ```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```\n'
+    'For a part of picture number n add "picture": n. You may look {looks}.'
+)
+SHOW_PART = "Here is that part, cut from the full-resolution picture: {image}{question}{choices}\n"
+REFUSE_PART = "No part could be cut out, because {reason}. {question}{choices}\n"
+GO_ON = "Give your final answer inside \\boxed{}, or name a part again. You may look {looks} more."
+FINISH = "You may not look again. Give your final answer inside \\boxed{}."
+_PICTURE = re.compile(r'"picture"\s{0,3}:\s{0,3}(\d{1,3})')
+
+
+class FreeTurns:
+    """The policy crops, crops again or answers, as it decides, up to `turns` replies.
+
+    A reply that closes a box block is a look; otherwise an answer ends the episode; otherwise any box
+    is a look. Boxes are in pixels of the first picture, or of an earlier one by its number. An episode
+    whose last turn brings no answer is marked as `limited`.
+
+    Args:
+        turns: Replies at most; the policy is told how many looks that leaves.
+        system: The system message.
+        ask: The first user turn; slots {image}, {question}, {choices}, {looks}.
+        show: The user turn after a valid box; slots {image}, {question}, {choices}.
+        refuse: The user turn after an invalid one; slots {question}, {choices}, {reason}.
+        go_on: Put behind `show` and `refuse` while looks are left; slot {looks}.
+        finish: Put behind them when none is left.
+        rule: Which boxes may be cut out.
+    """
+
+    def __init__(
+        self,
+        turns: int = 3,
+        system: str = SYSTEM,
+        ask: str = ASK_FREELY,
+        show: str = SHOW_PART,
+        refuse: str = REFUSE_PART,
+        go_on: str = GO_ON,
+        finish: str = FINISH,
+        rule: BoxRule = BoxRule(),
+    ) -> None:
+        if turns < 1:
+            raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")
+        self.turns, self.system, self.rule = turns, system, rule
+        self.ask, self.show, self.refuse, self.go_on, self.finish = ask, show, refuse, go_on, finish
+
+    def stop_text(self, turn: int) -> str | None:
+        return BOX_BLOCK_END
+
+    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
+        view = View.whole(trajectory.image.size, sight.whole)
+        trajectory.views.append(view)
+        first = fill(self.ask, trajectory.question, view, looks=_times(self.turns - 1))
+        return [Message("system", (self.system,)), Message("user", first)]
+
+    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+        turn = trajectory.turns[-1]
+        if turn.reply.stop != "marker":
+            trajectory.answer = extract(turn.text)
+        if trajectory.answer is not None:
+            return None
+        view, turn.finding = self._look(turn.text, trajectory.views, sight)
+        left = self.turns - len(trajectory.turns)
+        if left <= 0:
+            trajectory.limited = True
+            return None
+        text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
+        if view is not None:
+            trajectory.views.append(view)
+        reason = REASONS[turn.finding.reason or "no_box"]
+        return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1)))]
+
+    def _look(self, text: str, views: list[View], sight: Sight) -> tuple[View | None, Finding]:
+        """The part that a reply names, in the picture that it names."""
+        named = _PICTURE.search(text)
+        number = int(named[1]) if named else 1
+        if not 1 <= number <= len(views):
+            return None, Finding(None, "no_picture")
+        seen = views[number - 1]
+        finding = find_box(text, seen.size, sight.frame, self.rule)
+        return (seen.crop(finding.box, sight.crop) if finding.box else None), finding
+
+
+def _times(looks: int) -> str:
+    return "once" if looks == 1 else f"{looks} times"

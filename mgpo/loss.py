@@ -1,0 +1,51 @@
+"""The loss of a batch of trajectories under a policy, with what a training pass shows of itself."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from mgpo.metrics import score_metrics
+from mgpo.objective import Objective, weighted_sum
+from mgpo.policy.base import Policy
+from mgpo.policy.batch import Batch
+from mgpo.policy.logprobs import score
+
+
+def policy_loss(
+    policy: Policy,
+    batch: Batch,
+    advantages_N: Tensor,
+    weights_N: Tensor,
+    objective: Objective,
+    temperature: float,
+    frozen: Policy | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference."""
+    reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
+    scores = score(policy, batch, temperature)
+    mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
+    metrics = score_metrics(batch, scores, objective.clip_low, objective.clip_high)
+    losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
+    if reference_NC is not None:
+        kl_NC = objective.penalty(scores.logprobs_NC, reference_NC)
+        losses_NC = losses_NC + objective.kl_weight * kl_NC
+        metrics["kl"] = kl_NC.detach()[mask_NC].mean().item()
+    return weighted_sum(losses_NC, mask_NC, weights_N), metrics
+
+
+def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The same for supervised fine-tuning: the negative log-likelihood of the tokens that are learnt."""
+    nll_NC = -score(policy, batch).logprobs_NC
+    metrics = {"nll": nll_NC.detach()[batch.policy_NC].mean().item()}
+    return weighted_sum(nll_NC, batch.policy_NC, weights_N), metrics
+
+
+@torch.no_grad()
+def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Policy | None) -> Tensor | None:
+    """(N, C) log-probs under the weights before training: a frozen copy, or the policy with its adapters off."""
+    if frozen is not None:
+        return score(frozen, batch, temperature).logprobs_NC
+    back = policy.reference()
+    with back or nullcontext():
+        return score(policy, batch, temperature).logprobs_NC if back is not None else None
