@@ -8,7 +8,7 @@ LONGEST_REPLY = 100_000
 LONGEST_ANSWER = 500
 LETTERS = string.ascii_uppercase
 _TAG = re.compile(r"<answer>(.{1,500}?)</answer>", re.IGNORECASE | re.DOTALL)
-_SAID = re.compile(r"\banswer\s{0,3}(?:is|:|=)\s{0,3}([^\n]{1,200})", re.IGNORECASE)
+_SAID = re.compile(r"\banswer\s{0,3}(?:is|:|=)\s{0,3}(?=([^\n]{1,200}))", re.IGNORECASE)
 _PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
 _BARE = re.compile(r"\s*\(?([A-Z])\)?[.:]?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?")
@@ -31,9 +31,10 @@ def extract(reply: str) -> str | None:
     if (boxed := _last_boxed(reply)) is not None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
-    *_, said = [None, *_SAID.finditer(reply)]
-    if said is not None and (last is None or (said.start() >= end and _PICK.match(said[1]))):
-        last = said[1].strip().rstrip(".")
+    said = list(_SAID.finditer(reply))
+    picks = [match for match in said if match.start() >= end and _PICK.match(match[1])]
+    if picks or (last is None and said):
+        last = (picks or said)[-1][1].strip().rstrip(".")
     if last is not None:
         return last.strip() or None
     bare = _BARE.fullmatch(reply)

@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 import transformers
@@ -15,6 +15,7 @@ from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
 from mgpo.module import MGPO
+from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
 
 # Remarks of libraries that nobody who runs this can act on.
@@ -25,6 +26,7 @@ NOISE = (
     "The 'train_dataloader' does not have many workers",
 )
 EVALUATIONS = ("validate", "test", "predict")
+COMMANDS = {"pretrain": pretrain, "study": study}  # besides those of LightningCLI
 
 
 def embedded_config() -> Path:
@@ -50,7 +52,10 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(FirstPicture, "picture")
         parser.add_lightning_class_args(Counterfactuals, "counterfactuals")
         parser.add_argument(
-            "--measure", type=bool, default=True, help="Evaluate before and after `fit`, and show both side by side."
+            "--measure",
+            type=Literal["both", "after", "never"],
+            default="both",
+            help="When `fit` evaluates: before and after, side by side; after only; or never.",
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -60,16 +65,16 @@ class CLI(LightningCLI):
         return parser
 
     def before_fit(self) -> None:
-        if self._measures() and not self.config["fit"].get("ckpt_path"):
+        if self._measures("both") and not self.config["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def after_fit(self) -> None:
-        if self._measures() and not self.trainer.interrupted:
+        if self._measures("both", "after") and not self.trainer.interrupted:
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
-    def _measures(self) -> bool:
+    def _measures(self, *when: str) -> bool:
         config = self.config["fit"]
-        return bool(config["measure"] and self.datamodule.val and not config["trainer"]["fast_dev_run"])
+        return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
 def hush() -> None:
@@ -89,8 +94,8 @@ def main(args: list[str] | None = None) -> None:
     hush()
     jsonargparse.set_parsing_settings(add_print_completion_argument=True)
     try:
-        if args[:1] == ["pretrain"]:
-            jsonargparse.auto_cli(pretrain, args=args[1:], prog="mgpo pretrain")
+        if args[:1] and args[0] in COMMANDS:
+            jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
             return
         if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
             sys.argv[2:2] = ["--config", str(embedded_config())]
@@ -103,7 +108,7 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. "
-                "One more command, `mgpo pretrain`, makes the embedded model anew.",
+                "Two more commands: `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
         )
     except Exception as error:

@@ -48,16 +48,20 @@ def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
     return dict(sorted(parts.items()))
 
 
-def _numbers(records: Sequence[Record]) -> Summary:
-    numbers: Summary = {"n": len(records)}
-    judged: dict[str, list[bool]] = {
+def shares(records: Sequence[Record]) -> dict[str, list[bool]]:
+    """For each share, the records that it is over, and whether each of them counts."""
+    return {
         "accuracy": [r.right for r in records],
         "valid_box_ratio": [r.valid_box for r in records if r.valid_box is not None],
         "crop_rate": [r.crops > 0 for r in records],
         "subimage_accuracy": [r.subimage_right for r in records if r.subimage_right is not None],
         "subimage_share": [r.subimage_right is True for r in records],
     }
-    for name, values in judged.items():
+
+
+def _numbers(records: Sequence[Record]) -> Summary:
+    numbers: Summary = {"n": len(records)}
+    for name, values in shares(records).items():
         numbers[name] = sum(values) / len(values) if values else None
         numbers[f"{name}_interval"] = wilson(sum(values), len(values)) if values else None
     reasons = [r.reason for r in records if r.reason is not None]

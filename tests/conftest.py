@@ -46,8 +46,8 @@ def fresh_policy(tokenizer):
     return make_policy(tokenizer)
 
 
-def make_policy(tokenizer, seed: int = 0) -> Qwen25VL:
+def make_policy(tokenizer, seed: int = 0, **options) -> Qwen25VL:
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    policy = Qwen25VL(**CAPS)
+    policy = Qwen25VL(**CAPS, **options)
     policy.attach(build_tiny(tiny_config(len(tokenizer), special), seed), tokenizer, Qwen2VLImageProcessorPil())
     return policy.eval()

@@ -61,3 +61,20 @@ def test_nothing_raises(text):
 
 def test_long_replies_take_no_time():
     assert extract("\\boxed{" * 20_000) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (r"\boxed{A}. No, wait: the answer is (B).", "(B)"),
+        (r"\boxed{B}. The answer is clear.", "B"),
+        (r"The answer is \boxed{C}", "C"),
+        (r"<answer>A</answer>, so \boxed{D}", "D"),
+        (r"\boxed{D} <answer>A</answer>", "A"),
+        (r"The answer is seven. The answer is based on the sign.", "based on the sign"),
+        ("The answer is B.\nThe answer is based on the sign.", "B"),
+        (r"\boxed{7} and the answer is 8.", "8"),
+    ],
+)
+def test_what_comes_last_counts(reply, answer):
+    assert extract(reply) == answer

@@ -120,7 +120,7 @@ def test_two_ranks_count_every_question_once(tmp_path):
 def test_wandb_offline_twice(tmp_path):
     """Two runs, two folders, no network."""
     options = ["--trainer.logger=lightning.pytorch.loggers.WandbLogger", "--trainer.logger.save_dir=runs"]
-    options += ["--trainer.logger.offline=true", "--measure=false", *SMALL]
+    options += ["--trainer.logger.offline=true", "--measure=never", *SMALL]
     for _ in range(2):
         run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
     assert len(list(tmp_path.glob("runs/*/*/config.yaml"))) == 2
@@ -128,7 +128,13 @@ def test_wandb_offline_twice(tmp_path):
 
 def test_help_explains_every_key(tmp_path):
     text = run("fit", "--help", cwd=tmp_path).stdout
-    for key in ("--model.group_size", "--model.kl_weight", "--data.batch_size", "--picture.questions", "--measure"):
+    for key in (
+        "--model.group_size",
+        "--model.objective.kl_weight",
+        "--data.batch_size",
+        "--picture.questions",
+        "--measure",
+    ):
         assert key in text
     for words in ("Rollouts for each question", "Questions a step and process"):
         assert words in " ".join(text.split())

@@ -1,7 +1,7 @@
 import pytest
 
 from mgpo.boxes import REASONS
-from mgpo.dialogues import SingleTurn, TwoTurn
+from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.dialogues.base import fill
 from mgpo.policy.pixels import PixelBudget
 from mgpo.types import Prompt, Reply, Trajectory, Turn
@@ -89,3 +89,113 @@ def test_texts_are_configuration():
 def test_a_text_that_shows_a_missing_image_is_refused():
     with pytest.raises(ValueError, match="shows an image"):
         fill("{image}", make_question(noise_image(56, 56)))
+
+
+def test_a_third_turn_looks_again_in_the_first_picture():
+    dialogue = TwoTurn(turns=3)
+    trajectory, _ = start(dialogue, CHOICES)
+    say(trajectory, "[28, 0, 84, 56]")
+    middle = dialogue.proceed(trajectory, SIGHT)
+    assert "seven" not in text_of(middle)
+    say(trajectory, "[0, 0, 56, 56]")
+    last = dialogue.proceed(trajectory, SIGHT)
+    assert "(A) seven" in text_of(last)
+    assert [view.region for view in trajectory.crops] == [(112, 0, 336, 224), (0, 0, 224, 224)]
+    say(trajectory, r"\boxed{A}")
+    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert [dialogue.stop_text(turn) is None for turn in range(3)] == [False, False, True]
+
+
+def test_an_invalid_second_look_falls_back_on_the_first():
+    dialogue = TwoTurn(turns=3)
+    trajectory, _ = start(dialogue)
+    say(trajectory, "[28, 0, 84, 56]")
+    dialogue.proceed(trajectory, SIGHT)
+    say(trajectory, "nothing")
+    (message,) = dialogue.proceed(trajectory, SIGHT)
+    (view,) = [part for part in message.parts if isinstance(part, View)]
+    assert view.region == (112, 0, 336, 224)
+    assert len(trajectory.crops) == 1
+
+
+def test_a_box_around_everything_is_a_crop_all_the_same():
+    dialogue, sight = TwoTurn(), Sight(Frame.PIXELS, SIGHT.whole, SIGHT.whole)
+    trajectory, _ = start(dialogue)
+    say(trajectory, "[0, 0, 112, 112]")
+    (message,) = dialogue.proceed(trajectory, sight)
+    assert "Here is that part" in text_of([message])
+
+
+def test_fewer_than_two_turns_are_refused():
+    with pytest.raises(ValueError, match="turns is 1"):
+        TwoTurn(turns=1)
+    with pytest.raises(ValueError, match="turns is 0"):
+        FreeTurns(turns=0)
+
+
+def hear(trajectory, text, stop="end"):
+    trajectory.turns.append(Turn(Prompt((1,)), Reply((2,), (0.0,), stop), text))
+
+
+def test_free_turns_may_answer_at_once():
+    dialogue = FreeTurns(3)
+    trajectory, messages = start(dialogue, CHOICES)
+    assert "(A) seven" in text_of(messages)
+    assert "look 2 times" in text_of(messages)
+    hear(trajectory, r"\boxed{B}")
+    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert trajectory.answer == "B"
+    assert not trajectory.crops
+    assert not trajectory.limited
+
+
+def test_free_turns_crop_a_crop_and_map_it_to_the_original():
+    dialogue = FreeTurns(4)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, '[{"bbox_2d": [28, 28, 84, 84]}]', "marker")
+    assert "look 2 times more" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert trajectory.views[1].region == (112, 112, 336, 336)
+    assert trajectory.views[1].size == (84, 84)
+    hear(trajectory, '[{"bbox_2d": [0, 0, 42, 42], "picture": 2}]', "marker")
+    assert "look once more" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert trajectory.views[2].region == (112, 112, 224, 224)
+    hear(trajectory, '[{"bbox_2d": [0, 0, 56, 56], "picture": 1}]', "marker")
+    assert "may not look again" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert trajectory.views[3].region == (0, 0, 224, 224)
+
+
+@pytest.mark.parametrize("number", [0, 2, 999])
+def test_a_picture_that_does_not_exist_is_refused_with_a_reason(number):
+    dialogue = FreeTurns(3)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, f'[{{"bbox_2d": [0, 0, 56, 56], "picture": {number}}}]', "marker")
+    assert "no picture of that number" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert not trajectory.crops
+
+
+def test_the_turn_limit_ends_an_episode_and_marks_it():
+    dialogue = FreeTurns(2)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, "[0, 0, 56, 56]", "marker")
+    dialogue.proceed(trajectory, SIGHT)
+    hear(trajectory, "[0, 0, 56, 56]", "marker")
+    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert trajectory.limited and trajectory.unfinished
+    assert trajectory.answer is None
+
+
+def test_a_closed_box_block_is_a_look_even_where_it_speaks_of_an_answer():
+    dialogue = FreeTurns(3)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, 'The answer is B if [{"bbox_2d": [0, 0, 56, 56]}]\n```', "marker")
+    assert dialogue.proceed(trajectory, SIGHT) is not None
+    assert trajectory.answer is None
+
+
+def test_a_reply_with_neither_goes_on_with_text_alone():
+    dialogue = FreeTurns(3)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, "I wonder.")
+    (message,) = dialogue.proceed(trajectory, SIGHT)
+    assert not any(isinstance(part, View) for part in message.parts)
+    assert REASONS["no_box"] in text_of([message])

@@ -12,6 +12,7 @@ from mgpo.data.scenes import Scenes
 from mgpo.groups import mini_batches
 from mgpo.module import MGPO
 from mgpo.objective import Objective
+from mgpo.policy.lora import Lora
 from mgpo.sampler import Sampling
 from tests.conftest import make_policy, make_question
 
@@ -130,3 +131,87 @@ def test_mini_batches_holdmini_batches():
 def test_a_group_of_one_is_refused(tokenizer):
     with pytest.raises(ValueError, match="at least 2"):
         make(tokenizer, group_size=1)
+
+
+def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):
+    """With rewards that never differ, every step takes the allowed batches and then goes on."""
+    module = make(tokenizer, MGPO, silent_groups="refill", refill_batches=2)
+    trainer = fit(module, tmp_path, questions=8, enable_checkpointing=False)
+    assert trainer.global_step == 2
+    module = make(tokenizer, silent_groups="refill", refill_batches=4)
+    rolled = []
+    module.learn = lambda groups: rolled.append(groups) or MGPO.learn(module, groups)
+    trainer = fit(module, tmp_path, questions=8, enable_checkpointing=False)
+    assert 1 <= trainer.global_step <= 4
+    assert all(len(groups.rewards_BG) == 2 for groups in rolled)
+
+
+def test_dropping_silent_groups_leaves_the_others_their_weight(tokenizer, tmp_path):
+    """One silent group of two: kept, its tokens halve the update; dropped, the update is that of the other alone."""
+
+    class Half(Noisy):
+        def roll_out(self, samples, step, copies=None):
+            trajectories = super().roll_out(samples, step, copies)
+            for i, trajectory in enumerate(trajectories):
+                trajectory.reward = float(i % 2 if i < self.group_size else 0)
+            return trajectories
+
+    moved = {}
+    for mode in ("keep", "drop"):
+        module = make(
+            tokenizer, Half, silent_groups=mode, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), max_grad_norm=1e9,
+            objective=Objective(normalisation="sequence"),
+        )  # fmt: skip
+        before = weights(module)
+        fit(module, tmp_path, questions=2, enable_checkpointing=False)
+        moved[mode] = {name: value - before[name] for name, value in weights(module).items()}
+    for name, move in moved["keep"].items():
+        assert torch.allclose(2 * move, moved["drop"][name], rtol=1e-3, atol=1e-6), name
+
+
+def test_sft_learns_the_forced_answer_alone(tokenizer, tmp_path):
+    module = make(tokenizer, MGPO, supervised=True)
+    batches = []
+    module.loss = lambda batch, *rest: batches.append(batch) or MGPO.loss(module, batch, *rest)
+    trainer = fit(module, tmp_path, questions=4, enable_checkpointing=False)
+    assert trainer.global_step == 2
+    for batch in batches:
+        for row in range(len(batch.ids_NC)):
+            text = module.policy.chat.decode(batch.ids_NC[row][batch.policy_NC[row]].tolist())
+            assert text.startswith("\\boxed{") and text.endswith("}")
+            assert set(batch.turn_NC[row][batch.policy_NC[row]].tolist()) == {1}
+    assert trainer.callback_metrics["train/nll"] > 0
+
+
+def test_sft_lowers_the_loss_of_what_it_forces(tokenizer, tmp_path):
+    losses = []
+    module = make(tokenizer, MGPO, supervised=True, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3))
+    module.show = lambda metrics, n: losses.append(metrics["nll"]) if "nll" in metrics else None
+    fit(module, tmp_path, questions=24, enable_checkpointing=False)
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_unfinished_rollouts_can_be_kept_out(tokenizer, tmp_path):
+    """A random policy never answers within six tokens, so with `mask` no trajectory is left to learn from."""
+    module = make(tokenizer, unfinished="mask")
+    before = weights(module)
+    trainer = fit(module, tmp_path, enable_checkpointing=False)
+    assert trainer.callback_metrics["train/unfinished"] == 1
+    assert equal(before, weights(module))
+
+
+def test_with_adapters_the_reference_is_the_base(tokenizer, tmp_path):
+    """No frozen copy; before the first update the divergence is zero, and only adapters move."""
+    policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4)).train()
+    module = Noisy(
+        policy, group_size=4, sampling=Sampling(max_new_tokens=6), optimizer=adam, objective=Objective(kl_weight=0.1)
+    )
+    before = weights(module)
+    divergences = []
+    module.show = lambda metrics, n: divergences.append(metrics["kl"]) if "kl" in metrics else None
+    fit(module, tmp_path, enable_checkpointing=False)
+    assert module.references == []
+    assert divergences[0] == pytest.approx(0, abs=1e-6)
+    assert divergences[-1] > 1e-6
+    changed = {name for name, value in weights(module).items() if not torch.equal(value, before[name])}
+    assert changed and all("lora_" in name for name in changed)

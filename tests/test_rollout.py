@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgpo.dialogues import SingleTurn, TwoTurn
+from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.policy.batch import collate
 from mgpo.policy.logprobs import score
 from mgpo.rollout import roll_out
@@ -60,6 +60,12 @@ def trajectories(policy, samples):
     return roll_out(policy, Scripted(), TwoTurn(), samples, 4, Sampling(max_new_tokens=12), (0, 0))
 
 
+@pytest.fixture(scope="module", params=[TwoTurn(), TwoTurn(turns=3), FreeTurns(3)], ids=["two", "three", "free"])
+def all_kinds(request, policy, samples):
+    """Rollouts of a dialogue, of different numbers of turns and images."""
+    return roll_out(policy, Scripted(), request.param, samples, 4, Sampling(max_new_tokens=12), (0, 0))
+
+
 def full_ids(trajectory):
     return [i for turn in trajectory.turns for i in (*turn.prompt.ids, *turn.reply.ids)]
 
@@ -91,7 +97,8 @@ def test_both_kinds_of_second_turn_occur(trajectories):
     assert all(len(t.turns) == 2 for t in trajectories)
 
 
-def test_ids_in_the_loss_are_those_sampled(policy, trajectories):
+def test_ids_in_the_loss_are_those_sampled(policy, all_kinds):
+    trajectories = all_kinds
     batch = collate(trajectories, policy.positions, policy.pad_id)
     for row, trajectory in enumerate(trajectories):
         sampled = [i for turn in trajectory.turns for i in turn.reply.ids]
@@ -107,6 +114,12 @@ def test_placeholders_equal_features_in_every_turn(policy, trajectories):
             assert turn.prompt.ids.count(policy.chat.image_id) == tokens > 0
 
 
+def test_free_turns_differ_in_turns_and_images(policy, samples):
+    rolled = roll_out(policy, Scripted(), FreeTurns(3), samples, 4, Sampling(max_new_tokens=12), (0, 0))
+    assert {len(t.crops) for t in rolled} == {0, 1}
+    assert {len(turn.prompt.images) for t in rolled for turn in t.turns[1:]} == {0, 1}
+
+
 def test_a_missing_feature_is_an_error(policy, trajectories):
     ids = torch.tensor([trajectories[0].turns[0].prompt.ids])
     features = policy.features(trajectories[0].turns[0].prompt.images)
@@ -114,8 +127,9 @@ def test_a_missing_feature_is_an_error(policy, trajectories):
         policy.embed(ids, features[:-1])
 
 
-def test_sampler_and_trainer_agree_in_every_turn(policy, trajectories):
+def test_sampler_and_trainer_agree_in_every_turn(policy, all_kinds):
     """Against the stock model's own forward and its own mRoPE positions, on one row at a time."""
+    trajectories = all_kinds
     batch = collate(trajectories, policy.positions, policy.pad_id)
     with torch.no_grad():
         trained = score(policy, batch).logprobs_NC
@@ -129,8 +143,8 @@ def test_sampler_and_trainer_agree_in_every_turn(policy, trajectories):
                     assert torch.allclose(mine, torch.tensor(turn.reply.logprobs), atol=1e-4)
 
 
-def test_shared_prefixes_give_the_gradients_of_plain_rows(fresh_policy, trajectories):
-    policy = fresh_policy
+def test_shared_prefixes_give_the_gradients_of_plain_rows(fresh_policy, all_kinds):
+    policy, trajectories = fresh_policy, all_kinds
     batch = collate(trajectories, policy.positions, policy.pad_id)
     weights = torch.randn(batch.ids_NC.shape, generator=torch.Generator().manual_seed(0))
     (score(policy, batch).logprobs_NC * weights).sum().backward()

@@ -1,12 +1,14 @@
 """The shape of the embedded model: the real Qwen2.5-VL classes, a million parameters."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 PATCH, MERGE = 14, 2
 # Square scenes are seen at 112 x 112, square crops at 84 x 84, in multiples of a merged token of 28 x 28.
-CAPS = {"min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28, "crop_max_pixels": 10 * 28 * 28}
+CAPS: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 20 * 28 * 28, "crop_max_pixels": 10 * 28 * 28}
 
 
 def tiny_config(vocab_size: int, special: dict[str, int]) -> Qwen2_5_VLConfig:

@@ -1,0 +1,88 @@
+"""What a study consists of, and the command lines that make it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mgpo.errors import UserError
+
+REPORT = "report.json"
+TRAINED = "checkpoints/trained.ckpt"
+Value = str | bool | int | float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the matrix, made once a seed.
+
+    Args:
+        config: The configuration file; for a row with `of`, that of the other row by default.
+        set: Keys of the command line that differ from it, with their values; lists and classes as JSON texts.
+        of: Evaluate what this other row has trained, instead of training.
+        untrained: Evaluate the weights as they are; there is but one seed of it.
+    """
+
+    config: str | None = None
+    set: dict[str, Value] = field(default_factory=dict)
+    of: str | None = None
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command: what it is called, where it leaves its report, and its arguments."""
+
+    name: str
+    folder: Path
+    arguments: list[str]
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / REPORT).is_file()
+
+
+def jobs(
+    runs: Mapping[str, Run], seeds: list[int], seed_keys: list[str], common: Mapping[str, Value], output: Path
+) -> Iterator[Job]:
+    """All commands, trainings before what evaluates them. Raises UserError for a row that can't be made."""
+    check(runs)
+    for name, run in sorted(runs.items(), key=lambda item: item[1].of is not None):
+        for seed in seeds[:1] if run.untrained else seeds:
+            yield job(name, runs, seed, seed_keys, common, output)
+
+
+def job(
+    name: str, runs: Mapping[str, Run], seed: int, seed_keys: list[str], common: Mapping[str, Value], output: Path
+) -> Job:
+    """The command of one row and seed."""
+    run = runs[name]
+    trained = runs[run.of] if run.of else None
+    config = run.config or (trained.config if trained else None)
+    keys: dict[str, Value] = {**common, **(trained.set if trained else {}), **run.set}
+    keys |= {
+        "trainer.logger.init_args.save_dir": str(output),
+        "trainer.logger.init_args.name": name,
+        "trainer.logger.init_args.version": f"seed-{seed}",
+    }
+    arguments = ["fit" if not run.untrained and run.of is None else "validate", "--config", str(config)]
+    if run.of:
+        keys["ckpt_path"] = str(output / run.of / f"seed-{seed}" / TRAINED)
+    elif not run.untrained:
+        keys |= dict.fromkeys(seed_keys, seed)
+    if arguments[0] == "validate":
+        keys.pop("measure", None)  # a key of `fit`
+    arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
+    return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments)
+
+
+def check(runs: Mapping[str, Run]) -> None:
+    for name, run in runs.items():
+        if run.of is not None and (run.of not in runs or runs[run.of].of is not None or runs[run.of].untrained):
+            raise UserError(f"runs.{name}.of: {run.of!r} is not a row that is trained")
+        if run.of is None and run.config is None:
+            raise UserError(f"runs.{name}: name a config, or with `of` the row that it evaluates")
+
+
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,142 @@
+"""A study: its commands, its resumption, and a page whose numbers follow from the reports."""
+
+import json
+
+import pytest
+import yaml
+
+from mgpo.study.page import Counterfactuals, Curves, Differences, Table, write_study
+from mgpo.study.plan import Run, jobs
+from mgpo.study.results import Results
+from tests.test_cli import ROOT, run
+
+RUNS = {
+    "three": Run(of="ours", set={"model.dialogue.init_args.turns": 3}),
+    "base": Run("a.yaml", untrained=True),
+    "ours": Run("a.yaml", set={"model.group_size": 4}),
+}
+
+
+def plan(tmp_path, runs=RUNS):
+    return list(jobs(runs, [0, 1], ["model.seed"], {"measure": "after"}, tmp_path))
+
+
+def test_trainings_come_before_what_evaluates_them(tmp_path):
+    made = plan(tmp_path)
+    assert [job.name for job in made] == [
+        "base, seed 0", "ours, seed 0", "ours, seed 1", "three, seed 0", "three, seed 1",
+    ]  # fmt: skip
+    base, ours, three = made[0].arguments, made[2].arguments, made[4].arguments
+    assert base[0] == three[0] == "validate" and ours[0] == "fit"
+    assert "--model.seed=1" in ours and not any("seed=" in part for part in (*base, *three) if "model" in part)
+    assert "--measure=after" in ours and "--measure=after" not in base
+    assert {"--model.group_size=4", "--model.dialogue.init_args.turns=3"} <= set(three)
+    assert f"--ckpt_path={tmp_path}/ours/seed-1/checkpoints/trained.ckpt" in three
+
+
+@pytest.mark.parametrize("runs", [{"a": Run(of="b")}, {"a": Run()}, {"a": Run("c", untrained=True), "b": Run(of="a")}])
+def test_rows_that_cannot_be_made_are_named(tmp_path, runs):
+    with pytest.raises(ValueError, match=r"runs\.[ab]"):
+        plan(tmp_path, runs)
+
+
+def question(i, right, valid=True, category="attribute"):
+    return {
+        "id": str(i), "split": "val", "category": category, "truth": "K", "answer": "K", "right": right, "turns": 2,
+        "valid_box": valid, "reason": None, "box": [0, 0, 1, 1], "subimage_right": right if valid else None,
+        "crops": int(valid), "replies": [],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two rows of two seeds over four questions: ours is right on 3 and 4 of them, theirs on 1 and 1."""
+    for row, rights in {"ours": ([1, 1, 1, 0], [1, 1, 1, 1]), "theirs": ([1, 0, 0, 0], [1, 0, 0, 0])}.items():
+        for seed, right in enumerate(rights):
+            place = tmp_path / "runs" / row / f"seed-{seed}"
+            place.mkdir(parents=True)
+            made = [question(i, bool(r), valid=i < 3, category=("small", "large")[i % 2]) for i, r in enumerate(right)]
+            (place / "report.json").write_text(json.dumps({"by_split": {"val": {}}, "questions": made}))
+            lines = ["step,train/right,other", *(f"{s},{s / 10 + seed / 10}," for s in range(5)), "9,,1"]
+            (place / "metrics.csv").write_text("\n".join(lines))
+            rows = [{"id": str(i), "split": "val", "crop": bool(r), "black": False} for i, r in enumerate(right)]
+            numbers = {"accuracy": 0.5, "drop": 0.5, "gain": 2, "harm": 0}
+            swapped = {"by_split": {"val": {"crop": numbers, "black": numbers}}, "questions": rows}
+            (place / "counterfactuals.json").write_text(json.dumps(swapped))
+    return tmp_path
+
+
+def test_numbers_follow_from_the_reports(folder):
+    results = Results(folder / "runs")
+    assert results.share("ours", "val", "accuracy") == {"mean": 0.875, "low": 0.75, "high": 1, "seeds": 2}
+    assert results.share("ours", "val", "accuracy", "large")["mean"] == 0.75
+    assert results.share("ours", "val", "accuracy", "!large")["mean"] == 1
+    assert results.share("ours", "val", "subimage_accuracy")["mean"] == 1
+    assert results.share("ours", "val", "subimage_share")["mean"] == 0.75
+    difference = results.difference("ours", "theirs", "val")
+    assert difference["difference"] == 0.625
+    assert difference["interval"][0] < 0.625 < difference["interval"][1]
+    steps, series = results.curve("ours", "train/right", window=2)
+    assert steps == [0, 1, 2, 3, 4]
+    assert series[1] == pytest.approx([0.1, 0.15, 0.25, 0.35, 0.45])
+    black = results.counterfactuals("ours", "val")["black"]
+    assert black["interval"][0] <= 0.875 <= black["interval"][1]
+
+
+def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
+    parts = [
+        Table("Main", ["ours", "theirs"], ["accuracy", "crop_rate"], ("", "large")),
+        Differences("Against", [("ours", "theirs")]),
+        Curves("Accuracy over steps", "train/right", ["ours", "theirs"]),
+        Counterfactuals("Is it the crop?", ["ours"]),
+    ]
+    pages = []
+    for name in ("page", "again"):
+        write_study(folder / name, Results(folder / "runs"), parts, {"ours": "Ours"}, ["Made by hand."])
+        pages.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
+    assert pages[0] == pages[1]
+    text = pages[0]["README.md"].decode()
+    assert "| Ours | val | 0.875 (0.750–1.000) |" in text
+    assert "| Ours − theirs | val | +62.5 (" in text
+    assert "![Accuracy over steps](accuracy-over-steps.svg)" in text
+    assert pages[0]["accuracy-over-steps.svg"].startswith(b"<?xml")
+    assert json.loads(pages[0]["study.json"])["Main"][0]["accuracy"]["high"] == 1
+
+
+TINY = {
+    "data.train.init_args.count": 4, "data.batch_size": 2, "data.num_workers": 0, "picture.questions": 0,
+    "data.val": '[{"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 2, "side": 512, "split": "val"}}]',
+    "trainer.log_every_n_steps": 1,
+}  # fmt: skip
+
+
+def test_a_study_resumes_where_it_stopped(tmp_path):
+    """A real matrix in real processes: a row that fails stops it in one sentence; what is done is not done again."""
+    runs = {
+        "base": {"config": str(ROOT / "configs/mgpo.yaml"), "untrained": True},
+        "mgpo": {"config": str(ROOT / "configs/mgpo.yaml")},
+        "free": {"config": str(ROOT / "configs/free.yaml"), "set": {"model.group_size": 1}},
+        "three": {"of": "mgpo", "set": {"model.dialogue.init_args.turns": 3, "counterfactuals.enabled": True}},
+    }
+    study = {
+        "runs": runs, "seeds": [0], "seed_keys": ["model.seed"], "common": TINY, "output": "out",
+        "parts": [
+            {"title": "Main", "rows": ["base", "mgpo", "three"], "shares": ["accuracy"]},
+            {"title": "Boxes", "metric": "train/valid_box", "rows": ["mgpo"]},
+            {"title": "Crop", "swapped": ["three"]},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    broken = run("study", "--config", str(path), cwd=tmp_path, check=False)
+    assert broken.returncode != 0
+    assert "free, seed 0 failed" in broken.stderr and "at least 2 rollouts" in broken.stderr
+    report = tmp_path / "out/mgpo/seed-0/report.json"
+    before = report.stat().st_mtime_ns
+    del runs["free"]
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    run("study", "--config", str(path), cwd=tmp_path)
+    assert report.stat().st_mtime_ns == before
+    page = (tmp_path / "out/page/README.md").read_text()
+    assert "| three | val | " in page and "black" in page
+    assert (tmp_path / "out/page/boxes.svg").is_file()
