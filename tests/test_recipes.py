@@ -1,5 +1,6 @@
 """The published recipe, on a tiny random checkpoint of the same classes saved to disk."""
 
+import difflib
 import json
 
 import pytest
@@ -54,3 +55,10 @@ def test_predict_writes_answers_line_by_line(folder):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"rows-{i}" for i in (1, 2, 3, 4)]
     assert all({"answer", "box", "replies"} <= row.keys() for row in rows)
+
+
+@pytest.mark.parametrize("name", ["grpo", "sft"])
+def test_baselines_differ_from_mgpo_in_a_handful_of_lines(name):
+    ours, theirs = ((ROOT / "configs" / f"{n}.yaml").read_text().splitlines() for n in ("mgpo", name))
+    changed = [line for line in difflib.ndiff(ours, theirs) if line[0] in "+-" and "#" not in line]
+    assert 0 < len(changed) <= 6, changed
