@@ -1,8 +1,8 @@
 """Evaluation: greedy episodes, and the question asked again of the sub-image alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -14,6 +14,8 @@ from mgpo.rollout import judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Question, Trajectory
 from mgpo.views import Box, Sight
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ def named_region(trajectory: Trajectory, sight: Sight) -> tuple[int, int, int, i
     return trajectory.views[0].crop(box, sight.crop).region if box else None
 
 
-def gather(records: list[Record], world_size: int) -> list[Record]:
-    """The records of all ranks, without the questions that padding gave to two of them."""
+def gather(rows: list[T], key: Callable[[T], tuple[str, str]], world_size: int) -> list[T]:
+    """The rows of all ranks, each `key` (split, question) once: padding gives some questions to two ranks."""
     if world_size > 1:
-        everywhere: list[list[Record]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(everywhere, records)
-        records = [record for part in everywhere for record in part]
-    return list({(record.split, record.id): record for record in records}.values())
+        everywhere: list[list[T]] = [[] for _ in range(world_size)]
+        torch.distributed.all_gather_object(everywhere, rows)
+        rows = [row for part in everywhere for row in part]
+    return list({key(row): row for row in rows}.values())
 
 
 def _record(trajectory: Trajectory, subimage_right: bool | None) -> Record:

@@ -217,7 +217,7 @@ class MGPO(L.LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        self.records = gather(self.records, self.trainer.world_size)
+        self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
         self.summary = summarise(self.records)
         for split, numbers in self.summary["by_split"].items():
             for name in SHARES:

@@ -4,6 +4,7 @@ import difflib
 import json
 
 import pytest
+import yaml
 
 from tests.conftest import make_policy, noise_image
 from tests.test_cli import ROOT, run
@@ -62,3 +63,22 @@ def test_baselines_differ_from_mgpo_in_a_handful_of_lines(name):
     ours, theirs = ((ROOT / "configs" / f"{n}.yaml").read_text().splitlines() for n in ("mgpo", name))
     changed = [line for line in difflib.ndiff(ours, theirs) if line[0] in "+-" and "#" not in line]
     assert 0 < len(changed) <= 6, changed
+
+
+def test_the_study_of_the_published_model_is_made_of_commands_that_parse(tmp_path):
+    """Every row's configuration is resolved by the command line, without loading a model."""
+    done = run("study", "--config", str(ROOT / "configs/study_7b.yaml"), "--dry_run", "true", cwd=ROOT)
+    commands = [line.split()[3:] for line in done.stdout.splitlines()]
+    assert len(commands) == 8
+    for row in ("grpo_half", "sft", "mgpo_three"):
+        (command,) = [c for c in commands if f"--trainer.logger.init_args.name={row}" in c]
+        resolved = yaml.safe_load(run(*command, "--print_config", cwd=ROOT).stdout)
+        logger = resolved["trainer"]["logger"]
+        assert logger["init_args"]["version"] == "seed-0" and logger["init_args"]["name"] == row
+        dialogue = resolved["model"]["dialogue"]
+        assert dialogue["class_path"] == {
+            "grpo_half": "mgpo.dialogues.SingleTurn", "sft": "mgpo.dialogues.answer_only",
+            "mgpo_three": "mgpo.dialogues.TwoTurn",
+        }[row]  # fmt: skip
+        assert resolved["model"]["supervised"] is (row == "sft")
+        assert resolved["model"]["policy"]["init_args"]["max_pixels"] == (640 if row == "grpo_half" else 1280) * 28 * 28

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import lightning as L
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from mgpo.callbacks.folder import run_folder
 from mgpo.counterfactuals import CROP, Row, compare, counterfactuals
+from mgpo.evaluation import gather
 
 NAME = "counterfactuals.json"
 
@@ -41,7 +41,7 @@ class Counterfactuals(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not self.enabled or trainer.sanity_checking:
             return
-        rows = _everywhere(self.rows, trainer.world_size)
+        rows = gather(self.rows, lambda row: (row["split"], row["id"]), trainer.world_size)
         if trainer.is_global_zero:
             splits = {
                 split: compare([r for r in rows if r["split"] == split]) for split in {r["split"]: 0 for r in rows}
@@ -72,11 +72,3 @@ def _table(splits: dict[str, dict[str, dict[str, Any]]]) -> Table:
             gain, harm = ("", "") if name == CROP else (str(numbers["gain"]), str(numbers["harm"]))
             table.add_row(split, name, f"{numbers['accuracy']:.3f}", drop, gain, harm)
     return table
-
-
-def _everywhere(rows: list[Row], world_size: int) -> list[Row]:
-    if world_size > 1:
-        parts: list[list[Row]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(parts, rows)
-        rows = [row for part in parts for row in part]
-    return list({(row["split"], row["id"]): row for row in rows}.values())

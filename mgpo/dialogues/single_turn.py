@@ -22,11 +22,14 @@ class SingleTurn:
     Args:
         system: The system message.
         ask: The user turn; slots {image}, {question}, {choices}.
-        rule: Which boxes count as valid; null where the text asks for none.
+        rule: Which boxes count as valid.
+        judge_box: Whether the text asks for a box at all.
     """
 
-    def __init__(self, system: str = SYSTEM, ask: str = ASK_BOTH, rule: BoxRule | None = BoxRule()) -> None:
-        self.system, self.ask, self.rule = system, ask, rule
+    def __init__(
+        self, system: str = SYSTEM, ask: str = ASK_BOTH, rule: BoxRule = BoxRule(), judge_box: bool = True
+    ) -> None:
+        self.system, self.ask, self.rule, self.judge_box = system, ask, rule, judge_box
 
     def stop_text(self, turn: int) -> str | None:
         return None
@@ -42,11 +45,11 @@ class SingleTurn:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         trajectory.answer = extract(turn.text)
-        if self.rule is not None:
+        if self.judge_box:
             turn.finding = find_box(turn.text, trajectory.views[0].size, sight.frame, self.rule)
         return None
 
 
 def answer_only() -> SingleTurn:
     """One picture, one question, no box: how a sub-image is asked whether it answers the question alone."""
-    return SingleTurn(ask=ASK_ANSWER, rule=None)
+    return SingleTurn(ask=ASK_ANSWER, judge_box=False)

@@ -61,6 +61,7 @@ def job(
     config = run.config or (trained.config if trained else None)
     keys: dict[str, Value] = {**common, **(trained.set if trained else {}), **run.set}
     keys |= {
+        "trainer.logger": "lightning.pytorch.loggers.CSVLogger",  # the page reads its files
         "trainer.logger.init_args.save_dir": str(output),
         "trainer.logger.init_args.name": name,
         "trainer.logger.init_args.version": f"seed-{seed}",
