@@ -11,7 +11,7 @@ from mgpo.policy.positions import mrope
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import View
-from tests.conftest import noise_image
+from tests.conftest import make_policy, noise_image
 
 
 @pytest.mark.parametrize("size", [(112, 112), (84, 140)])
@@ -120,3 +120,24 @@ def test_a_tokenizer_without_vision_tokens_is_refused(policy, tmp_path):
     settings_file.write_text(settings_file.read_text().replace("<|vision_start|>", "<|nothing_of_it|>"))
     with pytest.raises(ValueError, match="not a Qwen-VL"):
         Qwen25VL(str(tmp_path)).load()
+
+
+def test_training_goes_on_from_the_weights_of_another_run(tokenizer, policy, tmp_path):
+    save(policy, tmp_path)
+    trained = make_policy(tokenizer, seed=5)
+    torch.save({"state_dict": {f"policy.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "trained.ckpt")
+    loaded = Qwen25VL(str(tmp_path), start=str(tmp_path / "trained.ckpt")).load()
+    for (name, ours), theirs in zip(loaded.named_parameters(), trained.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("content", [None, b"not a checkpoint", "empty"])
+def test_what_is_no_checkpoint_of_a_run_is_refused(policy, tmp_path, content):
+    save(policy, tmp_path)
+    path = tmp_path / "trained.ckpt"
+    if content == "empty":
+        torch.save({"epoch": 1}, path)
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"trained\.ckpt is not a checkpoint of a run"):
+        Qwen25VL(str(tmp_path), start=str(path)).load()

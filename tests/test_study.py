@@ -34,7 +34,25 @@ def test_trainings_come_before_what_evaluates_them(tmp_path):
     assert f"--ckpt_path={tmp_path}/ours/seed-1/checkpoints/trained.ckpt" in three
 
 
-@pytest.mark.parametrize("runs", [{"a": Run(of="b")}, {"a": Run()}, {"a": Run("c", untrained=True), "b": Run(of="a")}])
+def test_a_row_may_start_from_another(tmp_path):
+    made = plan(tmp_path, {"later": Run("b.yaml", start="ours"), **RUNS, "seen": Run(of="later")})
+    assert [job.folder.parent.name for job in made] == [
+        "base",
+        *["ours"] * 2,
+        *["later"] * 2,
+        *["three"] * 2,
+        *["seen"] * 2,
+    ]
+    assert f"--model.policy.init_args.start={tmp_path}/ours/seed-1/checkpoints/trained.ckpt" in made[4].arguments
+
+
+BAD = [
+    {"a": Run(of="b")}, {"a": Run()}, {"a": Run("c", untrained=True), "b": Run(of="a")},
+    {"a": Run("c", start="b"), "b": Run("c", start="d"), "d": Run("c")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("runs", BAD)
 def test_rows_that_cannot_be_made_are_named(tmp_path, runs):
     with pytest.raises(ValueError, match=r"runs\.[ab]"):
         plan(tmp_path, runs)

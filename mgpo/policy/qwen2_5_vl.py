@@ -21,6 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.chat import Chat
+from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.lora import Lora, add_lora, without_lora
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
@@ -43,6 +44,7 @@ class Qwen25VL(Policy):
         dtype: Weights' type, such as float32 or bfloat16.
         attention: Attention implementation, by its name in transformers.
         lora: Train these adapters alone.
+        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class Qwen25VL(Policy):
         dtype: str = "float32",
         attention: str = "sdpa",
         lora: Lora | None = None,
+        start: str | None = None,
     ) -> None:
         super().__init__()
-        self.lora = lora
+        self.lora, self.start = lora, start
         self.path = str(Path(__file__).parent.parent / "world" / "weights") if path == EMBEDDED else path
         self.dtype, self.attention = getattr(torch, dtype), attention
         self.pixel_caps = (min_pixels, max_pixels, crop_max_pixels or max_pixels)
@@ -73,6 +76,8 @@ class Qwen25VL(Policy):
             AutoTokenizer.from_pretrained(self.path),
             Qwen2VLImageProcessorPil.from_pretrained(self.path),
         )
+        if self.start is not None:
+            self.load_state_dict(policy_weights(self.start))
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil) -> None:

@@ -20,12 +20,14 @@ class Run:
         config: The configuration file; for a row with `of`, that of the other row by default.
         set: Keys of the command line that differ from it, with their values; lists and classes as JSON texts.
         of: Evaluate what this other row has trained, instead of training.
+        start: Train on from what this other row has trained.
         untrained: Evaluate the weights as they are; there is but one seed of it.
     """
 
     config: str | None = None
     set: dict[str, Value] = field(default_factory=dict)
     of: str | None = None
+    start: str | None = None
     untrained: bool = False
 
 
@@ -47,7 +49,7 @@ def jobs(
 ) -> Iterator[Job]:
     """All commands, trainings before what evaluates them. Raises UserError for a row that can't be made."""
     check(runs)
-    for name, run in sorted(runs.items(), key=lambda item: item[1].of is not None):
+    for name, run in sorted(runs.items(), key=lambda item: 2 * bool(item[1].of) + bool(item[1].start)):
         for seed in seeds[:1] if run.untrained else seeds:
             yield job(name, runs, seed, seed_keys, common, output)
 
@@ -71,6 +73,8 @@ def job(
         keys["ckpt_path"] = str(output / run.of / f"seed-{seed}" / TRAINED)
     elif not run.untrained:
         keys |= dict.fromkeys(seed_keys, seed)
+    if run.start:
+        keys["model.policy.init_args.start"] = str(output / run.start / f"seed-{seed}" / TRAINED)
     if arguments[0] == "validate":
         keys.pop("measure", None)  # a key of `fit`
     arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
@@ -79,8 +83,13 @@ def job(
 
 def check(runs: Mapping[str, Run]) -> None:
     for name, run in runs.items():
-        if run.of is not None and (run.of not in runs or runs[run.of].of is not None or runs[run.of].untrained):
-            raise UserError(f"runs.{name}.of: {run.of!r} is not a row that is trained")
+        for key, other in (("of", run.of), ("start", run.start)):
+            if other is None:
+                continue
+            if other not in runs or runs[other].of or runs[other].untrained:
+                raise UserError(f"runs.{name}.{key}: {other!r} is not a row that is trained")
+            if key == "start" and runs[other].start:
+                raise UserError(f"runs.{name}.start: {other!r} itself starts from another row")
         if run.of is None and run.config is None:
             raise UserError(f"runs.{name}: name a config, or with `of` the row that it evaluates")
 
