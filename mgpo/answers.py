@@ -12,11 +12,13 @@ _SAID = re.compile(r"\banswer\s{0,3}(?:is|:|=)\s{0,3}(?=([^\n]{1,200}))", re.IGN
 _PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
 _BARE = re.compile(r"\s*\(?([A-Z])\)?[.:]?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$|,))")
 WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
-_OPTION = re.compile(r"\(?([A-Za-z])(?:[).:]|\s|$)")
+# "B", "(b)", "B. blue", "B blue", "A because …", but not "A dog"
+_OPTION = re.compile(r"\(?(?:([A-Za-z])(?:[).:,]|\s*$|\s+(?:because|since|as|is|for)\b)|([B-HJ-Zb-hj-z])\s)")
 
 
 def extract(reply: str) -> str | None:
@@ -68,7 +70,7 @@ def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
         if normalise(answer) == normalise(choice):
             return letter
     option = _OPTION.match(answer.strip())
-    letter = option[1].upper() if option else None
+    letter = (option[1] or option[2]).upper() if option else None
     return letter if letter is not None and LETTERS.index(letter) < len(choices) else None
 
 
@@ -81,7 +83,7 @@ def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> b
     if normalise(answer) == normalise(truth):
         return True
     try:
-        return float(answer.replace(",", "")) == float(truth.replace(",", ""))
+        return float(_THOUSANDS.sub("", answer)) == float(_THOUSANDS.sub("", truth))
     except ValueError:
         return False
 

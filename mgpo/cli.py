@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
+import torch
 import transformers
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import Counterfactuals, FirstPicture, ReportWriter
@@ -57,6 +59,16 @@ class CLI(LightningCLI):
             default="both",
             help="When `fit` evaluates: before and after, side by side; after only; or never.",
         )
+
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt,
+            default=1,
+            help="Torch threads on the CPU; for the embedded model one is best.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        torch.set_num_threads(self.config[str(self.subcommand)]["threads"])
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-import torch
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.policy.base import Policy
+from mgpo.ranks import share_objects
 from mgpo.rewards import Reward
 from mgpo.rollout import judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
@@ -78,11 +78,7 @@ def named_region(trajectory: Trajectory, sight: Sight) -> tuple[int, int, int, i
 
 def gather(rows: list[T], key: Callable[[T], tuple[str, str]], world_size: int) -> list[T]:
     """The rows of all ranks, each `key` (split, question) once: padding gives some questions to two ranks."""
-    if world_size > 1:
-        everywhere: list[list[T]] = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(everywhere, rows)
-        rows = [row for part in everywhere for row in part]
-    return list({key(row): row for row in rows}.values())
+    return list({key(row): row for part in share_objects(rows, world_size) for row in part}.values())
 
 
 def _record(trajectory: Trajectory, subimage_right: bool | None) -> Record:

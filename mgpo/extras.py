@@ -1,7 +1,6 @@
 """Additions to the reward. None is part of the published method; each is a class path in `model.extras`."""
 
 import json
-import re
 import warnings
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +8,10 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from mgpo.answers import extract
 from mgpo.boxes import number_lists
 from mgpo.errors import UserError
 from mgpo.types import Trajectory
-
-_BOXED = re.compile(r"\\boxed\{[^{}]{1,200}\}")
 
 
 class Extra(Protocol):
@@ -31,7 +29,7 @@ class Format:
     def __call__(self, trajectory: Trajectory) -> float:
         *looks, last = [turn.text for turn in trajectory.turns]
         shaped = all(any(len(numbers) == 4 for numbers in number_lists(text)) for text in looks)
-        return self.weight * (shaped and len(_BOXED.findall(last)) == 1)
+        return self.weight * (shaped and last.count("\\boxed{") == 1 and extract(last) is not None)
 
 
 class TurnCost:
@@ -63,8 +61,8 @@ class MatchedPoints:
         )
         self.path, self.radius, self.weight = path, radius, weight
         try:
-            self.points = {str(key): np.array(value, float).reshape(-1, 2) for key, value in _load(path).items()}
-        except (OSError, ValueError) as error:
+            self.points = {str(key): _points(value) for key, value in _load(path).items()}
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f'{path}: a JSON object {{"question id": [[x, y], …]}} is needed ({error})') from None
 
     def __call__(self, trajectory: Trajectory) -> float:
@@ -85,6 +83,13 @@ def matched_f1(named: np.ndarray, right: np.ndarray, radius: float) -> float:
     # A pair out of reach must never displace one within reach, so all such pairs cost the same.
     pairs = linear_sum_assignment(np.where(distances <= radius, distances, 1e6 + radius))
     return 2 * float((distances[pairs] <= radius).sum()) / (len(named) + len(right))
+
+
+def _points(value: list) -> np.ndarray:
+    points = np.array(value, float)
+    if points.size and (points.ndim != 2 or points.shape[1] != 2):
+        raise ValueError(f"{str(value)[:60]} is no list of points")
+    return points.reshape(-1, 2)
 
 
 def _load(path: str) -> dict:

@@ -25,7 +25,7 @@ def policy_loss(
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
     scores = score(policy, batch, temperature)
     mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
-    metrics = score_metrics(batch, scores, objective.clip_low, objective.clip_high)
+    metrics = score_metrics(batch, scores, objective)
     losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
     if reference_NC is not None:
         kl_NC = objective.penalty(scores.logprobs_NC, reference_NC)

@@ -1,11 +1,9 @@
 """The LightningModule: rollouts, rewards, advantages, updates. It wires; the mathematics is elsewhere."""
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -13,24 +11,24 @@ from torch import Tensor, nn
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
-from mgpo.evaluation import Record, evaluate, gather
+from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.loss import answer_loss, policy_loss
-from mgpo.metrics import rollout_metrics
+from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.report import SHARES, format_report, summarise
+from mgpo.ranks import share_objects
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout import force_answers, judge, roll_out
+from mgpo.rollout import add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
 ANSWER_FORM = "\\boxed{{answer}}"
 
 
-class MGPO(L.LightningModule):
+class MGPO(EvaluatedModule):
     """Multi-turn grounding-based policy optimisation (arXiv 2507.05920), and its baselines.
 
     One training step rolls out a group for each question, judges the answers, and makes
@@ -88,6 +86,12 @@ class MGPO(L.LightningModule):
         super().__init__()
         if group_size < 2:
             raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
+        if min(mini_batches, epochs, micro_batch_size, refill_batches) < 1 or sampling.temperature == 0:
+            raise UserError(
+                "training needs mini_batches, epochs, micro_batch_size, refill_batches >= 1, temperature > 0"
+            )
+        if supervised and "{answer}" not in answer_form:
+            raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
@@ -100,15 +104,14 @@ class MGPO(L.LightningModule):
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_size = mini_batches, epochs, micro_batch_size
         self.max_grad_norm, self.seed = max_grad_norm, seed
-        self.skipped: Counter[str] = Counter()
-        self.records: list[Record] = []
         self.rolled_out: list[Trajectory] = []
+        self.tally = Tally()
 
     def configure_model(self) -> None:
         if self.policy.model is not None:
             return
         self.policy.load().train()
-        if self.objective.kl_weight and self.policy.reference() is None:
+        if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
 
     def on_fit_start(self) -> None:
@@ -121,18 +124,22 @@ class MGPO(L.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
-    # Training
-
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.usable(batch)
-        if not samples:
-            return
-        if self.supervised:
-            self.imitate(samples)
-            return
+        samples = self.even(self.usable(batch))
+        if samples:
+            self.imitate(samples) if self.supervised else self.reinforce(samples)
+        self.publish()
+
+    def on_train_epoch_end(self) -> None:
+        self.pool.waiting = []  # what waits is in no checkpoint
+
+    def reinforce(self, samples: Sequence[tuple]) -> None:
+        """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = self.roll_out(samples, self.global_step)
+        add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
-        self.show(rollout_metrics(self.rolled_out, groups.rewards_BG), len(self.rolled_out))
+        self.tally.add(rollout_metrics(self.rolled_out), len(self.rolled_out))
+        self.tally.add({"no_signal": 1 - groups.signal_B.float().mean().item()}, len(samples))
         if self.silent_groups == "refill":
             full = self.pool.add(groups, len(samples))
             if not self.trainer.strategy.reduce_boolean_decision(full, all=True):
@@ -143,25 +150,27 @@ class MGPO(L.LightningModule):
     def learn(self, groups: Groups) -> None:
         """All updates on one step's rollouts."""
         advantages_N = self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
-        counted_N = groups.counted_N(silent=self.silent_groups == "keep")
-        for epoch in range(self.epochs):
-            key = (self.seed, self.global_step, epoch)
-            for rows in mini_batches(len(groups.rewards_BG), self.group_size, self.mini_batches, key):
-                self.update([groups.trajectories[i] for i in rows], advantages_N[rows], counted_N[rows])
+        self.update_all(groups.trajectories, advantages_N, groups.counted_N(silent=self.silent_groups == "keep"))
 
     def imitate(self, samples: Sequence[tuple]) -> None:
-        """Supervised fine-tuning on the answer, in the same dialogue and under the same masks."""
+        """Supervised fine-tuning on the answer, in the same dialogue, under the same masks, in as many updates."""
         trajectories = self.roll_out(samples, self.global_step, copies=1)
         force_answers(self.policy, trajectories, self.answer_form)
-        self.update(trajectories, torch.ones(len(trajectories)), torch.ones(len(trajectories), dtype=torch.bool))
+        self.update_all(trajectories, torch.ones(len(samples)), torch.ones(len(samples), dtype=torch.bool))
 
-    def usable(self, batch: Sequence[Sample]) -> list[tuple]:
-        """The samples whose image could be decoded; the others are counted and shown."""
-        for sample in batch:
-            if sample.image is None and sample.question.id not in self.skipped:
-                self.print(f"left out: question {sample.question.id}, {sample.why}")
-                self.skipped[sample.question.id] += 1
-        return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+    def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
+        """Every epoch over these trajectories, in mini-batches of whole groups."""
+        size = 1 if self.supervised else self.group_size
+        for epoch in range(self.epochs):
+            key = (self.seed, self.global_step, epoch)
+            for rows in mini_batches(len(trajectories) // size, size, self.mini_batches, key):
+                self.update([trajectories[i] for i in rows], advantages_N[rows], counted_N[rows])
+
+    def even(self, samples: list[tuple]) -> list[tuple]:
+        """As many samples as the rank with the fewest has: all ranks must pass the same number of times."""
+        if self.trainer.world_size == 1:
+            return samples
+        return samples[: int(min(share_objects(len(samples), self.trainer.world_size)))]
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
@@ -172,7 +181,7 @@ class MGPO(L.LightningModule):
             (self.seed, step),
         )  # fmt: skip
         self.policy.train(training)
-        judge(trajectories, self.reward, self.extras)
+        judge(trajectories, self.reward)
         return trajectories
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
@@ -189,53 +198,27 @@ class MGPO(L.LightningModule):
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
             loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
             self.manual_backward(loss)
-            self.show(metrics, len(rows))
+            self.tally.add(metrics, len(rows))
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         optimizer.step()
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             schedule.step()
-        self.show({"grad_norm": norm.item()}, len(trajectories))
+        self.tally.add({"grad_norm": norm.item()}, 1)
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
         frozen = next(iter(self.references), None)
         temperature = self.sampling.temperature
         return policy_loss(self.policy, batch, advantages_N, weights_N, self.objective, temperature, frozen)
 
-    # Evaluation
+    def publish(self) -> None:
+        """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.
 
-    def on_validation_epoch_start(self) -> None:
-        self.records = []
-
-    def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
-        samples = self.usable(batch)
-        if samples:
-            self.records += evaluate(
-                self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed
-            )
-
-    def on_validation_epoch_end(self) -> None:
-        self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
-        self.summary = summarise(self.records)
-        for split, numbers in self.summary["by_split"].items():
-            for name in SHARES:
-                if numbers[name] is not None:
-                    self.log(f"{split}/{name}", numbers[name], rank_zero_only=True, prog_bar=name == "accuracy")
-        if not self.trainer.sanity_checking:
-            self.print(format_report(self.summary))
-
-    test_step = validation_step
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_epoch_end = on_validation_epoch_end
-
-    def predict_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        samples = self.usable(batch)
-        arguments = (self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed)
-        return [record.as_row() for record in evaluate(*arguments)] if samples else []
-
-    def show(self, metrics: dict[str, float], n: int) -> None:
-        """Log under "train/"; reward and valid boxes also in the progress bar."""
-        for name, value in metrics.items():
-            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), sync_dist=True, batch_size=n)
+        One exchange a step: ranks may have different metrics, such as those of a third turn.
+        """
+        for name, value in self.tally.means(self.trainer.world_size).items():
+            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
+        self.tally = Tally()

@@ -25,7 +25,7 @@ def summarise(records: Sequence[Record]) -> Summary:
 
     `accuracy` and `crop_rate` (a part was cut out and shown) are over all questions, `valid_box_ratio` over
     those where a box was looked for. Of the sub-images that answer the question alone, `subimage_accuracy`
-    is the share among the usable boxes, `subimage_share` that among all questions.
+    is the share among the usable boxes, `subimage_share` that among all questions (of a dialogue with boxes).
     """
     by_split, by_category = defaultdict(list), defaultdict(list)
     for record in records:
@@ -50,12 +50,13 @@ def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def shares(records: Sequence[Record]) -> dict[str, list[bool]]:
     """For each share, the records that it is over, and whether each of them counts."""
+    asked = any(r.valid_box is not None for r in records)
     return {
         "accuracy": [r.right for r in records],
         "valid_box_ratio": [r.valid_box for r in records if r.valid_box is not None],
         "crop_rate": [r.crops > 0 for r in records],
         "subimage_accuracy": [r.subimage_right for r in records if r.subimage_right is not None],
-        "subimage_share": [r.subimage_right is True for r in records],
+        "subimage_share": [r.subimage_right is True for r in records] if asked else [],
     }
 
 

@@ -33,6 +33,8 @@ class NumericAnswer:
         self.relative, self.absolute = relative, absolute
 
     def __call__(self, answer: str | None, question: Question) -> float:
+        if is_right(answer, question.answer, question.choices):
+            return 1.0
         if answer is None or question.choices:
-            return float(is_right(answer, question.answer, question.choices))
+            return 0.0
         return float(is_number(answer, question.answer, self.relative, self.absolute))

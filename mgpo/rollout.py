@@ -89,11 +89,16 @@ class _Crops:
         return self.swap(image, view, first)
 
 
-def judge(trajectories: Sequence[Trajectory], reward: Reward, extras: Sequence[Extra] = ()) -> None:
-    """Reward the answers, then whatever `extras` add to that; in place."""
+def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
+    """Reward the answers, in place."""
     for trajectory in trajectories:
         trajectory.reward = reward(trajectory.answer, trajectory.question)
         trajectory.right = trajectory.reward > 0
+
+
+def add_extras(trajectories: Sequence[Trajectory], extras: Sequence[Extra]) -> None:
+    """What training adds to the reward of judged trajectories, in place."""
+    for trajectory in trajectories:
         trajectory.reward += sum(extra(trajectory) for extra in extras)
 
 

@@ -88,7 +88,7 @@ class Trajectory:
     answer: str | None = None
     right: bool = False  # by the reward on the answer alone
     reward: float = 0.0  # what training sees: that reward and whatever was added to it
-    limited: bool = False  # the turns ran out before an answer came
+    limited: bool = False  # the turns ran out on a look
 
     @property
     def finding(self) -> Finding | None:
@@ -102,8 +102,8 @@ class Trajectory:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a limit, of tokens or of turns, kept the policy from answering."""
-        return self.limited or (self.answer is None and self.cut)
+        """Whether a limit, of tokens or of turns, kept the policy from answering in its last reply."""
+        return self.limited or (self.answer is None and bool(self.turns) and self.turns[-1].reply.stop == "length")
 
     @property
     def crops(self) -> list[View]:

@@ -30,7 +30,19 @@ def test_the_last_commitment(reply, answer):
 
 @pytest.mark.parametrize(
     ("answer", "letter"),
-    [("B", "B"), ("(b)", "B"), ("B. blue", "B"), ("blue", "B"), ("A green car", "C"), ("E", None), ("Based on", None)],
+    [
+        ("B", "B"),
+        ("(b)", "B"),
+        ("B. blue", "B"),
+        ("blue", "B"),
+        ("A green car", "C"),
+        ("A dog", None),
+        ("A because it is red", "A"),
+        ("B blue or so", "B"),
+        ("A, of course", "A"),
+        ("E", None),
+        ("Based on", None),
+    ],
 )
 def test_choices(answer, letter):
     assert choice_letter(answer, CHOICES) == letter
@@ -39,7 +51,8 @@ def test_choices(answer, letter):
 @pytest.mark.parametrize(
     ("answer", "truth", "right"),
     [("k", "K", True), ("7.0", "7", True), ("1,200", "1200", True), (None, "K", False), ("seven", "7", False),
-     (r"\text{KP}", "kp", True), ("K P", "KP", False), ("inf", "K", False)],
+     (r"\text{KP}", "kp", True), ("K P", "KP", False), ("inf", "K", False),
+     ("1,2", "12", False), ("1,234,567", "1234567", True), ("3,4", "34", False)],
 )  # fmt: skip
 def test_short_answers(answer, truth, right):
     assert is_right(answer, truth) is right

@@ -146,3 +146,20 @@ def test_a_resumed_loader_goes_on_where_it_stopped():
     again = data.train_dataloader()
     again.load_state_dict(state)
     assert [[sample.question.id for sample in batch] for batch in again] == seen[2:]
+
+
+def test_an_id_that_stands_twice_loses_no_question(folder):
+    """An id of the image, with several questions: each is still told apart in a report."""
+    rows = [{**ROW, "id": "7"}, {**ROW, "id": "7", "question": "Another?"}, {**ROW, "id": "8", "question": "A third?"}]
+    source = Files(write(folder, rows))
+    assert [source[i].id for i in range(len(source))] == ["7", "7-2", "8"]
+
+
+def test_large_marks_are_a_share_that_every_kind_gets():
+    kinds = ("attribute", "counting")
+    source = Scenes(40, kinds, large=0.25)
+    large = [source[i] for i in range(40) if source[i].category.endswith(", large")]
+    assert len(large) == 10
+    assert {question.category for question in large} == {f"{kind}, large" for kind in kinds}
+    with pytest.raises(DataError, match="share between 0 and 1"):
+        Scenes(4, large=2)

@@ -184,6 +184,19 @@ def test_the_turn_limit_ends_an_episode_and_marks_it():
     assert trajectory.answer is None
 
 
+def test_an_end_without_an_answer_is_no_limit():
+    """A last reply that stops by itself with nothing in it is wrong, not cut short."""
+    dialogue = FreeTurns(1)
+    trajectory, _ = start(dialogue)
+    hear(trajectory, "I do not know.")
+    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert not trajectory.unfinished
+    trajectory.turns[0] = Turn(Prompt((1,)), Reply((2,), (0.0,), "length"), "I do")
+    assert trajectory.unfinished
+    hear(trajectory, "I do not know.")
+    assert not trajectory.unfinished  # only the last reply tells
+
+
 def test_a_closed_box_block_is_a_look_even_where_it_speaks_of_an_answer():
     dialogue = FreeTurns(3)
     trajectory, _ = start(dialogue)

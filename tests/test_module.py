@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mgpo.data.module import Sample, VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.groups import mini_batches
+from mgpo.metrics import Tally
 from mgpo.module import MGPO
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
@@ -44,6 +45,14 @@ def fit(module, tmp_path, questions=8, ckpt_path=None, **options):
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer
+
+
+def watch(module):
+    """The metrics of every step, as they are published."""
+    steps = []
+    publish = module.publish
+    module.publish = lambda: steps.append(module.tally.means(1)) or publish()
+    return steps
 
 
 def weights(module):
@@ -128,9 +137,37 @@ def test_mini_batches_holdmini_batches():
     assert mini_batches(2, 2, 1, (0,)) == [[0, 1, 2, 3]]
 
 
-def test_a_group_of_one_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="at least 2"):
-        make(tokenizer, group_size=1)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(micro_batch_size=0), "micro_batch_size"),
+     (dict(sampling=Sampling(temperature=0)), "temperature"), (dict(supervised=True, answer_form="K"), "slot")],
+)  # fmt: skip
+def test_impossible_options_are_refused(tokenizer, options, said):
+    with pytest.raises(ValueError, match=said):
+        make(tokenizer, **options)
+
+
+def test_sft_makes_as_many_updates_as_the_others(tokenizer, tmp_path):
+    module = make(tokenizer, MGPO, supervised=True, mini_batches=2, epochs=3)
+    assert fit(module, tmp_path, questions=4, enable_checkpointing=False).global_step == 2 * 2 * 3
+
+
+def test_extras_are_for_training_only(tokenizer, tmp_path):
+    module = make(tokenizer, extras=[lambda trajectory: 10.0])
+    source = Scenes(2, side=128)
+    judged = module.roll_out([(source[i], source[i].picture.load()) for i in range(2)], 0)
+    assert all(trajectory.reward < 10 for trajectory in judged)
+    steps = watch(module)
+    fit(module, tmp_path, questions=2, enable_checkpointing=False)
+    assert steps[0]["reward"] >= 10
+    assert steps[0]["right"] <= 1
+
+
+def test_a_tally_weighs_what_it_is_given():
+    tally = Tally()
+    tally.add({"a": 1.0}, 1)
+    tally.add({"a": 4.0, "b": 2.0}, 2)
+    assert tally.means(1) == {"a": 3.0, "b": 2.0}
 
 
 def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):
@@ -184,10 +221,10 @@ def test_sft_learns_the_forced_answer_alone(tokenizer, tmp_path):
 
 
 def test_sft_lowers_the_loss_of_what_it_forces(tokenizer, tmp_path):
-    losses = []
     module = make(tokenizer, MGPO, supervised=True, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3))
-    module.show = lambda metrics, n: losses.append(metrics["nll"]) if "nll" in metrics else None
+    steps = watch(module)
     fit(module, tmp_path, questions=24, enable_checkpointing=False)
+    losses = [step["nll"] for step in steps]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
@@ -207,9 +244,9 @@ def test_with_adapters_the_reference_is_the_base(tokenizer, tmp_path):
         policy, group_size=4, sampling=Sampling(max_new_tokens=6), optimizer=adam, objective=Objective(kl_weight=0.1)
     )
     before = weights(module)
-    divergences = []
-    module.show = lambda metrics, n: divergences.append(metrics["kl"]) if "kl" in metrics else None
+    steps = watch(module)
     fit(module, tmp_path, enable_checkpointing=False)
+    divergences = [step["kl"] for step in steps if "kl" in step]
     assert module.references == []
     assert divergences[0] == pytest.approx(0, abs=1e-6)
     assert divergences[-1] > 1e-6

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from mgpo.objective import (
     Objective,
-    clip_fraction,
     group_advantages,
     has_signal,
     kl_k1,
@@ -197,4 +196,11 @@ def test_ratios_stay_finite(gap):
 def test_clip_fraction_counts_policy_tokens_only():
     logprobs = torch.tensor([[0.0, 1.0, 1.0, 0.1]])
     mask = torch.tensor([[True, True, False, True]])
-    assert float(clip_fraction(logprobs, torch.zeros(1, 4), mask, 0.2, 0.2)) == pytest.approx(1 / 3)
+    assert float(Objective().clip_fraction(logprobs, torch.zeros(1, 4), mask)) == pytest.approx(1 / 3)
+
+
+def test_under_gspo_the_clip_fraction_is_of_the_sequence_ratio():
+    """Token ratios far from one whose geometric mean is one: nothing is clipped."""
+    logprobs, mask = torch.tensor([[1.0, -1.0]]), torch.ones(1, 2, dtype=torch.bool)
+    for surrogate, share in (("ppo", 1.0), ("gspo", 0.0)):
+        assert float(Objective(surrogate=surrogate).clip_fraction(logprobs, torch.zeros(1, 2), mask)) == share

@@ -38,6 +38,7 @@ def test_numbers_with_tolerance():
     assert NumericAnswer(absolute=3)("about 203 people", question) == 1
     assert NumericAnswer()(None, question) == 0
     assert NumericAnswer()("two", make_question(IMAGE, answer="2")) == 1
+    assert NumericAnswer()("exit", make_question(IMAGE, answer="EXIT")) == 1
     assert NumericAnswer()("B", make_question(IMAGE, answer="B", choices=("1", "2"))) == 1
 
 
@@ -49,6 +50,7 @@ def test_format_asks_for_boxes_and_one_boxed_answer():
     assert reward(played("there", r"\boxed{A}")) == 0
     assert reward(played(box, r"\boxed{A} or \boxed{B}")) == 0
     assert reward(played(box, "A")) == 0
+    assert reward(played(box, r"\boxed{\text{B}}")) == 0.2
 
 
 def test_a_look_costs_right_answers_only():
@@ -91,7 +93,7 @@ def test_matched_points_warn_and_map_to_the_original(tmp_path):
         reward(stranger)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"q": 3}'])
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"q": 3}', '{"q": [[1, 2, 3], [4, 5, 6]]}', '{"q": [{"x": 1}]}'])
 def test_a_bad_file_of_points_is_one_sentence(tmp_path, text):
     path = tmp_path / "points.json"
     path.write_text(text)

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from mgpo.study.page import Counterfactuals, Curves, Differences, Table, write_study
+from mgpo.study.page import Counterfactuals, Curves, Differences, Table, check_parts, write_study
 from mgpo.study.plan import Run, jobs
 from mgpo.study.results import Results
 from tests.test_cli import ROOT, run
@@ -49,6 +49,7 @@ def test_a_row_may_start_from_another(tmp_path):
 BAD = [
     {"a": Run(of="b")}, {"a": Run()}, {"a": Run("c", untrained=True), "b": Run(of="a")},
     {"a": Run("c", start="b"), "b": Run("c", start="d"), "d": Run("c")},
+    {"a": Run(of="b", untrained=True), "b": Run("c")},
 ]  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def folder(tmp_path):
 
 
 def test_numbers_follow_from_the_reports(folder):
-    results = Results(folder / "runs")
+    results = Results(folder / "runs", [0, 1])
     assert results.share("ours", "val", "accuracy") == {"mean": 0.875, "low": 0.75, "high": 1, "seeds": 2}
     assert results.share("ours", "val", "accuracy", "large")["mean"] == 0.75
     assert results.share("ours", "val", "accuracy", "!large")["mean"] == 1
@@ -101,6 +102,54 @@ def test_numbers_follow_from_the_reports(folder):
     assert black["interval"][0] <= 0.875 <= black["interval"][1]
 
 
+def test_only_the_seeds_of_the_study_count(folder):
+    assert Results(folder / "runs", [1]).share("ours", "val", "accuracy") == {
+        "mean": 1, "low": 1, "high": 1, "seeds": 1,
+    }  # fmt: skip
+
+
+def test_other_questions_under_the_same_ids_are_not_paired(folder):
+    for path in folder.glob("runs/theirs/*/report.json"):
+        path.write_text(path.read_text().replace('"truth": "K"', '"truth": "L"'))
+    with pytest.raises(ValueError, match="not evaluated on the same questions"):
+        Results(folder / "runs", [0, 1]).difference("ours", "theirs", "val")
+
+
+def test_a_metric_that_was_never_logged_is_named(folder):
+    with pytest.raises(ValueError, match="has logged train/wrong"):
+        Results(folder / "runs", [0, 1]).curve("ours", "train/wrong", 2)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [(Table("T", ["our"], ["accuracy"]), "no run 'our'"), (Table("T", ["ours"], ["acuracy"]), "no share 'acuracy'"),
+     (Differences("T", [("ours", "their")]), "no run 'their'"), (Curves("T", "m", ["ours"] * 7), "7 curves"),
+     (Counterfactuals("T", ["x"]), "no run 'x'")],
+)  # fmt: skip
+def test_misspelt_parts_are_named_before_anything_runs(part, said):
+    with pytest.raises(ValueError, match=said):
+        check_parts([part], RUNS)
+
+
+def test_a_job_is_done_only_as_it_is_now(tmp_path):
+    """Another key, another configuration file, or another source makes it anew."""
+    config = tmp_path / "a.yaml"
+
+    def made(text="a: 1", **options):
+        config.write_text(text)
+        runs = {"ours": Run(str(config), **options), "three": Run(of="ours")}
+        return list(jobs(runs, [0], [], {}, tmp_path))
+
+    for job in made():
+        job.folder.mkdir(parents=True)
+        (job.folder / "report.json").write_text("{}")
+        assert not job.done  # a report alone may come from a run that was cut short
+        (job.folder / "done.json").write_text(json.dumps({"fingerprint": job.fingerprint}))
+    assert [job.done for job in made()] == [True, True]
+    assert [job.done for job in made("a: 2")] == [False, False]
+    assert [job.done for job in made(set={"model.seed": 3})] == [False, False]
+
+
 def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     parts = [
         Table("Main", ["ours", "theirs"], ["accuracy", "crop_rate"], ("", "large")),
@@ -110,7 +159,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     ]
     pages = []
     for name in ("page", "again"):
-        write_study(folder / name, Results(folder / "runs"), parts, {"ours": "Ours"}, ["Made by hand."])
+        write_study(folder / name, Results(folder / "runs", [0, 1]), parts, {"ours": "Ours"}, ["Made by hand."])
         pages.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
     assert pages[0] == pages[1]
     text = pages[0]["README.md"].decode()

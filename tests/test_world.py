@@ -104,3 +104,14 @@ def test_labels_of_a_picture_stand_where_the_marks_are():
 def test_splits_share_no_scene():
     scenes = [{Scenes(50, split=split)[i].picture.scene.marks for i in range(50)} for split in ("train", "val", "ood")]
     assert not scenes[0] & scenes[1] | scenes[1] & scenes[2] | scenes[0] & scenes[2]
+
+
+def test_large_marks_can_be_read_at_the_cap_and_their_boxes_hold_them():
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        _, marks = sample_question(KINDS[i % 4], (7, 0, i), 256, "train", large=True)
+        for mark in marks:
+            assert 2 * mark.radius * 112 >= 22  # a small mark has as many pixels in its crop
+        x1, y1, x2, y2 = teacher_box(marks, 112, "good", rng)
+        assert 0 <= x1 < x2 <= 112 and 0 <= y1 < y2 <= 112
+        assert all(x1 <= mark.x * 112 <= x2 and y1 <= mark.y * 112 <= y2 for mark in marks)

@@ -22,9 +22,9 @@ class ReportWriter(L.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         report: dict[str, Any] = {**pl_module.summary, "step": trainer.global_step}
-        if self.before is None:
+        if trainer.global_step == 0:
             self.before = report
-        else:
+        elif self.before is not None:
             report["before"] = self.before
             print(format_report(pl_module.summary, self.before))
         report["questions"] = [record.as_row() for record in pl_module.records]

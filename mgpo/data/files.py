@@ -41,6 +41,7 @@ class Files:
         rows = _read(self.path)
         _check_columns(self.path, rows.column_names, drop_columns)
         self.bad: list[str] = []
+        self.ids: set[str] = set()
         self.questions = list(self._questions(rows))
         if not self.questions:
             reasons = "; ".join(self.bad[:SHOWN]) or "it holds no rows"
@@ -83,6 +84,8 @@ class Files:
                 raise DataError(f"column answer: {answer!r} is not among the {len(choices)} choices")
             answer = letter
         name = str(row["id"]) if row.get("id") is not None else f"{self.path.stem}-{number}"
+        name = name if name not in self.ids else f"{name}-{number}"  # an id of the image, with several questions
+        self.ids.add(name)
         category = str(row["category"]) if row.get("category") is not None else ""
         return Question(name, FilePicture(str(image)), text, answer, choices, category, self.split)
 

@@ -28,7 +28,7 @@ class FreeTurns:
 
     A reply that closes a box block is a look; otherwise an answer ends the episode; otherwise any box
     is a look. Boxes are in pixels of the first picture, or of an earlier one by its number. An episode
-    whose last turn brings no answer is marked as `limited`.
+    whose last reply is yet another look is marked as `limited`.
 
     Args:
         turns: Replies at most; the policy is told how many looks that leaves.
@@ -75,7 +75,7 @@ class FreeTurns:
         view, turn.finding = self._look(turn.text, trajectory.views, sight)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
-            trajectory.limited = True
+            trajectory.limited = turn.finding.reason != "no_box"
             return None
         text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
         if view is not None:

@@ -10,12 +10,12 @@ from torch import Tensor
 from mgpo.errors import UserError
 from mgpo.objective.advantages import Baseline, group_advantages, has_signal
 from mgpo.objective.kl import Estimator, kl_k1, kl_k2, kl_k3
-from mgpo.objective.surrogates import Surrogate, cispo_loss, clip_fraction, gspo_loss, ppo_loss
+from mgpo.objective.surrogates import Surrogate, cispo_loss, clip_fraction, gspo_loss, ppo_loss, ratio, sequence_ratio
 from mgpo.objective.weights import Normalisation, token_weights, turn_factors, weighted_sum
 
 __all__ = [
     "Objective", "cispo_loss", "clip_fraction", "group_advantages", "gspo_loss", "has_signal", "kl_k1", "kl_k2",
-    "kl_k3", "ppo_loss", "token_weights", "turn_factors", "weighted_sum",
+    "kl_k3", "ppo_loss", "sequence_ratio", "token_weights", "turn_factors", "weighted_sum",
 ]  # fmt: skip
 ESTIMATES = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
@@ -30,10 +30,11 @@ class Objective:
         clip_high: Ratios above 1 + clip_high earn nothing further; larger than clip_low is clip-higher.
         baseline: What is subtracted from a reward: the group's mean, or the mean of the other rollouts.
         scale_advantages: Divide advantages by the standard deviation of the group's rewards.
-        normalisation: Whether every token or every trajectory of a mini-batch counts the same, or tokens
-            are divided by a constant.
+        normalisation: Whether every token or every trajectory of a process's mini-batch counts the same, or
+            tokens are divided by a constant.
         constant_length: Tokens by which "constant" normalisation divides.
-        kl_weight: Weight of the penalty against the policy as it was before training; 0 keeps no reference.
+        kl_weight: Weight of the penalty against the policy as it was before training, or with adapters against
+            the base; 0 keeps no reference.
         kl: Its estimate: k1, k2 or k3.
         turn_weights: Weight of the tokens of turn 1, turn 2 …; the last serves all later ones. Empty: all 1.
     """
@@ -69,6 +70,14 @@ class Objective:
         else:
             losses_NC = ppo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
         return losses_NC * turn_factors(turn_NC, self.turn_weights) if self.turn_weights else losses_NC
+
+    def clip_fraction(self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor) -> Tensor:
+        """The share of policy tokens whose ratio lies outside the clip range."""
+        if self.surrogate == "gspo":
+            ratio_NC = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC)
+        else:
+            ratio_NC = ratio(logprobs_NC, old_logprobs_NC)
+        return clip_fraction(ratio_NC, mask_NC, self.clip_low, self.clip_high)
 
     def penalty(self, logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
         """The estimate of the divergence at each token, not yet weighted: (N, C)."""

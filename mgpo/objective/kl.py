@@ -23,6 +23,6 @@ def kl_k2(logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs_NC: Tensor, reference_logprobs_NC: Tensor, largest: float = 10.0) -> Tensor:
-    """e^d - d - 1, clamped: unbiased, never negative, of low variance; the published recipe's."""
+    """e^d - d - 1: unbiased but for the clamp, never negative, of low variance; the published recipe's."""
     d_NC = (reference_logprobs_NC - logprobs_NC).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return (d_NC.exp() - d_NC - 1).clamp(max=largest)

@@ -15,7 +15,7 @@ def token_weights(lengths_N: Tensor, normalisation: Normalisation, counted_N: Te
     "token": every token counts the same (DAPO, arXiv 2503.14476, section 3.3). "sequence": every
     trajectory counts the same (GRPO, arXiv 2402.03300, equation 3). "constant": every token counts
     1 / (trajectories · constant), whatever the lengths (Dr. GRPO, arXiv 2503.20783). The first two sum
-    to 1 over the counted tokens of the mini-batch, however it is split for memory.
+    to 1 over the counted tokens of one process's mini-batch, however it is split for memory.
     """
     counted_N = counted_N.float()
     trajectories = counted_N.sum().clamp(min=1)

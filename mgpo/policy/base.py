@@ -77,7 +77,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def reference(self) -> AbstractContextManager | None:
-        """Within it the policy is what it was before training; None where it can't go back (no adapters)."""
+        """Within it the policy is its base, with adapters off; None where it has none."""
         return None
 
     @property

@@ -8,13 +8,16 @@ from torch import Tensor
 from mgpo.errors import UserError
 
 PREFIX = "policy."
+UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError)
 
 
 def policy_weights(path: str) -> dict[str, Tensor]:
     """Read them without running any code of the file's. Raises UserError where there are none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a checkpoint of a run, such as runs/…/trained.ckpt ({reason})") from None
-    return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    except UNREADABLE:
+        weights = {}
+    if not weights:
+        raise UserError(f"{path} is not a checkpoint of a run, such as runs/…/trained.ckpt")
+    return weights

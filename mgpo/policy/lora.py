@@ -37,7 +37,7 @@ def add_lora(model: Any, lora: Lora) -> None:
 
 @contextmanager
 def without_lora(model: Any) -> Iterator[None]:
-    """Within it the model is what it was before training."""
+    """Within it the model is the base, whatever the adapters had learnt before."""
     model.disable_adapters()
     try:
         yield

@@ -77,7 +77,11 @@ class Qwen25VL(Policy):
             Qwen2VLImageProcessorPil.from_pretrained(self.path),
         )
         if self.start is not None:
-            self.load_state_dict(policy_weights(self.start))
+            try:
+                self.load_state_dict(policy_weights(self.start))
+            except RuntimeError as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise UserError(f"the weights in {self.start} do not fit the model in {self.path} ({reason})") from None
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil) -> None:

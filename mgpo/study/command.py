@@ -1,13 +1,15 @@
 """`python -m mgpo study`: make what is missing, then write the page."""
 
+import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from mgpo.errors import UserError
-from mgpo.study.page import Part, write_study
-from mgpo.study.plan import Job, Run, Value, jobs
+from mgpo.study.page import Part, check_parts, write_study
+from mgpo.study.plan import DONE, REPORT, Job, Run, Value, jobs
 from mgpo.study.results import Results
 
 
@@ -23,7 +25,9 @@ def study(
     page: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Run a matrix one after another and write one page of tables and curves. What is already there is not made again.
+    """Run a matrix one after another and write one page of tables and curves.
+
+    A command that has ended well is not run again, unless its arguments or its configuration have changed.
 
     Args:
         runs: The rows of the matrix by name.
@@ -39,6 +43,7 @@ def study(
     """
     folder = Path(output)
     todo = list(jobs(runs, seeds, seed_keys, common or {}, folder))
+    check_parts(parts, runs)
     for number, job in enumerate(todo, start=1):
         if dry_run:
             print("python -m mgpo", *job.arguments)
@@ -48,29 +53,40 @@ def study(
     if dry_run:
         return
     shown = Path(page) if page else folder / "page"
-    write_study(shown, Results(folder), parts, names or {}, [_origin(len(seeds)), "", note])
+    write_study(shown, Results(folder, seeds), parts, names or {}, [origin(todo, len(seeds)), "", note])
     print(f"study: {shown / 'README.md'}")
 
 
 def make(job: Job) -> None:
-    """Run one command, its output in log.txt. Raises UserError, with the log's last lines, where it fails."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    for stale in job.folder.glob("metrics.csv"):
-        stale.unlink()  # of an attempt that was broken off; it starts again
+    """Run one command afresh, its output in log.txt. Raises UserError, with the log's last lines, where it fails."""
+    shutil.rmtree(job.folder, ignore_errors=True)  # what an attempt that was broken off has left
+    job.folder.mkdir(parents=True)
     began = time.monotonic()
     log = job.folder / "log.txt"
     with log.open("w") as lines:
         command = [sys.executable, "-m", "mgpo", *job.arguments]
         code = subprocess.run(command, stdout=lines, stderr=subprocess.STDOUT).returncode
-    if code or not job.done:
+    if code or not (job.folder / REPORT).is_file():
         tail = " / ".join(log.read_text().splitlines()[-3:])[-600:]
         raise UserError(f"{job.name} failed; see {log} ({tail}); the study goes on from there when started again")
-    print(f"    {time.monotonic() - began:.0f} s", flush=True)
+    seconds = round(time.monotonic() - began)
+    marker = {"fingerprint": job.fingerprint, "arguments": job.arguments, "commit": commit(), "seconds": seconds}
+    (job.folder / DONE).write_text(json.dumps(marker, indent=1))
+    print(f"    {seconds} s", flush=True)
 
 
-def _origin(seeds: int) -> str:
-    """The command and the commit that made the page."""
+def commit() -> str:
+    """The commit of this package, where it is a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def origin(made: list[Job], seeds: int) -> str:
+    """The command that made the page, and the commits at which its runs were made."""
+    markers = [json.loads((job.folder / DONE).read_text()) for job in made]
+    commits = ", ".join(dict.fromkeys(marker["commit"] for marker in markers if marker["commit"]))
     command = " ".join(["python -m mgpo", *sys.argv[1:]])
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    commit = f", at commit {found.stdout.strip()}" if found.returncode == 0 else ""
-    return f"Made by `{command}`{commit}; {seeds} seeds, shown as mean (lowest–highest)."
+    return f"Made by `{command}`, at {commits or 'no commit'}; {seeds} seeds, shown as mean (lowest–highest)."

@@ -1,7 +1,7 @@
 """The page of a study: Markdown with tables, the same numbers as JSON, and curves as SVG."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from mgpo.counterfactuals import CROP
+from mgpo.errors import UserError
 from mgpo.study.results import Results, Spread
 
 HEADINGS = {
@@ -93,6 +94,27 @@ class Counterfactuals:
 Part = Table | Differences | Curves | Counterfactuals
 
 
+def check_parts(parts: Sequence[Part], runs: Container[str]) -> None:
+    """Before days of runs. Raises UserError for a name that a part misspells, or more curves than colours."""
+    for part in parts:
+        named = {
+            Table: lambda part: part.rows,
+            Differences: lambda part: [name for pair in part.pairs for name in pair],
+            Curves: lambda part: part.rows,
+            Counterfactuals: lambda part: part.swapped,
+        }[type(part)](part)
+        for name in named:
+            if name not in runs:
+                raise UserError(f"parts, {part.title!r}: there is no run {name!r}")
+        for share in part.shares if isinstance(part, Table) else ():
+            if share not in HEADINGS:
+                raise UserError(
+                    f"parts, {part.title!r}: there is no share {share!r}; take some of {', '.join(HEADINGS)}"
+                )
+        if isinstance(part, Curves) and len(part.rows) > len(COLOURS):
+            raise UserError(f"parts, {part.title!r}: {len(part.rows)} curves; {len(COLOURS)} can be told apart")
+
+
 def write_study(
     folder: Path, results: Results, parts: Sequence[Part], names: dict[str, str], origin: list[str]
 ) -> None:
@@ -142,8 +164,8 @@ def _differences(
     for name, minus in part.pairs:
         for split in results.splits(name):
             value = results.difference(name, minus, split)
-            low, high = (100 * v for v in value["interval"])
-            cell = f"{100 * value['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+            low, high = (100 * v for v in value["interval"] or (float("nan"),) * 2)
+            cell = f"{100 * value['difference']:+.1f} ({low:+.1f} to {high:+.1f})" if value["n"] else "–"
             lines.append([f"{names.get(name, name)} − {names.get(minus, minus)}", split, cell])
             numbers.append({"row": name, "minus": minus, "split": split, **value})
     return ["", "split", "points (95 % interval over questions)"], lines, numbers
@@ -178,7 +200,9 @@ def draw_curves(path: Path, results: Results, part: Curves, names: dict[str, str
         low, high = [min(v) for v in zip(*series)], [max(v) for v in zip(*series)]
         axes.fill_between(steps[: len(means)], low, high, color=colour, alpha=0.2, linewidth=0)
         numbers[row] = {"steps": steps[: len(means)], "mean": means, "low": low, "high": high}
-    axes.set(xlabel="step", ylabel=part.metric.split("/")[-1].replace("_", " "), ylim=(0, 1.02))
+    axes.set(xlabel="step", ylabel=part.metric.split("/")[-1].replace("_", " "))
+    if all(0 <= value <= 1 for line in numbers.values() for value in (*line["low"], *line["high"])):
+        axes.set_ylim(0, 1.02)  # shares are seen whole
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -1,5 +1,6 @@
 """What a study consists of, and the command lines that make it."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from mgpo.errors import UserError
 
 REPORT = "report.json"
+DONE = "done.json"  # written when the command has ended well; a report alone may be that of a run cut short
 TRAINED = "checkpoints/trained.ckpt"
 Value = str | bool | int | float | None
 
@@ -33,15 +35,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """One command: what it is called, where it leaves its report, and its arguments."""
+    """One command: what it is called, where it leaves its report, its arguments, and all that it depends on."""
 
     name: str
     folder: Path
     arguments: list[str]
+    fingerprint: str
 
     @property
     def done(self) -> bool:
-        return (self.folder / REPORT).is_file()
+        """Whether this very command, with this very configuration, has ended well."""
+        marker = self.folder / DONE
+        return marker.is_file() and json.loads(marker.read_text()).get("fingerprint") == self.fingerprint
 
 
 def jobs(
@@ -78,7 +83,9 @@ def job(
     if arguments[0] == "validate":
         keys.pop("measure", None)  # a key of `fit`
     arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
-    return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments)
+    source = run.of or run.start
+    before = job(source, runs, seed, seed_keys, common, output).fingerprint if source else ""
+    return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments, _fingerprint(arguments, before))
 
 
 def check(runs: Mapping[str, Run]) -> None:
@@ -90,8 +97,16 @@ def check(runs: Mapping[str, Run]) -> None:
                 raise UserError(f"runs.{name}.{key}: {other!r} is not a row that is trained")
             if key == "start" and runs[other].start:
                 raise UserError(f"runs.{name}.start: {other!r} itself starts from another row")
+        if run.untrained and run.of:
+            raise UserError(f"runs.{name}: a row is either untrained or evaluates what {run.of!r} has trained")
         if run.of is None and run.config is None:
             raise UserError(f"runs.{name}: name a config, or with `of` the row that it evaluates")
+
+
+def _fingerprint(arguments: list[str], before: str) -> str:
+    config = Path(arguments[2])
+    text = config.read_text() if config.is_file() else ""  # the command itself says that it is missing
+    return hashlib.sha256(json.dumps([arguments, text, before]).encode()).hexdigest()
 
 
 def _text(value: Value) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.callbacks.counterfactuals import NAME as COUNTERFACTUALS
+from mgpo.errors import UserError
 from mgpo.evaluation import Record
 from mgpo.report import shares
 from mgpo.stats import paired_bootstrap
@@ -21,18 +22,21 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 class Results:
-    """What the rows of a study have left behind; each file is read once."""
+    """What the rows of a study have left behind, for some seeds; each report is read once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, seeds: Sequence[int]) -> None:
+        self.folder, self.seeds = folder, seeds
         self.reports: dict[str, list[dict[str, Any]]] = {}
 
     def row(self, name: str) -> list[dict[str, Any]]:
         """The reports of a row, one a seed."""
         if name not in self.reports:
-            paths = sorted((self.folder / name).glob(f"seed-*/{REPORT}"))
-            self.reports[name] = [json.loads(path.read_text()) for path in paths]
+            self.reports[name] = [json.loads(path.read_text()) for path in self._files(name, REPORT)]
         return self.reports[name]
+
+    def _files(self, name: str, file: str) -> list[Path]:
+        paths = [self.folder / name / f"seed-{seed}" / file for seed in self.seeds]
+        return [path for path in paths if path.is_file()]  # an untrained row has but one
 
     def splits(self, name: str) -> list[str]:
         return list(dict.fromkeys(split for report in self.row(name) for split in report["by_split"]))
@@ -50,25 +54,31 @@ class Results:
     def difference(self, name: str, minus: str, split: str) -> dict[str, Any]:
         """Accuracy of one row minus another's on the same questions; the interval is over questions.
 
-        Each question counts with its mean over the seeds of either row.
+        Each question counts with its mean over the seeds of either row. Raises UserError where the same
+        id is another question in the other row.
         """
         a, b = self._by_question(name, split), self._by_question(minus, split)
+        if {key[0] for key in a} & {key[0] for key in b} != {key[0] for key in a.keys() & b.keys()}:
+            raise UserError(
+                f"{name} and {minus} were not evaluated on the same questions of {split}; they can't be paired"
+            )
         differences = [a[key] - b[key] for key in a if key in b]
         mean = sum(differences) / max(1, len(differences))
-        return {"n": len(differences), "difference": mean, "interval": paired_bootstrap(differences)}
+        interval = paired_bootstrap(differences) if differences else None
+        return {"n": len(differences), "difference": mean, "interval": interval}
 
-    def _by_question(self, name: str, split: str) -> dict[str, float]:
+    def _by_question(self, name: str, split: str) -> dict[tuple[str, str, str], float]:
         right = defaultdict(list)
         for report in self.row(name):
             for question in report["questions"]:
                 if question["split"] == split:
-                    right[question["id"]].append(question["right"])
+                    key = (question["id"], question["category"], question["truth"])
+                    right[key].append(question["right"])
         return {key: sum(values) / len(values) for key, values in right.items()}
 
     def counterfactuals(self, name: str, split: str) -> dict[str, dict[str, Any]]:
         """By variant: accuracy, drop with an interval over questions (means over seeds), gain and harm per seed."""
-        files = sorted((self.folder / name).glob(f"seed-*/{COUNTERFACTUALS}"))
-        tables = [json.loads(file.read_text()) for file in files]
+        tables = [json.loads(file.read_text()) for file in self._files(name, COUNTERFACTUALS)]
         merged = {}
         for variant in tables[0]["by_split"][split] if tables else ():
             parts = [table["by_split"][split][variant] for table in tables]
@@ -88,10 +98,12 @@ class Results:
         """Steps, and the metric by seed, as a running mean over `window` logged steps."""
         steps: list[int] = []
         series = []
-        for path in sorted((self.folder / name).glob("seed-*/metrics.csv")):
+        for path in self._files(name, "metrics.csv"):
             with path.open() as lines:
                 rows = [row for row in csv.DictReader(lines) if row.get(metric)]
             values = [float(row[metric]) for row in rows]
+            if not values:
+                raise UserError(f"{path}: no run of {name} has logged {metric}")
             steps = [int(row["step"]) for row in rows]
             series.append([_mean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))])
         return steps, series

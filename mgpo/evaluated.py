@@ -1,0 +1,68 @@
+"""What the module does besides learning: validation, testing and prediction, all greedy by default."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+
+from mgpo.data.module import Sample
+from mgpo.dialogues import Dialogue
+from mgpo.evaluation import Record, evaluate, gather
+from mgpo.policy.base import Policy
+from mgpo.report import SHARES, format_report, summarise
+from mgpo.rewards import Reward
+from mgpo.sampler import InProcessSampler, Sampling
+
+
+class EvaluatedModule(L.LightningModule):
+    """A policy that plays a dialogue on every question of the validation, test or prediction sources."""
+
+    policy: Policy
+    dialogue: Dialogue
+    reward: Reward
+    sampler: InProcessSampler
+    eval_sampling: Sampling
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: Counter[str] = Counter()
+        self.records: list[Record] = []
+
+    def usable(self, batch: Sequence[Sample]) -> list[tuple]:
+        """The samples whose image could be decoded; the others are counted and shown."""
+        for sample in batch:
+            if sample.image is None and sample.question.id not in self.skipped:
+                self.print(f"left out: question {sample.question.id}, {sample.why}")
+                self.skipped[sample.question.id] += 1
+        return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+
+    def on_validation_epoch_start(self) -> None:
+        self.records = []
+
+    def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
+        samples = self.usable(batch)
+        if samples:
+            self.records += evaluate(
+                self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
+        self.summary = summarise(self.records)
+        for split, numbers in self.summary["by_split"].items():
+            for name in SHARES:
+                if numbers[name] is not None:
+                    self.log(f"{split}/{name}", numbers[name], rank_zero_only=True, prog_bar=name == "accuracy")
+        if not self.trainer.sanity_checking:
+            self.print(format_report(self.summary))
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        samples = self.usable(batch)
+        arguments = (self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed)
+        return [record.as_row() for record in evaluate(*arguments)] if samples else []
