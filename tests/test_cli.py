@@ -102,7 +102,8 @@ def test_the_single_turn_baseline_is_one_switch(tmp_path):
     run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
     report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
     assert report["step"] == 2
-    assert report["subimage_accuracy"] is None
+    assert report["crop_rate"] == 0  # its boxes are judged, and cut out to be asked about alone, but never shown
+    assert report["valid_box_ratio"] is not None
     assert report["valid_box_ratio"] is not None
     assert {q["turns"] for q in report["questions"]} == {1}
 
