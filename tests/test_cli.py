@@ -104,7 +104,6 @@ def test_the_single_turn_baseline_is_one_switch(tmp_path):
     assert report["step"] == 2
     assert report["crop_rate"] == 0  # its boxes are judged, and cut out to be asked about alone, but never shown
     assert report["valid_box_ratio"] is not None
-    assert report["valid_box_ratio"] is not None
     assert {q["turns"] for q in report["questions"]} == {1}
 
 

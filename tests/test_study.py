@@ -95,6 +95,7 @@ def test_numbers_follow_from_the_reports(folder):
     difference = results.difference("ours", "theirs", "val")
     assert difference["difference"] == 0.625
     assert difference["interval"][0] < 0.625 < difference["interval"][1]
+    assert results.difference("ours", "theirs", "val", "large")["n"] == 2
     steps, series = results.curve("ours", "train/right", window=2)
     assert steps == [0, 1, 2, 3, 4]
     assert series[1] == pytest.approx([0.1, 0.15, 0.25, 0.35, 0.45])

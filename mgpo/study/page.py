@@ -3,6 +3,7 @@
 import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,13 @@ class Differences:
     Args:
         title: Heading.
         pairs: Pairs of names of runs, [this, minus that].
+        categories: As for tables.
         note: A sentence under the heading.
     """
 
     title: str
     pairs: list[tuple[str, str]]
+    categories: tuple[str, ...] = ("",)
     note: str = ""
 
 
@@ -148,12 +151,11 @@ def _rows(results: Results, part: Part, names: dict[str, str]) -> tuple[list[str
 def _table(results: Results, part: Table, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
     lines, numbers = [], []
     for row in part.rows:
-        for split in results.splits(row):
-            for category in part.categories:
-                values = {share: results.share(row, split, share, category) for share in part.shares}
-                cells = [_spread(value) for value in values.values()]
-                lines.append([names.get(row, row), split + (f" ({_category(category)})" if category else ""), *cells])
-                numbers.append({"row": row, "split": split, "category": category, **values})
+        for split, category in product(results.splits(row), part.categories):
+            values = {share: results.share(row, split, share, category) for share in part.shares}
+            cells = [_spread(value) for value in values.values()]
+            lines.append([names.get(row, row), _place(split, category), *cells])
+            numbers.append({"row": row, "split": split, "category": category, **values})
     return ["", "split", *(HEADINGS[share] for share in part.shares)], lines, numbers
 
 
@@ -162,12 +164,13 @@ def _differences(
 ) -> tuple[list[str], list[list[str]], list[dict]]:
     lines, numbers = [], []
     for name, minus in part.pairs:
-        for split in results.splits(name):
-            value = results.difference(name, minus, split)
+        for split, category in product(results.splits(name), part.categories):
+            value = results.difference(name, minus, split, category)
             low, high = (100 * v for v in value["interval"] or (float("nan"),) * 2)
             cell = f"{100 * value['difference']:+.1f} ({low:+.1f} to {high:+.1f})" if value["n"] else "–"
-            lines.append([f"{names.get(name, name)} − {names.get(minus, minus)}", split, cell])
-            numbers.append({"row": name, "minus": minus, "split": split, **value})
+            label = f"{names.get(name, name)} − {names.get(minus, minus)}"
+            lines.append([label, _place(split, category), cell])
+            numbers.append({"row": name, "minus": minus, "split": split, "category": category, **value})
     return ["", "split", "points (95 % interval over questions)"], lines, numbers
 
 
@@ -226,8 +229,10 @@ def _spread(value: Spread | None) -> str:
     return f"{value['mean']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
 
 
-def _category(category: str) -> str:
-    return f"not {category[1:]}" if category.startswith("!") else category
+def _place(split: str, category: str) -> str:
+    if not category:
+        return split
+    return f"{split} (not {category[1:]})" if category.startswith("!") else f"{split} ({category})"
 
 
 def _slug(title: str) -> str:

@@ -51,13 +51,13 @@ class Results:
                 values.append(sum(judged) / len(judged))
         return spread(values) if values else None
 
-    def difference(self, name: str, minus: str, split: str) -> dict[str, Any]:
+    def difference(self, name: str, minus: str, split: str, category: str | None = None) -> dict[str, Any]:
         """Accuracy of one row minus another's on the same questions; the interval is over questions.
 
         Each question counts with its mean over the seeds of either row. Raises UserError where the same
         id is another question in the other row.
         """
-        a, b = self._by_question(name, split), self._by_question(minus, split)
+        a, b = (self._by_question(row, split, category) for row in (name, minus))
         if {key[0] for key in a} & {key[0] for key in b} != {key[0] for key in a.keys() & b.keys()}:
             raise UserError(
                 f"{name} and {minus} were not evaluated on the same questions of {split}; they can't be paired"
@@ -67,11 +67,11 @@ class Results:
         interval = paired_bootstrap(differences) if differences else None
         return {"n": len(differences), "difference": mean, "interval": interval}
 
-    def _by_question(self, name: str, split: str) -> dict[tuple[str, str, str], float]:
+    def _by_question(self, name: str, split: str, category: str | None) -> dict[tuple[str, str, str], float]:
         right = defaultdict(list)
         for report in self.row(name):
             for question in report["questions"]:
-                if question["split"] == split:
+                if question["split"] == split and _within(question["category"], category):
                     key = (question["id"], question["category"], question["truth"])
                     right[key].append(question["right"])
         return {key: sum(values) / len(values) for key, values in right.items()}

@@ -21,7 +21,7 @@ def pretrain(
     output: str = "runs/base",
     tower_steps: int = 5000,
     language_steps: int = 1600,
-    polish_steps: int = 700,
+    polish_steps: int = 3100,
     habit_steps: int = 200,
     tower_lr: float = 3e-3,
     language_lr: float = 2e-3,
