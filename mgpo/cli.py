@@ -1,4 +1,4 @@
-"""The command line: LightningCLI over one module and one data module, and `pretrain` for the embedded model."""
+"""The command line: LightningCLI over one module and one data module; besides it `study` and `pretrain`."""
 
 import logging
 import sys
