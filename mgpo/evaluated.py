@@ -8,8 +8,9 @@ import lightning as L
 
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue
-from mgpo.evaluation import Record, evaluate, gather
+from mgpo.evaluation import evaluate, gather
 from mgpo.policy.base import Policy
+from mgpo.records import Record
 from mgpo.report import SHARES, format_report, summarise
 from mgpo.rewards import Reward
 from mgpo.sampler import InProcessSampler, Sampling
@@ -45,7 +46,14 @@ class EvaluatedModule(L.LightningModule):
         samples = self.usable(batch)
         if samples:
             self.records += evaluate(
-                self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed
+                self.policy,
+                self.sampler,
+                self.dialogue,
+                samples,
+                self.eval_sampling,
+                self.reward,
+                self.seed,
+                self.global_step,
             )
 
     def on_validation_epoch_end(self) -> None:

@@ -1,44 +1,22 @@
 """Evaluation: greedy episodes, and the question asked again of the sub-image alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.policy.base import Policy
 from mgpo.ranks import share_objects
+from mgpo.records import Record, Region, record_of
 from mgpo.rewards import Reward
 from mgpo.rollout import judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Question, Trajectory
-from mgpo.views import Box, Sight
+from mgpo.views import Sight
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Record:
-    """How one question went. Boxes are in pixels of the original; no right box is known to anyone."""
-
-    id: str
-    split: str
-    category: str
-    truth: str
-    answer: str | None
-    right: bool
-    turns: int
-    valid_box: bool | None  # None where the dialogue asks for no box
-    reason: str | None
-    box: Box | None
-    subimage_right: bool | None  # None where no usable box was named
-    crops: int  # parts that were cut out and shown
-    replies: tuple[str, ...]
-
-    def as_row(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def evaluate(
@@ -49,6 +27,7 @@ def evaluate(
     sampling: Sampling,
     reward: Reward,
     seed: int,
+    step: int = 0,
 ) -> list[Record]:
     """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
 
@@ -65,10 +44,10 @@ def evaluate(
         again = roll_out(policy, sampler, answer_only(), crops, 1, sampling, (seed, 1), sight=seen)
         judge(again, reward)
         alone = {id(t): a.right for t, a in zip(named, again)}
-    return [_record(t, alone.get(id(t))) for t in trajectories]
+    return [record_of(t, alone.get(id(t)), step) for t in trajectories]
 
 
-def named_region(trajectory: Trajectory, sight: Sight) -> tuple[int, int, int, int] | None:
+def named_region(trajectory: Trajectory, sight: Sight) -> Region | None:
     """The last region that was cut out, or that of a valid box that never was, in pixels of the original."""
     if trajectory.crops:
         return trajectory.crops[-1].region
@@ -79,23 +58,3 @@ def named_region(trajectory: Trajectory, sight: Sight) -> tuple[int, int, int, i
 def gather(rows: list[T], key: Callable[[T], tuple[str, str]], world_size: int) -> list[T]:
     """The rows of all ranks, each `key` (split, question) once: padding gives some questions to two ranks."""
     return list({key(row): row for part in share_objects(rows, world_size) for row in part}.values())
-
-
-def _record(trajectory: Trajectory, subimage_right: bool | None) -> Record:
-    question, finding = trajectory.question, trajectory.finding
-    box = trajectory.views[0].to_original(finding.box) if finding is not None and finding.box else None
-    return Record(
-        id=question.id,
-        split=question.split,
-        category=question.category,
-        truth=question.answer,
-        answer=trajectory.answer,
-        right=trajectory.right,
-        turns=len(trajectory.turns),
-        valid_box=None if finding is None else finding.box is not None,
-        reason=None if finding is None else finding.reason,
-        box=box,
-        subimage_right=subimage_right,
-        crops=len(trajectory.crops),
-        replies=tuple(turn.text for turn in trajectory.turns),
-    )

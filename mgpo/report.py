@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mgpo.evaluation import Record
+from mgpo.records import Record
 from mgpo.stats import wilson
 
 Summary = dict[str, Any]

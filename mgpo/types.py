@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mgpo.boxes import Finding
-from mgpo.views import View
+from mgpo.views import Box, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
 
@@ -75,6 +75,14 @@ class Turn:
     text: str
     finding: Finding | None = None
     learnt: bool = True  # whether the reply's tokens are in the loss
+    seen: View | None = None  # the picture in which the finding's box was named
+
+    @property
+    def named(self) -> Box | None:
+        """The box that was judged, usable or not, in pixels of the original."""
+        if self.seen is None or self.finding is None or self.finding.candidate is None:
+            return None
+        return self.seen.to_original(self.finding.candidate)
 
 
 @dataclass

@@ -72,7 +72,8 @@ class FreeTurns:
             trajectory.answer = extract(turn.text)
         if trajectory.answer is not None:
             return None
-        view, turn.finding = self._look(turn.text, trajectory.views, sight)
+        turn.seen = self._seen(turn.text, trajectory.views)
+        view, turn.finding = self._look(turn.text, turn.seen, sight)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
             trajectory.limited = turn.finding.reason != "no_box"
@@ -83,13 +84,16 @@ class FreeTurns:
         reason = REASONS[turn.finding.reason or "no_box"]
         return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1)))]
 
-    def _look(self, text: str, views: list[View], sight: Sight) -> tuple[View | None, Finding]:
-        """The part that a reply names, in the picture that it names."""
+    def _seen(self, text: str, views: list[View]) -> View | None:
+        """The picture that a reply speaks of: the first unless it names another; None where there is none such."""
         named = _PICTURE.search(text)
         number = int(named[1]) if named else 1
-        if not 1 <= number <= len(views):
+        return views[number - 1] if 1 <= number <= len(views) else None
+
+    def _look(self, text: str, seen: View | None, sight: Sight) -> tuple[View | None, Finding]:
+        """The part of that picture which a reply names."""
+        if seen is None:
             return None, Finding(None, "no_picture")
-        seen = views[number - 1]
         finding = find_box(text, seen.size, sight.frame, self.rule)
         return (seen.crop(finding.box, sight.crop) if finding.box else None), finding
 

@@ -43,10 +43,10 @@ class SingleTurn:
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
-        turn = trajectory.turns[-1]
+        turn, view = trajectory.turns[-1], trajectory.views[0]
         trajectory.answer = extract(turn.text)
         if self.judge_box:
-            turn.finding = find_box(turn.text, trajectory.views[0].size, sight.frame, self.rule)
+            turn.seen, turn.finding = view, find_box(turn.text, view.size, sight.frame, self.rule)
         return None
 
 

@@ -82,7 +82,7 @@ class TwoTurn:
         if len(trajectory.turns) == self.turns:
             trajectory.answer = extract(turn.text)
             return None
-        turn.finding = find_box(turn.text, first.size, sight.frame, self.rule)
+        turn.seen, turn.finding = first, find_box(turn.text, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:
             trajectory.views.append(first.crop(turn.finding.box, sight.crop))
         else:

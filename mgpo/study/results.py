@@ -9,7 +9,7 @@ from typing import Any
 
 from mgpo.callbacks.counterfactuals import NAME as COUNTERFACTUALS
 from mgpo.errors import UserError
-from mgpo.evaluation import Record
+from mgpo.records import Record
 from mgpo.report import shares
 from mgpo.stats import paired_bootstrap
 from mgpo.study.plan import REPORT
