@@ -1,0 +1,46 @@
+"""The gallery's small images, as data URIs."""
+
+import base64
+import io
+
+from PIL import Image
+
+from mgpo.views import Size, View
+
+PICTURE = 360  # pixels of a picture's longer side on the page
+CROP = 112  # of a crop's
+QUALITY = 60
+
+
+def picture_uri(image: Image.Image) -> str:
+    """The whole picture, small."""
+    # reducing_gap: a quick whole-number reduction comes first, so that nothing large is made on the way.
+    return _encode(image.resize(_scaled(image.size, PICTURE / max(image.size)), Image.Resampling.BICUBIC, None, 2.0))
+
+
+def crop_uris(image: Image.Image, first: View, seen: Image.Image, crop: View) -> tuple[str, str]:
+    """A crop cut from the original, and the same region as it was in the first view's pixels `seen`.
+
+    The crop is never larger than the policy saw it or than the original has pixels. Where it is shrunk to fit the
+    page, so is the other one: between the two images there is the same difference as between the two views.
+    """
+    left, top, right, bottom = crop.region
+    pixels = min(crop.size, (right - left, bottom - top))
+    scale = CROP / max(pixels)
+    sharp = View(crop.region, _scaled(pixels, scale)).pixels(image)
+    x1, y1, x2, y2 = (round(edge) for edge in first.to_input(crop.region))
+    x1, y1 = min(x1, seen.width - 1), min(y1, seen.height - 1)
+    blurred = seen.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
+    return _encode(sharp), _encode(blurred.resize(_scaled(blurred.size, scale), Image.Resampling.BICUBIC))
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    """Shrunk, never enlarged."""
+    width, height = (max(1, round(side * min(scale, 1.0))) for side in size)
+    return (width, height)
+
+
+def _encode(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
