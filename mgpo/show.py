@@ -78,14 +78,19 @@ def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
-    return row({f"step {step}": drawn(asked, rollouts, side) for step, rollouts in asked["steps"].items()})
+    picture = from_uri(asked["picture"]["uri"])
+    return row(
+        {f"step {step}": drawn(picture, rollouts, asked["size"], side) for step, rollouts in asked["steps"].items()}
+    )
 
 
-def drawn(question: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]], side: int = SIDE) -> Image.Image:
-    """A gallery's picture of a question with the first boxes of these rollouts."""
+def drawn(
+    picture: Image.Image, rollouts: Sequence[Mapping[str, Any]], size: tuple[int, int], side: int = SIDE
+) -> Image.Image:
+    """A small picture with the first boxes of a gallery's rollouts, which are in pixels of an original of `size`."""
     named = [(next(box for box in r["named"] if box), r["right"]) for r in rollouts if any(r["named"])]
     colours = [GOOD if right else BAD for _, right in named]
-    return framed(from_uri(question["picture"]), [box for box, _ in named], side, colours, question["size"])
+    return framed(picture, [box for box, _ in named], side, colours, size)
 
 
 def from_uri(uri: str) -> Image.Image:
