@@ -1,0 +1,123 @@
+"""The gallery callback and the loggers, in process, on random weights and small scenes."""
+
+import json
+
+import lightning as L
+import pytest
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
+
+from mgpo.callbacks import GroundingGallery
+from mgpo.callbacks.gallery import choose
+from mgpo.data.module import VQAData
+from mgpo.data.scenes import Scenes
+from mgpo.gallery.page import read_page
+from mgpo.images import BadImage
+from mgpo.show import curves, steps
+from tests.test_module import equal, make, weights
+
+VAL = [Scenes(6, kinds=("attribute", "counting"), split="val", side=128), Scenes(4, split="ood", side=128)]
+
+
+def follow(tokenizer, folder, logger=False, questions=3, val=VAL, **options):
+    """A fit of four steps with a look at every other one."""
+    module = make(tokenizer, **options)
+    gallery = GroundingGallery(every_n_steps=2, questions=questions, rollouts=2)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=logger, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, use_distributed_sampler=False, limit_val_batches=0, log_every_n_steps=1,
+        enable_checkpointing=False, callbacks=[gallery],
+    )  # fmt: skip
+    trainer.fit(module, VQAData(train=Scenes(8, side=128), val=val, batch_size=2, num_workers=0))
+    return module, trainer
+
+
+def test_the_same_questions_are_followed_through_a_run(tokenizer, tmp_path):
+    module, _ = follow(tokenizer, tmp_path)
+    page = read_page(tmp_path / "gallery.html")
+    assert page["steps"] == [0, 2, 4]
+    assert [q["id"] for q in page["questions"]] == [q.id for q in choose(VAL, 3)]
+    for question in page["questions"]:
+        assert [len(question["steps"][step]) for step in ("0", "2", "4")] == [2, 2, 2]
+    assert any(q["steps"]["0"] != q["steps"]["4"] for q in page["questions"])  # the weights have moved
+    assert steps(page).width > 3 * 180
+
+
+def test_looking_changes_nothing(tokenizer, tmp_path):
+    with_gallery, _ = follow(tokenizer, tmp_path)
+    without, _ = follow(tokenizer, tmp_path, questions=0)
+    assert equal(weights(with_gallery), weights(without))
+
+
+def test_questions_are_spread_over_all_sources():
+    chosen = choose(VAL, 4)
+    assert [(q.split, q.id) for q in chosen] == [(q.split, q.id) for q in (VAL[0][0], VAL[0][3], VAL[1][0], VAL[1][3])]
+    assert len(choose(VAL, 99)) == 10
+    assert choose([], 4) == choose(VAL, 0) == []
+
+
+def test_a_picture_that_breaks_costs_its_question(tokenizer, tmp_path):
+    class Broken(Scenes):
+        def __getitem__(self, index):
+            question = super().__getitem__(index)
+            return question if index else type(question)(**{**vars(question), "picture": Missing()})
+
+    class Missing:
+        def load(self) -> Image.Image:
+            raise BadImage("gone.png: there is no such file")
+
+    follow(tokenizer, tmp_path, val=[Broken(3, side=128, split="val")])
+    assert len(read_page(tmp_path / "gallery.html")["questions"]) == 2
+
+
+@pytest.fixture(scope="module")
+def logged(tokenizer, tmp_path_factory):
+    """One run that is logged by all three loggers at once, W&B offline."""
+    folder = tmp_path_factory.mktemp("logged")
+    loggers = [
+        CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tb"), WandbLogger(save_dir=folder, offline=True, name="w"),
+    ]  # fmt: skip
+    follow(tokenizer, folder, loggers)
+    loggers[2].experiment.finish()
+    return folder
+
+
+def tensorboard_tags(folder):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder / "tb/version_0")).Reload()
+    return accumulator.Tags()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_wandb_gets_a_table_of_pictures_with_its_own_boxes(logged):
+    tables = [json.loads(path.read_text()) for path in logged.rglob("gallery_*.table.json")]
+    assert len(tables) == 3
+    for table in tables:
+        assert len(table["data"]) == 3
+        picture = table["columns"].index("picture")
+        for row in table["data"]:
+            assert row[picture]["_type"] == "image-file"
+    boxes = [json.loads(path.read_text()) for path in logged.rglob("*.boxes2D.json")]
+    for box in (box for file in boxes for box in file["box_data"]):
+        assert all(0 <= edge <= 1 for edge in box["position"].values())
+        assert box["class_id"] in (0, 1, 2)
+
+
+def test_curves_are_named_alike_for_all_loggers(logged):
+    names = set((logged / "csv/version_0/metrics.csv").read_text().splitlines()[0].split(",")) - {"step"}
+    tags = tensorboard_tags(logged)
+    assert "train/reward" in names
+    assert names == set(tags["scalars"])
+    assert {f"gallery/{i:03d}" for i in range(3)} == set(tags["images"])
+    curves(logged / "csv/version_0", ["train/reward"])
+    with pytest.raises(KeyError, match="train/none"):
+        curves(logged / "csv/version_0", ["train/none"])
+
+
+def test_disabled_wandb_breaks_nothing(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    _, trainer = follow(tokenizer, tmp_path, WandbLogger(save_dir=tmp_path))
+    assert trainer.global_step == 4
+    assert len(list(tmp_path.rglob("gallery.html"))) == 1
