@@ -78,7 +78,7 @@ def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
-    picture = from_uri(asked["picture"]["uri"])
+    picture = from_uri(asked["images"]["picture"])
     return row(
         {f"step {step}": drawn(picture, rollouts, asked["size"], side) for step, rollouts in asked["steps"].items()}
     )

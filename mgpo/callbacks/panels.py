@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from mgpo.gallery.data import region_key
+from mgpo.gallery.data import PICTURE, region_key
 from mgpo.show import drawn, from_uri
 
 COLUMNS = ["step", "split", "category", "question", "truth", "picture", "crop", "answers", "reward", "valid_box"]
@@ -21,7 +21,9 @@ def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any
             logger.log_table(KEY, columns=COLUMNS, data=[_row(question, step) for question in questions], step=step)
         elif isinstance(logger, TensorBoardLogger):
             for place, question in enumerate(questions):
-                pixels = np.asarray(drawn(from_uri(question["picture"]), question["rollouts"], question["size"]))
+                pixels = np.asarray(
+                    drawn(from_uri(question["images"][PICTURE]), question["rollouts"], question["size"])
+                )
                 logger.experiment.add_image(f"{KEY}/{place:03d}", pixels, step, dataformats="HWC")
 
 
@@ -31,10 +33,11 @@ def _row(question: dict[str, Any], step: int) -> list[Any]:
 
     rollouts = question["rollouts"]
     picture = wandb.Image(
-        from_uri(question["picture"]), boxes={"rollouts": {"box_data": _boxes(question), "class_labels": LABELS}}
+        from_uri(question["images"][PICTURE]),
+        boxes={"rollouts": {"box_data": _boxes(question), "class_labels": LABELS}},
     )
     cut = next((r["regions"][-1] for r in rollouts if r["regions"]), None)
-    crop = wandb.Image(from_uri(question["crops"][region_key(cut)][0])) if cut else None
+    crop = wandb.Image(from_uri(question["images"][region_key(cut)][0])) if cut else None
     valid = [rollout["valid_box"] for rollout in rollouts if rollout["valid_box"] is not None]
     return [
         step, question["split"], question["category"], question["text"], question["truth"], picture, crop,

@@ -25,12 +25,12 @@ def crop_uris(image: Image.Image, first: View, seen: Image.Image, crop: View) ->
     page, so is the other one: between the two images there is the same difference as between the two views.
     """
     left, top, right, bottom = crop.region
-    pixels = min(crop.size, (right - left, bottom - top))
-    scale = CROP / max(pixels)
-    sharp = View(crop.region, _scaled(pixels, scale)).pixels(image)
     x1, y1, x2, y2 = (round(edge) for edge in first.to_input(crop.region))
     x1, y1 = min(x1, seen.width - 1), min(y1, seen.height - 1)
     blurred = seen.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
+    pixels = (min(crop.size[0], right - left), min(crop.size[1], bottom - top))
+    scale = CROP / max(*pixels, *blurred.size)
+    sharp = View(crop.region, _scaled(pixels, scale)).pixels(image)
     return _encode(sharp), _encode(blurred.resize(_scaled(blurred.size, scale), Image.Resampling.BICUBIC))
 
 
