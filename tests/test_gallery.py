@@ -9,19 +9,21 @@ from PIL import Image
 
 from mgpo.callbacks import GroundingGallery
 from mgpo.callbacks.gallery import choose
+from mgpo.callbacks.panels import LABELS, _boxes
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.gallery.page import read_page
 from mgpo.images import BadImage
+from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.show import curves, steps
-from tests.test_module import equal, make, weights
+from mgpo.world.model import CAPS
+from tests.test_module import Noisy, adam, equal, make, weights
 
 VAL = [Scenes(6, kinds=("attribute", "counting"), split="val", side=128), Scenes(4, split="ood", side=128)]
 
 
-def follow(tokenizer, folder, logger=False, questions=3, val=VAL, **options):
+def follow(module, folder, logger=False, questions=3, val=VAL):
     """A fit of four steps with a look at every other one."""
-    module = make(tokenizer, **options)
     gallery = GroundingGallery(every_n_steps=2, questions=questions, rollouts=2)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=logger, enable_progress_bar=False, enable_model_summary=False,
@@ -29,11 +31,11 @@ def follow(tokenizer, folder, logger=False, questions=3, val=VAL, **options):
         enable_checkpointing=False, callbacks=[gallery],
     )  # fmt: skip
     trainer.fit(module, VQAData(train=Scenes(8, side=128), val=val, batch_size=2, num_workers=0))
-    return module, trainer
+    return trainer
 
 
 def test_the_same_questions_are_followed_through_a_run(tokenizer, tmp_path):
-    module, _ = follow(tokenizer, tmp_path)
+    follow(make(tokenizer), tmp_path)
     page = read_page(tmp_path / "gallery.html")
     assert page["steps"] == [0, 2, 4]
     assert [q["id"] for q in page["questions"]] == [q.id for q in choose(VAL, 3)]
@@ -44,8 +46,9 @@ def test_the_same_questions_are_followed_through_a_run(tokenizer, tmp_path):
 
 
 def test_looking_changes_nothing(tokenizer, tmp_path):
-    with_gallery, _ = follow(tokenizer, tmp_path)
-    without, _ = follow(tokenizer, tmp_path, questions=0)
+    with_gallery, without = make(tokenizer), make(tokenizer)
+    follow(with_gallery, tmp_path)
+    follow(without, tmp_path, questions=0)
     assert equal(weights(with_gallery), weights(without))
 
 
@@ -66,18 +69,19 @@ def test_a_picture_that_breaks_costs_its_question(tokenizer, tmp_path):
         def load(self) -> Image.Image:
             raise BadImage("gone.png: there is no such file")
 
-    follow(tokenizer, tmp_path, val=[Broken(3, side=128, split="val")])
+    follow(make(tokenizer), tmp_path, val=[Broken(3, side=128, split="val")])
     assert len(read_page(tmp_path / "gallery.html")["questions"]) == 2
 
 
 @pytest.fixture(scope="module")
-def logged(tokenizer, tmp_path_factory):
-    """One run that is logged by all three loggers at once, W&B offline."""
+def logged(tmp_path_factory):
+    """One run of the embedded model that is logged by all three loggers at once, W&B offline."""
+    module = Noisy(Qwen25VL(**CAPS).load(), group_size=4, optimizer=adam)
     folder = tmp_path_factory.mktemp("logged")
     loggers = [
         CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tb"), WandbLogger(save_dir=folder, offline=True, name="w"),
     ]  # fmt: skip
-    follow(tokenizer, folder, loggers)
+    follow(module, folder, loggers)
     loggers[2].experiment.finish()
     return folder
 
@@ -90,19 +94,27 @@ def tensorboard_tags(folder):
     return accumulator.Tags()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_wandb_gets_a_table_of_pictures_with_its_own_boxes(logged):
-    tables = [json.loads(path.read_text()) for path in logged.rglob("gallery_*.table.json")]
-    assert len(tables) == 3
-    for table in tables:
-        assert len(table["data"]) == 3
-        picture = table["columns"].index("picture")
-        for row in table["data"]:
-            assert row[picture]["_type"] == "image-file"
+def test_wandb_gets_pictures_with_its_own_boxes_and_a_table(logged):
+    """In files, as W&B stores them without a network."""
+    assert len(list(logged.rglob("gallery/pictures_*.png"))) == 3 * 3
+    assert len(list(logged.rglob("gallery/table_*.table.json"))) == 3
     boxes = [json.loads(path.read_text()) for path in logged.rglob("*.boxes2D.json")]
+    assert any(file["box_data"] for file in boxes)
     for box in (box for file in boxes for box in file["box_data"]):
         assert all(0 <= edge <= 1 for edge in box["position"].values())
-        assert box["class_id"] in (0, 1, 2)
+
+
+def test_boxes_in_wandbs_form():
+    rollouts = [
+        {"named": [(100, 50, 300, 150), None], "valid_box": True, "right": True, "answer": "K", "reward": 1.0},
+        {"named": [(500, 150, -100, 50), None], "valid_box": False, "right": False, "answer": None, "reward": 0.0},
+        {"named": [None], "valid_box": False, "right": False, "answer": None, "reward": 0.0},
+    ]
+    right, unusable = _boxes({"size": (400, 200), "rollouts": rollouts})
+    assert right["position"] == {"minX": 0.25, "minY": 0.25, "maxX": 0.75, "maxY": 0.75}
+    assert LABELS[right["class_id"]] == "right"
+    assert unusable["position"] == {"minX": 0.0, "minY": 0.25, "maxX": 1.0, "maxY": 0.75}
+    assert LABELS[unusable["class_id"]] == "not usable"
 
 
 def test_curves_are_named_alike_for_all_loggers(logged):
@@ -118,6 +130,6 @@ def test_curves_are_named_alike_for_all_loggers(logged):
 
 def test_disabled_wandb_breaks_nothing(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    _, trainer = follow(tokenizer, tmp_path, WandbLogger(save_dir=tmp_path))
+    trainer = follow(make(tokenizer), tmp_path, WandbLogger(save_dir=tmp_path))
     assert trainer.global_step == 4
     assert len(list(tmp_path.rglob("gallery.html"))) == 1

@@ -18,31 +18,36 @@ def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any
     """Show one look's questions wherever pictures can be shown; other loggers are left alone."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table(KEY, columns=COLUMNS, data=[_row(question, step) for question in questions], step=step)
+            _to_wandb(logger, step, questions)
         elif isinstance(logger, TensorBoardLogger):
             for place, question in enumerate(questions):
-                pixels = np.asarray(
-                    drawn(from_uri(question["images"][PICTURE]), question["rollouts"], question["size"])
-                )
+                picture = from_uri(question["images"][PICTURE])
+                pixels = np.asarray(drawn(picture, question["rollouts"], question["size"]))
                 logger.experiment.add_image(f"{KEY}/{place:03d}", pixels, step, dataformats="HWC")
 
 
-def _row(question: dict[str, Any], step: int) -> list[Any]:
-    """One question's group as a row of the table."""
-    import wandb  # slow to import, and only this needs it
+def _to_wandb(logger: WandbLogger, step: int, questions: Sequence[dict[str, Any]]) -> None:
+    """A panel of pictures, whose slider moves the boxes over the steps, and a table that can be sorted and grouped."""
+    from wandb import Image  # slow to import, and only this needs it
 
-    rollouts = question["rollouts"]
-    picture = wandb.Image(
-        from_uri(question["images"][PICTURE]),
-        boxes={"rollouts": {"box_data": _boxes(question), "class_labels": LABELS}},
-    )
-    cut = next((r["regions"][-1] for r in rollouts if r["regions"]), None)
-    crop = wandb.Image(from_uri(question["images"][region_key(cut)][0])) if cut else None
+    pictures, rows = [], []
+    for question in questions:
+        drawing = {"box_data": _boxes(question), "class_labels": LABELS}
+        picture = Image(from_uri(question["images"][PICTURE]), caption=question["text"], boxes={"rollouts": drawing})
+        cut = next((r["regions"][-1] for r in question["rollouts"] if r["regions"]), None)
+        crop = Image(from_uri(question["images"][region_key(cut)][0])) if cut else None
+        pictures.append(picture)
+        rows.append([step, *(question[name] for name in ("split", "category", "text", "truth")), picture, crop])
+        rows[-1] += _results(question["rollouts"])
+    logger.log_metrics({f"{KEY}/pictures": pictures}, step)  # pyright: ignore[reportArgumentType]
+    logger.log_table(f"{KEY}/table", columns=COLUMNS, data=rows, step=step)
+
+
+def _results(rollouts: Sequence[dict[str, Any]]) -> list[Any]:
+    """A group's answers, mean reward and share of valid boxes."""
     valid = [rollout["valid_box"] for rollout in rollouts if rollout["valid_box"] is not None]
-    return [
-        step, question["split"], question["category"], question["text"], question["truth"], picture, crop,
-        ", ".join(str(rollout["answer"]) for rollout in rollouts), _mean([r["reward"] for r in rollouts]), _mean(valid),
-    ]  # fmt: skip
+    answers = ", ".join(str(rollout["answer"]) for rollout in rollouts)
+    return [answers, _mean([rollout["reward"] for rollout in rollouts]), _mean(valid)]
 
 
 def _boxes(question: dict[str, Any]) -> list[dict[str, Any]]:
