@@ -22,15 +22,15 @@ from mgpo.sampler import InProcessSampler, Sampling
 def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
     """By the name under which it is logged, of each split."""
     return {
-        "accuracy": metrics.Accuracy("split"),
-        "valid_box_ratio": metrics.ValidBoxRatio("split"),
-        "crop_rate": metrics.CropRate("split"),
-        "subimage_accuracy": metrics.SubimageAccuracy("split"),
-        "subimage_share": metrics.SubimageShare("split"),
-        "zoom_factor": metrics.ZoomFactor("split"),
-        "crop_area_share": metrics.CropAreaShare("split"),
-        "turns": metrics.TurnsPerEpisode("split"),
-        "fallback_rate": metrics.FallbackRate("split"),
+        "accuracy": metrics.Accuracy(by="split"),
+        "valid_box_ratio": metrics.ValidBoxRatio(by="split"),
+        "crop_rate": metrics.CropRate(by="split"),
+        "subimage_accuracy": metrics.SubimageAccuracy(by="split"),
+        "subimage_share": metrics.SubimageShare(by="split"),
+        "zoom_factor": metrics.ZoomFactor(by="split"),
+        "crop_area_share": metrics.CropAreaShare(by="split"),
+        "turns": metrics.TurnsPerEpisode(by="split"),
+        "fallback_rate": metrics.FallbackRate(by="split"),
     }
 
 
