@@ -4,6 +4,7 @@ import json
 
 import lightning as L
 import pytest
+import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
@@ -76,13 +77,13 @@ def test_a_picture_that_breaks_costs_its_question(tokenizer, tmp_path):
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     """One run of the embedded model that is logged by all three loggers at once, W&B offline."""
-    module = Noisy(Qwen25VL(**CAPS).load(), group_size=4, optimizer=adam)
+    module = Noisy(Qwen25VL(**CAPS).load().train(), group_size=4, optimizer=adam)
     folder = tmp_path_factory.mktemp("logged")
     loggers = [
         CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tb"), WandbLogger(save_dir=folder, offline=True, name="w"),
     ]  # fmt: skip
     follow(module, folder, loggers)
-    loggers[2].experiment.finish()
+    wandb.finish()
     return folder
 
 
@@ -129,6 +130,7 @@ def test_curves_are_named_alike_for_all_loggers(logged):
 
 
 def test_disabled_wandb_breaks_nothing(tokenizer, tmp_path, monkeypatch):
+    wandb.finish()
     monkeypatch.setenv("WANDB_MODE", "disabled")
     trainer = follow(make(tokenizer), tmp_path, WandbLogger(save_dir=tmp_path))
     assert trainer.global_step == 4
