@@ -49,7 +49,7 @@ def test_the_crop_is_the_originals_pixels_and_the_other_is_the_first_views():
     image = smooth_image()
     (trajectory,) = group_of(image, [BOX])
     first, crop = trajectory.views
-    sharp, blurred = map(decode, crop_uris(image, first, first.pixels(image), crop))
+    sharp, blurred = map(decode, crop_uris(image, first, crop))
     assert sharp.size == crop.size and distance(sharp, crop.pixels(image)) < 3
     assert blurred.size == (30, 30) and distance(blurred, first.pixels(image).crop(BOX)) < 3
 
@@ -57,14 +57,14 @@ def test_the_crop_is_the_originals_pixels_and_the_other_is_the_first_views():
 def test_a_crop_that_is_shrunk_for_the_page_keeps_its_lead_over_the_first_view():
     image = noise_image(1000, 1000)
     first, crop = View((0, 0, 1000, 1000), (500, 500)), View((100, 100, 548, 324), (448, 224))
-    sharp, blurred = map(decode, crop_uris(image, first, first.pixels(image), crop))
+    sharp, blurred = map(decode, crop_uris(image, first, crop))
     assert sharp.size == (112, 56) and blurred.size == (56, 28)
 
 
 def test_a_crop_is_never_larger_than_the_original_has_pixels():
     image = noise_image(300, 300)
     first, crop = View((0, 0, 300, 300), (300, 300)), View((10, 10, 60, 60), (448, 448))
-    sharp, blurred = map(decode, crop_uris(image, first, image, crop))
+    sharp, blurred = map(decode, crop_uris(image, first, crop))
     assert sharp.size == blurred.size == (50, 50)
 
 
@@ -75,7 +75,7 @@ def test_any_region_gives_two_images(width, height, edges):
     first = View.whole(image.size, WHOLE)
     (left, right), (top, bottom) = sorted(edges[::2]), sorted(edges[1::2])
     box = (left * first.size[0], top * first.size[1], right * first.size[0], bottom * first.size[1])
-    sharp, blurred = map(decode, crop_uris(image, first, first.pixels(image), first.crop(box, CROP)))
+    sharp, blurred = map(decode, crop_uris(image, first, first.crop(box, CROP)))
     assert max(*sharp.size, *blurred.size) <= 112 and min(*sharp.size, *blurred.size) >= 1
 
 
@@ -109,14 +109,14 @@ def test_a_snapshot_says_what_the_records_say():
 
 def test_parts_of_several_ranks_are_one_gallery():
     image = noise_image(300, 300)
-    groups = [group_of(image, [BOX, None], make_question(image, name)) for name in "abc"]
+    a, b, c = (group_of(image, [BOX, None], make_question(image, name)) for name in "abc")
     whole, parts = Gallery(), Gallery()
     for step in (0, 7):
-        whole.add(step, sum(groups, []), 2)
-        sent = [json.loads(json.dumps(snapshot(sum(part, []), 2))) for part in (groups[:2], groups[2:])]
+        whole.add(step, [*a, *b, *c], 2)
+        sent = [json.loads(json.dumps(snapshot(part, 2))) for part in ([*a, *b], c)]
         parts.merge(step, sent)
     assert json.loads(to_json(whole.document("", 10**6))) == json.loads(to_json(parts.document("", 10**6)))
-    parts.merge(7, [snapshot(groups[0], 2)])  # a sampler that pads gives a question to two ranks
+    parts.merge(7, [snapshot(a, 2)])  # a sampler that pads gives a question to two ranks
     assert [len(entry["steps"]["7"]) for entry in parts.document("", 10**6)["questions"]] == [2, 2, 2]
 
 
@@ -132,7 +132,7 @@ def test_the_budget_holds_and_every_group_keeps_its_first_crop_longest(tmp_path)
     assert gallery.budget - 10_000 < path.stat().st_size <= gallery.budget
     kept = [q["images"].keys() for q in read_page(path)["questions"]]
     assert all("picture" in keys for keys in kept)
-    places = {place: 0 for place in range(4)}
+    places = dict.fromkeys(range(4), 0)
     for entry, keys in zip(read_page(path)["questions"], kept):
         for place, rollout in ((p, r) for group in entry["steps"].values() for p, r in enumerate(group)):
             places[place] += bool(rollout["regions"]) and ",".join(map(str, rollout["regions"][-1])) not in keys
