@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from mgpo.clock import Clock
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
@@ -28,6 +29,7 @@ class EvaluatedModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
 
@@ -45,16 +47,17 @@ class EvaluatedModule(L.LightningModule):
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
         if samples:
-            self.records += evaluate(
-                self.policy,
-                self.sampler,
-                self.dialogue,
-                samples,
-                self.eval_sampling,
-                self.reward,
-                self.seed,
-                self.global_step,
-            )
+            with self.clock.phase("evaluation"):
+                self.records += evaluate(
+                    self.policy,
+                    self.sampler,
+                    self.dialogue,
+                    samples,
+                    self.eval_sampling,
+                    self.reward,
+                    self.seed,
+                    self.global_step,
+                )
 
     def on_validation_epoch_end(self) -> None:
         self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
