@@ -69,8 +69,8 @@ def reward_collapse(curves: Curves, limits: Limits) -> Alarm | None:
     recent, best, step = fall
     return Alarm(
         "reward_collapse",
-        f"The mean reward fell from {best:.2f} (until step {step}) to {recent:.2f}. Go back to a checkpoint from before "
-        "and try a lower model.optimizer.init_args.lr or a higher model.objective.kl_weight.",
+        f"The mean reward fell from {best:.2f} (until step {step}) to {recent:.2f}. Go back to a checkpoint from "
+        "before and try a lower model.optimizer.init_args.lr or a higher model.objective.kl_weight.",
         {"recent": recent, "best": best, "best_step": step},
     )
 
@@ -122,8 +122,9 @@ def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
         if recent > limits.length_factor * start and recent > limits.length_floor:
             return Alarm(
                 "length_blow_up",
-                f"Replies of turn {turn} grew from {start:.0f} to {recent:.0f} tokens. Try model.objective.normalisation: "
-                "constant, a higher model.objective.kl_weight or a lower model.sampling.max_new_tokens.",
+                f"Replies of turn {turn} grew from {start:.0f} to {recent:.0f} tokens. Try "
+                "model.objective.normalisation: constant, a higher model.objective.kl_weight or a lower "
+                "model.sampling.max_new_tokens.",
                 {"turn": turn, "start": start, "recent": recent},
             )
     return None
@@ -138,8 +139,9 @@ def no_signal(curves: Curves, limits: Limits) -> Alarm | None:
     hint = "harder" if right > 0.5 else "easier"
     return Alarm(
         "no_signal",
-        f"Over {limits.silent_window} steps {silent:.2f} of the groups had equal rewards, with {right:.2f} of the answers "
-        f"right. Try {hint} questions in data.train, a larger model.group_size, or model.silent_groups: refill.",
+        f"Over {limits.silent_window} steps {silent:.2f} of the groups had equal rewards, with {right:.2f} of the "
+        f"answers right. Try {hint} questions in data.train, a larger model.group_size, or "
+        "model.silent_groups: refill.",
         {"silent": silent, "right": right},
     )
 
@@ -151,9 +153,9 @@ def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
         return None
     return Alarm(
         "image_blind",
-        f"In {limits.reliance_checks} checks the pictures made the last replies only {nats:.4f} nats per token likelier. "
-        "Try questions in data.train that cannot be guessed, more pixels in model.policy.init_args.max_pixels, or a "
-        "higher model.objective.kl_weight.",
+        f"In {limits.reliance_checks} checks the pictures made the last replies only {nats:.4f} nats per token "
+        "likelier. Try questions in data.train that cannot be guessed, more pixels in "
+        "model.policy.init_args.max_pixels, or a higher model.objective.kl_weight.",
         {"nats": nats},
     )
 

@@ -1,7 +1,9 @@
 """How far some tasks are: live bars in a terminal, plain lines in files, pipes and notebooks."""
 
+import logging
 import sys
 import time
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -59,19 +61,24 @@ class Board:
         """In a terminal: from now on the bars are drawn, and whatever is printed appears above them."""
         if self.terminal and self.live is None:
             self.live = Live(console=self.console, get_renderable=self._picture, transient=True)
+            before = sys.stderr
             self.live.start()
+            _send_logs(before, sys.stderr)
 
     def hide(self, keep: bool = False) -> None:
         """The bars go, or their last state stays behind."""
         if self.live is not None:
+            proxy = sys.stderr
             self.live.stop()
+            _send_logs(proxy, sys.stderr)
             self.live = None
         if keep and self.terminal and self.tasks:
             self.console.print(self._picture())
 
     def print(self, text: str, end: str = "\n") -> None:
         """Above the bars; rows are never broken."""
-        self.console.print(Text(text, no_wrap=True, overflow="ignore"), end=end, crop=False)
+        # In a group, because the console joins bare texts into one that may be broken again.
+        self.console.print(Group(Text(text, no_wrap=True, overflow="ignore", end=end)), end="", crop=False)
 
     def _picture(self) -> Group:
         return Group(self.bars, Text(self.numbers, no_wrap=True, overflow="ellipsis"))
@@ -87,3 +94,11 @@ class Board:
         seconds = int((time.monotonic() - begun) / (done - first) * (total - done))
         minutes, hours = seconds // 60 % 60, seconds // 3600
         return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{seconds % 60:02d} left"
+
+
+def _send_logs(before: TextIO, after: TextIO) -> None:
+    """Loggers keep the stream that they found when they were made; past the bars, they would tear them."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+                handler.setStream(after)

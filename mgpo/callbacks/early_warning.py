@@ -33,9 +33,7 @@ class EarlyWarning(L.Callback):
         self.every_n_steps, self.rows = every_n_steps, rows
         self.measured = 0
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         shown = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
         metrics = {name.removeprefix("train/"): value for name, value in shown.items()}
         metrics.pop("image_reliance", None)  # that of an earlier step
@@ -63,9 +61,7 @@ class EarlyWarning(L.Callback):
         self.measured = trainer.global_step
         stride = max(1, len(pl_module.rolled_out) // self.rows)  # not one question's group alone
         rows = pl_module.rolled_out[::stride][: self.rows]
-        value = image_reliance(
-            pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size
-        )
+        value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size)
         pl_module.log("train/image_reliance", value, batch_size=1, rank_zero_only=True)
         return {"image_reliance": value}
 

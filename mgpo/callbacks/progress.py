@@ -65,9 +65,7 @@ class Progress(ProgressBar):
         if self.board is not None:
             self.board.show()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         done = _steps(trainer)[0]
         if self.board is not None and self.board.due("step", done):
             lap = self.watch.lap(pl_module.clock.read())

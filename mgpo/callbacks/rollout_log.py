@@ -29,22 +29,22 @@ class RolloutLog(L.Callback):
     def __init__(self, every_n_steps: int = 20) -> None:
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, Any]] = []
-        self.kept: list[Trajectory] | None = None  # the rollouts that have been turned into rows last
+        self.kept: list[Trajectory] = []  # the rollouts that were turned into rows last
+        self.folder: Path | None = None  # once training has begun
         self.step = self.written = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
-        # Only rank 0 is sure to know the folder, and the ranks are one run.
-        folder, self.run = trainer.strategy.broadcast(begun if trainer.is_global_zero else None)
+        begun = ("", "")
+        if trainer.is_global_zero:  # only this rank is sure to know the folder
+            begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
+        folder, self.run = trainer.strategy.broadcast(begun)
         self.folder = Path(folder) / FOLDER
         self.kept, self.written = pl_module.rolled_out, trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._keep(pl_module)
         if trainer.global_step - self.written >= self.every_n_steps:
             self._write(trainer)
@@ -53,7 +53,7 @@ class RolloutLog(L.Callback):
         self._write(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if self.kept is not None:
+        if self.folder is not None:
             self._keep(pl_module)  # the step that failed may have rolled out before
             self._write(trainer)
 
@@ -65,7 +65,7 @@ class RolloutLog(L.Callback):
 
     def _write(self, trainer: L.Trainer) -> None:
         self.written = trainer.global_step
-        if not self.rows:
+        if not self.rows or self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         steps = [row["step"] for row in self.rows]

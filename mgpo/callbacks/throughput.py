@@ -32,9 +32,7 @@ class ThroughputMonitor(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.watch.restart(pl_module.clock.read())
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         lap = self.watch.lap(pl_module.clock.read())
         used = {"cpu_utilisation": cpu_use(lap), "gpu_utilisation": gpu_use(pl_module.device)}
         used = {name: value for name, value in used.items() if value is not None}
