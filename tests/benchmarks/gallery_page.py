@@ -40,7 +40,7 @@ def build(path: Path) -> None:
     asked = []
     for i in range(PICTURES):
         question, marks = sample_question(KINDS[i % len(KINDS)], (3, 0, i), 2048, "val")
-        asked.append((question, Image.blend(question.picture.load(), grain, 0.15), (marks[0].x, marks[0].y)))
+        asked.append((question, Image.blend(question.picture.load(), grain, 0.4), (marks[0].x, marks[0].y)))
     asked = [(replace(asked[i % PICTURES][0], id=f"{i}"), *asked[i % PICTURES][1:]) for i in range(QUESTIONS)]
     drawn = time.perf_counter()
     gallery = wandering_gallery(asked, STEPS, ROLLOUTS)
