@@ -208,6 +208,8 @@ def test_the_question_view_by_keys_alone(open_page):
     images = "imgs => Promise.all(imgs.map(i => i.decode().then(() => i.naturalWidth)))"
     assert page.eval_on_selector_all("#pair img", images) == [20, 84]
     assert page.locator(".rollout").count() == 4 and page.locator("#scene g.selected").count() == 1
+    page.keyboard.press("Enter")  # presses nothing by chance
+    assert page.inner_text("#view-text") == "What is written on sign number 1?"
     before = rects(page.locator("#scene"))
     for key in ("ArrowDown", "j"):
         page.keyboard.press(key)

@@ -1,7 +1,7 @@
 """How large the gallery page is and how fast it opens: `python -m tests.benchmarks.gallery_page`.
 
-200 questions on pictures of 2048 x 2048 pixels, 9 steps, 8 rollouts each, with so much grain that the crops use up the
-page's budget. Opening is timed in headless Chromium from
+200 questions on pictures of 2048 x 2048 pixels, 9 steps, 8 rollouts each, with much grain, so that the crops are large.
+Opening is timed in headless Chromium from
 the start of the navigation until the first screenful of cards is drawn and the page answers a key.
 """
 
