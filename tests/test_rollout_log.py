@@ -9,9 +9,10 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.boxes import Finding
-from mgpo.callbacks import RolloutLog
+from mgpo.callbacks import EarlyWarning, RolloutLog
 from mgpo.module import MGPO
 from mgpo.rows import SCHEMA, prompt_hash, rows_of, table_of
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
@@ -118,6 +119,20 @@ def test_a_second_run_into_the_same_folder_replaces_nothing(tokenizer, tmp_path)
         fit(make(tokenizer), tmp_path, questions=2, enable_checkpointing=False, callbacks=[RolloutLog()])
     assert len(shards(tmp_path)) == 2
     assert sorted(Counter(row["run"] for row in rows(tmp_path)).values()) == [8, 8]
+
+
+def test_a_resumed_run_writes_the_same_rows_again(tokenizer, tmp_path):
+    """Into the same folder: from step 2 on every rollout is there twice, told apart by `run`."""
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    fit(make(tokenizer), tmp_path, callbacks=[saver, RolloutLog(2), EarlyWarning(every_n_steps=1)])
+    warner = EarlyWarning(every_n_steps=1)
+    checkpoint = str(tmp_path / "step=2.ckpt")
+    fit(make(tokenizer), tmp_path, ckpt_path=checkpoint, enable_checkpointing=False, callbacks=[RolloutLog(2), warner])
+    assert len(shards(tmp_path)) == 3
+    runs = sorted({row["run"] for row in rows(tmp_path)})
+    first, again = ([row | {"run": ""} for row in rows(tmp_path) if row["run"] == run] for run in runs)
+    assert again == first[16:]
+    assert warner.watch.curves["image_reliance"].steps == [1, 2, 3, 4]
 
 
 def test_refilling_neither_loses_nor_doubles(tokenizer, tmp_path):
