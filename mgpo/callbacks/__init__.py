@@ -2,12 +2,13 @@
 
 from mgpo.callbacks.counterfactuals import Counterfactuals
 from mgpo.callbacks.early_warning import EarlyWarning
-from mgpo.callbacks.picture import FirstPicture
+from mgpo.callbacks.gallery import GroundingGallery
 from mgpo.callbacks.progress import Progress
 from mgpo.callbacks.report import ReportWriter
 from mgpo.callbacks.rollout_log import RolloutLog
 from mgpo.callbacks.throughput import ThroughputMonitor
 
 __all__ = [
-    "Counterfactuals", "EarlyWarning", "FirstPicture", "Progress", "ReportWriter", "RolloutLog", "ThroughputMonitor",
+    "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "RolloutLog",
+    "ThroughputMonitor",
 ]  # fmt: skip
