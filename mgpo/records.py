@@ -36,6 +36,8 @@ class Record:
     tokens: int = 0  # sampled
     step: int = 0  # optimiser updates before it
     rollout: int = 0  # its number in the group
+    choices: tuple[str, ...] = ()
+    part: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
         """For JSON."""
@@ -70,6 +72,8 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         tokens=sum(len(turn.reply.ids) for turn in trajectory.turns),
         step=step,
         rollout=rollout,
+        choices=question.choices,
+        part=question.part,
     )
 
 
