@@ -6,6 +6,7 @@ import unicodedata
 
 LONGEST_REPLY = 100_000
 LONGEST_ANSWER = 500
+MOST_STATEMENTS = 50  # boxes, and "the answer is …", from the end
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
 LETTERS = string.ascii_uppercase
 WORDS = (
@@ -15,7 +16,9 @@ WORDS = (
 _BOXED = re.compile(r"\\?boxed\s{0,3}\{")
 _BOXED_LETTER = re.compile(r"\\boxed\s{1,3}([A-Z])\b")
 _TAG = re.compile(r"<answer>(.{0,500}?)</answer>", re.IGNORECASE | re.DOTALL)
-_KEY = re.compile(r"""["'](?:final_)?(?:answer|choice|option|count)["']\s{0,3}:\s{0,3}(?:"([^"]{0,500})"|'([^']{0,500})'|(\d+))""")
+_KEY = re.compile(
+    r"""["'](?:final_)?(?:answer|choice|option|count)["']\s{0,3}:\s{0,3}(?:"([^"]{0,500})"|'([^']{0,500})'|(\d+))"""
+)
 # "the answer is …", in the languages that models slip into; what follows may be any text
 _SAID = re.compile(
     r"(?:\b(?:answer|option|choice|letter|guess|antwort|réponse|respuesta(?:\scorrecta)?|ответ)\s{0,3}"
@@ -29,15 +32,15 @@ _SAID = re.compile(
 _CHOSEN = re.compile(
     r"(?i:\b(?:choose|pick|select|go\swith|must\sbe|it\sis|it's|one\sis|therefore|thus|hence|so|but)\b[,:]?\s{1,3}"
     r"|选择?\s{0,3}|[=-]>\s{0,3})"
-    r"(?i:option\s|choice\s)?[(\[]?([A-Z])[)\]]?(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
+    r"(?i:option\s|choice\s)?([(\[]?[A-Z][)\]]?)(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
 )
 # "…: B", "… would say B", "… corresponds to option B", "…, which is (B)": at the very end
 _LAST = re.compile(
     r"(?i:[a-z]:\s|(?:'d|would)\ssay\s|(?:\b(?:is|be|to|with|match|matches)\s|[—–,(-]\s?)(?:option|choice)\s"
-    r"|\b(?:is|be|i\.e\.,?|choice|option)\s(?=\())\(?([A-Z])\)?\W{0,3}(?:\w+\.)?$"
+    r"|\b(?:is|be|i\.e\.,?|choice|option)\s(?=\())(\(?[A-Z]\)?)\W{0,3}(?:\w+\.)?$"
 )
 _RIGHT = re.compile(
-    r"\(?(?<![A-Za-z])([A-Z])\)?"
+    r"(?<![A-Za-z])(\(?[A-Z]\)?)"
     r"(?:\s(?i:(?:is|seems)\s(?:the\s)?(?:most\s)?(?:correct|right|best|answer|plausible|likely)\b)|(?:是)?正确)"
 )
 _PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
@@ -45,7 +48,8 @@ _REASON = re.compile(r"[.!?]\s|,\s(?:as|since|because|for)\b|\s(?:because|since)
 _LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
 _MARKS = re.compile(r"(?<![\w'])(?:\([A-Z]\)|[A-Z][.):])")
 _HEDGE = re.compile(
-    r"\b(?:not|no|nor|or|never|cannot|if|either|might|may|maybe|perhaps|unable|nicht|kein\w*)\b|n't|\?|[\[{]", re.IGNORECASE
+    r"\b(?:not|no|nor|or|never|cannot|if|either|might|may|maybe|perhaps|unable|nicht|kein\w*)\b|n't|\?|[\[{]",
+    re.IGNORECASE,
 )
 _YES_NO = re.compile(r"\W*(yes\b|no\b(?=\s*(?:[.,;:!\n—–]|$|there\b|it\b)))", re.IGNORECASE)
 _NOTHING = {"unknown", "unclear", "none", "nothing", "sorry", "many", "several", "maybe", "unsure", "n/a"}
@@ -79,9 +83,10 @@ def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
     if (boxed := _last_boxed(reply)) is not None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
-    said = [(m.start(), _shortest(m[1], choices)) for m in _SAID.finditer(reply) if m.start() >= end]
+    statements = [m for m in _SAID.finditer(reply) if m.start() >= end][-MOST_STATEMENTS:]
+    said = [(m.end(), _shortest(m[1], choices)) for m in statements]
     picks = [(at, text) for at, text in said if _PICK.match(text) or (choices and choice_letter(text, choices))]
-    picks += [(m.start(), m[1]) for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply) if m.start() >= end]
+    picks += [(m.start(1), m[1]) for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply) if m.start() >= end]
     if picks or (last is None and said):
         last = max(picks or said)[1]
     if last is not None:
@@ -91,7 +96,7 @@ def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
 
 def _last_boxed(reply: str) -> tuple[int, int, str] | None:
     r"""Start, end and content of the last complete `\boxed{…}`, braces balanced."""
-    for start in reversed(list(_BOXED.finditer(reply))):
+    for start in reversed(list(_BOXED.finditer(reply))[-MOST_STATEMENTS:]):
         depth = 1
         for i in range(start.end(), min(len(reply), start.end() + LONGEST_ANSWER)):
             depth += (reply[i] == "{") - (reply[i] == "}")

@@ -55,7 +55,11 @@ def mme_rows(n: int = 9) -> list[dict]:
             "path": f"{i}.jpg",
             "question": "What is the number on the sign?" if i % 3 else f"What does sign {i} say?",
             "multi-choice options": [
-                f"(A) {i}", "(B) 12.5 (left lane)", "(C)forty", "(D) A. Smith", "(E) The image does not feature the sign.",
+                f"(A) {i}",
+                "(B) 12.5 (left lane)",
+                "(C)forty",
+                "(D) A. Smith",
+                "(E) The image does not feature the sign.",
             ],
             "answer": "ABCDE"[i % 5],
             "category": KINDS[i % len(KINDS)],

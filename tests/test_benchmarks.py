@@ -334,7 +334,7 @@ def test_wrong_columns_are_told_which_there_are(vstar, tmp_path):
         (datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub."), "is gated: ask"),
         (datasets.exceptions.DatasetNotFoundError("Dataset 'x' doesn't exist"), "no such repository"),
         (ConnectionError("Couldn't reach"), "hub can't be reached; download the repository"),
-        (ValueError('Unknown split "test". Should be one of [\'train\'].'), r"one of \['train'\]"),
+        (ValueError("Unknown split \"test\". Should be one of ['train']."), r"one of \['train'\]"),
     ],
 )
 def test_the_hub_says_no(monkeypatch, error, words):

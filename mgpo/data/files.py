@@ -1,8 +1,8 @@
 """Questions from one's own JSONL, Parquet or TSV file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mgpo.answers import choice_letter
 from mgpo.data.pictures import inside
@@ -40,8 +40,8 @@ class Files(RowSource):
         self.folder = Path(images) if images else self.path.parent
         self.seen: dict[tuple[str, str, str, tuple[str, ...]], int] = {}
         rows = open_file(self.path)
-        _refuse_boxes(self.path, [column for column in rows.column_names if column not in drop_columns])
-        super().__init__(str(self.path), rows.to_list())
+        _refuse_boxes(self.path, [column for column in rows.column_names or () if column not in drop_columns])
+        super().__init__(str(self.path), cast(Iterable[Row], rows))
 
     def question(self, row: Row, number: int) -> Question:
         image = inside(self.folder, text_of(row, "image"), "image")

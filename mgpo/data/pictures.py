@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
@@ -109,9 +109,10 @@ def sizes(table: datasets.Dataset) -> Iterator[int]:
 
     Raises DataError where the column can hold no images.
     """
-    for batch in table.with_format("arrow").iter(1000):
+    for batch in cast(Iterator[pa.Table], table.with_format("arrow").iter(1000)):
         for chunk in batch.column(0).chunks:
             cells = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
             if not (pa.types.is_string(cells.type) or pa.types.is_binary(cells.type)):
                 raise DataError(f"column {table.column_names[0]}: images are needed, not {cells.type}")
-            yield from pc.fill_null(pc.binary_length(cells), 0).to_pylist()
+            lengths = pc.call_function("binary_length", [cells])
+            yield from (length or 0 for length in lengths.to_pylist())

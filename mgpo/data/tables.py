@@ -3,8 +3,8 @@
 What is on disk is memory-mapped: a table may be larger than memory. Images in it stay encoded.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetNotFoundError
@@ -81,7 +81,7 @@ def _saved(path: Path, split: str) -> datasets.Dataset:
     return saved[split]
 
 
-def _tsv(path: Path) -> Mapping[str, object]:
+def _tsv(path: Path) -> dict[str, Any]:
     """All columns as texts: a choice "None" or "007" is no missing value and no number."""
     with path.open(encoding="utf-8") as lines:
         columns = lines.readline().rstrip("\r\n").split("\t")

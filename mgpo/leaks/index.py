@@ -2,68 +2,66 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import numpy as np
 
 from mgpo.leaks.fingerprint import Fingerprint
 
 BITS = 64
+Name = tuple[str, str]  # split and id of a question
 Kind = Literal["same file", "same pixels", "near"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Index:
     """Fingerprints by name. Memory grows with the images put in, not with those that are looked up.
 
-    Two hashes that differ in at most `distance` of 64 bits agree in one of `distance` + 1 bands of bits at
-    least (pigeonhole), so a look-up goes through the few images that share a band. Those that are near are
+    Two hashes that differ in at most `distance` of 64 bits agree in at least one of `distance` + 1 bands of
+    bits (pigeonhole), so a look-up goes through the few images that share a band. Those that are near are
     compared once more by their thumbnails, which tells plain or repetitive pictures apart.
 
     Args:
         distance: The largest Hamming distance of hashes that counts as near.
-        tolerance: The largest mean difference of thumbnails, in grey levels of 255.
+        tolerance: The largest mean difference of thumbnails, as a share of their standard deviation.
     """
 
-    def __init__(self, distance: int = 4, tolerance: float = 10.0) -> None:
+    def __init__(self, distance: int = 4, tolerance: float = 0.2) -> None:
         self.distance, self.tolerance = distance, tolerance
-        self.entries: list[tuple[str, Fingerprint]] = []
-        self.files: dict[str, list[int]] = defaultdict(list)
-        self.pixels: dict[str, list[int]] = defaultdict(list)
+        self.images: list[Fingerprint] = []  # each once
+        self.names: list[list[tuple[Name, str | None]]] = []  # of each: who has it, in which file
+        self.pixels: dict[str, int] = {}
         self.bands: dict[tuple[int, int], list[int]] = defaultdict(list)
 
-    def add(self, name: str, print_: Fingerprint) -> None:
-        """Put an image in; the names of identical images share one fingerprint."""
-        number = len(self.entries)
-        known = self.pixels[print_.pixels]
-        self.entries.append((name, self.entries[known[0]][1] if known else print_))
-        if not known:
+    def add(self, name: Name, print_: Fingerprint) -> None:
+        """Put an image in."""
+        number = self.pixels.setdefault(print_.pixels, len(self.images))
+        if number == len(self.images):
+            self.images.append(print_)
+            self.names.append([])
             for key in self._keys(print_.looks):
                 self.bands[key].append(number)
-        known.append(number)
-        if print_.file is not None:
-            self.files[print_.file].append(number)
+        self.names[number].append((name, print_.file))
 
-    def of_file(self, file: str | None) -> list[str]:
-        """The names of the images with that very file."""
-        return [self.entries[number][0] for number in self.files.get(file or "", ())]
-
-    def find(self, print_: Fingerprint) -> Iterator[tuple[str, Kind, int]]:
+    def find(self, print_: Fingerprint) -> Iterator[tuple[Name, Kind, int]]:
         """Name, kind and Hamming distance of each image that is the same or near."""
-        same = self.files.get(print_.file or "", ())
-        for number in self.pixels.get(print_.pixels, ()):
-            yield self.entries[number][0], "same file" if number in same else "same pixels", 0
-        for number in sorted({n for key in self._keys(print_.looks) for n in self.bands.get(key, ())}):
-            other = self.entries[number][1]
+        same = self.pixels.get(print_.pixels)
+        if same is not None:
+            for name, file in self.names[same]:
+                yield name, "same file" if file is not None and file == print_.file else "same pixels", 0
+        for number in sorted({n for key in self._keys(print_.looks) for n in self.bands.get(key, ())} - {same}):
+            other = self.images[number]
             distance = (other.looks ^ print_.looks).bit_count()
-            if other.pixels != print_.pixels and distance <= self.distance and self._alike(other, print_):
-                for name in self.pixels[other.pixels]:
-                    yield self.entries[name][0], "near", distance
+            if distance <= self.distance and self._alike(other.thumbnail, print_.thumbnail):
+                for name, _ in self.names[number]:
+                    yield name, "near", distance
 
-    def _alike(self, a: Fingerprint, b: Fingerprint) -> bool:
-        difference = a.thumbnail.astype(np.int16) - b.thumbnail
-        return float(np.abs(difference).mean()) <= self.tolerance
+    def _alike(self, a: np.ndarray, b: np.ndarray) -> bool:
+        difference = np.abs(a.astype(np.int16) - b).mean()
+        return bool(difference <= max(1.0, self.tolerance * a.std()))  # a plain image may be off by a grey level
 
     def _keys(self, looks: int) -> Iterator[tuple[int, int]]:
-        edges = [BITS * i // (self.distance + 1) for i in range(self.distance + 2)]
-        for band, (low, high) in enumerate(zip(edges, edges[1:])):
+        edges = (BITS * i // (self.distance + 1) for i in range(self.distance + 2))
+        for band, (low, high) in enumerate(pairwise(edges)):
             yield band, looks >> low & (1 << high - low) - 1

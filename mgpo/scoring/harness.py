@@ -24,7 +24,7 @@ REFUSALS = (
 )  # fmt: skip
 NO_ANSWER = "Failed to obtain answer via API"
 LAST_WORDS = 5  # a letter counts among these only
-PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 VSTAR_FORMS = (
     r"^([A-D])\s*[.)\]]*",
     r"(?:THE\s+)?(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+([A-D])",

@@ -1,9 +1,9 @@
 """What benchmarks share: opening their rows, from the disk or the hub, and their pictures, in the rows or elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import datasets
 
@@ -115,7 +115,7 @@ class Benchmark(RowSource):
         read = [*self.columns, *(c for c in self.extra if c in names)]
         self.cells = table.select_columns([self.image]) if isinstance(table, datasets.Dataset) else None
         if self.cells is None:
-            for row in table:
+            for row in cast(Iterable[Row], table):
                 yield {CELL: row[self.image], **{column: row.get(column) for column in read}}
             return
         for i, (row, size) in enumerate(zip(table.select_columns(read), sizes(self.cells))):

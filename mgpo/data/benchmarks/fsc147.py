@@ -20,7 +20,7 @@ IMAGES = "images_384_VarV2"
 
 
 class FSC147(Benchmark):
-    """The published folder, or a table with the columns image, count and label. Of the points only the number is read."""
+    """The published folder, of whose points only the number is kept, or a table with image, count and label."""
 
     SPLIT = "fsc147"
     columns = ("count", "label")

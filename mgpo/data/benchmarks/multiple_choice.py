@@ -61,7 +61,7 @@ class MultipleChoice(Benchmark):
         if len(self.choice_columns) > 1:
             there = [column for column in self.choice_columns if row[column] not in (None, "")]
             return text, check_choices(self.choice_columns[0], [text_of(row, column) for column in there])
-        column = self.choice_columns[0]
+        column = next(iter(self.choice_columns))
         values = row[column]
         if isinstance(values, str) or (values and str(values[0]).lstrip().startswith("(A)")):
             return text, lettered(column, values)
