@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetNotFoundError
 from mgpo.data.sources import DataError
 
 Table = datasets.Dataset | datasets.IterableDataset
-TSV_ROWS = 8  # read at a time: rows with images as text are megabytes long, and a chunk must stay under 2 GB
+AT_ONCE = 8  # rows read and written together: with images in them they are megabytes long each
 
 
 def open_file(path: Path, streaming: bool = False) -> Table:
@@ -25,7 +25,7 @@ def open_file(path: Path, streaming: bool = False) -> Table:
     try:
         how = _tsv(path) if kind == "csv" else {}
         files = {"train": str(path)}
-        return datasets.load_dataset(kind, data_files=files, split="train", streaming=streaming, **how)
+        return _load(kind, None, "train", streaming, data_files=files, **how)
     except Exception as error:  # the readers raise many kinds; each means that the file can't be parsed
         raise DataError(f"{path}: the file can't be read ({_reason(error)})") from None
 
@@ -37,7 +37,7 @@ def open_folder(path: Path, config: str | None, split: str, streaming: bool = Fa
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved(path, split)
     try:
-        return datasets.load_dataset(str(path), config, split=split, streaming=streaming)
+        return _load(str(path), config, split, streaming)
     except Exception as error:
         raise DataError(f"{path}: the folder can't be read ({_reason(error)})") from None
 
@@ -45,7 +45,7 @@ def open_folder(path: Path, config: str | None, split: str, streaming: bool = Fa
 def open_hub(name: str, config: str | None, split: str, streaming: bool = False) -> Table:
     """A split of a repository on the hub, downloaded as a whole unless it is streamed. Raises DataError."""
     try:
-        return datasets.load_dataset(name, config, split=split, streaming=streaming)
+        return _load(name, config, split, streaming)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
             reason = "it is gated: ask for access on its page, then log in with `hf auth login`"
@@ -69,6 +69,11 @@ def keep_encoded(table: Table) -> Table:
     return table
 
 
+def _load(name: str, config: str | None, split: str, streaming: bool, **how: Any) -> Table:
+    """`load_dataset`, which else holds back up to 1000 rows before it writes them into its cache."""
+    return datasets.load_dataset(name, config, split=split, streaming=streaming, writer_batch_size=AT_ONCE, **how)
+
+
 def _saved(path: Path, split: str) -> datasets.Dataset:
     try:
         saved = datasets.load_from_disk(str(path))
@@ -86,7 +91,7 @@ def _tsv(path: Path) -> dict[str, Any]:
     with path.open(encoding="utf-8") as lines:
         columns = lines.readline().rstrip("\r\n").split("\t")
     features = datasets.Features({column: datasets.Value("string") for column in columns})
-    return {"sep": "\t", "features": features, "keep_default_na": False, "chunksize": TSV_ROWS}
+    return {"sep": "\t", "features": features, "keep_default_na": False, "chunksize": AT_ONCE}
 
 
 def _reason(error: Exception) -> str:
