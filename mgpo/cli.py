@@ -1,4 +1,4 @@
-"""The command line: LightningCLI over one module and one data module; besides it `study` and `pretrain`."""
+"""The command line: LightningCLI over one module and one data module; besides it `study`, `pretrain` and `leaks`."""
 
 import logging
 import sys
@@ -15,6 +15,7 @@ from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
+from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
@@ -28,7 +29,7 @@ NOISE = (
     "The 'train_dataloader' does not have many workers",
 )
 EVALUATIONS = ("validate", "test", "predict")
-COMMANDS = {"pretrain": pretrain, "study": study}  # besides those of LightningCLI
+COMMANDS = {"leaks": leaks, "pretrain": pretrain, "study": study}  # besides those of LightningCLI
 
 
 class SaveConfig(SaveConfigCallback):
@@ -107,7 +108,8 @@ def run(args: list[str]) -> CLI:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. "
-                "Two more commands: `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
+                "Three more commands: `mgpo study` runs a matrix of runs, `mgpo leaks` looks for test images among the "
+                "training images, `mgpo pretrain` makes the embedded model anew.",
             },
         )
     finally:

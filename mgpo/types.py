@@ -31,6 +31,7 @@ class Question:
     choices: tuple[str, ...] = ()
     category: str = ""
     split: str = ""
+    part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
 
 
 @dataclass(frozen=True)
