@@ -53,7 +53,8 @@ TEXT = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
     max_position_embeddings=4096,
 )  # fmt: skip
-ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+ROPE = PLAIN_ROPE | {"mrope_interleaved": True}
 TOWER = dict(
     depth=3, hidden_size=32, intermediate_size=48, num_heads=2, spatial_merge_size=2, temporal_patch_size=2,
     out_hidden_size=32,
@@ -93,9 +94,12 @@ class Family:
 ALL = [
     Family(
         "qwen2_5_vl", Frame.PIXELS, 28, TOWER | dict(patch_size=14, window_size=56, fullatt_block_indexes=[1]),
-        TEXT | dict(rope_parameters={k: v for k, v in ROPE.items() if k != "mrope_interleaved"}), box=(0, 0, 56, 50),
+        TEXT | dict(rope_parameters=PLAIN_ROPE), box=(0, 0, 56, 50),
     ),
-    Family("qwen3_vl", Frame.THOUSAND, 32, TOWER_3 | dict(deepstack_visual_indexes=[0, 2]), TEXT | dict(rope_parameters=ROPE)),
+    Family(
+        "qwen3_vl", Frame.THOUSAND, 32, TOWER_3 | dict(deepstack_visual_indexes=[0, 2]),
+        TEXT | dict(rope_parameters=ROPE),
+    ),
     Family(
         "qwen3_vl_moe", Frame.THOUSAND, 32, TOWER_3 | dict(deepstack_visual_indexes=[1]),
         TEXT | EXPERTS | dict(rope_parameters=ROPE, decoder_sparse_step=1, mlp_only_layers=[]),
@@ -112,7 +116,9 @@ ALL = [
             num_attention_heads=2, image_size=56, patch_size=14,
         ),
         # A window of a few dozen tokens, so that it passes over images and holes.
-        TEXT | dict(sliding_window=24, layer_types=["sliding_attention", "full_attention"] * 2, query_pre_attn_scalar=8),
+        TEXT | dict(
+            sliding_window=24, layer_types=["sliding_attention", "full_attention"] * 2, query_pre_attn_scalar=8,
+        ),
         GEMMA,
     ),
 ]  # fmt: skip
@@ -131,7 +137,7 @@ def _words() -> str:
 
 
 def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
-    """Control tokens are special; thoughts and runs of line breaks are tokens too, but text, as in the published ones."""
+    """Control tokens are special; marks of thoughts and runs of line breaks are tokens too, but text."""
     tokenizer = Tokenizer.from_str(_words())
     special, plain = (GEMMA_TOKENS, ["\n\n", "\n\n\n"]) if family.gemma else (QWEN_TOKENS, ["<think>", "</think>"])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])

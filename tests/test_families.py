@@ -1,4 +1,4 @@
-"""Every family on a tiny random checkpoint of its real classes: chat, positions, log-probs, gradients, sight, errors."""
+"""Every family on a tiny random checkpoint of its real classes: chat, positions, log-probs, sight, errors."""
 
 import json
 import shutil
@@ -152,7 +152,9 @@ def test_chat_ids_equal_the_template(policy, reply):
     first = policy.chat.open(turns[0], pixels)
     after = [policy.chat.follow(turn, said, pixels) for turn in turns[1:]]
     for k in range(3):
-        spoken = [s for turn in turns[: k + 1] for s in (*map(_spoken, turn), dict(role="assistant", content=reply))][:-1]
+        spoken = [s for turn in turns[: k + 1] for s in (*map(_spoken, turn), dict(role="assistant", content=reply))][
+            :-1
+        ]
         text = policy.tokenizer.apply_chat_template(
             spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
@@ -195,7 +197,9 @@ def test_positions_equal_the_librarys_over_all_turns(family, policy, trajectorie
         else:
             grid = torch.tensor([image.grid for image in all_images(trajectory)])
             kinds = (ids == policy.chat.image_id).int()
-            expected = policy.model.model.get_rope_index(input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
+            expected = policy.model.model.get_rope_index(input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=grid)[
+                0
+            ][:, 0]
         assert torch.equal(torch.cat(pieces, 1), expected)
 
 
@@ -298,7 +302,9 @@ def test_a_tokenizer_without_vision_tokens_is_refused(family, folder, policy, tm
 def test_another_familys_checkpoint_is_refused_with_the_right_class(family, folder, policy):
     other = Gemma3 if family.name == "qwen2_5_vl" else Qwen25VL
     right = f"{type(policy).__module__}.{type(policy).__name__}"
-    with pytest.raises(ValueError, match=rf"holds a {family.name} model; this policy needs \w+; take class_path {right}"):
+    with pytest.raises(
+        ValueError, match=rf"holds a {family.name} model; this policy needs \w+; take class_path {right}"
+    ):
         other(str(folder)).load()
 
 

@@ -67,7 +67,9 @@ class Policy(nn.Module):
         """What `decode` remembers of the tokens before, with rows that `batch_select_indices` picks and repeats."""
         raise NotImplementedError
 
-    def decode(self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+    def decode(
+        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Any
+    ) -> Tensor:
         """Final hidden states (rows, tokens, width) of `ids` (rows, tokens); `cache` grows by these tokens.
 
         Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,

@@ -71,7 +71,9 @@ class Chat:
     def _render(self, spoken: list[dict[str, Any]]) -> str:
         # Families that can think before they answer are asked not to: their templates forget thoughts in later turns.
         return str(
-            self.tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+            self.tokenizer.apply_chat_template(
+                spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
         )
 
     def _behind_reply(self, spoken: list[dict[str, Any]]) -> str:

@@ -81,7 +81,9 @@ class Gemma3(Pretrained):
             mask = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril().expand(len(ids), 1, -1, -1)
         past, new = mask.split([mask.shape[-1] - width, width], -1)
         mask = torch.cat([past, new | self._same_image(ids)[:, None]], -1)
-        near = place_NT[:, None, :, None] - cache.place_NS[:, None, None, :] < self.model.config.text_config.sliding_window
+        near = (
+            place_NT[:, None, :, None] - cache.place_NS[:, None, None, :] < self.model.config.text_config.sliding_window
+        )
         masks = {"full_attention": mask, "sliding_attention": mask & near}
         return self.run(self.embed(ids, features), place_NT, masks, cache)
 

@@ -1,4 +1,4 @@
-"""What the Qwen vision-language families share: patches in a pixel budget, mRoPE positions, ChatML with vision tokens."""
+"""What the Qwen vision-language families share: a pixel budget, patches, mRoPE positions, ChatML."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

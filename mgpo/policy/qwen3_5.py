@@ -70,7 +70,9 @@ class _State(LinearAttentionLayer):
         """The inputs (rows, width, tokens) with those before them; the last ones that are no holes are kept."""
         reach = options["conv_kernel_size"] - 1
         rows, width, _ = conv_states.shape
-        before = self.conv_states[0] if self.has_previous_state[0] else conv_states.new_zeros(rows, width, reach)
+        before = self.conv_states[0]
+        if before is None:
+            before = conv_states.new_zeros(rows, width, reach)
         inputs = torch.cat([before, conv_states], -1)
         kept = self.tokens_N[:, None] + torch.arange(reach, device=inputs.device)
         self.conv_states[0] = inputs.gather(-1, kept[:, None].expand(-1, width, -1))
@@ -82,5 +84,6 @@ class _State(LinearAttentionLayer):
         return recurrent_states
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        states: dict[int, Any]
         for states in (self.conv_states, self.recurrent_states):
             states[0] = states[0][indices]
