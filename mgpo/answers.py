@@ -88,6 +88,22 @@ def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> b
         return False
 
 
+def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
+    """What an answer stands for, so that equal ones can be counted: an option's letter, a number, or words.
+
+    None where there is no answer, or where it picks none of the options.
+    """
+    if answer is None:
+        return None
+    if choices:
+        return choice_letter(answer, choices)
+    words = normalise(answer)
+    try:
+        return repr(float(_THOUSANDS.sub("", words)))
+    except ValueError:
+        return words or None
+
+
 def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
     """Whether both hold one number each, near enough to each other; equal by default."""
     given, right = find_number(answer), find_number(truth)

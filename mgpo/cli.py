@@ -3,7 +3,6 @@
 import logging
 import sys
 import warnings
-from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
@@ -12,11 +11,12 @@ import transformers
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mgpo.callbacks import Counterfactuals, FirstPicture, ReportWriter
+from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
 from mgpo.module import MGPO
+from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
 
@@ -31,18 +31,12 @@ EVALUATIONS = ("validate", "test", "predict")
 COMMANDS = {"pretrain": pretrain, "study": study}  # besides those of LightningCLI
 
 
-def embedded_config() -> Path:
-    """configs/mgpo.yaml, from the installed package or from the checkout."""
-    package = Path(__file__).parent
-    return next(p for p in (package / "configs" / "mgpo.yaml", package.parent / "configs" / "mgpo.yaml") if p.is_file())
-
-
 class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration into the run directory, which is new for every run."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self.parser.save(
-            self.config, run_folder(trainer) / "config.yaml", skip_none=False, overwrite=True, multifile=False
+            self.config, run_folder(trainer) / "config.yaml", skip_unset=False, overwrite=True, multifile=False
         )
 
 
@@ -51,7 +45,6 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ReportWriter, "report")
-        parser.add_lightning_class_args(FirstPicture, "picture")
         parser.add_lightning_class_args(Counterfactuals, "counterfactuals")
         parser.add_argument(
             "--measure",
@@ -99,19 +92,13 @@ def hush() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run a command; errors that people can mend end in one sentence instead of a traceback."""
-    args = sys.argv[1:] if args is None else args
-    sys.argv = [sys.argv[0], *args]
-    hush()
-    jsonargparse.set_parsing_settings(add_print_completion_argument=True)
+def run(args: list[str]) -> CLI:
+    """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
+    if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
+        args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
+    before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
-        if args[:1] and args[0] in COMMANDS:
-            jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
-            return
-        if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
-            sys.argv[2:2] = ["--config", str(embedded_config())]
-        CLI(
+        return CLI(
             MGPO,
             VQAData,
             save_config_callback=SaveConfig,
@@ -123,6 +110,20 @@ def main(args: list[str] | None = None) -> None:
                 "Two more commands: `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
         )
+    finally:
+        sys.argv = before
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command; errors that people can mend end in one sentence instead of a traceback."""
+    args = sys.argv[1:] if args is None else args
+    hush()
+    jsonargparse.set_parsing_settings(add_print_completion_argument=True)
+    try:
+        if args[:1] and args[0] in COMMANDS:
+            jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
+        else:
+            run(args)
     except Exception as error:
         if (mistake := find_user_error(error)) is None:
             raise

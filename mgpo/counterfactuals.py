@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
+from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout import Swap, judge, roll_out
@@ -14,8 +15,6 @@ from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.stats import paired_bootstrap
 from mgpo.types import Question
 from mgpo.views import View
-
-CROP, NO_TOOLS = "crop", "no tools"
 
 
 def black(image: Image.Image, view: View, first: View) -> Image.Image:

@@ -1,19 +1,37 @@
 """What the module does besides learning: validation, testing and prediction, all greedy by default."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+from torch import nn
 
+from mgpo import metrics
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
 from mgpo.policy.base import Policy
 from mgpo.records import Record
-from mgpo.report import SHARES, format_report, summarise
+from mgpo.report import format_report, summarise
 from mgpo.rewards import Reward
 from mgpo.sampler import InProcessSampler, Sampling
+
+
+def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
+    """By the name under which it is logged, of each split."""
+    return {
+        "accuracy": metrics.Accuracy(by="split"),
+        "valid_box_ratio": metrics.ValidBoxRatio(by="split"),
+        "crop_rate": metrics.CropRate(by="split"),
+        "subimage_accuracy": metrics.SubimageAccuracy(by="split"),
+        "subimage_share": metrics.SubimageShare(by="split"),
+        "zoom_factor": metrics.ZoomFactor(by="split"),
+        "crop_area_share": metrics.CropAreaShare(by="split"),
+        "turns": metrics.TurnsPerEpisode(by="split"),
+        "fallback_rate": metrics.FallbackRate(by="split"),
+    }
 
 
 class EvaluatedModule(L.LightningModule):
@@ -30,6 +48,8 @@ class EvaluatedModule(L.LightningModule):
         super().__init__()
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
+        # a submodule, so that states follow the device; they are no parameters and in no checkpoint
+        self.metrics = cast(dict[str, metrics.RecordMetric], nn.ModuleDict(evaluation_metrics()))
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
@@ -41,11 +61,14 @@ class EvaluatedModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.records = []
+        for metric in self.metrics.values():
+            metric.reset()
+            metric.update([])  # a rank may get no batch
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
         if samples:
-            self.records += evaluate(
+            records = evaluate(
                 self.policy,
                 self.sampler,
                 self.dialogue,
@@ -55,14 +78,17 @@ class EvaluatedModule(L.LightningModule):
                 self.seed,
                 self.global_step,
             )
+            self.records += records
+            for metric in self.metrics.values():
+                metric.update(records)
 
     def on_validation_epoch_end(self) -> None:
         self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
         self.summary = summarise(self.records)
-        for split, numbers in self.summary["by_split"].items():
-            for name in SHARES:
-                if numbers[name] is not None:
-                    self.log(f"{split}/{name}", numbers[name], rank_zero_only=True, prog_bar=name == "accuracy")
+        for name, metric in self.metrics.items():
+            for split, value in metric.compute().items():
+                if not math.isnan(value):
+                    self.log(f"{split}/{name}", value.item(), rank_zero_only=True, prog_bar=name == "accuracy")
         if not self.trainer.sanity_checking:
             self.print(format_report(self.summary))
 

@@ -20,6 +20,7 @@ from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import share_objects
+from mgpo.records import records_of
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
@@ -138,7 +139,8 @@ class MGPO(EvaluatedModule):
         self.rolled_out = self.roll_out(samples, self.global_step)
         add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
-        self.tally.add(rollout_metrics(self.rolled_out), len(self.rolled_out))
+        records = records_of(self.rolled_out, self.group_size, self.global_step)
+        self.tally.add_all(rollout_metrics(records, self.group_size))
         self.tally.add({"no_signal": 1 - groups.signal_B.float().mean().item()}, len(samples))
         if self.silent_groups == "refill":
             full = self.pool.add(groups, len(samples))

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mgpo.answers import vote_of
 from mgpo.types import Trajectory
 from mgpo.views import Box, View
 
@@ -36,6 +37,10 @@ class Record:
     tokens: int = 0  # sampled
     step: int = 0  # optimiser updates before it
     rollout: int = 0  # its number in the group
+    lengths: tuple[int, ...] = ()  # tokens sampled, by turn
+    vote: str | None = None  # what the answer stands for, the same for answers that mean the same
+    unfinished: bool = False  # a limit kept the policy from answering
+    cut: bool = False  # a reply ran into the token limit
 
     def as_row(self) -> dict[str, Any]:
         """For JSON."""
@@ -70,6 +75,10 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         tokens=sum(len(turn.reply.ids) for turn in trajectory.turns),
         step=step,
         rollout=rollout,
+        lengths=tuple(len(turn.reply.ids) for turn in trajectory.turns),
+        vote=vote_of(trajectory.answer, question.choices),
+        unfinished=trajectory.unfinished,
+        cut=trajectory.cut,
     )
 
 

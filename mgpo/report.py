@@ -2,16 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from mgpo.metrics import values
 from mgpo.records import Record
 from mgpo.stats import wilson
 
 Summary = dict[str, Any]
-SHARES = ("accuracy", "valid_box_ratio", "crop_rate", "subimage_accuracy", "subimage_share")
+SHARES = {
+    "accuracy": values.right,
+    "valid_box_ratio": values.valid_box,
+    "crop_rate": values.crop,
+    "subimage_accuracy": values.subimage,
+}
+MEANS = {
+    "zoom_factor": (values.zoom, geometric_mean),
+    "crop_area_share": (values.area, fmean),
+    "turns": (values.turns, fmean),
+    "fallback_rate": (values.fallback, fmean),
+}
 COLUMNS = {  # of the table
     "accuracy": "accuracy",
     "valid boxes": "valid_box_ratio",
@@ -26,6 +39,8 @@ def summarise(records: Sequence[Record]) -> Summary:
     `accuracy` and `crop_rate` (a part was cut out and shown) are over all questions, `valid_box_ratio` over
     those where a box was looked for. Of the sub-images that answer the question alone, `subimage_accuracy`
     is the share among the usable boxes, `subimage_share` that among all questions (of a dialogue with boxes).
+    The means have no intervals: `zoom_factor` (geometric) and `crop_area_share` are over the questions with a
+    crop, `turns` and `fallback_rate` over all.
     """
     by_split, by_category = defaultdict(list), defaultdict(list)
     for record in records:
@@ -48,23 +63,20 @@ def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
     return dict(sorted(parts.items()))
 
 
-def shares(records: Sequence[Record]) -> dict[str, list[bool]]:
-    """For each share, the records that it is over, and whether each of them counts."""
-    asked = any(r.valid_box is not None for r in records)
-    return {
-        "accuracy": [r.right for r in records],
-        "valid_box_ratio": [r.valid_box for r in records if r.valid_box is not None],
-        "crop_rate": [r.crops > 0 for r in records],
-        "subimage_accuracy": [r.subimage_right for r in records if r.subimage_right is not None],
-        "subimage_share": [r.subimage_right is True for r in records] if asked else [],
-    }
+def shares(records: Sequence[Record]) -> dict[str, list[float]]:
+    """For each share, 1 or 0 for each of the records that it is over."""
+    found = {name: values.applicable(of, records) for name, of in SHARES.items()}
+    return {**found, "subimage_share": values.subimage_shares(records)}
 
 
 def _numbers(records: Sequence[Record]) -> Summary:
     numbers: Summary = {"n": len(records)}
-    for name, values in shares(records).items():
-        numbers[name] = sum(values) / len(values) if values else None
-        numbers[f"{name}_interval"] = wilson(sum(values), len(values)) if values else None
+    for name, found in shares(records).items():
+        numbers[name] = sum(found) / len(found) if found else None
+        numbers[f"{name}_interval"] = wilson(int(sum(found)), len(found)) if found else None
+    for name, (of, mean) in MEANS.items():
+        found = values.applicable(of, records)
+        numbers[name] = mean(found) if found else None
     reasons = [r.reason for r in records if r.reason is not None]
     numbers["invalid_reasons"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     return numbers

@@ -1,7 +1,7 @@
 """Callbacks: what a run leaves behind."""
 
 from mgpo.callbacks.counterfactuals import Counterfactuals
-from mgpo.callbacks.picture import FirstPicture
+from mgpo.callbacks.gallery import GroundingGallery
 from mgpo.callbacks.report import ReportWriter
 
-__all__ = ["Counterfactuals", "FirstPicture", "ReportWriter"]
+__all__ = ["Counterfactuals", "GroundingGallery", "ReportWriter"]

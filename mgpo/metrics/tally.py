@@ -1,7 +1,7 @@
-"""What a training step shows of itself; none of it needs a right box."""
+"""Means over a training step and all ranks, and what a training pass shows of itself."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -9,7 +9,6 @@ from mgpo.objective import Objective
 from mgpo.policy.batch import Batch
 from mgpo.policy.logprobs import Scores
 from mgpo.ranks import share_objects
-from mgpo.types import Trajectory
 
 
 class Tally:
@@ -23,6 +22,12 @@ class Tally:
             self.sums[name][0] += value * weight
             self.sums[name][1] += weight
 
+    def add_all(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Each value with weight 1; a name without any stays missing."""
+        for name, applicable in values.items():
+            if applicable:
+                self.add({name: sum(applicable) / len(applicable)}, len(applicable))
+
     def means(self, world_size: int) -> dict[str, float]:
         """Over all ranks, of which each may have other metrics; all must call."""
         merged: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -31,29 +36,6 @@ class Tally:
                 merged[name][0] += total
                 merged[name][1] += weight
         return {name: total / weight for name, (total, weight) in sorted(merged.items())}
-
-
-def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Of a step's rollouts: mean reward, shares in [0, 1], and reply lengths in tokens by turn.
-
-    `valid_box` is over the rollouts in which a box was looked for, and missing where there were none.
-    """
-    n = len(trajectories)
-    metrics = {
-        "reward": sum(t.reward for t in trajectories) / n,
-        "right": sum(t.right for t in trajectories) / n,
-        "crop_rate": sum(bool(t.crops) for t in trajectories) / n,
-        "unfinished": sum(t.unfinished for t in trajectories) / n,
-        "answered": sum(t.answer is not None for t in trajectories) / n,
-        "cut": sum(t.cut for t in trajectories) / n,
-    }
-    findings = [t.finding for t in trajectories if t.finding is not None]
-    if findings:
-        metrics["valid_box"] = sum(finding.box is not None for finding in findings) / len(findings)
-    for k in range(max(len(t.turns) for t in trajectories)):
-        lengths = [len(t.turns[k].reply.ids) for t in trajectories if len(t.turns) > k]
-        metrics[f"length_turn{k + 1}"] = sum(lengths) / len(lengths)
-    return metrics
 
 
 @torch.no_grad()

@@ -1,0 +1,135 @@
+"""What the gallery page shows: each question once, and at every step what its group of rollouts did and saw."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from mgpo.boxes import REASONS
+from mgpo.gallery.embed import number, shorten, size_of
+from mgpo.gallery.images import crop_uris, picture_uri
+from mgpo.records import Record, records_of
+from mgpo.types import Trajectory
+from mgpo.views import Box
+
+BUDGET = 20_000_000  # bytes of a page
+TEXT = 600  # characters of a reply, an answer, a question or a choice
+PICTURE = "picture"  # the whole picture's key among a question's images
+Entry = dict[str, Any]  # one question, JSON-able
+
+
+def snapshot(trajectories: Sequence[Trajectory], group_size: int) -> list[Entry]:
+    """One JSON-able dict a question, from judged trajectories in which a question's rollouts stand next to each other.
+
+    A group's equal regions are encoded once. Ranks may send these to each other.
+    """
+    records = records_of(list(trajectories), group_size)
+    starts = range(0, len(trajectories), group_size)
+    return [_entry(trajectories[i : i + group_size], records[i : i + group_size]) for i in starts]
+
+
+def _entry(group: Sequence[Trajectory], records: Sequence[Record]) -> Entry:
+    question, image, first = group[0].question, group[0].image, group[0].views[0]
+    last = {region_key(t.crops[-1].region): t.crops[-1] for t in group if t.crops}
+    crops = {key: crop_uris(image, first, view) for key, view in last.items()}
+    return {
+        "id": question.id,
+        "split": question.split,
+        "category": question.category,
+        "text": shorten(question.text, TEXT),
+        "choices": [shorten(choice, TEXT) for choice in question.choices],
+        "truth": shorten(question.answer, TEXT),
+        "size": image.size,
+        "seen": first.size,
+        "images": {PICTURE: picture_uri(image), **crops},
+        "rollouts": [_rollout(t, record) for t, record in zip(group, records)],
+    }
+
+
+def _rollout(trajectory: Trajectory, record: Record) -> Entry:
+    return {
+        "answer": None if record.answer is None else shorten(record.answer, TEXT),
+        "right": record.right,
+        "reward": number(record.reward, 3),
+        "valid_box": record.valid_box,
+        "reason": record.reason,
+        "named": [box and _rounded(box) for box in record.named],
+        "reasons": [turn.finding.reason if turn.finding else None for turn in trajectory.turns],
+        "regions": record.regions,
+        "zoom": number(record.zoom, 2),
+        "replies": [shorten(reply, TEXT) for reply in record.replies],
+    }
+
+
+def _rounded(box: Box) -> list[float | None]:
+    return [number(edge, 1) for edge in box]
+
+
+def region_key(region: Sequence[int]) -> str:
+    """Under which the two images of a region stand among a question's; the page makes the same key."""
+    return ",".join(map(str, region))
+
+
+class Gallery:
+    """Snapshots of the same questions at several steps.
+
+    Args:
+        budget: Bytes of the whole page. What would go beyond is left out: first crops, from the groups' last
+            rollouts on, then pictures; replies are shortened until all texts fit into half of it.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.budget = budget
+        self.steps: set[int] = set()
+        self.entries: dict[tuple[str, str], Entry] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+    def add(self, step: int, trajectories: Sequence[Trajectory], group_size: int) -> None:
+        """What happened at a step, in this process alone."""
+        self.merge(step, [snapshot(trajectories, group_size)])
+
+    def merge(self, step: int, parts: Iterable[Sequence[Entry]]) -> None:
+        """What happened at a step: every rank's snapshot. A question that comes again replaces itself."""
+        self.steps.add(step)
+        for entry in (entry for part in parts for entry in part):
+            asked = {key: value for key, value in entry.items() if key != "rollouts"}
+            known = self.entries.setdefault((entry["split"], entry["id"]), {**asked, "steps": {}})
+            known["images"] = {**entry["images"], **known["images"]}
+            known["steps"][str(step)] = entry["rollouts"]
+
+    def document(self, title: str, room: int) -> Entry:
+        """Everything that the page shows, as one JSON-able dict of at most `room` bytes."""
+        entries = self._texts(room // 2)
+        document = {"title": title, "steps": sorted(self.steps), "reasons": REASONS, "questions": entries}
+        left = room - size_of(document)
+        for entry, key, image in self._images(entries):
+            cost = size_of({key: image})
+            if cost <= left:
+                left -= cost
+                entry["images"][key] = image
+        return document
+
+    def _texts(self, room: int) -> list[Entry]:
+        """The questions without images, their replies as long as fits."""
+        entries = [{**entry, "images": {}} for entry in self.entries.values()]
+        limit = TEXT
+        while limit > 1 and size_of(entries) > room:
+            limit //= 2
+            entries = copy.deepcopy(entries)
+            for rollout in (r for entry in entries for group in entry["steps"].values() for r in group):
+                rollout["replies"] = [shorten(reply, limit) for reply in rollout["replies"]]
+        return entries
+
+    def _images(self, entries: list[Entry]) -> Iterator[tuple[Entry, str, Any]]:
+        """(where to, key, image): all pictures, then every group's first crop, every group's second, …"""
+        pairs = list(zip(entries, (entry["images"] for entry in self.entries.values())))
+        for entry, images in pairs:
+            yield entry, PICTURE, images[PICTURE]
+        groups = [(entry, images, group) for entry, images in pairs for group in entry["steps"].values()]
+        for place in range(max((len(group) for _, _, group in groups), default=0)):
+            for entry, images, group in groups:
+                regions = group[place]["regions"] if place < len(group) else ()
+                key = region_key(regions[-1]) if regions else PICTURE
+                if key not in entry["images"] and key in images:
+                    yield entry, key, images[key]

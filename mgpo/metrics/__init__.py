@@ -1,0 +1,32 @@
+"""Metrics of where a policy looks and what it answers, none of which needs a right box.
+
+`values` says what one episode or group is worth; the classes are torchmetrics over `Record`s, `rollout_metrics`
+and `Tally` are what training shows.
+"""
+
+from mgpo.metrics.base import RecordMetric, RowMetric
+from mgpo.metrics.calibration import VoteCalibration
+from mgpo.metrics.effects import CROP, NO_TOOLS, CropGain, CropHarm
+from mgpo.metrics.episodes import (
+    Accuracy,
+    CropAreaShare,
+    CropRate,
+    FallbackRate,
+    InvalidReasons,
+    RewardMean,
+    SubimageAccuracy,
+    SubimageShare,
+    TurnsPerEpisode,
+    ValidBoxRatio,
+    ZoomFactor,
+)
+from mgpo.metrics.grouped import GroupAgreement, GroupSpread, MajorityAtK, PassAtK, SilentGroups
+from mgpo.metrics.rollouts import rollout_metrics
+from mgpo.metrics.tally import Tally, score_metrics
+
+__all__ = [
+    "CROP", "NO_TOOLS", "Accuracy", "CropAreaShare", "CropGain", "CropHarm", "CropRate", "FallbackRate",
+    "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "RecordMetric", "RewardMean",
+    "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "Tally", "TurnsPerEpisode", "ValidBoxRatio",
+    "VoteCalibration", "ZoomFactor", "rollout_metrics", "score_metrics",
+]  # fmt: skip

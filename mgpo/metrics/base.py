@@ -1,0 +1,158 @@
+"""Metrics made of rows, each row counted once, over batches and ranks."""
+
+import json
+import math
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from mgpo.errors import UserError
+from mgpo.metrics.values import applicable, groups_of
+from mgpo.records import Record
+
+By = Literal["split", "category"]
+Row = dict[str, Any]
+KEPT = [field.name for field in fields(Record) if field.name not in ("truth", "replies", "named", "regions", "lengths")]
+
+
+class RowMetric(Metric):
+    """A number made of rows, of which each (split, id, step, rollout) counts once.
+
+    Samplers pad: two ranks may hold the same question. The state is therefore the rows themselves, as bytes of
+    JSON lines, and whatever the batches and ranks were, they are put into one order before anything is computed.
+    A rank without rows takes part in every exchange.
+
+    Args:
+        by: One value for each split or category instead of one for all.
+        options: torchmetrics' own.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    plot_lower_bound = 0.0
+    lines: Any  # tensors of bytes; between sync and unsync, one
+
+    def __init__(self, by: By | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if by not in (None, "split", "category"):
+            raise UserError(f"{type(self).__name__}: by is {by!r}; it must be split, category or nothing")
+        self.by: By | None = by
+        self.add_state("lines", [], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def as_row(self, item: Any) -> Row:
+        """What is kept of an item, for JSON: at least id, split and category."""
+
+    @abstractmethod
+    def value(self, rows: list[Row]) -> float | dict[str, float]:
+        """Of rows in order; NaN where none of them applies."""
+
+    def update(self, items: Sequence[Any]) -> None:
+        self.lines.append(self._bytes([self.as_row(item) for item in items]))
+
+    def compute(self) -> Any:
+        """A float64 scalar (or what the metric says it is), or such by label; on the CPU."""
+        rows = self.rows()
+        if self.by is None:
+            return _tensors(self.value(rows))
+        parts = defaultdict(list)
+        for row in rows:
+            parts[row[self.by]].append(row)
+        return {label: _tensors(self.value(part)) for label, part in sorted(parts.items())}
+
+    def rows(self) -> list[Row]:
+        """Each once; of those that differ all the same, the last in the order of their text."""
+        text = bytes(dim_zero_cat(self.lines).tolist() if len(self.lines) else []).decode()
+        rows = [json.loads(line) for line in sorted(text.splitlines())]
+        found = {(row["split"], row["id"], row.get("step", 0), row.get("rollout", 0)): row for row in rows}
+        return [row for _, row in sorted(found.items(), key=lambda item: item[0])]
+
+    def sync(self, *args: Any, **options: Any) -> None:
+        # torchmetrics would send float32 for a rank that never saw a row
+        if not len(self.lines):
+            self.lines = [self._bytes([])]
+        super().sync(*args, **options)
+
+    def _bytes(self, rows: list[Row]) -> Tensor:
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        return torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+
+    def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
+        """A point for a scalar, lines for a list of results, bars for a dictionary. All ranks must call."""
+        val = self.compute() if val is None else val
+        if not isinstance(val, dict):
+            return self._plot(val, ax)
+        ax = new_axes() if ax is None else ax
+        bars = _flat(val)
+        ax.bar(list(bars), list(bars.values()))
+        ax.set_ylabel(type(self).__name__)
+        ax.set_ylim(bottom=self.plot_lower_bound, top=self.plot_upper_bound)
+        ax.tick_params(axis="x", labelrotation=90)
+        return ax.figure, ax
+
+
+class RecordMetric(RowMetric):
+    """A number made of records; `update` takes them as they come."""
+
+    def as_row(self, item: Record) -> Row:
+        return {name: getattr(item, name) for name in KEPT}
+
+    def value(self, rows: list[Row]) -> float | dict[str, float]:
+        return self.judge([self.as_record(row) for row in rows])
+
+    def as_record(self, row: Row) -> Record:
+        """Back again, without its replies and right answer."""
+        return Record(**row, truth="", replies=())
+
+    @abstractmethod
+    def judge(self, records: list[Record]) -> float | dict[str, float]:
+        """Of records in order, a group's next to each other, by number of rollout."""
+
+
+class EpisodeMean(RecordMetric):
+    """The mean of a value over the episodes to which it applies."""
+
+    of: Callable[[Record], float | None]
+    mean: Callable[[Sequence[float]], float] = staticmethod(fmean)
+
+    def judge(self, records: list[Record]) -> float:
+        found = applicable(self.of, records)
+        return self.mean(found) if found else math.nan
+
+
+class GroupMean(RecordMetric):
+    """The mean of a value over the groups to which it applies; every group weighs the same."""
+
+    of: Callable[[Sequence[Record]], float | None]
+
+    def judge(self, records: list[Record]) -> float:
+        found = [value for group in groups_of(records) if (value := self.of(group)) is not None]
+        return fmean(found) if found else math.nan
+
+
+def new_axes() -> Any:
+    return Figure(layout="constrained").subplots()
+
+
+def _tensors(value: float | dict[str, float]) -> Any:
+    if isinstance(value, dict):
+        return {name: _tensors(number) for name, number in value.items()}
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _flat(val: dict[str, Any], before: str = "") -> dict[str, float]:
+    """Labels of nested dictionaries joined with spaces."""
+    flat = {}
+    for name, value in val.items():
+        label = f"{before} {name}".strip()
+        flat |= _flat(value, label) if isinstance(value, dict) else {label: float(value)}
+    return flat

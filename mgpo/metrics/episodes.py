@@ -1,0 +1,129 @@
+"""Metrics of single episodes. None of them needs a right box."""
+
+import math
+from statistics import fmean, geometric_mean
+
+from mgpo.boxes import REASONS
+from mgpo.metrics import values
+from mgpo.metrics.base import EpisodeMean, RecordMetric
+from mgpo.records import Record
+
+
+class Accuracy(EpisodeMean):
+    """right / all, in [0, 1]; higher is better.
+
+    By the reward on the final answer alone; whatever training adds to it is left out.
+    """
+
+    higher_is_better = True
+    plot_upper_bound = 1.0
+    of = staticmethod(values.right)
+
+
+class ValidBoxRatio(EpisodeMean):
+    """usable first boxes / episodes in which a box was looked for, in [0, 1]; higher is better.
+
+    Says nothing of where the boxes are; episodes of which no box was asked are left out.
+    """
+
+    higher_is_better = True
+    plot_upper_bound = 1.0
+    of = staticmethod(values.valid_box)
+
+
+class InvalidReasons(RecordMetric):
+    """reason -> first boxes refused for it / episodes in which a box was looked for, each in [0, 1]; lower is better.
+
+    Together they are 1 - ValidBoxRatio. Every reason of `mgpo.boxes` is there, at 0 where it never occurred.
+    """
+
+    higher_is_better = False
+    plot_upper_bound = 1.0
+
+    def judge(self, records: list[Record]) -> dict[str, float]:
+        asked = [record.reason for record in records if record.valid_box is not None]
+        return {reason: asked.count(reason) / len(asked) if asked else math.nan for reason in REASONS}
+
+
+class SubimageAccuracy(EpisodeMean):
+    """sub-images that alone answer the question / usable boxes, in [0, 1]; higher is better.
+
+    Episodes without a usable box are left out, so a policy that names few boxes may still score well.
+    """
+
+    higher_is_better = True
+    plot_upper_bound = 1.0
+    of = staticmethod(values.subimage)
+
+
+class SubimageShare(RecordMetric):
+    """sub-images that alone answer the question / all episodes, in [0, 1]; higher is better.
+
+    Episodes without a usable box count as failed; only a dialogue that asks for no box has no value.
+    """
+
+    higher_is_better = True
+    plot_upper_bound = 1.0
+
+    def judge(self, records: list[Record]) -> float:
+        found = values.subimage_shares(records)
+        return fmean(found) if found else math.nan
+
+
+class ZoomFactor(EpisodeMean):
+    """Geometric mean of sqrt(input pixels per original pixel in the last crop / the same in the first view), > 0.
+
+    Times a side that things were seen sharper; 1 is no gain. Higher shows more detail and less around it; episodes
+    without a crop are left out.
+    """
+
+    of = staticmethod(values.zoom)
+    mean = staticmethod(geometric_mean)
+
+
+class CropAreaShare(EpisodeMean):
+    """Mean of the last crop's area / the original's, in (0, 1]; neither end is better by itself.
+
+    Episodes without a crop are left out.
+    """
+
+    plot_upper_bound = 1.0
+    of = staticmethod(values.area)
+
+
+class TurnsPerEpisode(EpisodeMean):
+    """Mean number of replies, at least 1; fewer cost less. Nothing is left out."""
+
+    of = staticmethod(values.turns)
+
+
+class CropRate(EpisodeMean):
+    """episodes in which a part was cut out and shown / all, in [0, 1].
+
+    Neither end is better by itself: in free turns, a look that nothing needs is a cost. Nothing is left out.
+    """
+
+    plot_upper_bound = 1.0
+    of = staticmethod(values.crop)
+
+
+class FallbackRate(EpisodeMean):
+    """episodes that went on after a box that could not be used / all, in [0, 1]; lower is better.
+
+    A dialogue of one turn has none, however bad its boxes are.
+    """
+
+    higher_is_better = False
+    plot_upper_bound = 1.0
+    of = staticmethod(values.fallback)
+
+
+class RewardMean(EpisodeMean):
+    """Mean of what training sees, the reward on the answer and what was added to it; higher is better.
+
+    Its range is that of the reward and its extras, which may be negative. Nothing is left out.
+    """
+
+    higher_is_better = True
+    plot_lower_bound = None
+    of = staticmethod(values.reward)

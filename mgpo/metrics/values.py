@@ -1,0 +1,146 @@
+"""What one episode, or one group of rollouts, says of itself: a number, or None where it does not apply.
+
+None of it needs a right box. A group is the rollouts of one question at one step, in the order of their numbers.
+Metrics, training and reports are all made of these functions.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import combinations, groupby
+from math import comb
+from statistics import fmean, pstdev
+
+from mgpo.records import Record
+from mgpo.views import Box
+
+Group = Sequence[Record]
+
+
+def right(record: Record) -> float:
+    """1 if the answer is right, by the reward on the answer alone."""
+    return float(record.right)
+
+
+def valid_box(record: Record) -> float | None:
+    """1 if the first box could be used; None where the policy was asked for none."""
+    return None if record.valid_box is None else float(record.valid_box)
+
+
+def crop(record: Record) -> float:
+    """1 if a part was cut out and shown."""
+    return float(record.crops > 0)
+
+
+def subimage(record: Record) -> float | None:
+    """1 if the sub-image alone answers the question; None without a usable box."""
+    return None if record.subimage_right is None else float(record.subimage_right)
+
+
+def zoom(record: Record) -> float | None:
+    """How many times sharper, per side, the last part was seen than the whole; None without a crop."""
+    return record.zoom
+
+
+def area(record: Record) -> float | None:
+    """The last part's share of the original's area, in (0, 1]; None without a crop."""
+    return record.area
+
+
+def turns(record: Record) -> float:
+    """Replies in the episode."""
+    return float(record.turns)
+
+
+def fallback(record: Record) -> float:
+    """1 if the episode went on after a box that could not be used."""
+    return float(record.fallback)
+
+
+def reward(record: Record) -> float:
+    """What training sees: the reward on the answer and whatever was added to it."""
+    return record.reward
+
+
+def unfinished(record: Record) -> float:
+    """1 if a limit, of tokens or of turns, kept the policy from answering."""
+    return float(record.unfinished)
+
+
+def answered(record: Record) -> float:
+    """1 if the last reply commits to an answer."""
+    return float(record.answer is not None)
+
+
+def cut(record: Record) -> float:
+    """1 if a reply ran into the token limit."""
+    return float(record.cut)
+
+
+def applicable(of: Callable[[Record], float | None], records: Sequence[Record]) -> list[float]:
+    """The values of those records to which it applies."""
+    return [value for record in records if (value := of(record)) is not None]
+
+
+def subimage_shares(records: Sequence[Record]) -> list[float]:
+    """For every record 1 if its sub-image alone answers, else 0; empty where no box was asked for in any of them."""
+    asked = any(record.valid_box is not None for record in records)
+    return [float(record.subimage_right is True) for record in records] if asked else []
+
+
+def groups_of(records: Sequence[Record]) -> list[list[Record]]:
+    """Records that stand next to each other and belong to one question at one step."""
+    return [list(group) for _, group in groupby(records, lambda record: (record.split, record.id, record.step))]
+
+
+def agreement(group: Group) -> float | None:
+    """Mean intersection over union of all pairs of the group's valid boxes; None with fewer than two of them."""
+    boxes = [record.box for record in group if record.box is not None]
+    return fmean(overlap(a, b) for a, b in combinations(boxes, 2)) if len(boxes) > 1 else None
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]; 0 where neither has an area."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0.0, width) * max(0.0, height)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def reward_spread(group: Group) -> float:
+    """Population standard deviation of the rewards: what divides the advantages of GRPO."""
+    return pstdev(record.reward for record in group)
+
+
+def silent(group: Group) -> float:
+    """1 if all rewards are equal, so that the group has no gradient."""
+    return float(len({record.reward for record in group}) == 1)
+
+
+def pass_at_k(group: Group, k: int) -> float | None:
+    """1 - C(n - c, k) / C(n, k): the chance that k of n rollouts, of which c are right, hold a right one.
+
+    Unbiased (Chen et al., arXiv 2107.03374, eq. 1). None with fewer than k rollouts.
+    """
+    n, c = len(group), sum(record.right for record in group)
+    return 1 - comb(n - c, k) / comb(n, k) if n >= k else None
+
+
+def majority_at_k(group: Group, k: int) -> float | None:
+    """The share of the n // k disjoint runs of k rollouts whose commonest answer is right.
+
+    A run without any answer is wrong. None with fewer than k rollouts.
+    """
+    winners = [commonest(group[i : i + k]) for i in range(0, len(group) - k + 1, k)]
+    return fmean(winner is not None and winner[1] for winner in winners) if winners else None
+
+
+def commonest(group: Group) -> tuple[int, bool] | None:
+    """How many rollouts gave the commonest answer, and whether it is right; None where nobody answered.
+
+    Ties go to the answer that was given first.
+    """
+    votes = Counter(record.vote for record in group if record.vote is not None)
+    if not votes:
+        return None
+    vote, count = votes.most_common(1)[0]
+    return count, next(record.right for record in group if record.vote == vote)

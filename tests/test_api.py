@@ -1,0 +1,125 @@
+"""The few lines of Python with which a model is asked."""
+
+import pytest
+import torch
+import yaml
+
+import mgpo
+from mgpo.api import CHECKPOINTS
+from mgpo.data.scenes import Scenes
+from mgpo.dialogues import SingleTurn
+from mgpo.errors import UserError
+from mgpo.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
+from mgpo.policy.checkpoint import policy_weights
+from mgpo.shipped import shipped_config
+from mgpo.show import framed, look, overlay
+from tests.conftest import noise_image
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mgpo.load()
+
+
+@pytest.fixture(scope="module")
+def question():
+    """One of which the base model finds a usable part."""
+    return Scenes(4, split="val")[3]
+
+
+def test_an_answer_holds_what_was_named_cut_and_said(model, question):
+    original = question.picture.load()
+    answer = model.ask(original, question.text)
+    assert answer.answer == question.answer
+    assert len(answer.turns) == 2
+    (box,), (crop,) = answer.boxes, answer.crops
+    left, top, right, bottom = answer.trajectory.crops[0].region
+    assert abs(left - box[0]) <= 1 and abs(bottom - box[3]) <= 1  # rounded outwards to whole pixels
+    assert crop.tobytes() == original.crop((left, top, right, bottom)).tobytes()
+    assert answer._repr_png_()[:4] == b"\x89PNG"
+    assert repr(question.answer) in repr(answer)
+
+
+def test_files_and_choices_can_be_asked_about(model, question, tmp_path):
+    question.picture.load().save(tmp_path / "scene.png")
+    named = model.ask(tmp_path / "scene.png", question.text, ["C", question.answer, "X"])
+    assert named.answer in ("A", "B", "C")
+    with pytest.raises(UserError, match="no such file"):
+        model.ask(tmp_path / "other.png", question.text)
+
+
+def test_greedy_answers_repeat_and_a_group_varies(model, question):
+    picture = question.picture.load()
+    assert model.ask(picture, question.text).turns == model.ask(picture, question.text).turns
+    group = model.group(question, rollouts=4)
+    assert len({tuple(answer.turns) for answer in group}) > 1
+    assert [a.turns for a in model.group(question, rollouts=4)] == [a.turns for a in group]
+
+
+def test_another_dialogue(question):
+    answer = mgpo.load(dialogue=SingleTurn()).ask(question.picture.load(), question.text)
+    assert len(answer.turns) == 1 and answer.crops == []
+
+
+def test_evaluation_and_counterfactuals_of_a_source(model):
+    source = Scenes(5, split="val", side=512)
+    records = model.evaluate(source, limit=3, batch_size=2)
+    assert [record.id for record in records] == [source[i].id for i in range(3)]
+    rows = model.counterfactuals(source, limit=3, batch_size=2)
+    assert [row["crop"] for row in rows] == [record.right for record in records]
+
+
+def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 2, side: 256}}]"
+    run = mgpo.fit("mgpo", {
+        "data.train.init_args.count": 2, "data.train.init_args.side": 256, "data.batch_size": 2, "data.num_workers": 0,
+        "data.val": source, "measure": "never", "trainer.log_every_n_steps": 1,
+    })  # fmt: skip
+    model = mgpo.load(run)
+    saved = policy_weights(str(run / "checkpoints" / CHECKPOINTS[0]))
+    assert all(torch.equal(value, saved[name]) for name, value in model.policy.state_dict().items())
+    assert (
+        model.dialogue.rule.min_side
+        == yaml.safe_load(shipped_config("mgpo").read_text())["model"]["dialogue"]["init_args"]["rule"]["min_side"]
+    )
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.unlink()
+    with pytest.raises(UserError, match="has saved no weights"):
+        mgpo.load(run)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="no configuration 'mpgo'"):
+        mgpo.fit("mpgo")
+    with pytest.raises(AttributeError, match="lode"):
+        _ = mgpo.lode
+
+
+def test_failures_are_told_apart(model):
+    source = Scenes(24, kinds=("attribute", "counting"), split="val", side=512)
+    records = model.evaluate(source)
+    kinds = failures(records)
+    assert sum(len(part) for part in kinds.values()) == sum(not record.right for record in records)
+    assert all(record.valid_box is False for record in kinds[NO_BOX])
+    assert all(record.subimage_right is False for record in kinds[ELSEWHERE])
+    assert all(record.subimage_right for record in kinds[MISREAD])
+    assert kinds[NO_LOOK] == []
+
+
+def test_pictures_of_looks(model, question):
+    group = model.group(question, rollouts=3)
+    with_crop = next(answer for answer in [model.ask(question.picture.load(), question.text)] if answer.crops)
+    assert look(with_crop.trajectory).width > 2 * look(with_crop.trajectory, side=160).width - 30
+    assert overlay([answer.trajectory for answer in group]).size == (320, 320)
+
+
+def test_frames_lie_where_the_box_is_and_wild_boxes_are_harmless():
+    picture = noise_image(400, 200)
+    plain, drawn = framed(picture, []), framed(picture, [(100, 50, 300, 150)])
+    differing = [
+        (x, y) for x in range(320) for y in range(160) if plain.getpixel((x, y)) != drawn.getpixel((x, y))
+    ]  # fmt: skip
+    assert (min(x for x, _ in differing), max(x for x, _ in differing)) == (80, 240)
+    assert (min(y for _, y in differing), max(y for _, y in differing)) == (40, 120)
+    framed(picture, [(1e9, -1e9, -1e9, 1e9)])
