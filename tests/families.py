@@ -169,6 +169,8 @@ def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
         fan_in = parameter.shape[-1] if "experts" in name else parameter[0].numel()
         if "embed_tokens" in name:
             nn.init.normal_(parameter, std=0.3)
+        elif "A_log" in name:  # states that last: a hole in them is felt, and little is lost to rounding
+            nn.init.uniform_(parameter, -4.0, -1.0)
         elif parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.7 / fan_in**0.5)
     return model

@@ -20,6 +20,8 @@ from mgpo.policy.registry import FAMILIES
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
+ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
+
 
 class Pretrained(Policy):
     """A family says how it sees (`sight_of`, `pixels`, `tower`), places tokens (`positions`) and decodes.
@@ -49,6 +51,10 @@ class Pretrained(Policy):
         start: str | None = None,
     ) -> None:
         super().__init__()
+        if attention not in ATTENTIONS:
+            raise UserError(
+                f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
+            )
         self.path, self.lora, self.start = path, lora, start
         self.dtype, self.attention = getattr(torch, dtype), attention
 
