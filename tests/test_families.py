@@ -1,12 +1,16 @@
 """Every family on a tiny random checkpoint of its real classes: what it is shown, and how."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
 from mgpo.boxes import BoxRule, find_box
-from mgpo.types import Message, Reply
+from mgpo.policy.pixels import PixelBudget
+from mgpo.policy.qwen import QwenVL
+from mgpo.types import Message, Pixels, Reply
 from mgpo.views import View
 from tests.conftest import noise_image
 
@@ -29,15 +33,17 @@ def test_what_is_seen_has_the_familys_sizes(family, policy):
     for image in IMAGES:
         for resize in (policy.sight.whole, policy.sight.crop):
             assert all(side % family.factor == 0 for side in resize(image.size))
-    if not family.gemma:
-        own = type(policy)(policy.path, **dict.fromkeys(family.caps) if family.name != "qwen2_5_vl" else family.caps)
-        assert own.sight_of(policy.processor).whole.max_pixels == 12 * family.factor**2
+
+
+def test_pixel_caps_are_the_checkpoints_own_unless_given(family, policy):
+    if isinstance(policy, QwenVL) and family.name != "qwen2_5_vl":  # whose defaults are the paper's
+        sight = type(policy)(policy.path).sight_of(policy.processor)
+        assert sight.whole == PixelBudget(2 * family.factor**2, 12 * family.factor**2, family.factor) == sight.crop
 
 
 @pytest.mark.parametrize("reply", ["A cat.", "<think>\nHm.\n</think>\n\nA cat."])
 def test_chat_ids_equal_the_template(policy, reply):
     """Turn 1 and two follow-ups, white space at the ends of texts included, against the tokenizer's own way."""
-    pixels = lambda view: policy.pixels(view.pixels(IMAGES[0]))  # noqa: E731
     whole = View.whole(IMAGES[0].size, policy.sight.whole)
     crop = whole.crop((0, 0, 30, 40), policy.sight.crop)
     turns = [
@@ -46,33 +52,37 @@ def test_chat_ids_equal_the_template(policy, reply):
         [Message("user", ("  Really?\n",))],
     ]
     said = Reply((*policy.chat.encode_text(reply), policy.chat.end_id), (), "end")
-    first = policy.chat.open(turns[0], pixels)
-    after = [policy.chat.follow(turn, said, pixels) for turn in turns[1:]]
-    for k in range(3):
-        spoken = [s for turn in turns[: k + 1] for s in (*map(_spoken, turn), dict(role="assistant", content=reply))][
-            :-1
-        ]
-        text = policy.tokenizer.apply_chat_template(
-            spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        images = iter([image for prompt in (first, *after[:k]) for image in prompt.images])
-        parts = text.split(policy.slot)
-        text = parts[0] + "".join(policy.expand(next(images)) + part for part in parts[1:])
-        expected = policy.tokenizer.encode(text, add_special_tokens=False)
-        last = (first, *after)[k]
-        assert next(images, None) is None
-        assert list(last.ids) == expected[-len(last.ids) :]
-        if k == 0:
-            assert list(first.ids) == expected
-        elif policy.chat.tokenizer.chat_template.count("<think>") == 0:
-            # Templates of families that think leave out the thought, even an empty one, that a reply began with.
-            shown = [first, *(prompt for prompt in after[:k])]
-            assert [i for prompt in shown for i in (*prompt.ids, *said.ids)][: -len(said.ids)] == expected
+    pixels = partial(cut, policy)
+    shown = [policy.chat.open(turns[0], pixels), *(policy.chat.follow(turn, said, pixels) for turn in turns[1:])]
+    ids: list[int] = []
+    messages: list[dict[str, Any]] = []
+    for k, turn in enumerate(turns):
+        messages += map(spoken, turn)
+        ids += shown[k].ids
+        expected = template_ids(policy, messages, [image for prompt in shown[: k + 1] for image in prompt.images])
+        # A family that thinks forgets, in later turns, the thought that a reply began with; what was shown stays.
+        if k == 0 or "<think>" not in policy.tokenizer.chat_template:
+            assert ids == expected
+        assert list(shown[k].ids) == expected[-len(shown[k].ids) :]
+        messages.append(dict(role="assistant", content=reply))
+        ids += said.ids
 
 
-def _spoken(message):
+def cut(policy, view: View) -> Pixels:
+    return policy.pixels(view.pixels(IMAGES[0]))
+
+
+def spoken(message: Message) -> dict[str, Any]:
     content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message.parts]
     return dict(role=message.role, content=content)
+
+
+def template_ids(policy, messages: list[dict[str, Any]], images: list[Pixels]) -> list[int]:
+    """The tokenizer's own template, with each image's slot filled."""
+    settings = dict(tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    first, *others = policy.tokenizer.apply_chat_template(messages, **settings).split(policy.slot)
+    filled = first + "".join(policy.expand(image) + text for image, text in zip(images, others, strict=True))
+    return policy.tokenizer.encode(filled, add_special_tokens=False)
 
 
 def test_an_end_that_was_not_sampled_is_shown(policy):

@@ -37,6 +37,15 @@ def test_a_missing_file_is_named(family, folder, policy, tmp_path, missing):
         type(policy)(str(part)).load()
 
 
+def test_a_template_may_stand_in_a_file_of_its_own(folder, policy, tmp_path):
+    """As older checkpoints have it; without any there is nothing to say how turns look."""
+    part = shutil.copytree(folder, tmp_path / "copy", ignore=lambda *_: ["chat_template.jinja"])
+    with pytest.raises(ValueError, match=r"copy has no chat template"):
+        type(policy)(str(part)).load()
+    (part / "chat_template.json").write_text(json.dumps({"chat_template": policy.tokenizer.chat_template}))
+    assert type(policy)(str(part)).load().chat.end_id == policy.chat.end_id
+
+
 def test_a_tokenizer_without_vision_tokens_is_refused(family, folder, policy, tmp_path):
     other = shutil.copytree(folder, tmp_path / "copy")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -55,7 +64,7 @@ def test_another_familys_checkpoint_is_refused_with_the_right_class(family, fold
         other(str(folder)).load()
 
 
-def test_a_model_of_no_family_is_refused(folder, tmp_path):
+def test_a_model_of_no_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
     with pytest.raises(ValueError, match=r"holds a llava model; .*no family here takes that"):
         Qwen25VL(str(tmp_path)).load()

@@ -47,7 +47,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def family_of(path: str) -> type[Policy]:
+def family_of(path: str) -> Callable[..., Policy]:
     """The class that takes a checkpoint. Raises UserError where there is none."""
     model_type = read_config(path).model_type
     if model_type not in FAMILIES:
