@@ -9,6 +9,7 @@ import lightning as L
 from torch import nn
 
 from mgpo import metrics
+from mgpo.clock import Clock
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
@@ -46,6 +47,7 @@ class EvaluatedModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
         # a submodule, so that states follow the device; they are no parameters and in no checkpoint
@@ -68,16 +70,11 @@ class EvaluatedModule(L.LightningModule):
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
         if samples:
-            records = evaluate(
-                self.policy,
-                self.sampler,
-                self.dialogue,
-                samples,
-                self.eval_sampling,
-                self.reward,
-                self.seed,
-                self.global_step,
-            )
+            with self.clock.phase("evaluation"):
+                records = evaluate(
+                    self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
+                    self.global_step,
+                )  # fmt: skip
             self.records += records
             for metric in self.metrics.values():
                 metric.update(records)

@@ -1,5 +1,6 @@
 """The gallery callback and the loggers, in process, on random weights and small scenes."""
 
+import csv
 import json
 
 import lightning as L
@@ -8,7 +9,7 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from mgpo.callbacks import GroundingGallery
+from mgpo.callbacks import Counterfactuals, GroundingGallery
 from mgpo.callbacks.gallery import choose
 from mgpo.callbacks.panels import LABELS, _boxes
 from mgpo.data.module import VQAData
@@ -135,3 +136,17 @@ def test_disabled_wandb_breaks_nothing(tokenizer, tmp_path, monkeypatch):
     trainer = follow(make(tokenizer), tmp_path, WandbLogger(save_dir=tmp_path))
     assert trainer.global_step == 4
     assert len(list(tmp_path.rglob("gallery.html"))) == 1
+
+
+def test_what_the_crop_gains_is_a_curve_too(tokenizer, tmp_path):
+    """The shares in the log are the counts in the file over its questions."""
+    trainer = L.Trainer(
+        accelerator="cpu", logger=CSVLogger(tmp_path, "csv"), enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, callbacks=[Counterfactuals(enabled=True)],
+    )  # fmt: skip
+    trainer.validate(make(tokenizer), VQAData(val=[VAL[1]], num_workers=0), verbose=False)
+    folder = tmp_path / "csv/version_0"
+    (row,) = [row for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines()) if row["ood/crop_gain"]]
+    table = json.loads((folder / "counterfactuals.json").read_text())["by_split"]["ood"]["no tools"]
+    assert float(row["ood/crop_gain"]) == table["gain"] / 4
+    assert float(row["ood/crop_harm"]) == table["harm"] / 4
