@@ -18,7 +18,8 @@ from mgpo.evaluation import evaluate
 from mgpo.images import open_image, to_rgb
 from mgpo.policy.base import Policy
 from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.qwen2_5_vl import EMBEDDED, Qwen25VL
+from mgpo.policy.published import family_of
+from mgpo.policy.qwen2_5_vl import EMBEDDED
 from mgpo.records import Record
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import roll_out
@@ -143,7 +144,7 @@ def load(path: str | Path = EMBEDDED, dialogue: Dialogue | None = None, **option
         model = _from_config(config, dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
         return model
-    policy = Qwen25VL(str(path), **options).load().eval()
+    policy = family_of(str(path))(str(path), **options).load().eval()
     return Model(policy, dialogue or TwoTurn())
 
 
