@@ -1,5 +1,6 @@
 """Evaluation: greedy episodes, and the question asked again of the sub-image alone."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,9 +48,13 @@ def assess(
     """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
 
     Where the dialogue judges a box without cutting it out, its part is cut out for that question only.
-    Episodes that could not be played are left out.
+    Episodes that could not be played are left out, with a warning.
     """
-    trajectories = [t for t in play(dialogue, samples, 1, sampling, (seed, 0)) if t.failed is None]
+    played = play(dialogue, samples, 1, sampling, (seed, 0))
+    for trajectory in played:
+        if trajectory.failed is not None:
+            warnings.warn(f"left out: question {trajectory.question.id}, {trajectory.failed}", stacklevel=2)
+    trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
     regions = {id(t): region for t in trajectories if (region := named_region(t, sight)) is not None}
     alone: dict[int, bool] = {}

@@ -39,7 +39,7 @@ or serve it and play the same dialogue through the server:
 - Boxes are in {units}.
 {budget}- A reply has at most {tokens} tokens; decode greedily, without penalties.
 - Slots: {{image}} is a picture, {{question}} the question, {{choices}} the options, a line each, as "(A) blue";
-  {{reason}} says why no part could be cut out.
+  {{reason}} says why no part could be cut out, {{looks}} how often another may be named.
 {ends}
 {texts}"""
 

@@ -56,8 +56,7 @@ def save_model(
     Raises:
         UserError: If the folder holds something, or there are no adapters to be saved alone.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; name another folder")
+    _check(policy, folder, merge)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what an attempt that was broken off has left
     unfinished.mkdir(parents=True)
@@ -70,6 +69,16 @@ def save_model(
     _save_processors(policy, unfinished)
     (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
     os.replace(unfinished, folder)
+
+
+def _check(policy: Policy, folder: Path, merge: bool) -> None:
+    start = getattr(policy, "start", None)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; name another folder")
+    if not merge and getattr(policy, "lora", None) is None:
+        raise UserError("this model has no adapters to be saved alone; leave out --merge false")
+    if not merge and start is not None:
+        raise UserError(f"these adapters belong to the weights in {start}; leave out --merge false to add them")
 
 
 def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
@@ -106,12 +115,6 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
 
 
 def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
-    if getattr(policy, "lora", None) is None:
-        raise UserError("this model has no adapters to be saved alone; leave out --merge false")
-    if getattr(policy, "start", None) is not None:
-        raise UserError(
-            f"these adapters belong to the weights in {policy.start}, not to {policy.path}; leave out --merge false"
-        )
     kind = getattr(torch, dtype) if dtype else policy.model.dtype
     adapters = {name: value.to(kind) for name, value in policy.model.get_adapter_state_dict().items()}
     policy.model.save_pretrained(folder, state_dict=adapters)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,7 +28,7 @@ class ServedModel(AskedModel):
     or serve an export, which carries the run's. A server's penalties are its own: start vLLM with
     `--generation-config vllm` to have none.
 
-    A question that the server fails on has `failed` set in its trajectory, and is warned about.
+    A question that the server fails on has `failed` set in its trajectory.
 
     Args:
         base_url: Where the protocol begins, such as http://localhost:8000/v1.
@@ -125,7 +124,6 @@ class ServedModel(AskedModel):
                 messages = dialogue.proceed(trajectory, sight)
         except NoReply as error:
             trajectory.failed = str(error)
-            warnings.warn(f"left out: question {question.id}, {error}", stacklevel=2)
         return trajectory
 
     def _reply(
