@@ -11,7 +11,7 @@ import transformers
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mgpo.callbacks import Counterfactuals, FirstPicture, ReportWriter
+from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
@@ -52,7 +52,6 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ReportWriter, "report")
-        parser.add_lightning_class_args(FirstPicture, "picture")
         parser.add_lightning_class_args(Counterfactuals, "counterfactuals")
         parser.add_argument(
             "--measure",

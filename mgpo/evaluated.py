@@ -9,6 +9,7 @@ import lightning as L
 from torch import nn
 
 from mgpo import metrics
+from mgpo.clock import Clock
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
@@ -22,15 +23,15 @@ from mgpo.sampler import InProcessSampler, Sampling
 def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
     """By the name under which it is logged, of each split."""
     return {
-        "accuracy": metrics.Accuracy("split"),
-        "valid_box_ratio": metrics.ValidBoxRatio("split"),
-        "crop_rate": metrics.CropRate("split"),
-        "subimage_accuracy": metrics.SubimageAccuracy("split"),
-        "subimage_share": metrics.SubimageShare("split"),
-        "zoom_factor": metrics.ZoomFactor("split"),
-        "crop_area_share": metrics.CropAreaShare("split"),
-        "turns": metrics.TurnsPerEpisode("split"),
-        "fallback_rate": metrics.FallbackRate("split"),
+        "accuracy": metrics.Accuracy(by="split"),
+        "valid_box_ratio": metrics.ValidBoxRatio(by="split"),
+        "crop_rate": metrics.CropRate(by="split"),
+        "subimage_accuracy": metrics.SubimageAccuracy(by="split"),
+        "subimage_share": metrics.SubimageShare(by="split"),
+        "zoom_factor": metrics.ZoomFactor(by="split"),
+        "crop_area_share": metrics.CropAreaShare(by="split"),
+        "turns": metrics.TurnsPerEpisode(by="split"),
+        "fallback_rate": metrics.FallbackRate(by="split"),
     }
 
 
@@ -46,6 +47,7 @@ class EvaluatedModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
         # a submodule, so that states follow the device; they are no parameters and in no checkpoint
@@ -68,16 +70,11 @@ class EvaluatedModule(L.LightningModule):
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
         if samples:
-            records = evaluate(
-                self.policy,
-                self.sampler,
-                self.dialogue,
-                samples,
-                self.eval_sampling,
-                self.reward,
-                self.seed,
-                self.global_step,
-            )
+            with self.clock.phase("evaluation"):
+                records = evaluate(
+                    self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
+                    self.global_step,
+                )  # fmt: skip
             self.records += records
             for metric in self.metrics.values():
                 metric.update(records)

@@ -136,7 +136,9 @@ class MGPO(EvaluatedModule):
 
     def reinforce(self, samples: Sequence[tuple]) -> None:
         """Roll out, judge, and learn once enough groups have a signal."""
-        self.rolled_out = self.roll_out(samples, self.global_step)
+        with self.clock.phase("rollout") as work:
+            self.rolled_out = self.roll_out(samples, self.global_step)
+            work.add(self.rolled_out)
         add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
@@ -156,7 +158,9 @@ class MGPO(EvaluatedModule):
 
     def imitate(self, samples: Sequence[tuple]) -> None:
         """Supervised fine-tuning on the answer, in the same dialogue, under the same masks, in as many updates."""
-        trajectories = self.roll_out(samples, self.global_step, copies=1)
+        with self.clock.phase("rollout") as work:
+            trajectories = self.roll_out(samples, self.global_step, copies=1)
+            work.add(trajectories)
         force_answers(self.policy, trajectories, self.answer_form)
         self.update_all(trajectories, torch.ones(len(samples)), torch.ones(len(samples), dtype=torch.bool))
 
@@ -166,7 +170,10 @@ class MGPO(EvaluatedModule):
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)
             for rows in mini_batches(len(trajectories) // size, size, self.mini_batches, key):
-                self.update([trajectories[i] for i in rows], advantages_N[rows], counted_N[rows])
+                with self.clock.phase("update") as work:
+                    part = [trajectories[i] for i in rows]
+                    self.update(part, advantages_N[rows], counted_N[rows])
+                    work.add(part)
 
     def even(self, samples: list[tuple]) -> list[tuple]:
         """As many samples as the rank with the fewest has: all ranks must pass the same number of times."""

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ GOOD, BAD, PLAIN = (22, 163, 74), (220, 38, 38), (37, 99, 235)
 def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
     """The picture with its boxes; then, of the last crop, the region as first seen and as cut from the original."""
     boxes = [turn.named for turn in trajectory.turns if turn.named is not None]
-    panels = {"the picture": framed(trajectory.image, boxes, side)}
+    panels = [("the picture", framed(trajectory.image, boxes, side))]
     if trajectory.crops:
         first, crop = trajectory.views[0], trajectory.crops[-1]
         box = first.to_input(crop.region)
         seen = first.pixels(trajectory.image).resize(_fit(crop.size, side), Image.Resampling.NEAREST, box=box)
-        panels["that part, as first seen"] = seen
-        cut = crop.pixels(trajectory.image)
-        panels["as cut from the original"] = cut.resize(_fit(cut.size, side), Image.Resampling.BICUBIC)
+        cut = crop.pixels(trajectory.image).resize(seen.size, Image.Resampling.BICUBIC)
+        panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
     return row(panels)
 
 
@@ -50,13 +50,13 @@ def framed(
     return small
 
 
-def row(panels: Mapping[str, Image.Image]) -> Image.Image:
+def row(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     """Pictures beside each other, each under its name."""
-    width = sum(panel.width for panel in panels.values()) + GAP * (len(panels) - 1)
-    height = max(panel.height for panel in panels.values()) + CAPTION
+    width = sum(panel.width for _, panel in panels) + GAP * (len(panels) - 1)
+    height = max(panel.height for _, panel in panels) + CAPTION
     sheet = Image.new("RGB", (width, height), "white")
     draw, left = ImageDraw.Draw(sheet), 0
-    for name, panel in panels.items():
+    for name, panel in panels:
         draw.text((left, 3), name, fill="black", font=ImageFont.load_default(13))
         sheet.paste(panel, (left, CAPTION))
         left += panel.width + GAP
@@ -78,14 +78,48 @@ def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
-    return row({f"step {step}": drawn(asked, rollouts, side) for step, rollouts in asked["steps"].items()})
+    picture = from_uri(asked["images"]["picture"])
+    return row([(f"step {step}", drawn(picture, group, asked["size"], side)) for step, group in asked["steps"].items()])
 
 
-def drawn(question: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]], side: int = SIDE) -> Image.Image:
-    """A gallery's picture of a question with the first boxes of these rollouts."""
+def drawn(
+    picture: Image.Image, rollouts: Sequence[Mapping[str, Any]], size: tuple[int, int], side: int = SIDE
+) -> Image.Image:
+    """A small picture with the first boxes of a gallery's rollouts, which are in pixels of an original of `size`."""
     named = [(next(box for box in r["named"] if box), r["right"]) for r in rollouts if any(r["named"])]
     colours = [GOOD if right else BAD for _, right in named]
-    return framed(from_uri(question["picture"]), [box for box, _ in named], side, colours, question["size"])
+    return framed(picture, [box for box, _ in named], side, colours, size)
+
+
+def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: int = 220, seconds: float = 1.0) -> None:
+    """An animation of a gallery page: boxes over the steps, under each picture the crop of its first usable box."""
+    chosen = [page["questions"][i] for i in questions]
+    frames = []
+    for step in page["steps"]:
+        groups = [(asked, asked["steps"][str(step)]) for asked in chosen]
+        captions = [f"{sum(rollout['right'] for rollout in group)} of {len(group)} right" for _, group in groups]
+        captions[0] = f"step {step}: {captions[0]}"
+        frames.append(row([(c, _column(asked, group, side)) for c, (asked, group) in zip(captions, groups)]))
+    first, *others = frames
+    first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+
+
+def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: int) -> Image.Image:
+    """A question's picture with its boxes, and below it the first crop of the group."""
+    picture = drawn(from_uri(asked["images"]["picture"]), group, asked["size"], side)
+    font, words = ImageFont.load_default(12), textwrap.fill(asked["text"], side // 6)
+    left, top = (picture.width - side // 2) // 2, picture.height + GAP // 2
+    column = Image.new("RGB", (picture.width, top + side // 2 + 3 * CAPTION), "white")
+    column.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(column)
+    draw.multiline_text((0, top + side // 2 + 4), words, fill="black", font=font)
+    cut = next((rollout["regions"][-1] for rollout in group if rollout["regions"]), None)
+    if cut is None:
+        draw.text((left, top), "no crop", fill=BAD, font=font)
+    else:
+        crop = from_uri(asked["images"][",".join(map(str, cut))][0])
+        column.paste(crop.resize(_fit(crop.size, side // 2), Image.Resampling.BICUBIC), (left, top))
+    return column
 
 
 def from_uri(uri: str) -> Image.Image:

@@ -5,6 +5,7 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
 from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.records import Record
 from mgpo.types import Question
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
@@ -28,6 +29,16 @@ def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def make_question(image: Image.Image, name: str = "q", answer: str = "K", choices: tuple[str, ...] = ()) -> Question:
     return Question(name, MemoryPicture(image), "Which letter stands on the red mark?", answer, choices)
+
+
+def make_record(name: str = "q", **fields) -> Record:
+    """An episode of two turns with a usable box and a crop, that was answered wrongly."""
+    usual = dict(
+        split="val", category="letter", truth="K", answer="L", right=False, turns=2, valid_box=True, reason=None,
+        box=(0.0, 0.0, 10.0, 10.0), subimage_right=False, crops=1, replies=("a", "b"), zoom=4.0, area=0.01, vote="l",
+        lengths=(5, 3),
+    )  # fmt: skip
+    return Record(id=name, **{**usual, **fields})
 
 
 @pytest.fixture(scope="session")

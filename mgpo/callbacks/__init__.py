@@ -1,7 +1,14 @@
-"""Callbacks: what a run leaves behind."""
+"""Callbacks: what a run shows of itself and leaves behind."""
 
 from mgpo.callbacks.counterfactuals import Counterfactuals
-from mgpo.callbacks.picture import FirstPicture
+from mgpo.callbacks.early_warning import EarlyWarning
+from mgpo.callbacks.gallery import GroundingGallery
+from mgpo.callbacks.progress import Progress
 from mgpo.callbacks.report import ReportWriter
+from mgpo.callbacks.rollout_log import RolloutLog
+from mgpo.callbacks.throughput import ThroughputMonitor
 
-__all__ = ["Counterfactuals", "FirstPicture", "ReportWriter"]
+__all__ = [
+    "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "RolloutLog",
+    "ThroughputMonitor",
+]  # fmt: skip

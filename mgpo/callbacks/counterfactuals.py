@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mgpo.callbacks.folder import run_folder
-from mgpo.counterfactuals import CROP, Row, compare, counterfactuals
+from mgpo.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation import gather
 
 NAME = "counterfactuals.json"
@@ -46,6 +46,13 @@ class Counterfactuals(L.Callback):
             splits = {
                 split: compare([r for r in rows if r["split"] == split]) for split in {r["split"]: 0 for r in rows}
             }
+            shares = {
+                f"{split}/crop_{name}": table[NO_TOOLS][name] / table[NO_TOOLS]["n"]
+                for split, table in splits.items()
+                for name in ("gain", "harm")
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(shares, trainer.global_step)
             path = run_folder(trainer) / NAME
             path.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
             Console(width=110).print(_table(splits))

@@ -30,8 +30,7 @@ def snapshot(trajectories: Sequence[Trajectory], group_size: int) -> list[Entry]
 def _entry(group: Sequence[Trajectory], records: Sequence[Record]) -> Entry:
     question, image, first = group[0].question, group[0].image, group[0].views[0]
     last = {region_key(t.crops[-1].region): t.crops[-1] for t in group if t.crops}
-    seen = first.pixels(image) if last else image
-    crops = {key: crop_uris(image, first, seen, view) for key, view in last.items()}
+    crops = {key: crop_uris(image, first, view) for key, view in last.items()}
     return {
         "id": question.id,
         "split": question.split,

@@ -28,6 +28,8 @@ function tally(rollouts) {
   };
 }
 
+const verdictOf = (rollout) => (rollout.right ? "✓ right" : "✗ wrong");
+
 /** The boxes that a rollout named, each with its turn and whether it could be used. */
 function boxesOf(rollout) {
   return rollout.named.flatMap((box, turn) => (box ? [{ box, turn, usable: rollout.reasons[turn] === null }] : []));

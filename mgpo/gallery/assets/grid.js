@@ -4,7 +4,7 @@ class Card {
   constructor(question) {
     this.question = question;
     this.near = this.fresh = false;
-    this.link = el("a", { class: "card", href: "#" });
+    this.link = el("a", { class: "card", href: "#", "aria-label": question.text || question.id });
     this.node = el("li", {}, this.link);
     this.node.card = this;
   }
@@ -22,10 +22,23 @@ class Card {
     const group = groupAt(this.question, state.step);
     this.link.href = hash({ ...state, q: this.question.key, rollout: 1 });
     this.picture.show(group);
-    const { count, right, validShare } = tally(group);
-    this.dots.replaceChildren(...group.map((r) => el("i", { class: r.right ? "dot right" : "dot wrong" })));
-    this.score.textContent = count ? `${right}/${count} right` : "not asked at this step";
-    this.note.textContent = [validShare === null ? "" : `${percent(validShare)} valid`, this.change(group)].filter(Boolean).join(" · ");
+    this.dots.replaceChildren(...(group.length > 1 ? group : []).map((r) => el("i", { class: r.right ? "dot right" : "dot wrong" })));
+    this.score.textContent = this.verdict(group);
+    this.note.textContent = [this.boxes(group), this.change(group)].filter(Boolean).join(" · ");
+    const { text, id } = this.question;
+    this.link.setAttribute("aria-label", [text || id, this.score.textContent, this.note.textContent].filter(Boolean).join(", "));
+  }
+
+  verdict(group) {
+    if (!group.length) return "not asked at this step";
+    if (group.length === 1) return verdictOf(group[0]);
+    return `${tally(group).right}/${group.length} right`;
+  }
+
+  boxes(group) {
+    const { asked, valid, validShare } = tally(group);
+    if (asked > 1) return `${percent(validShare)} valid`;
+    return asked ? (valid ? "valid box" : `${data.reasons[group[0].reason] ?? "invalid box"}`) : "";
   }
 
   build() {
@@ -43,7 +56,7 @@ class Card {
     const first = groupAt(this.question, data.steps[0]);
     if (state.step === data.steps[0] || !first.length || !group.length) return "";
     const more = tally(group).right - tally(first).right;
-    return more ? `${more > 0 ? "▲ +" : "▼ −"}${Math.abs(more)}` : "";
+    return more ? `${more > 0 ? "▲" : "▼"} ${Math.abs(more)} since step ${data.steps[0]}` : "";
   }
 }
 
@@ -87,7 +100,7 @@ function showSummary() {
   const tiles = [["questions", questions.length.toLocaleString("en"), of], ["right", percent(now.rightShare), since(now.rightShare, all[0].rightShare)]];
   if (looks) tiles.push(["valid boxes", percent(now.validShare), since(now.validShare, all[0].validShare)]);
   $("summary").replaceChildren(...tiles.map(([name, value, note]) =>
-    el("div", {}, el("dt", {}, name), el("dd", {}, value, el("small", {}, note)))));
+    el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "since" }, note))));
   const lines = [{ name: "share right", values: all.map((t) => t.rightShare) }];
   if (looks) lines.push({ name: "valid boxes", values: all.map((t) => t.validShare) });
   $("run-chart").replaceChildren(...chart("Questions shown", lines, data.steps, state.step));
@@ -96,7 +109,7 @@ function showSummary() {
 const FILTERS = {
   answers: { label: "Answers", options: { all: "all right", some: "some right", none: "all wrong" } },
   boxes: { label: "Boxes", options: { all: "all valid", some: "some invalid", none: "all invalid" } },
-  change: { label: "Since the first step", options: { changed: "changed", better: "more right", worse: "fewer right" } },
+  change: { label: "Change", options: { changed: "changed since the first step", better: "more right", worse: "fewer right" } },
 };
 const partOf = (part, all) => (part === all ? "all" : part ? "some" : "none");
 

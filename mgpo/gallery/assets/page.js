@@ -145,6 +145,10 @@ function legend() {
   return kinds.map(([kind, text]) => el("span", {}, sign(kind), text));
 }
 
+const narrow = matchMedia("(max-width: 760px)");
+const fold = () => { $("filtering").open = !narrow.matches; };
+narrow.addEventListener("change", fold);
+fold();
 setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
 if (looks) $("legend").append("Each frame is one rollout’s first box: ", ...legend());
 buildFilters();

@@ -15,7 +15,7 @@ function showQuestion() {
   view.picture.show(group, group.length > 1 ? selected : -1);
   showPair(question, group[selected]);
   showRollouts(group, selected);
-  $("replies").replaceChildren(...(group[selected] ? replies(group[selected], selected) : []));
+  $("replies").replaceChildren(...(group[selected] ? replies(group[selected], selected, group.length === 1) : []));
   const tallies = data.steps.map((step) => tally(groupAt(question, step)));
   const lines = [{ name: "mean reward", values: tallies.map((t) => t.reward) }];
   if (looks) lines.push({ name: "valid boxes", values: tallies.map((t) => t.validShare) });
@@ -45,9 +45,10 @@ function showPair(question, rollout) {
     return;
   }
   const images = question.images[region.join(",")];
+  const pixels = question.seen.map((side, i) => Math.max(1, Math.round(((region[i + 2] - region[i]) * side) / question.size[i])));
   const sharper = rollout.zoom > 1.05 ? `, ${rollout.zoom.toFixed(1)} × sharper` : ", no sharper";
   const frames = images
-    ? [figure(el("img", { src: images[1], alt: "The part in the first view's pixels" }), region, "as first seen"),
+    ? [figure(el("img", { src: images[1], alt: "The part in the first view's pixels" }), region, `as first seen, ${pixels.join(" × ")} pixels`),
       figure(el("img", { src: images[0], alt: "The part cut from the original" }), region, `as cut from the original${sharper}`)]
     : [figure(glimpse(question, region), region, `the part that was cut out${sharper}; the page had no room for it and shows its small picture`)];
   $("pair").replaceChildren(...frames);
@@ -63,18 +64,17 @@ function glimpse(question, [left, top, right, bottom]) {
 
 function figure(image, [left, top, right, bottom], caption) {
   const [width, height] = [right - left, bottom - top];
-  const scale = 240 / Math.max(width, height);
-  image.style.width = `${Math.max(4, width * scale)}px`;
+  image.style.width = `${(100 * width) / Math.max(width, height)}%`;
   image.style.aspectRatio = `${width} / ${height}`;
   return el("figure", {}, el("div", { class: "frame" }, image), el("figcaption", {}, caption));
 }
 
 function showRollouts(group, selected) {
   const { count, right } = tally(group);
-  $("rollouts-title").textContent = count > 1 ? `${plural(count, "rollout", "rollouts")}, ${right} right` : count ? "Rollout" : "";
+  $("rollouts-title").textContent = count > 1 ? `${plural(count, "rollout", "rollouts")}, ${right} right` : count ? "Answer" : "";
   const focused = $("rollouts").contains(document.activeElement);
   $("rollouts").replaceChildren(...group.map((rollout, place) => {
-    const verdict = el("span", { class: `verdict ${rollout.right ? "right" : "wrong"}` }, rollout.right ? "✓ right" : "✗ wrong");
+    const verdict = el("span", { class: `verdict ${rollout.right ? "right" : "wrong"}` }, verdictOf(rollout));
     const row = el("button", { type: "button", class: "rollout", "aria-current": String(place === selected) },
       el("span", { class: "number" }, String(place + 1)), verdict,
       el("span", { class: "answer" }, rollout.answer ?? "no answer"),
@@ -86,7 +86,7 @@ function showRollouts(group, selected) {
   if (focused) $("rollouts").children[selected]?.firstChild.focus();
 }
 
-function replies(rollout, place) {
+function replies(rollout, place, alone) {
   const turns = rollout.replies.map((text, turn) => {
     const box = rollout.named[turn];
     const reason = rollout.reasons[turn];
@@ -94,7 +94,7 @@ function replies(rollout, place) {
     const note = found.filter(Boolean).join(": ");
     return el("li", {}, el("p", { class: "turn" }, `Turn ${turn + 1}`, el("small", {}, note)), el("pre", {}, text));
   });
-  return [el("h3", {}, `Replies of rollout ${place + 1}`), el("ol", {}, ...turns)];
+  return [el("h3", {}, alone ? "Replies" : `Replies of rollout ${place + 1}`), el("ol", {}, ...turns)];
 }
 
 /** Go to a question a number of places further among those that the filters leave. */

@@ -1,0 +1,72 @@
+"""Says while a run is going on that it goes wrong, and what to try."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+
+from mgpo.alarms import RULES, Alarm, Limits, Watch
+from mgpo.callbacks.folder import run_folder
+from mgpo.curves import Curve
+from mgpo.reliance import image_reliance
+
+NAME = "warnings.jsonl"
+
+
+class EarlyWarning(L.Callback):
+    """Watches the `train/` curves; `mgpo.alarms` holds the rules.
+
+    A warning is printed and written into `warnings.jsonl` of the run directory when it begins, and
+    `warning/<kind>` is 1 from then on until things have been calm for a while. It also logs
+    `train/image_reliance`: how much likelier the true pictures make the last replies, in nats per token.
+    None of it touches weights, gradients or random numbers.
+
+    Args:
+        limits: From where on something is wrong.
+        every_n_steps: Optimiser steps between two measurements of how much the pictures matter; 0 never measures.
+        rows: Trajectories in one of them.
+    """
+
+    def __init__(self, limits: Limits = Limits(), every_n_steps: int = 10, rows: int = 16) -> None:
+        self.watch = Watch(limits)
+        self.every_n_steps, self.rows = every_n_steps, rows
+        self.measured = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        shown = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        metrics = {name.removeprefix("train/"): value for name, value in shown.items()}
+        metrics.pop("image_reliance", None)  # that of an earlier step
+        metrics |= self._measure(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        for alarm in self.watch.step(trainer.global_step, metrics):
+            self._say(alarm, trainer, pl_module)
+        states = {f"warning/{kind}": float(kind in self.watch.sounding) for kind in RULES}
+        pl_module.log_dict(states, batch_size=1, rank_zero_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
+        return {"curves": curves, "sounding": dict(self.watch.sounding), "measured": self.measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.watch.curves.update({name: Curve(**curve) for name, curve in state_dict["curves"].items()})
+        self.watch.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
+
+    def _measure(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
+        """Every rank passes its own rows, so that none waits for another where weights are sharded."""
+        due = self.every_n_steps and trainer.global_step - self.measured >= self.every_n_steps
+        if not due or not pl_module.rolled_out:
+            return {}
+        self.measured = trainer.global_step
+        stride = max(1, len(pl_module.rolled_out) // self.rows)  # not one question's group alone
+        rows = pl_module.rolled_out[::stride][: self.rows]
+        value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size)
+        pl_module.log("train/image_reliance", value, batch_size=1, rank_zero_only=True)
+        return {"image_reliance": value}
+
+    def _say(self, alarm: Alarm, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.print(f"warning at step {trainer.global_step}: {alarm.text}")
+        row = {"step": trainer.global_step, **asdict(alarm)}
+        with (run_folder(trainer) / NAME).open("a") as lines:
+            lines.write(json.dumps(row) + "\n")

@@ -1,0 +1,91 @@
+"""Follows the same questions through a run: their groups' boxes, crops and answers, on one page and in the loggers."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+from PIL import Image
+
+from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.panels import post
+from mgpo.gallery.data import Gallery, snapshot
+from mgpo.gallery.page import write_page
+from mgpo.images import BadImage
+from mgpo.ranks import share_objects
+from mgpo.types import Question
+
+NAME = "gallery.html"
+KEPT = 400_000_000  # bytes of decoded originals that are kept from one look to the next
+
+
+class GroundingGallery(L.Callback):
+    """Rolls out a group for the same questions every so often, with the same draws, so that only the weights differ.
+
+    The page is written anew after each look; open it while the run goes on. The rollouts train nothing.
+
+    Args:
+        every_n_steps: Optimiser updates between two looks; one more comes before the first and after the last.
+        questions: How many, spread evenly over the validation sources; 0 draws nothing.
+        rollouts: Of each question.
+    """
+
+    def __init__(self, every_n_steps: int = 40, questions: int = 12, rollouts: int = 4) -> None:
+        self.every_n_steps, self.questions, self.rollouts = every_n_steps, questions, rollouts
+        self.gallery = Gallery()
+        self.looked = -1  # the step of the latest look
+        self.originals: dict[tuple[str, str], Image.Image] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step // self.every_n_steps > max(self.looked, 0) // self.every_n_steps:
+            self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.look(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.look(trainer, pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.look(trainer, pl_module)
+
+    def look(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Roll out this rank's share of the questions, put all shares together, write. All ranks must call."""
+        step = trainer.global_step
+        sources = trainer.datamodule.val  # pyright: ignore[reportAttributeAccessIssue]
+        chosen = choose(sources, self.questions)
+        if not chosen or step == self.looked:
+            return
+        self.looked = step
+        mine = chosen[trainer.global_rank :: trainer.world_size]
+        samples = [(question, image) for question in mine if (image := self._original(question)) is not None]
+        rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
+        parts = share_objects(snapshot(rolled, self.rollouts), trainer.world_size)
+        if trainer.is_global_zero:
+            self.gallery.merge(step, parts)
+            path = run_folder(trainer) / NAME
+            write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
+            post(trainer.loggers, step, [question for part in parts for question in part])
+
+    def _original(self, question: Question) -> Image.Image | None:
+        """Decoded once while there is room; None where it can't be, which costs the question, not the run."""
+        key = (question.split, question.id)
+        if key in self.originals:
+            return self.originals[key]
+        try:
+            image = question.picture.load()
+        except BadImage:
+            return None
+        if sum(3 * kept.width * kept.height for kept in self.originals.values()) < KEPT:
+            self.originals[key] = image
+        return image
+
+
+def choose(sources: list[Any], count: int) -> list[Question]:
+    """Questions at even distances over all sources together."""
+    places = [(source, i) for source in sources for i in range(len(source))]
+    picked = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)) if places else ()
+    return [places[p][0][places[p][1]] for p in picked]

@@ -1,0 +1,81 @@
+"""The gallery's questions in W&B, as a table with W&B's own boxes, and in TensorBoard, as pictures with frames."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from mgpo.gallery.data import PICTURE, region_key
+from mgpo.show import drawn, from_uri
+
+COLUMNS = ["step", "split", "category", "question", "truth", "picture", "crop", "answers", "reward", "valid_box"]
+LABELS = {0: "wrong", 1: "right", 2: "not usable"}
+KEY = "gallery"
+
+
+def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any]]) -> None:
+    """Show one look's questions wherever pictures can be shown; other loggers are left alone."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            _to_wandb(logger, step, questions)
+        elif isinstance(logger, TensorBoardLogger):
+            for place, question in enumerate(questions):
+                picture = from_uri(question["images"][PICTURE])
+                pixels = np.asarray(drawn(picture, question["rollouts"], question["size"]))
+                logger.experiment.add_image(f"{KEY}/{place:03d}", pixels, step, dataformats="HWC")
+
+
+def _to_wandb(logger: WandbLogger, step: int, questions: Sequence[dict[str, Any]]) -> None:
+    """A panel of pictures, whose slider moves the boxes over the steps, and a table that can be sorted and grouped."""
+    from wandb import Image  # slow to import, and only this needs it
+
+    pictures, rows = [], []
+    for question in questions:
+        drawing = {"box_data": _boxes(question), "class_labels": LABELS}
+        picture = Image(from_uri(question["images"][PICTURE]), caption=question["text"], boxes={"rollouts": drawing})
+        cut = next((r["regions"][-1] for r in question["rollouts"] if r["regions"]), None)
+        crop = Image(from_uri(question["images"][region_key(cut)][0])) if cut else None
+        pictures.append(picture)
+        rows.append([step, *(question[name] for name in ("split", "category", "text", "truth")), picture, crop])
+        rows[-1] += _results(question["rollouts"])
+    logger.log_metrics({f"{KEY}/pictures": pictures}, step)  # pyright: ignore[reportArgumentType]
+    logger.log_table(f"{KEY}/table", columns=COLUMNS, data=rows, step=step)
+
+
+def _results(rollouts: Sequence[dict[str, Any]]) -> list[Any]:
+    """A group's answers, mean reward and share of valid boxes."""
+    valid = [rollout["valid_box"] for rollout in rollouts if rollout["valid_box"] is not None]
+    answers = ", ".join(str(rollout["answer"]) for rollout in rollouts)
+    return [answers, _mean([rollout["reward"] for rollout in rollouts]), _mean(valid)]
+
+
+def _boxes(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each rollout's first box in W&B's form: shares of the picture's sides."""
+    width, height = question["size"]
+    boxes = []
+    for rollout in question["rollouts"]:
+        named = next((box for box in rollout["named"] if box is not None), None)
+        if named is None:
+            continue
+        (x1, x2), (y1, y2) = (
+            sorted(_share(named[i], width) for i in (0, 2)),
+            sorted(_share(named[i], height) for i in (1, 3)),
+        )
+        boxes.append(
+            {
+                "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
+                "class_id": 2 if not rollout["valid_box"] else int(rollout["right"]),
+                "box_caption": str(rollout["answer"]),
+                "scores": {"reward": rollout["reward"]},
+            }
+        )
+    return boxes
+
+
+def _share(value: float, side: int) -> float:
+    return min(max(value / side, 0.0), 1.0)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,149 @@
+"""The dashboard of a run in the terminal; plain lines where there is no terminal."""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+
+from mgpo.board import Board
+from mgpo.speed import Stopwatch
+
+SHOWN = {"train/reward": "reward", "train/valid_box": "valid_box", "train/right": "right", "train/nll": "nll"}
+
+
+class Progress(ProgressBar):
+    """Training steps done, reward, valid boxes, accuracy of the rollouts, sampled tokens per second, time left.
+
+    A step is a batch of questions, or an optimiser update where `trainer.max_steps` is set. Evaluations have
+    a bar of their own; what the module and callbacks print appears above the bars.
+
+    Args:
+        every_n_steps: Where there is no terminal: steps, or batches of an evaluation, from one line to the next.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self.enabled = True
+        self.made: Board | None = None
+        self.watch = Stopwatch()
+        self.evaluated = 0  # batches of the running evaluation
+
+    @property
+    def board(self) -> Board | None:
+        """On rank 0, unless Lightning has switched it off for a while."""
+        return self.made if self.enabled else None
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.board is not None
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if self.board is not None and self.board.live is not None:
+            self.board.print(kwargs.get("sep", " ").join(map(str, args)), kwargs.get("end", "\n"))
+        else:
+            print(*args, **kwargs)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self.made = Board(self.every_n_steps) if trainer.is_global_zero else None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.watch.restart(pl_module.clock.read())
+        if self.board is not None:
+            done, total = _steps(trainer)
+            self.board.begin("step", total, done)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.board is not None:
+            self.board.show()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        done = _steps(trainer)[0]
+        if self.board is not None and self.board.due("step", done):
+            lap = self.watch.lap(pl_module.clock.read())
+            metrics = trainer.callback_metrics
+            numbers = [f"{label} {metrics[name]:.2f}" for name, label in SHOWN.items() if name in metrics]
+            if "rollout" in lap.phases:
+                numbers.append(f"{lap.phases['rollout'].sampled / lap.seconds:.0f} tokens/s")
+            self.board.advance("step", done, "  ".join(numbers))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.board is not None:
+            self.board.hide()  # between epochs Lightning logs past the console
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.board is not None:
+            self.board.hide(keep=True)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._begin(trainer, "validation", trainer.num_val_batches)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._advance("validation")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._end(trainer, "validation")
+        self.watch.restart(pl_module.clock.read())
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._begin(trainer, "test", trainer.num_test_batches)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._advance("test")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._end(trainer, "test")
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._begin(trainer, "predict", trainer.num_predict_batches)
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._advance("predict")
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._end(trainer, "predict")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self.made is not None:
+            self.made.hide(keep=True)
+
+    def _begin(self, trainer: L.Trainer, name: str, batches: Any) -> None:
+        self.evaluated = 0
+        if self.board is not None:
+            self.board.begin(name, _whole(sum(batches)))
+            self.board.show()
+
+    def _advance(self, name: str) -> None:
+        self.evaluated += 1
+        if self.board is not None and self.board.due(name, self.evaluated):
+            self.board.advance(name, self.evaluated)
+
+    def _end(self, trainer: L.Trainer, name: str) -> None:
+        if self.board is not None:
+            self.board.end(name)
+            if trainer.state.fn != "fit":
+                self.board.hide()
+
+
+def _steps(trainer: L.Trainer) -> tuple[int, int | None]:
+    """Steps done and, where it is known, steps in all."""
+    if trainer.max_steps > 0:
+        return trainer.global_step, trainer.max_steps
+    epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
+    return trainer.fit_loop.total_batch_idx + 1, _whole(epochs * trainer.num_training_batches)
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if math.isfinite(number) else None

@@ -1,0 +1,80 @@
+"""Keeps every training rollout as a row of Parquet, without its pixels."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pyarrow.parquet as pq
+
+from mgpo.callbacks.folder import run_folder
+from mgpo.rows import rows_of, table_of
+from mgpo.types import Trajectory
+
+FOLDER = "rollouts"
+
+
+class RolloutLog(L.Callback):
+    """Writes `rollouts/rank-R-steps-A-B.parquet` into the run directory; `mgpo.rows.SCHEMA` says what is in it.
+
+    `datasets.load_dataset("parquet", data_files="…/rollouts/*.parquet")` reads them all. A shard appears under
+    its name when it is whole, also where training is interrupted or fails, and no other is ever replaced: where
+    the name is taken, as after resuming into the same folder, a number is added, and `run` tells the rows apart.
+    Supervised runs learn from no rollout, so they write nothing.
+
+    Args:
+        every_n_steps: Optimiser steps in a shard; so many are lost at most when the process is killed.
+    """
+
+    def __init__(self, every_n_steps: int = 20) -> None:
+        self.every_n_steps = every_n_steps
+        self.rows: list[dict[str, Any]] = []
+        self.kept: list[Trajectory] = []  # the rollouts that were turned into rows last
+        self.folder: Path | None = None  # once training has begun
+        self.step = self.written = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        begun = ("", "")
+        if trainer.is_global_zero:  # only this rank is sure to know the folder
+            begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
+        folder, self.run = trainer.strategy.broadcast(begun)
+        self.folder = Path(folder) / FOLDER
+        self.kept, self.written = pl_module.rolled_out, trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._keep(pl_module)
+        if trainer.global_step - self.written >= self.every_n_steps:
+            self._write(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self.folder is not None:
+            self._keep(pl_module)  # the step that failed may have rolled out before
+            self._write(trainer)
+
+    def _keep(self, pl_module: Any) -> None:
+        """Turn the step's rollouts into rows, once: a step without usable questions leaves the last ones in place."""
+        if pl_module.rolled_out is not self.kept:
+            self.kept = pl_module.rolled_out
+            self.rows += rows_of(self.kept, pl_module.group_size, self.step, self.run)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        self.written = trainer.global_step
+        if not self.rows or self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        steps = [row["step"] for row in self.rows]
+        stem = f"rank-{trainer.global_rank}-steps-{min(steps):06d}-{max(steps):06d}"
+        path, number = self.folder / f"{stem}.parquet", 1
+        while path.exists():
+            number += 1
+            path = self.folder / f"{stem}-{number}.parquet"
+        unfinished = path.with_suffix(".unfinished")
+        pq.write_table(table_of(self.rows), unfinished)
+        unfinished.rename(path)
+        self.rows = []

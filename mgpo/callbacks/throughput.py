@@ -1,0 +1,70 @@
+"""Logs how fast a run is, where its time goes and how much memory it takes."""
+
+from typing import Any
+
+import lightning as L
+import torch
+
+from mgpo.clock import Work
+from mgpo.ranks import share_objects
+from mgpo.speed import Stopwatch, cpu_use, evaluation_speed, gpu_use, peak_memory, training_speed
+
+
+class ThroughputMonitor(L.Callback):
+    """Curves under `speed/` and `memory/`, once a training step and once an evaluation; `mgpo.speed` defines them.
+
+    A step lasts from the end of the last one to its own, so that waiting for data counts; evaluations don't.
+    Tokens and trajectories are those of all ranks together, memory is that of the rank with the most.
+
+    Args:
+        synchronise: Wait for the GPU where a phase begins and ends. Its seconds are then exact, at a small cost.
+    """
+
+    def __init__(self, synchronise: bool = False) -> None:
+        self.synchronise = synchronise
+        self.watch = Stopwatch()
+        self.evaluated = 0.0  # seconds of evaluation before this one
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if self.synchronise and torch.cuda.is_available():
+            pl_module.clock.wait = torch.cuda.synchronize
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.watch.restart(pl_module.clock.read())
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        lap = self.watch.lap(pl_module.clock.read())
+        used = {"cpu_utilisation": cpu_use(lap), "gpu_utilisation": gpu_use(pl_module.device)}
+        used = {name: value for name, value in used.items() if value is not None}
+        laps, uses, peaks = zip(
+            *share_objects((lap, used, peak_memory(pl_module.device)), trainer.world_size), strict=True
+        )
+        speed = training_speed(list(laps)) | {name: sum(u[name] for u in uses) / len(uses) for name in used}
+        memory = {name: max(peak[name] for peak in peaks) for name in peaks[0]}
+        self._log(pl_module, {f"speed/{name}": value for name, value in speed.items()})
+        self._log(pl_module, {f"memory/{name}": value for name, value in memory.items()})
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.evaluated = pl_module.clock.phases["evaluation"].seconds
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        seconds = pl_module.clock.phases["evaluation"].seconds - self.evaluated
+        records = pl_module.records  # this rank's own: the module gathers them after this hook
+        work = Work(seconds, sampled=sum(record.tokens for record in records), trajectories=len(records))
+        speed = evaluation_speed(share_objects(work, trainer.world_size))
+        self._log(pl_module, {f"speed/{name}": value for name, value in speed.items()})
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.watch.restart(pl_module.clock.read())
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def _log(self, pl_module: Any, metrics: dict[str, float]) -> None:
+        """The same on all ranks; rank 0 speaks."""
+        pl_module.log_dict(metrics, batch_size=1, rank_zero_only=True)

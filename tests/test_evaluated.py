@@ -1,0 +1,70 @@
+"""What validation logs: the same as the report, of this epoch alone."""
+
+import lightning as L
+import pytest
+
+from mgpo.data.module import VQAData
+from mgpo.data.scenes import Scenes
+from mgpo.module import MGPO
+from mgpo.sampler import Sampling
+from tests.conftest import make_policy, make_record
+
+
+@pytest.fixture
+def module(tokenizer):
+    return MGPO(make_policy(tokenizer), eval_sampling=Sampling(6, 0))
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, enable_checkpointing=False, use_distributed_sampler=False,
+    )  # fmt: skip
+
+
+def play(monkeypatch, **fields):
+    """Every question is played like this."""
+    monkeypatch.setattr(
+        "mgpo.evaluated.evaluate",
+        lambda policy, sampler, dialogue, samples, *rest: [
+            make_record(q.id, split=q.split, right=i > 0, **fields) for i, (q, _) in enumerate(samples)
+        ],
+    )
+
+
+def validate(module, trainer):
+    data = VQAData(val=[Scenes(3, side=128, split="val"), Scenes(2, side=128, split="ood")], num_workers=0)
+    trainer.validate(module, data, verbose=False)
+    return dict(trainer.callback_metrics)
+
+
+def test_each_split_is_logged_as_the_report_has_it(module, trainer, monkeypatch):
+    play(monkeypatch)
+    logged = validate(module, trainer)
+    assert logged["val/accuracy"] == pytest.approx(2 / 3)
+    assert logged["ood/accuracy"] == 0.5
+    for split, numbers in module.summary["by_split"].items():
+        for name in module.metrics:
+            assert logged[f"{split}/{name}"] == pytest.approx(numbers[name]), name
+
+
+def test_the_next_epoch_begins_anew(module, trainer, monkeypatch):
+    play(monkeypatch, fallback=True)
+    assert validate(module, trainer)["val/fallback_rate"] == 1
+    play(monkeypatch, valid_box=None, box=None, crops=0, zoom=None, area=None, subimage_right=None)
+    logged = validate(module, trainer)
+    assert logged["val/fallback_rate"] == 0
+    assert not {"val/zoom_factor", "val/valid_box_ratio", "val/subimage_share"} & logged.keys()  # not a number
+
+
+def test_a_random_policy_is_measured(module, trainer):
+    logged = validate(module, trainer)
+    assert (logged["val/turns"], logged["val/valid_box_ratio"], logged["val/fallback_rate"]) == (2, 0, 1)
+
+
+def test_metrics_are_no_weights(module, trainer, monkeypatch):
+    play(monkeypatch)
+    validate(module, trainer)
+    assert not [name for name in module.state_dict() if name.startswith("metrics")]
+    assert not [name for name, _ in module.named_parameters() if name.startswith("metrics")]
