@@ -193,7 +193,8 @@ def test_the_frame_is_an_argument():
     ("choice", "stop_text", "text", "stop"),
     [
         ({"finish_reason": "stop", "stop_reason": CUT}, CUT, "```json\n[1]\n```", "marker"),
-        ({"finish_reason": "stop", "stop_reason": None}, CUT, "```json\n[1]\n```", "marker"),  # the block is open
+        ({"finish_reason": "stop", "stop_reason": None}, CUT, "```json\n[1", "end"),  # vLLM: the end of the turn
+        ({"finish_reason": "stop"}, CUT, "```json\n[1]\n```", "marker"),  # nobody tells, and the block is open
         ({"finish_reason": "stop", "matched_stop": 7}, CUT, "```json\n[1", "end"),  # SGLang: a token ended it
         ({"finish_reason": "length"}, CUT, "```json\n[1", "length"),
         ({"finish_reason": "stop"}, None, "```json\n[1", "end"),

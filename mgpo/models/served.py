@@ -171,15 +171,15 @@ def data_uri(image: Image.Image) -> str:
 def read_reply(choice: Mapping[str, Any], stop_text: str | None) -> tuple[str, Reply]:
     """The text of a choice, the stop text included, and what there is to know of its tokens.
 
-    Servers cut the stop text off. vLLM and SGLang say that they did; where nobody says, a reply that
-    ends inside a fenced block had it.
+    Servers cut the stop text off. vLLM and SGLang tell what they stopped at; where a server does not, a
+    reply that ends inside a fenced block had it.
     """
     text = choice["message"].get("content") or ""
     tokens = (choice.get("logprobs") or {}).get("content") or []
     stop: Stop = "length" if choice.get("finish_reason") == "length" else "end"
     if stop_text is not None and stop != "length":
-        said = choice.get("stop_reason", choice.get("matched_stop"))
-        cut = said == stop_text if said is not None else FENCE in stop_text and text.count(FENCE) % 2 == 1
+        told = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
+        cut = stop_text in told if told else FENCE in stop_text and text.count(FENCE) % 2 == 1
         if cut and not text.endswith(stop_text):
             text += stop_text
         stop = "marker" if text.endswith(stop_text) else "end"
