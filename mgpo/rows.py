@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         "replies": _texts,
     }
 )
+NAMES = frozenset(SCHEMA.names)
 
 
 def rows_of(trajectories: list[Trajectory], group_size: int, step: int, run: str) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def rows_of(trajectories: list[Trajectory], group_size: int, step: int, run: str
         turns = trajectory.turns
         sums = [sum(turn.reply.logprobs) for turn in turns]
         tokens = [len(turn.reply.ids) for turn in turns]
-        row = {name: value for name, value in vars(record).items() if name in SCHEMA.names} | {
+        row = {name: value for name, value in vars(record).items() if name in NAMES} | {
             "run": run,
             "prompt_hash": prompt_hash(turns[0].prompt),
             "reasons": [turn.finding.reason if turn.finding is not None else None for turn in turns],

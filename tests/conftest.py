@@ -1,3 +1,6 @@
+import shutil
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,16 @@ from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
 
 torch.set_num_threads(1)
+
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 class MemoryPicture:
@@ -62,3 +75,46 @@ def make_policy(tokenizer, seed: int = 0, **options) -> Qwen25VL:
     policy = Qwen25VL(**CAPS, **options)
     policy.attach(build_tiny(tiny_config(len(tokenizer), special), seed), tokenizer, Qwen2VLImageProcessorPil())
     return policy.eval()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("neither chromium nor google-chrome is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, str]:
+    from tests.gallery_samples import write_samples  # which imports from here
+
+    return write_samples(tmp_path_factory.mktemp("gallery"))
+
+
+@pytest.fixture
+def open_page(browser, pages) -> Iterator:
+    """Opens a page; at the end nothing may have been complained about or fetched."""
+    contexts, troubles = [], []
+
+    def open_it(name: str = "run", fragment: str = "", size=(1280, 800), scheme: str = "light"):
+        width, height = size
+        options = dict(color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": height})
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or troubles.append(request.url))
+        page.goto(pages[name] + fragment)
+        page.wait_for_selector(".card .picture img")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert troubles == []

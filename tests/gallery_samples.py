@@ -1,6 +1,7 @@
 """Galleries made by hand: rollouts with boxes, crops and replies, without a policy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,15 @@ from PIL import Image
 
 from mgpo.boxes import BoxRule, Finding
 from mgpo.gallery.data import Gallery
+from mgpo.gallery.page import write_page
 from mgpo.policy.pixels import PixelBudget
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Box, View
+from tests.conftest import make_question, noise_image
 
 WHOLE, CROP = PixelBudget(28 * 28, 112 * 112, 28), PixelBudget(28 * 28, 84 * 84, 28)
 RULE = BoxRule(min_side=6)
+HOSTILE = "</script><img src=x onerror=\"window.broken=1\"><svg onload='window.broken=1'>&lt;b&gt;"
 
 
 def make_trajectory(
@@ -79,5 +83,51 @@ def wandering_gallery(
     return gallery
 
 
-def uri(path: Path) -> str:
-    return path.resolve().as_uri()
+def run_gallery() -> Gallery:
+    """Six questions, four rollouts, three steps: rollout r of question q is right from step 10 · (r + q % 2) on."""
+    gallery = Gallery()
+    images = [noise_image(*size, seed) for seed, size in enumerate([(640, 480), (480, 640), (900, 300)] * 2)]
+    for step in (0, 10, 20):
+        group = []
+        for q, image in enumerate(images):
+            question = replace(
+                make_question(image, f"q{q}"), category=("colour", "count")[q % 2], split=("val", "ood")[q // 3]
+            )
+            question = replace(
+                question, text=f"What is written on sign number {q}?", choices=("K", "L") if q == 5 else ()
+            )
+            for r in range(4):
+                right = step >= 10 * (r + q % 2)
+                corner = 10 + r + step
+                box = None if r == 3 and step == 0 else (corner, corner, corner + (20 if right else 3), corner + 20)
+                group.append(make_trajectory(question, image, box, "K" if right else "X"))
+        gallery.add(step, group, 4)
+    return gallery
+
+
+def once_gallery() -> Gallery:
+    gallery = Gallery()
+    image = Image.new("RGB", (300, 200), "teal")
+    gallery.add(40, [plain_trajectory(make_question(image, f"q{i}"), image, "KX"[i % 2]) for i in range(3)], 1)
+    return gallery
+
+
+def hostile_gallery() -> Gallery:
+    gallery = Gallery()
+    image = noise_image(200, 200)
+    for step in (0, 1):
+        question = replace(
+            make_question(image, HOSTILE, HOSTILE, (HOSTILE, "b")), text=HOSTILE, category=HOSTILE, split=HOSTILE
+        )
+        harmless = replace(make_question(image, "other"), category="other")
+        group = [make_trajectory(q, image, (20, 20, 50, 50), HOSTILE, HOSTILE) for q in (question, harmless)]
+        gallery.add(step, group, 1)
+    return gallery
+
+
+def write_samples(folder: Path) -> dict[str, str]:
+    """Addresses of a training run's page, of one that evaluated once, and of one full of hostile texts."""
+    galleries = {"run": run_gallery(), "once": once_gallery(), "hostile": hostile_gallery()}
+    for name, gallery in galleries.items():
+        write_page(folder / f"{name}.html", gallery, HOSTILE if name == "hostile" else f"A {name}")
+    return {name: (folder / f"{name}.html").as_uri() for name in galleries}

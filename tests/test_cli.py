@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 
+from mgpo.gallery.page import read_page
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
-    "--data.train.init_args.count=4", "--data.batch_size=2", "--data.num_workers=0", "--picture.questions=2",
+    "--data.train.init_args.count=4", "--data.batch_size=2", "--data.num_workers=0",
     "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 4, side: 512, split: val}}]",
 ]  # fmt: skip
 
@@ -60,15 +63,21 @@ def test_a_second_run_has_its_own_directory_with_its_configuration(fitted):
         assert config["data"]["train"]["init_args"]["count"] == 4
 
 
-def test_the_page_is_complete_and_opens_without_a_server(fitted):
+def test_the_page_follows_the_questions_and_opens_without_a_server(fitted):
     folder, _ = fitted
-    page = (folder / "runs/mgpo/version_1/rollouts.html").read_text()
-    assert page.count("<article>") == 2
-    assert page.count("<figure>") == 2 * 2 * 8
-    assert "step 0" in page
-    assert "step 2" in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert "<script" not in page
+    page = read_page(folder / "runs/mgpo/version_1/gallery.html")
+    assert page["steps"] == [0, 2]
+    assert len(page["questions"]) == 4
+    assert all(len(question["steps"][step]) == 4 for question in page["questions"] for step in ("0", "2"))
+    assert "http" not in (folder / "runs/mgpo/version_1/gallery.html").read_text().replace("http-equiv", "")
+
+
+def test_a_run_leaves_its_rollouts_and_says_how_it_goes(fitted):
+    folder, done = fitted
+    rows = datasets.Dataset.from_parquet(str(folder / "runs/mgpo/version_1/rollouts/*.parquet"))
+    assert len(rows) == 2 * 2 * 8
+    assert {"step 2/2", "validation 1/1"} <= {line.split("  ")[0] for line in done.stdout.splitlines()}
+    assert "\x1b" not in done.stdout
 
 
 def test_a_saved_configuration_and_a_checkpoint_can_be_fed_back(fitted):
@@ -92,13 +101,13 @@ def test_print_config_can_be_fed_back(tmp_path):
 
 
 def test_validate_takes_the_embedded_default(tmp_path):
-    done = run("validate", *SMALL, "--picture.questions=0", cwd=tmp_path)
+    done = run("validate", *SMALL, cwd=tmp_path)
     assert "sub-image alone" in done.stdout
     assert (tmp_path / "runs/mgpo/version_0/report.json").is_file()
 
 
 def test_the_single_turn_baseline_is_one_switch(tmp_path):
-    options = ["--model.dialogue=mgpo.dialogues.SingleTurn", "--picture.questions=0", *SMALL]
+    options = ["--model.dialogue=mgpo.dialogues.SingleTurn", *SMALL]
     run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
     report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
     assert report["step"] == 2
@@ -110,11 +119,13 @@ def test_the_single_turn_baseline_is_one_switch(tmp_path):
 def test_two_ranks_count_every_question_once(tmp_path):
     """Five questions on two ranks are padded to six; the report holds five."""
     options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.train.init_args.count=8", "--data.batch_size=2"]
-    options += [SMALL[4].replace("count: 4", "count: 5"), "--data.num_workers=0", "--picture.questions=2"]
+    options += [SMALL[-1].replace("count: 4", "count: 5"), "--data.num_workers=0"]
     run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
     report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
     assert report["n"] == 5
     assert report["step"] == 2
+    assert len(read_page(tmp_path / "runs/mgpo/version_0/gallery.html")["questions"]) == 5  # of both ranks
+    assert len(list((tmp_path / "runs/mgpo/version_0/rollouts").iterdir())) == 2
 
 
 def test_wandb_offline_twice(tmp_path):
@@ -132,7 +143,6 @@ def test_help_explains_every_key(tmp_path):
         "--model.group_size",
         "--model.objective.kl_weight",
         "--data.batch_size",
-        "--picture.questions",
         "--measure",
     ):
         assert key in text

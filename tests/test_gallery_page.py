@@ -1,121 +1,12 @@
-"""The gallery page in a real browser."""
+"""The gallery page in a real browser: what it does."""
 
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from mgpo.gallery.data import Gallery
-from mgpo.gallery.page import write_page
-from tests.conftest import make_question, noise_image
-from tests.gallery_samples import make_trajectory, plain_trajectory
+from tests.gallery_samples import HOSTILE
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP, PHONE = (1280, 800), (360, 740)
-HOSTILE = "</script><img src=x onerror=\"window.broken=1\"><svg onload='window.broken=1'>&lt;b&gt;"
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> dict[str, str]:
-    """Addresses of a training run's page, of one that evaluated once, and of one full of hostile texts."""
-    folder = tmp_path_factory.mktemp("gallery")
-    galleries = {"run": run_gallery(), "once": once_gallery(), "hostile": hostile_gallery()}
-    for name, gallery in galleries.items():
-        write_page(folder / f"{name}.html", gallery, HOSTILE if name == "hostile" else f"A {name}")
-    return {name: (folder / f"{name}.html").as_uri() for name in galleries}
-
-
-def run_gallery() -> Gallery:
-    """Six questions, four rollouts, three steps: rollout r of question q is right from step 10 · (r + q % 2) on."""
-    gallery = Gallery()
-    images = [noise_image(*size, seed) for seed, size in enumerate([(640, 480), (480, 640), (900, 300)] * 2)]
-    for step in (0, 10, 20):
-        group = []
-        for q, image in enumerate(images):
-            question = replace(
-                make_question(image, f"q{q}"), category=("colour", "count")[q % 2], split=("val", "ood")[q // 3]
-            )
-            question = replace(
-                question, text=f"What is written on sign number {q}?", choices=("K", "L") if q == 5 else ()
-            )
-            for r in range(4):
-                right = step >= 10 * (r + q % 2)
-                corner = 10 + r + step
-                box = None if r == 3 and step == 0 else (corner, corner, corner + (20 if right else 3), corner + 20)
-                group.append(make_trajectory(question, image, box, "K" if right else "X"))
-        gallery.add(step, group, 4)
-    return gallery
-
-
-def once_gallery() -> Gallery:
-    gallery = Gallery()
-    image = Image.new("RGB", (300, 200), "teal")
-    gallery.add(40, [plain_trajectory(make_question(image, f"q{i}"), image, "KX"[i % 2]) for i in range(3)], 1)
-    return gallery
-
-
-def hostile_gallery() -> Gallery:
-    gallery = Gallery()
-    image = noise_image(200, 200)
-    for step in (0, 1):
-        question = replace(
-            make_question(image, HOSTILE, HOSTILE, (HOSTILE, "b")), text=HOSTILE, category=HOSTILE, split=HOSTILE
-        )
-        harmless = replace(make_question(image, "other"), category="other")
-        group = [make_trajectory(q, image, (20, 20, 50, 50), HOSTILE, HOSTILE) for q in (question, harmless)]
-        gallery.add(step, group, 1)
-    return gallery
-
-
-@pytest.fixture
-def open_page(browser, pages) -> Iterator:
-    """Opens a page; at the end nothing may have been complained about or fetched."""
-    contexts, troubles = [], []
-
-    def open_it(name: str = "run", fragment: str = "", size=DESKTOP, scheme: str = "light"):
-        width, height = size
-        options = dict(color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": height})
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or troubles.append(request.url))
-        page.goto(pages[name] + fragment)
-        page.wait_for_selector(".card .picture img")
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert troubles == []
+pytestmark = pytest.mark.browser
 
 
 def shown(page) -> list[str]:
@@ -208,6 +99,8 @@ def test_the_question_view_by_keys_alone(open_page):
     images = "imgs => Promise.all(imgs.map(i => i.decode().then(() => i.naturalWidth)))"
     assert page.eval_on_selector_all("#pair img", images) == [20, 84]
     assert page.locator(".rollout").count() == 4 and page.locator("#scene g.selected").count() == 1
+    page.keyboard.press("Enter")  # presses nothing by chance
+    assert page.inner_text("#view-text") == "What is written on sign number 1?"
     before = rects(page.locator("#scene"))
     for key in ("ArrowDown", "j"):
         page.keyboard.press(key)
@@ -291,47 +184,3 @@ def test_the_policy_forbids_what_a_text_could_smuggle_in(browser, pages):
     page.wait_for_timeout(50)
     assert page.evaluate("window.broken") is None
     page.close()
-
-
-VIEWS = [
-    ("run", ""),
-    ("run", "#q=val%2Fq2&step=0&rollout=4"),
-    ("run", "#q=ood%2Fq5&rollout=1"),
-    ("once", ""),
-    ("hostile", ""),
-]
-
-
-@pytest.mark.parametrize(("name", "fragment"), VIEWS)
-def test_nothing_overlaps_or_leaves_the_window(open_page, name, fragment):
-    page = open_page(name, fragment)
-    for width, height in (DESKTOP, PHONE):
-        page.set_viewport_size({"width": width, "height": height})
-        page.evaluate("document.getElementById('filtering').open = true")
-        assert page.evaluate(OVERLAPS) == []
-
-
-@pytest.mark.parametrize(("name", "fragment"), VIEWS[:4])
-def test_contrast_and_names_in_both_schemes(open_page, name, fragment):
-    page = open_page(name, fragment)
-    grounds = set()
-    for scheme in ("light", "dark"):
-        page.evaluate("scheme => { document.documentElement.style.colorScheme = scheme; }", scheme)
-        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        ratios = page.evaluate(CONTRASTS)
-        assert len(ratios) > 10 and {text: ratio for text, ratio in ratios if ratio < 4.5} == {}
-    assert len(grounds) == 2
-    assert page.evaluate(NAMELESS) == []
-
-
-def test_the_scheme_follows_the_system_until_it_is_switched(open_page):
-    page = open_page(scheme="dark")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(ground) == "rgb(19, 20, 22)" and page.inner_text("#theme") == "Light"
-    page.click("#theme")
-    assert page.evaluate(ground) == "rgb(245, 244, 240)" and page.inner_text("#theme") == "Dark"
-
-
-OVERLAPS, CONTRASTS, NAMELESS = re.split(
-    r"^// ---.*\n", (Path(__file__).parent / "gallery_checks.js").read_text(), flags=re.M
-)[1:]

@@ -33,7 +33,7 @@ def test_published_recipe_runs(folder, name):
         f"--model.policy.init_args.path={folder}/checkpoint", "--model.sampling.max_new_tokens=6",
         "--model.eval_sampling.max_new_tokens=6", f"--data.train={source}", f"--data.val=[{source}]",
         "--data.batch_size=4", "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.devices=1",
-        "--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.max_epochs=1", "--picture.questions=1",
+        "--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.max_epochs=1",
         cwd=folder,
     )  # fmt: skip
     (report,) = folder.glob("lightning_logs/version_*/report.json") if name.endswith("7b") else [None]

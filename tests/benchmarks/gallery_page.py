@@ -1,8 +1,8 @@
 """How large the gallery page is and how fast it opens: `python -m tests.benchmarks.gallery_page`.
 
-200 questions on pictures of 2048 x 2048 pixels, 9 steps, 8 rollouts each, with so much grain that the crops use up the
-page's budget. Opening is timed in headless Chromium from
-the start of the navigation until the first screenful of cards is drawn and the page answers a key.
+200 questions on pictures of 2048 x 2048 pixels, 9 steps, 8 rollouts each, with much grain, so that the crops are large.
+Opening is timed in headless Chromium from the start of the navigation until the first screenful of cards is drawn and
+the page answers a key.
 """
 
 import shutil
@@ -17,9 +17,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from mgpo.gallery.page import write_page
 from mgpo.world.questions import KINDS, sample_question
-from tests.conftest import noise_image
+from tests.conftest import BROWSER_ARGUMENTS, noise_image
 from tests.gallery_samples import wandering_gallery
-from tests.test_gallery_page import ARGUMENTS
 
 QUESTIONS, STEPS, ROLLOUTS, REPEATS = 200, range(0, 180, 20), 8, 5
 PICTURES = 20  # questions share them: 200 would need 2.5 GB
@@ -40,7 +39,7 @@ def build(path: Path) -> None:
     asked = []
     for i in range(PICTURES):
         question, marks = sample_question(KINDS[i % len(KINDS)], (3, 0, i), 2048, "val")
-        asked.append((question, Image.blend(question.picture.load(), grain, 0.15), (marks[0].x, marks[0].y)))
+        asked.append((question, Image.blend(question.picture.load(), grain, 0.4), (marks[0].x, marks[0].y)))
     asked = [(replace(asked[i % PICTURES][0], id=f"{i}"), *asked[i % PICTURES][1:]) for i in range(QUESTIONS)]
     drawn = time.perf_counter()
     gallery = wandering_gallery(asked, STEPS, ROLLOUTS)
@@ -71,7 +70,7 @@ def main() -> None:
         path = Path(folder) / "gallery.html"
         build(path)
         executable = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
         seconds = [opening(browser, path.as_uri()) for _ in range(REPEATS)]
         browser.close()
     print(

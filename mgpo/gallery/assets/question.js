@@ -20,7 +20,9 @@ function showQuestion() {
   const lines = [{ name: "mean reward", values: tallies.map((t) => t.reward) }];
   if (looks) lines.push({ name: "valid boxes", values: tallies.map((t) => t.validShare) });
   $("group-chart").replaceChildren(...chart("This group", lines, data.steps, state.step));
-  if (!$("view").open) $("view").showModal();
+  if ($("view").open) return;
+  $("view").showModal();
+  $("view").focus(); // not one of its buttons, which Enter would press
 }
 
 function buildQuestion(question) {
