@@ -67,7 +67,7 @@ class Model(AskedModel):
 
 
 def digest(weights: dict[str, Tensor]) -> str:
-    """Of every tensor its name, shape, type and some values spread over it: training changes nearly all of them."""
+    """Of every tensor its name, shape, type and some values spread over it, of which training changes some."""
     seen = hashlib.sha256()
     for name, tensor in weights.items():
         seen.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

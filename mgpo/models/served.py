@@ -175,6 +175,8 @@ def read_reply(choice: Mapping[str, Any], stop_text: str | None) -> tuple[str, R
     reply that ends inside a fenced block had it.
     """
     text = choice["message"].get("content") or ""
+    if not isinstance(text, str):
+        raise TypeError("a text is needed")
     tokens = (choice.get("logprobs") or {}).get("content") or []
     stop: Stop = "length" if choice.get("finish_reason") == "length" else "end"
     if stop_text is not None and stop != "length":
