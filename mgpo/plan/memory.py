@@ -1,103 +1,104 @@
-"""Peak memory of a device in each phase of a step: rollouts, updates, the optimiser's step."""
+"""What a launch needs of one device's memory: what it holds all the time, and the highest point of each phase."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mgpo.plan import passes
-from mgpo.plan.passes import FLOAT, Micro
+from mgpo.plan.launch import Launch
+from mgpo.plan.moments import micro_batch, pixels, rollout_peak, update_peak
 from mgpo.plan.shape import Shape
 
-
-@dataclass(frozen=True)
-class Shown:
-    """One turn of a row: tokens shown before the reply, those among them that are of an image, and the reply's."""
-
-    shown: int
-    image: int
-    reply: int
+Parts = dict[str, int]  # bytes by kind
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a device holds all the time, in bytes."""
+class Memory:
+    """Bytes on each device by phase, and in the host's memory for each process."""
 
-    weights: int
-    gradients: int
-    optimiser: int
-    reference: int = 0
-    buckets: int = 0  # copies of the gradients in which DDP exchanges them
+    rollouts: Parts
+    update: Parts
+    step: Parts
+    host: Parts
 
     @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.reference + self.buckets
+    def peak(self) -> int:
+        return max(self.of(phase) for phase in ("rollouts", "update", "step"))
+
+    def of(self, phase: str) -> int:
+        return sum(getattr(self, phase).values())
 
 
-def micro_batch(turns: list[Shown], rows: int, group: int) -> Micro:
-    """The micro-batch of `rows` trajectories with these turns; as few prompts as hold them, or one more where groups
-    are split."""
-    prefixes = -(-rows // group) + (0 if group % rows == 0 or rows % group == 0 else 1)
-    first, *later = turns
-    shown = 1 + sum(turn.shown for turn in later)
-    sampled = sum(turn.reply for turn in turns)
-    images = prefixes * first.image + rows * sum(turn.image for turn in later)
-    return Micro(prefixes, first.shown - 1, rows, shown + sampled, sampled, images)
+def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
+    """All three phases at the assumed length of replies, or at the given one.
 
-
-def update_peak(
-    shape: Shape, micro: Micro, e: int, adapters: bool = False, checkpointing: bool = False
-) -> dict[str, int]:
-    """What an update needs at its highest point besides what is held, by kind.
-
-    That is either when the backward pass begins: all activations and the larger of a chunk of logits, a layer's
-    gradients, and the cache, which is let go when the forward pass ends. Or when it reaches the prefixes: then the
-    continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own.
+    A first micro-batch finds no gradients yet; the others do, so that they are held in an update of several. They are
+    let go when the next update begins, not before the rollouts in between.
     """
-    block = shape.language
-    after, before = passes.decoder(block, micro, e, not adapters, checkpointing)
-    seen = passes.tower(shape, micro.image_tokens, e, not adapters, checkpointing)
-    layer = passes.layer_work(block, micro, e, not adapters)
-    logits = passes.logits_work(shape, micro.rows * micro.sampled, e, not adapters)
-    begins = {
-        "decoder activations": after + before,
-        "vision activations": seen,
-        "logits and work": max(logits, layer, passes.cache(block, micro.seen, e)),
+    turns = launch.turns(reply)
+    micro = micro_batch(turns, min(launch.micro_batch, launch.rows), launch.group)
+    trained = trained_parameters(shape, launch)
+    lasting, temporary = held(shape, launch)
+    gradients = {"gradients": lasting.pop("gradients")}
+    several = launch.micro_batch * launch.mini_batches < launch.rows
+    update = update_peak(shape, micro, launch.value, launch.lora is not None, launch.checkpointing)
+    rollouts = rollout_peak(
+        shape, turns, launch.questions, launch.group, launch.value, launch.nucleus, launch.host
+    )  # fmt: skip
+    seen = {"pixels": pixels(shape, turns, launch.questions, launch.group)}
+    here, host = (seen, {}) if launch.host else ({}, seen)
+    if launch.sharding.offload:
+        host = {**host, **lasting, **gradients}
+        lasting, gradients = {}, {}
+    return Memory(
+        rollouts={**lasting, **gradients, **temporary, **here, **rollouts},
+        update={**lasting, **(gradients if several else {}), **temporary, **here, **update},
+        step={**lasting, **gradients, **here, "optimiser's work": launch.value * trained // launch.sharding.shards},
+        host=host,
+    )
+
+
+def held(shape: Shape, launch: Launch) -> tuple[Parts, Parts]:
+    """Weights, gradients, optimiser states, the reference; and what sharding gathers of them for a while.
+
+    Gathered are two layers (the next is fetched while one is at work) and all that is in no layer.
+    """
+    sharding, e = launch.sharding, launch.value
+    trained = trained_parameters(shape, launch)
+    total = shape.parameters + (trained if launch.lora else 0)
+    cut = 1 if sharding.whole_weights else sharding.shards
+    parts = {
+        "weights": e * total // cut,
+        "gradients": e * trained // sharding.shards,
+        "optimiser": int(launch.state * trained) // sharding.shards,
+        "reference": e * shape.parameters // cut if launch.penalised and not launch.lora else 0,
+        "gradient buckets": e * trained if sharding.buckets else 0,
     }
-    waiting = 0 if adapters else e * block.layers * block.parameters
-    reaches = {"decoder activations": before, "vision activations": seen, "second gradients": waiting}
-    return max(begins, reaches, key=lambda moment: sum(moment.values()))
+    layers = sum(block.layers * block.parameters for block in (shape.language, shape.vision))
+    gathered = e * (shape.parameters - layers + 2 * shape.language.parameters)
+    return parts, {"gathered": gathered} if cut > 1 or sharding.offload else {}
 
 
-def rollout_peak(
-    shape: Shape, turns: list[Shown], questions: int, group: int, e: int, nucleus: bool = False, host: bool = False
-) -> dict[str, int]:
-    """What rollouts need at their highest point besides what is held, by kind.
+def trained_parameters(shape: Shape, launch: Launch) -> int:
+    """Parameters that have gradients: all, or those of the adapters alone."""
+    return shape.adapter_parameters(*launch.lora) if launch.lora else shape.parameters
 
-    The prompts pass once a question; from then on all questions' groups are in the cache together, and every later
-    turn is shown to all of them in one pass.
+
+def tokens(shape: Shape, launch: Launch, reply: int | None = None) -> dict[str, int]:
+    """What one step of one process passes: tokens shown and decoded in rollouts, tokens trained on, patches seen.
+
+    A prompt is shown once a question; in training once for each micro-batch that holds some of its group. With a
+    reference every training token passes once more, without gradients.
     """
-    block, rows = shape.language, questions * group
-    moments: list[dict[str, int]] = []
-    cached = 0
-    for k, turn in enumerate(turns):
-        shown_to = rows if k else questions
-        before, cached = cached, cached + turn.shown
-        features = e * shown_to * turn.image * block.width
-        moments += [
-            {"cache": passes.cache(block, shown_to * before, e), "work": passes.tower_work(shape, shown_to * turn.image, e, host)},
-            {
-                "cache": passes.cache(block, shown_to * cached, e),
-                "work": 2 * features + passes.prefill_work(block, shown_to, turn.shown, cached, e),
-            },
-        ]
-        cached += turn.reply
-        grown = passes.cache(block, rows * cached, e)
-        moments.append(
-            {"cache": grown, "work": grown // block.layers // 2 + passes.sampling_work(shape, rows, nucleus)}
-        )
-    return max(moments, key=lambda moment: sum(moment.values()))
-
-
-def pixels(shape: Shape, turns: list[Shown], questions: int, group: int) -> int:
-    """The patches of all pictures of a step, in float32, which lie in the host's memory until the updates are over."""
+    turns = launch.turns(reply)
     first, *later = turns
-    images = questions * first.image + questions * group * sum(turn.image for turn in later)
-    return FLOAT * images * shape.merge**2 * shape.patch_values
+    micro = micro_batch(turns, min(launch.micro_batch, launch.rows), launch.group)
+    passes = launch.epochs * -(-launch.rows // micro.rows)
+    trained = passes * (micro.prefixes * micro.prompt + micro.rows * micro.continuation)
+    area = shape.merge**2
+    images = launch.questions * first.image + launch.rows * sum(turn.image for turn in later)
+    return {
+        "rollout prefill": launch.questions * first.shown + launch.rows * sum(turn.shown for turn in later),
+        "decoded": launch.rows * sum(turn.reply for turn in turns),
+        "training": trained,
+        "reference": trained if launch.penalised else 0,
+        "patches in rollouts": area * images,
+        "patches in training": area * passes * micro.image_tokens,
+    }

@@ -35,7 +35,7 @@ class Micro:
 
 
 def norm(width: int, e: int, trained: bool) -> int:
-    """RMSNorm keeps of a token its input in float32, its output, and where its weight is trained the normalised input."""
+    """RMSNorm keeps of a token its float32 input, its output, and where its weight is trained the normalised input."""
     return width * (FLOAT + e * (2 if trained else 1))
 
 

@@ -122,11 +122,19 @@ def shape_of(model: Any) -> Shape:
         parameters=sum(p.numel() for p in model.parameters()),
         patch=patch,
         patch_values=3 * patch**2 * getattr(vision, "temporal_patch_size", 1),
-        merge=getattr(vision, "spatial_merge_size", 1),
+        merge=_merge(model.config),
         linears={
             n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)
         },
     )  # fmt: skip
+
+
+def _merge(config: Any) -> int:
+    """Patches on the side of an image token; some families say instead how many tokens any image becomes."""
+    vision, tokens = config.vision_config, getattr(config, "mm_tokens_per_image", None)
+    if tokens is None:
+        return getattr(vision, "spatial_merge_size", 1)
+    return round(vision.image_size / vision.patch_size / tokens**0.5)
 
 
 def _block(layers: nn.ModuleList, config: Any) -> Block:
