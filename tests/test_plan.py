@@ -61,6 +61,20 @@ def test_the_embedded_model_is_measured_from_its_folder(policy):
     assert counted.parameters == sum(p.numel() for p in policy.model.parameters())
 
 
+def test_families_of_one_image_size_have_its_tokens():
+    """Gemma 3: 896 x 896 pixels in patches of 14 become 256 tokens, 4 x 4 patches each."""
+    config = AutoConfig.for_model(
+        "gemma3", vision_config={"image_size": 896, "patch_size": 14}, mm_tokens_per_image=256
+    )
+    shape = measure_shape(config)
+    assert (shape.image_tokens, shape.merge, shape.language.gated, shape.vision.gated) == (256, 4, True, False)
+
+
+def test_a_family_that_is_not_understood_is_said_so():
+    with pytest.raises(UserError, match="qwen2_vl"):
+        measure_shape(AutoConfig.for_model("qwen2_vl"))
+
+
 def test_adapters_have_as_many_parameters_as_peft_makes(tokenizer, shape):
     lora = Lora(rank=4)
     policy = make_policy(tokenizer, lora=lora)

@@ -35,7 +35,7 @@ class Launch:
         said: What is shown before each reply.
         whole: Image tokens of a whole picture at its pixel cap.
         crop: The same of a part that was cut out.
-        side: Pixels of an image token's side.
+        side: Pixels of an image token's side; 0 where all images have one size.
         least: Image tokens at the pixel floor.
         reply: Tokens that a reply is assumed to have.
         limit: Tokens that it has at most.

@@ -39,14 +39,16 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         raise UserError(f"reply is {reply}; a reply has at least 1 token")
     options = model["policy"].get("init_args") or {}
     side = shape.patch * shape.merge
+    area = side**2
     whole = options.get("max_pixels") or own_cap(policy.path)
+    crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
     return Launch(
         said=converse(dialogue, counter(policy.path)),
-        whole=whole // side**2,
-        crop=(options.get("crop_max_pixels") or whole) // side**2,
-        side=side,
-        least=max(1, (options.get("min_pixels") or 0) // side**2),
+        whole=shape.image_tokens or whole // area,
+        crop=shape.image_tokens or crop // area,
+        side=0 if shape.image_tokens else side,
+        least=max(1, (options.get("min_pixels") or 0) // area),
         reply=min(limit, reply or REPLY),
         limit=limit,
         questions=config["data"]["batch_size"],

@@ -49,7 +49,7 @@ class Shape:
     """What memory depends on.
 
     `patch` is a patch's side in pixels, `patch_values` the numbers in it, `merge` the patches on the side of an
-    image token; `linears` maps the full name of each linear layer to its inputs and outputs.
+    image token, `image_tokens` what every image becomes in families that have one size; `linears` maps the full name of each linear layer to its inputs and outputs.
     """
 
     language: Block
@@ -59,6 +59,7 @@ class Shape:
     patch: int
     patch_values: int
     merge: int
+    image_tokens: int | None
     linears: dict[str, tuple[int, int]]
 
     def adapter_parameters(self, rank: int, targets: str) -> int:
@@ -102,10 +103,9 @@ def measure_shape(config: PreTrainedConfig) -> Shape:
     """Build the model of a configuration on the meta device and count it. Raises UserError where there is none."""
     try:
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)
-    except ValueError:
-        raise UserError(f"{config.model_type} is no vision-language model that transformers can build") from None
-    return shape_of(model)
+            return shape_of(AutoModelForImageTextToText.from_config(config))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"plan can't read the shape of a {config.model_type} model ({error})") from None
 
 
 def shape_of(model: Any) -> Shape:
@@ -123,6 +123,7 @@ def shape_of(model: Any) -> Shape:
         patch=patch,
         patch_values=3 * patch**2 * getattr(vision, "temporal_patch_size", 1),
         merge=_merge(model.config),
+        image_tokens=getattr(model.config, "mm_tokens_per_image", None),
         linears={
             n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)
         },
