@@ -49,7 +49,8 @@ class Shape:
     """What memory depends on.
 
     `patch` is a patch's side in pixels, `patch_values` the numbers in it, `merge` the patches on the side of an
-    image token, `image_tokens` what every image becomes in families that have one size; `linears` maps the full name of each linear layer to its inputs and outputs.
+    image token, `image_tokens` what every image becomes in families that have one size; `linears` maps the full name
+    of each linear layer to its inputs and outputs.
     """
 
     language: Block
