@@ -18,6 +18,7 @@ from mgpo.errors import find_user_error
 from mgpo.export import export
 from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
+from mgpo.plan.command import plan
 from mgpo.predict import predict
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
@@ -90,6 +91,24 @@ class CLI(LightningCLI):
         return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
+class PlanCLI(CLI):
+    """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_function_arguments(plan, as_group=False, skip={"config"})
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config.as_dict()
+        plan(config, **{key: config[key] for key in ("memory", "model_size", "reply", "output")})
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _set_seed(self) -> None:
+        pass
+
+
 def hush() -> None:
     """Leave the terminal to what the run has to say."""
     for message in NOISE:
@@ -100,13 +119,13 @@ def hush() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def run(args: list[str]) -> CLI:
+def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
     if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
         args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
-        return CLI(
+        return cli(
             MGPO,
             VQAData,
             save_config_callback=SaveConfig,
@@ -115,10 +134,11 @@ def run(args: list[str]) -> CLI:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. "
-                "More commands: `mgpo predict` answers questions about pictures, `mgpo export` saves a checkpoint "
-                "for others, `mgpo leaks` looks for test images among the training images, `mgpo study` runs a "
-                "matrix of runs, `mgpo pretrain` makes the embedded model anew.",
+                "More commands: `mgpo plan` says what a step will cost, `mgpo predict` answers questions about pictures, "
+                "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the training "
+                "images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
+            **options,
         )
     finally:
         sys.argv = before
@@ -132,6 +152,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if args[:1] and args[0] in COMMANDS:
             jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
+        elif args[:1] == ["plan"]:
+            run(args[1:], PlanCLI, run=False)
         else:
             run(args)
     except Exception as error:

@@ -1,0 +1,130 @@
+"""What would make a launch fit: the least change of one setting, or of as few as it takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from mgpo.plan.launch import Launch
+from mgpo.plan.memory import Memory, measure
+from mgpo.plan.shape import Shape
+from mgpo.policy.lora import Lora
+
+MOST_DEVICES, NODE = 64, 8
+STRATEGY = "lightning.pytorch.strategies.ModelParallelStrategy"  # FSDP2
+Keys = dict[str, Any]  # of the configuration, with their new values
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Settings that make a launch fit, the launch with them, and what that needs."""
+
+    keys: Keys
+    launch: Launch
+    memory: Memory
+
+
+def micro_batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """Fewer trajectories in a pass: slower, the same update."""
+    size = min(launch.micro_batch, launch.rows)
+    while size > 1:
+        size //= 2
+        yield replace(launch, micro_batch=size), {"model.micro_batch_size": size}
+
+
+def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """Fewer questions rolled out at once, which are also fewer a step."""
+    size = launch.questions
+    while size > 1:
+        size //= 2
+        yield replace(launch, questions=size), {"data.batch_size": size}
+
+
+def adapters(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """Adapters alone are trained, and the base without them is the reference."""
+    if launch.lora is None:
+        lora = Lora()
+        keys: Keys = {"model.policy.init_args.lora.rank": lora.rank, "model.policy.init_args.lora.alpha": lora.alpha}
+        yield replace(launch, lora=(lora.rank, lora.targets)), keys
+
+
+def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """What is held is cut over all devices: those that are there, then twice as many, and so on."""
+    sharding = launch.sharding
+    count = sharding.world if sharding.shards < sharding.world else 2 * sharding.world
+    while count <= MOST_DEVICES:
+        devices = min(count, max(sharding.devices, NODE))
+        keys: Keys = {"trainer.strategy": STRATEGY, "trainer.strategy.init_args.data_parallel_size": count}
+        keys["trainer.strategy.init_args.tensor_parallel_size"] = 1
+        if devices != sharding.devices:
+            keys["trainer.devices"] = devices
+        if count // devices != sharding.nodes:
+            keys["trainer.num_nodes"] = count // devices
+        cut = replace(
+            sharding, devices=devices, nodes=count // devices, shards=count, whole_weights=False, buckets=False
+        )
+        yield replace(launch, sharding=cut), keys
+        count *= 2
+
+
+def caps(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """Smaller pictures, down to the floor; crops still come from the original."""
+    whole, crop = launch.whole, launch.crop
+    while launch.side and whole // 2 >= launch.least:
+        whole //= 2
+        keys: Keys = {"model.policy.init_args.max_pixels": whole * launch.side**2}
+        if crop > whole:
+            crop = whole
+            if launch.crop != launch.whole:
+                keys["model.policy.init_args.crop_max_pixels"] = crop * launch.side**2
+        yield replace(launch, whole=whole, crop=crop), keys
+
+
+Knob = Callable[[Launch], Iterator[tuple[Launch, Keys]]]
+KNOBS: tuple[Knob, ...] = (micro_batches, batches, adapters, shards, caps)
+
+
+def advise(shape: Shape, launch: Launch, limit: int) -> list[Suggestion]:
+    """Settings under which no phase needs more than `limit` bytes; none where nothing helps.
+
+    Every knob that suffices alone, turned as little as it takes. Where none does, the least of several: of all, of
+    all but adapters, and on the devices that are there.
+    """
+    if alone := [found for knob in KNOBS if (found := _least(shape, launch, [knob], limit))]:
+        return alone
+    sets = [[knob for knob in KNOBS if knob is not spared] for spared in (None, adapters, shards)]
+    several = [found for knobs in sets if (found := _least(shape, launch, knobs, limit))]
+    return list({str(found.keys): found for found in several}.values())
+
+
+def _least(shape: Shape, launch: Launch, knobs: Sequence[Knob], limit: int) -> Suggestion | None:
+    """Turn knobs in order until it fits, each to where it helps most; then each back as far as it still fits."""
+    places = [0] * len(knobs)
+
+    def at(knob: int, place: int) -> Suggestion:
+        return _turned(shape, launch, knobs, [*places[:knob], place, *places[knob + 1 :]])
+
+    for k, knob in enumerate(knobs):
+        lacking = [_excess(at(k, place).memory, limit) for place in range(1 + len(list(knob(launch))))]
+        places[k] = lacking.index(min(lacking))
+        if min(lacking) == 0:
+            break
+    else:
+        return None
+    for k in range(len(knobs)):
+        places[k] = next(place for place in range(places[k] + 1) if not _excess(at(k, place).memory, limit))
+    return _turned(shape, launch, knobs, places)
+
+
+def _turned(shape: Shape, launch: Launch, knobs: Sequence[Knob], places: Sequence[int]) -> Suggestion:
+    """Each knob at its place; 0 leaves it alone."""
+    keys: Keys = {}
+    for knob, place in zip(knobs, places):
+        for changed, new in islice(knob(launch), place - 1, place) if place else ():
+            launch, keys = changed, {**keys, **new}
+    return Suggestion(keys, launch, measure(shape, launch))
+
+
+def _excess(needed: Memory, limit: int) -> int:
+    """Bytes by which the phases exceed the limit, all together, so that a change counts in whichever phase it helps."""
+    return sum(max(0, sum(parts.values()) - limit) for parts in (needed.rollouts, needed.update, needed.step))

@@ -1,0 +1,81 @@
+"""A launch in numbers: what of a configuration decides how much a step costs."""
+
+from dataclasses import dataclass
+
+from mgpo.plan.lengths import Said
+from mgpo.plan.moments import Shown
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How processes share what they hold.
+
+    `shards` is the number of devices over which gradients and optimiser states are cut, and the weights too unless
+    `whole_weights`; `buckets` says that DDP keeps copies of the gradients to exchange, `offload` that what is held
+    lies in the host's memory.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    shards: int = 1
+    whole_weights: bool = False
+    buckets: bool = False
+    offload: bool = False
+
+    @property
+    def world(self) -> int:
+        return self.devices * self.nodes
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Sizes of one process's step.
+
+    Args:
+        said: What is shown before each reply.
+        whole: Image tokens of a whole picture at its pixel cap.
+        crop: The same of a part that was cut out.
+        side: Pixels of an image token's side; 0 where all images have one size.
+        least: Image tokens at the pixel floor.
+        reply: Tokens that a reply is assumed to have.
+        limit: Tokens that it has at most.
+        value: Bytes of a weight.
+        state: Bytes of the optimiser's state for a trained weight.
+        penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
+        lora: Rank and targets of adapters, where they alone are trained.
+        nucleus: Sampling cuts by top-p.
+        checkpointing: Activations of a layer are computed anew in the backward pass.
+        host: Trained on the CPU: the pictures' pixels lie in the same memory.
+    """
+
+    said: tuple[Said, ...]
+    whole: int
+    crop: int
+    side: int
+    least: int
+    reply: int
+    limit: int
+    questions: int
+    group: int
+    micro_batch: int
+    mini_batches: int
+    epochs: int
+    value: int
+    state: float
+    penalised: bool
+    lora: tuple[int, str] | None
+    sharding: Sharding
+    nucleus: bool = False
+    checkpointing: bool = False
+    host: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Trajectories of a step and process."""
+        return self.questions * self.group
+
+    def turns(self, reply: int | None = None) -> list[Shown]:
+        """Tokens of each turn, with replies of the assumed length or the given one."""
+        sizes = {"whole": self.whole, "crop": self.crop, None: 0}
+        tokens = self.reply if reply is None else reply
+        return [Shown(said.text + sizes[said.view], sizes[said.view], tokens) for said in self.said]

@@ -1,0 +1,92 @@
+"""The highest points of rollouts and updates, besides what a device holds all the time; in bytes, by kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mgpo.plan import passes
+from mgpo.plan.passes import FLOAT, Micro
+from mgpo.plan.shape import Shape
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One turn of a row: tokens shown before the reply, those among them that are of an image, and the reply's."""
+
+    shown: int
+    image: int
+    reply: int
+
+
+def micro_batch(turns: Sequence[Shown], rows: int, group: int) -> Micro:
+    """The micro-batch of `rows` trajectories with these turns; as few prompts as hold them, or one more where groups
+    are split."""
+    prefixes = -(-rows // group) + (0 if group % rows == 0 or rows % group == 0 else 1)
+    first, *later = turns
+    shown = 1 + sum(turn.shown for turn in later)
+    sampled = sum(turn.reply for turn in turns)
+    images = prefixes * first.image + rows * sum(turn.image for turn in later)
+    return Micro(prefixes, first.shown - 1, rows, shown + sampled, sampled, images)
+
+
+def update_peak(
+    shape: Shape, micro: Micro, e: int, adapters: bool = False, checkpointing: bool = False
+) -> dict[str, int]:
+    """What an update needs at its highest point besides what is held, by kind.
+
+    That is either when the backward pass begins: all activations and the larger of a chunk of logits, a layer's
+    gradients, and the cache, which is let go when the forward pass ends. Or when it reaches the prefixes: then the
+    continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own.
+    """
+    block = shape.language
+    after, before = passes.decoder(block, micro, e, not adapters, checkpointing)
+    seen = passes.tower(shape, micro.image_tokens, e, not adapters, checkpointing)
+    layer = passes.layer_work(block, micro, e, not adapters)
+    logits = passes.logits_work(shape, micro.rows * micro.sampled, e, not adapters)
+    begins = {
+        "decoder activations": after + before,
+        "vision activations": seen,
+        "logits and work": max(logits, layer, passes.cache(block, micro.seen, e)),
+    }
+    waiting = 0 if adapters else e * block.layers * block.parameters
+    reaches = {"decoder activations": before, "vision activations": seen, "second gradients": waiting}
+    return max(begins, reaches, key=lambda moment: sum(moment.values()))
+
+
+def rollout_peak(
+    shape: Shape, turns: Sequence[Shown], questions: int, group: int, e: int, nucleus: bool = False, host: bool = False
+) -> dict[str, int]:
+    """What rollouts need at their highest point besides what is held, by kind.
+
+    The prompts pass once a question; from then on all questions' groups are in the cache together, and every later
+    turn is shown to all of them in one pass.
+    """
+    block, rows = shape.language, questions * group
+    moments: list[dict[str, int]] = []
+    cached = 0
+    for k, turn in enumerate(turns):
+        shown_to = rows if k else questions
+        before, cached = cached, cached + turn.shown
+        features = e * shown_to * turn.image * block.width
+        moments += [
+            {
+                "cache": passes.cache(block, shown_to * before, e),
+                "work": passes.tower_work(shape, shown_to * turn.image, e, host),
+            },
+            {
+                "cache": passes.cache(block, shown_to * cached, e),
+                "work": 2 * features + passes.prefill_work(block, shown_to, turn.shown, cached, e),
+            },
+        ]
+        cached += turn.reply
+        grown = passes.cache(block, rows * cached, e)
+        moments.append(
+            {"cache": grown, "work": grown // block.layers // 2 + passes.sampling_work(shape, rows, nucleus)}
+        )
+    return max(moments, key=lambda moment: sum(moment.values()))
+
+
+def pixels(shape: Shape, turns: Sequence[Shown], questions: int, group: int) -> int:
+    """The patches of all pictures of a step, in float32, which lie in the host's memory until the updates are over."""
+    first, *later = turns
+    images = questions * first.image + questions * group * sum(turn.image for turn in later)
+    return FLOAT * images * shape.merge**2 * shape.patch_values

@@ -1,0 +1,127 @@
+"""From the keys of a `fit` configuration to a launch in numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+
+from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
+from mgpo.plan.launch import Launch, Sharding
+from mgpo.plan.lengths import converse, counter
+from mgpo.plan.shape import Shape
+from mgpo.policy.base import Policy
+
+Settings = dict[str, Any]  # nested, as in the configuration
+OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
+CHECKPOINTING = ("gradient_checkpointing", "checkpointing")  # names of a setting of the policy or the module
+REPLY = 512  # tokens that replies are assumed to have, unless something else is said
+
+
+def build(config: Settings) -> tuple[Policy, Dialogue]:
+    """Policy and dialogue of a configuration; no weights are read."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    parser.add_argument("--dialogue", type=Dialogue | None)
+    made = parser.instantiate(
+        parser.parse_object({"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")})
+    )
+    return made.policy, made.dialogue or TwoTurn()
+
+
+def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None) -> Launch:
+    """The launch that a configuration describes, with replies of `reply` tokens at most."""
+    model, trainer = config["model"], config["trainer"]
+    limit = model["sampling"]["max_new_tokens"]
+    if reply is not None and reply < 1:
+        raise UserError(f"reply is {reply}; a reply has at least 1 token")
+    options = model["policy"].get("init_args") or {}
+    side = shape.patch * shape.merge
+    area = side**2
+    whole = options.get("max_pixels") or own_cap(policy.path)
+    crop = options.get("crop_max_pixels") or whole
+    supervised = model["supervised"]
+    return Launch(
+        said=converse(dialogue, counter(policy.path)),
+        whole=shape.image_tokens or whole // area,
+        crop=shape.image_tokens or crop // area,
+        side=0 if shape.image_tokens else side,
+        least=max(1, (options.get("min_pixels") or 0) // area),
+        reply=min(limit, reply or REPLY),
+        limit=limit,
+        questions=config["data"]["batch_size"],
+        group=1 if supervised else model["group_size"],
+        micro_batch=model["micro_batch_size"],
+        mini_batches=model["mini_batches"],
+        epochs=model["epochs"],
+        value=policy.dtype.itemsize,
+        state=state_bytes(model["optimizer"], policy.dtype.itemsize),
+        penalised=bool(model["objective"]["kl_weight"]) and not supervised,
+        lora=(policy.lora.rank, policy.lora.targets) if policy.lora else None,
+        sharding=sharding(trainer),
+        nucleus=model["sampling"]["top_p"] < 1,
+        checkpointing=any(bool(where.get(name)) for where in (options, model) for name in CHECKPOINTING),
+        host=trainer["accelerator"] == "cpu",
+    )
+
+
+def own_cap(path: str) -> int:
+    """The pixel cap that a local checkpoint's image processor brings."""
+    file = Path(path) / "preprocessor_config.json"
+    own = json.loads(file.read_text()) if file.is_file() else {}
+    return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+
+
+def state_bytes(optimizer: Any, value: int) -> float:
+    """Bytes of state for a trained weight, by the optimiser's class path; as of Adam where it is unknown."""
+    path = optimizer if isinstance(optimizer, str) else (optimizer or {}).get("class_path", "")
+    options = {} if isinstance(optimizer, str) else (optimizer or {}).get("init_args") or {}
+    name = path.rsplit(".", 1)[-1].lower()
+    if "paged" in name:
+        return 0  # it lies in the host's memory
+    if name.startswith("sgd") or name.startswith("rmsprop"):
+        values = bool(options.get("momentum")) + name.startswith("rmsprop")
+    elif name.startswith("adafactor"):
+        values = 0  # rows and columns only
+    elif name.startswith(("lion", "adagrad", "muon")):
+        values = 1
+    else:
+        values = 3 if options.get("amsgrad") else 2
+    return values * (1 if "8bit" in name else value)
+
+
+def sharding(trainer: Settings) -> Sharding:
+    """What a trainer's devices and strategy share. Raises UserError for a strategy that this knows nothing of."""
+    devices, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
+    strategy = trainer["strategy"]
+    name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
+    options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
+    world = devices * nodes
+    kind = name.lower()
+    if kind.startswith("modelparallel"):
+        sizes = (
+            (options.get("data_parallel_size", "auto"), nodes),
+            (options.get("tensor_parallel_size", "auto"), devices),
+        )
+        data, tensor = (auto if size == "auto" else int(size) for size, auto in sizes)
+        return Sharding(devices, nodes, data * tensor)
+    if kind.startswith("fsdp"):
+        how = str(options.get("sharding_strategy") or "FULL_SHARD").rsplit(".", 1)[-1].upper()
+        shards = {"NO_SHARD": 1}.get(how, devices if "HYBRID" in how else world)
+        offload = bool(options.get("cpu_offload")) or "offload" in kind
+        return Sharding(devices, nodes, shards, whole_weights="GRAD_OP" in how or "ZERO2" in how, offload=offload)
+    if kind.startswith(("ddp", "auto", "singledevice", "single_device")):
+        view = bool(options.get("gradient_as_bucket_view"))
+        return Sharding(devices, nodes, buckets=world > 1 and not view)
+    raise UserError(f"trainer.strategy is {name}; plan knows ddp, fsdp and ModelParallelStrategy")
+
+
+def _count(devices: Any) -> int:
+    """Devices of a node: a number, a list, or as many as there are here."""
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        return max(1, torch.cuda.device_count())
+    return len(str(devices).split(",")) if "," in str(devices) else int(devices)

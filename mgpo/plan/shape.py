@@ -1,0 +1,155 @@
+"""The shape of a model, counted on the meta device: no weight is read, none is allocated."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
+
+from mgpo.errors import UserError
+
+SIZES = ("3b", "7b", "32b", "72b")  # of Qwen2.5-VL, as published
+# width, inner width, layers, heads, key-value heads, vocabulary, the vision tower's inner width
+_PUBLISHED = {
+    "3b": (2048, 11008, 36, 16, 2, 151936, 3420),
+    "7b": (3584, 18944, 28, 28, 4, 152064, 3420),
+    "32b": (5120, 27648, 64, 40, 8, 152064, 3456),
+    "72b": (8192, 29568, 80, 64, 8, 152064, 3456),
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """The layers of a transformer, by how many values they make of a token.
+
+    `attention` is heads x head size, `key_value` that of the keys (and again of the values), `mlp` the inner
+    width, `gated` whether a gate multiplies it (SwiGLU). `parameters` are those of one layer.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    attention: int
+    key_value: int
+    mlp: int
+    gated: bool
+    parameters: int
+
+    @property
+    def repeated(self) -> int:
+        """Values of a token's keys once they are laid out for all heads; a single head is only looked at again."""
+        return self.attention if self.key_value > self.attention // self.heads else self.key_value
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on.
+
+    `patch` is a patch's side in pixels, `patch_values` the numbers in it, `merge` the patches on the side of an
+    image token, `image_tokens` what every image becomes in families that have one size; `linears` maps the full name
+    of each linear layer to its inputs and outputs.
+    """
+
+    language: Block
+    vision: Block
+    vocabulary: int
+    parameters: int
+    patch: int
+    patch_values: int
+    merge: int
+    image_tokens: int | None
+    linears: dict[str, tuple[int, int]]
+
+    def adapter_parameters(self, rank: int, targets: str) -> int:
+        """Parameters of low-rank adapters on the layers whose full name fits `targets`: rank x (inputs + outputs)."""
+        return sum(rank * sum(sides) for name, sides in self.linears.items() if re.fullmatch(targets, name))
+
+
+def published(size: str) -> PreTrainedConfig:
+    """The configuration of a published Qwen2.5-VL. Raises UserError for a size that there is not."""
+    if size not in _PUBLISHED:
+        raise UserError(f"model_size is {size!r}; the published sizes of Qwen2.5-VL are {', '.join(SIZES)}")
+    width, mlp, layers, heads, kv_heads, vocabulary, vision_mlp = _PUBLISHED[size]
+    tied = size == "3b"
+    text = dict(
+        hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
+    )  # fmt: skip
+    vision = dict(depth=32, hidden_size=1280, num_heads=16, intermediate_size=vision_mlp, out_hidden_size=width)
+    return AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
+
+
+def read_config(path: str) -> PreTrainedConfig:
+    """The configuration of a checkpoint. Raises UserError where a folder has none, or the hub does not answer."""
+    folder = Path(path)
+    if known := re.fullmatch(r"Qwen/Qwen2\.5-VL-(\d+B)-Instruct", path):
+        return published(known[1].lower())
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(f"{path} holds no config.json; name the folder of a whole checkpoint, or give --model_size")
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        if folder.is_dir():
+            raise UserError(f"{path}/config.json can't be read ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"{path} is no folder here and the hub can't be reached; set model.policy.init_args.path to a local "
+            f"folder, or give --model_size ({', '.join(SIZES)})"
+        ) from None
+
+
+def measure_shape(config: PreTrainedConfig) -> Shape:
+    """Build the model of a configuration on the meta device and count it. Raises UserError where there is none."""
+    try:
+        with torch.device("meta"):
+            return shape_of(AutoModelForImageTextToText.from_config(config))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"plan can't read the shape of a {config.model_type} model ({error})") from None
+
+
+def shape_of(model: Any) -> Shape:
+    """The shape of a model, wherever it lies."""
+    text, vision = model.config.get_text_config(), model.config.vision_config
+    stacks = {name: layers for name, layers in model.named_modules() if isinstance(layers, nn.ModuleList)}
+    seen = max((n for n in stacks if "visi" in n or "visual" in n), key=lambda n: len(stacks[n]))
+    spoken = max((n for n in stacks if n != seen), key=lambda n: len(stacks[n]))
+    patch = vision.patch_size
+    return Shape(
+        language=_block(stacks[spoken], text),
+        vision=_block(stacks[seen], vision),
+        vocabulary=text.vocab_size,
+        parameters=sum(p.numel() for p in model.parameters()),
+        patch=patch,
+        patch_values=3 * patch**2 * getattr(vision, "temporal_patch_size", 1),
+        merge=_merge(model.config),
+        image_tokens=getattr(model.config, "mm_tokens_per_image", None),
+        linears={
+            n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)
+        },
+    )  # fmt: skip
+
+
+def _merge(config: Any) -> int:
+    """Patches on the side of an image token; some families say instead how many tokens any image becomes."""
+    vision, tokens = config.vision_config, getattr(config, "mm_tokens_per_image", None)
+    if tokens is None:
+        return getattr(vision, "spatial_merge_size", 1)
+    return round(vision.image_size / vision.patch_size / tokens**0.5)
+
+
+def _block(layers: nn.ModuleList, config: Any) -> Block:
+    width = config.hidden_size
+    heads = getattr(config, "num_attention_heads", None) or config.num_heads
+    head = getattr(config, "head_dim", None) or width // heads
+    return Block(
+        layers=len(layers),
+        width=width,
+        heads=heads,
+        attention=heads * head,
+        key_value=(getattr(config, "num_key_value_heads", None) or heads) * head,
+        mlp=config.intermediate_size,
+        gated=any(name.endswith("gate_proj") for name, _ in layers[0].named_modules()),
+        parameters=sum(p.numel() for p in layers[0].parameters()),
+    )

@@ -1,0 +1,244 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig
+
+from mgpo.cli import main
+from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.errors import UserError
+from mgpo.plan.advice import KNOBS, advise
+from mgpo.plan.launch import Launch, Sharding
+from mgpo.plan.lengths import QUESTION, Said, converse, counter
+from mgpo.plan.memory import measure, tokens
+from mgpo.plan.settings import sharding, state_bytes
+from mgpo.plan.shape import measure_shape, published, read_config, shape_of
+from mgpo.policy.lora import Lora
+from mgpo.shipped import shipped_config
+from mgpo.types import Reply, Trajectory, Turn
+from tests.benchmarks.memory import Setting, compare
+from tests.conftest import make_policy, noise_image
+
+SMALL = Setting(layers=3, width=128, mlp=384, image=36, reply=16, vocabulary=2048, vision_width=64, vision_mlp=128)
+
+
+@pytest.fixture(scope="module")
+def shape():
+    return measure_shape(published("7b"))
+
+
+def launch(**changes):
+    said = (Said(100, "whole"), Said(110, "crop"))
+    usual = Launch(
+        said, whole=1280, crop=1280, side=28, least=256, reply=256, limit=1024, questions=16, group=8, micro_batch=4,
+        mini_batches=4, epochs=1, value=2, state=4, penalised=True, lora=None, sharding=Sharding(8, 1, buckets=True),
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+@pytest.mark.parametrize("setting", [SMALL, replace(SMALL, dtype="bfloat16", lora=8, micro=2)], ids=["full", "lora"])
+def test_peaks_are_those_of_real_passes(setting, tokenizer):
+    """The wide comparison is tests/benchmarks/plan_memory.py."""
+    for phase, found in compare(setting, tokenizer).items():
+        assert found.ratio == pytest.approx(1, abs=0.2), phase
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [("3b", 3_754_622_976), ("7b", 8_292_166_656), ("32b", 33_452_718_336), ("72b", 73_410_777_344)],
+)
+def test_published_sizes_have_their_published_parameters(size, parameters):
+    assert measure_shape(published(size)).parameters == parameters
+
+
+def test_the_embedded_model_is_measured_from_its_folder(policy):
+    """On the meta device a model has the shape that it has in memory."""
+    counted = measure_shape(policy.model.config)
+    assert counted == shape_of(policy.model)
+    assert counted.parameters == sum(p.numel() for p in policy.model.parameters())
+
+
+def test_families_of_one_image_size_have_its_tokens():
+    """Gemma 3: 896 x 896 pixels in patches of 14 become 256 tokens, 4 x 4 patches each."""
+    config = AutoConfig.for_model(
+        "gemma3", vision_config={"image_size": 896, "patch_size": 14}, mm_tokens_per_image=256
+    )
+    shape = measure_shape(config)
+    assert (shape.image_tokens, shape.merge, shape.language.gated, shape.vision.gated) == (256, 4, True, False)
+
+
+def test_a_family_that_is_not_understood_is_said_so():
+    with pytest.raises(UserError, match="qwen2_vl"):
+        measure_shape(AutoConfig.for_model("qwen2_vl"))
+
+
+def test_adapters_have_as_many_parameters_as_peft_makes(tokenizer, shape):
+    lora = Lora(rank=4)
+    policy = make_policy(tokenizer, lora=lora)
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    assert measure_shape(policy.model.config).adapter_parameters(lora.rank, lora.targets) == trained
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("torch.optim.AdamW", {}),
+        ("torch.optim.AdamW", {"amsgrad": True}),
+        ("torch.optim.SGD", {}),
+        ("torch.optim.SGD", {"momentum": 0.9}),
+        ("torch.optim.RMSprop", {}),
+        ("torch.optim.RMSprop", {"momentum": 0.9}),
+        ("torch.optim.Adagrad", {}),
+        ("torch.optim.Adafactor", {}),
+    ],
+)
+def test_optimiser_states_are_as_large_as_torch_makes_them(path, options):
+    weight = torch.zeros(256, 256, requires_grad=True)
+    optimizer = getattr(torch.optim, path.rsplit(".", 1)[1])([weight], lr=0.1, **options)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    held = sum(value.nbytes for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    predicted = state_bytes({"class_path": path, "init_args": options}, weight.itemsize) * weight.numel()
+    assert predicted == pytest.approx(held, abs=0.02 * weight.nbytes)
+
+
+@pytest.mark.parametrize("dialogue", [TwoTurn(), TwoTurn(turns=3), SingleTurn(), FreeTurns()])
+def test_texts_are_as_long_as_in_the_chat(dialogue, policy):
+    """By the tokenizer, the text that is shown is within a few tokens of what is really shown."""
+    said = converse(dialogue, counter(read_path()))
+    image = noise_image(448, 448)
+    trajectory = Trajectory(QUESTION, image)
+    prompt = policy.chat.open(dialogue.open(trajectory, policy.sight), lambda view: policy.pixels(view.pixels(image)))
+    for turn in said:
+        shown = len(prompt.ids) - sum(i == policy.chat.image_id for i in prompt.ids)
+        assert abs(turn.text - shown) <= 8
+        reply = Reply((1,), (0.0,), "marker")
+        trajectory.turns.append(Turn(prompt, reply, "[10, 10, 60, 60]"))
+        messages = dialogue.proceed(trajectory, policy.sight)
+        assert (messages is None) == (turn is said[-1])
+        if messages is not None:
+            prompt = policy.chat.follow(messages, reply, lambda view: policy.pixels(view.pixels(image)))
+
+
+def read_path():
+    return str(shipped_config("mgpo").parent.parent / "mgpo" / "world" / "weights")
+
+
+def test_a_group_s_prompt_counts_once(shape):
+    """In rollouts once a question; in training once for each micro-batch that holds some of its group."""
+    one = tokens(shape, launch(micro_batch=8))
+    assert one["rollout prefill"] == 16 * 1380 + 128 * 1390
+    assert one["decoded"] == 128 * 512
+    assert one["training"] == one["reference"] == 16 * 1379 + 128 * (1 + 1390 + 512)
+    assert tokens(shape, launch(micro_batch=4))["training"] == one["training"] + 16 * 1379
+    assert one["patches in training"] == one["patches in rollouts"] == 4 * 1280 * (16 + 128)
+
+
+def test_what_is_held_is_cut_by_sharding_and_adapters(shape):
+    whole = measure(shape, launch()).update
+    cut = measure(shape, launch(sharding=Sharding(8, 1, 8))).update
+    for kind in ("weights", "gradients", "optimiser", "reference"):
+        assert cut[kind] == pytest.approx(whole[kind] / 8, rel=1e-6)
+    assert whole["gradient buckets"] == whole["gradients"] == whole["weights"] == 2 * shape.parameters
+    adapted = measure(shape, launch(lora=(16, Lora().targets))).update
+    assert adapted["reference"] == 0 and adapted["gradients"] < whole["gradients"] / 100
+    offloaded = measure(shape, launch(sharding=Sharding(8, 1, 8, offload=True)))
+    assert "weights" not in offloaded.update and offloaded.host["weights"] == cut["weights"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 32), st.integers(2, 16), st.integers(16, 2048), st.booleans())
+def test_more_is_never_less(shape, micro, questions, group, reply, adapted):
+    lora = (16, Lora().targets) if adapted else None
+    one = launch(micro_batch=micro, questions=questions, group=group, limit=reply, lora=lora)
+    peak = measure(shape, one, reply)
+    assert measure(shape, replace(one, questions=questions + 1), reply).of("rollouts") > peak.of("rollouts")
+    assert measure(shape, replace(one, limit=reply + 16), reply + 16).of("rollouts") > peak.of("rollouts")
+    assert measure(shape, replace(one, checkpointing=True), reply).of("update") <= peak.of("update")
+    if micro % group == 0:
+        assert measure(shape, replace(one, micro_batch=2 * micro), reply).of("update") >= peak.of("update")
+
+
+@pytest.mark.parametrize("gigabytes", [70, 100, 160, 200])
+def test_suggestions_fit_and_none_turns_further_than_it_must(shape, gigabytes):
+    limit = gigabytes * 2**30
+    start = launch()
+    assert measure(shape, start).peak > limit
+    found = advise(shape, start, limit)
+    assert found and all(one.memory.peak <= limit and one.keys for one in found)
+    for one in found:
+        assert measure(shape, one.launch).peak == one.memory.peak
+        if (size := one.keys.get("model.micro_batch_size")) and 2 * size <= start.micro_batch:
+            assert measure(shape, replace(one.launch, micro_batch=2 * size)).peak > limit
+    assert len({str(one.keys) for one in found}) == len(found)
+
+
+def test_where_nothing_helps_nothing_is_suggested(shape):
+    assert advise(shape, launch(), 2**30) == []
+    assert all(next(knob(launch()), None) for knob in KNOBS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shards", "buckets", "offload"),
+    [
+        ("ddp", None, 1, True, False),
+        ("x.DDPStrategy", {"gradient_as_bucket_view": True}, 1, False, False),
+        ("fsdp", None, 16, False, False),
+        ("fsdp_cpu_offload", None, 16, False, True),
+        ("x.FSDPStrategy", {"sharding_strategy": "HYBRID_SHARD"}, 8, False, False),
+        ("x.ModelParallelStrategy", {"data_parallel_size": 16, "tensor_parallel_size": 1}, 16, False, False),
+        ("x.ModelParallelStrategy", {}, 16, False, False),
+    ],
+)
+def test_strategies_share_as_they_say(name, options, shards, buckets, offload):
+    strategy = name if options is None else {"class_path": name, "init_args": options}
+    found = sharding({"devices": 8, "num_nodes": 2, "strategy": strategy})
+    assert (found.world, found.shards, found.buckets, found.offload) == (16, shards, buckets, offload)
+
+
+@pytest.mark.parametrize("name", ["mgpo", "grpo", "sft", "free", "qwen2_5_vl_3b"])
+def test_every_shipped_configuration_can_be_planned(name, capsys):
+    main(["plan", "--config", str(shipped_config(name))])
+    assert "peak memory" in capsys.readouterr().out
+
+
+def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
+    command = ["plan", "--config", str(shipped_config("qwen2_5_vl_7b")), "--memory=80", "--trainer.num_nodes=1"]
+    main([*command, f"--output={tmp_path / 'plan.json'}"])
+    report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["device"]["fits"] is False and "Does not fit" in capsys.readouterr().out
+    for found in report["suggestions"]:
+        keys = [f"--{key}={value}" for key, value in found["keys"].items()]
+        main([*command, *keys, f"--output={tmp_path / 'again.json'}"])
+        again = json.loads((tmp_path / "again.json").read_text())
+        assert again["device"]["fits"] and again["memory"]["assumed"]["peak"] == found["peak"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model.policy.init_args.path={folder}"], "no config.json"),
+        (["--model_size=13b"], "3b, 7b, 32b, 72b"),
+        (["--trainer.strategy=deepspeed"], "trainer.strategy"),
+        (["--reply=0"], "reply is 0"),
+        (["--memory=0"], "memory is 0"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, says, tmp_path):
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--config", str(shipped_config("mgpo")), *arguments])
+    assert says in str(stop.value) and "\n" not in str(stop.value)
+
+
+def test_a_hub_out_of_reach_is_said_so(monkeypatch):
+    def unreachable(path):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(UserError, match="local folder, or give --model_size"):
+        read_config("somebody/some-model")
+    assert read_config("Qwen/Qwen2.5-VL-7B-Instruct").text_config.hidden_size == 3584
