@@ -134,9 +134,9 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. More commands: "
-                "`mgpo plan` says what a step will cost, `mgpo predict` answers questions about pictures, `mgpo export` "
-                "saves a checkpoint for others, `mgpo leaks` looks for test images among the training images, "
-                "`mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
+                "`mgpo plan` says what a step will cost, `mgpo predict` answers questions about pictures, "
+                "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the training "
+                "images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
             **options,
         )
