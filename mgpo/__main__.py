@@ -1,4 +1,4 @@
-"""`python -m mgpo fit | validate | test | predict | pretrain`."""
+"""`python -m mgpo fit | validate | test | predict | export | study | pretrain`."""
 
 from mgpo.cli import main
 

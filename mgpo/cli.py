@@ -1,4 +1,4 @@
-"""The command line: LightningCLI over one module and one data module; besides it `study` and `pretrain`."""
+"""The command line: LightningCLI over one module and one data module; besides it commands of their own."""
 
 import logging
 import sys
@@ -15,7 +15,10 @@ from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
+from mgpo.export import export
+from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
+from mgpo.predict import predict
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -27,8 +30,9 @@ NOISE = (
     "The 'val_dataloader' does not have many workers",
     "The 'train_dataloader' does not have many workers",
 )
-EVALUATIONS = ("validate", "test", "predict")
-COMMANDS = {"pretrain": pretrain, "study": study}  # besides those of LightningCLI
+EVALUATIONS = ("validate", "test")
+# Besides those of LightningCLI, or in place of one.
+COMMANDS = {"predict": predict, "export": export, "leaks": leaks, "study": study, "pretrain": pretrain}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -42,6 +46,10 @@ class SaveConfig(SaveConfigCallback):
 
 class CLI(LightningCLI):
     """`fit` is framed by two evaluations, so that it ends with what was gained."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name not in COMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ReportWriter, "report")
@@ -107,7 +115,9 @@ def run(args: list[str]) -> CLI:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. "
-                "Two more commands: `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
+                "More commands: `mgpo predict` answers questions about pictures, `mgpo export` saves a checkpoint "
+                "for others, `mgpo leaks` looks for test images among the training images, `mgpo study` runs a "
+                "matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
         )
     finally:

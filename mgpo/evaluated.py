@@ -1,9 +1,9 @@
-"""What the module does besides learning: validation, testing and prediction, all greedy by default."""
+"""What the module does besides learning: validation and testing, greedy by default."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import lightning as L
 from torch import nn
@@ -36,7 +36,7 @@ def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
 
 
 class EvaluatedModule(L.LightningModule):
-    """A policy that plays a dialogue on every question of the validation, test or prediction sources."""
+    """A policy that plays a dialogue on every question of the validation or test sources."""
 
     policy: Policy
     dialogue: Dialogue
@@ -92,8 +92,3 @@ class EvaluatedModule(L.LightningModule):
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
-
-    def predict_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        samples = self.usable(batch)
-        arguments = (self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed)
-        return [record.as_row() for record in evaluate(*arguments)] if samples else []

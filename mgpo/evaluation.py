@@ -1,7 +1,9 @@
 """Evaluation: greedy episodes, and the question asked again of the sub-image alone."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from PIL import Image
@@ -11,7 +13,7 @@ from mgpo.policy.base import Policy
 from mgpo.ranks import share_objects
 from mgpo.records import Record, Region, record_of
 from mgpo.rewards import Reward
-from mgpo.rollout import judge, roll_out
+from mgpo.rollout import Play, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Question, Trajectory
 from mgpo.views import Sight
@@ -29,21 +31,40 @@ def evaluate(
     seed: int,
     step: int = 0,
 ) -> list[Record]:
+    """`assess` a policy in process."""
+    return assess(partial(roll_out, policy, sampler), policy.sight, dialogue, samples, sampling, reward, seed, step)
+
+
+def assess(
+    play: Play,
+    sight: Sight,
+    dialogue: Dialogue,
+    samples: Sequence[tuple[Question, Image.Image]],
+    sampling: Sampling,
+    reward: Reward,
+    seed: int,
+    step: int = 0,
+) -> list[Record]:
     """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
 
     Where the dialogue judges a box without cutting it out, its part is cut out for that question only.
+    Episodes that could not be played are left out, with a warning.
     """
-    trajectories = roll_out(policy, sampler, dialogue, samples, 1, sampling, (seed, 0))
+    played = play(dialogue, samples, 1, sampling, (seed, 0))
+    for trajectory in played:
+        if trajectory.failed is not None:
+            warnings.warn(f"left out: question {trajectory.question.id}, {trajectory.failed}", stacklevel=2)
+    trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
-    regions = {id(t): region for t in trajectories if (region := named_region(t, policy.sight)) is not None}
+    regions = {id(t): region for t in trajectories if (region := named_region(t, sight)) is not None}
     alone: dict[int, bool] = {}
     if regions:
-        seen = replace(policy.sight, whole=policy.sight.crop)
+        seen = replace(sight, whole=sight.crop)
         named = [t for t in trajectories if id(t) in regions]
         crops = [(t.question, t.image.crop(regions[id(t)])) for t in named]
-        again = roll_out(policy, sampler, answer_only(), crops, 1, sampling, (seed, 1), sight=seen)
+        again = play(answer_only(), crops, 1, sampling, (seed, 1), sight=seen)
         judge(again, reward)
-        alone = {id(t): a.right for t, a in zip(named, again)}
+        alone = {id(t): a.right for t, a in zip(named, again) if a.failed is None}
     return [record_of(t, alone.get(id(t)), step) for t in trajectories]
 
 

@@ -34,13 +34,15 @@ class Record:
     fallback: bool = False  # the episode went on after a box that could not be used
     reward: float = 0.0  # what training sees: that of the answer and whatever was added to it
     logprob: float = 0.0  # of all sampled tokens together, in nats
-    tokens: int = 0  # sampled
+    tokens: int = 0  # sampled; 0 where a server does not tell
     step: int = 0  # optimiser updates before it
     rollout: int = 0  # its number in the group
     lengths: tuple[int, ...] = ()  # tokens sampled, by turn
     vote: str | None = None  # what the answer stands for, the same for answers that mean the same
     unfinished: bool = False  # a limit kept the policy from answering
     cut: bool = False  # a reply ran into the token limit
+    choices: tuple[str, ...] = ()
+    part: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,13 +74,15 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         fallback=any(turn.finding is not None and turn.finding.box is None for turn in trajectory.turns[:-1]),
         reward=trajectory.reward,
         logprob=sum(sum(turn.reply.logprobs) for turn in trajectory.turns),
-        tokens=sum(len(turn.reply.ids) for turn in trajectory.turns),
+        tokens=sum(len(turn.reply.logprobs) for turn in trajectory.turns),
         step=step,
         rollout=rollout,
-        lengths=tuple(len(turn.reply.ids) for turn in trajectory.turns),
+        lengths=tuple(len(turn.reply.logprobs) for turn in trajectory.turns),
         vote=vote_of(trajectory.answer, question.choices),
         unfinished=trajectory.unfinished,
         cut=trajectory.cut,
+        choices=question.choices,
+        part=question.part,
     )
 
 

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,20 @@ from mgpo.views import Sight, View
 
 # (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
 Swap = Callable[[Image.Image, View, View], Image.Image]
+
+
+class Play(Protocol):
+    """Plays `copies` episodes a question, a question's next to each other: `roll_out` in process, or a server."""
+
+    def __call__(
+        self,
+        dialogue: Dialogue,
+        samples: Sequence[tuple[Question, Image.Image]],
+        copies: int,
+        sampling: Sampling,
+        key: tuple[int, ...],
+        sight: Sight | None = None,
+    ) -> list[Trajectory]: ...
 
 
 def seed_of(*key: int | str) -> int:

@@ -31,6 +31,7 @@ class Question:
     choices: tuple[str, ...] = ()
     category: str = ""
     split: str = ""
+    part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the policy sampled: the ids themselves and their log-probs under the distribution they came from."""
+    """What the policy sampled: the ids themselves and their log-probs under the distribution they came from.
+
+    A server that samples tells no ids, and not always log-probs.
+    """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -100,6 +104,7 @@ class Trajectory:
     right: bool = False  # by the reward on the answer alone
     reward: float = 0.0  # what training sees: that reward and whatever was added to it
     limited: bool = False  # the turns ran out on a look
+    failed: str | None = None  # why a server did not play it to the end
 
     @property
     def finding(self) -> Finding | None:

@@ -47,17 +47,6 @@ def test_published_recipe_runs(folder, name):
         assert published["policy"]["init_args"]["max_pixels"] == 1280 * 28 * 28
 
 
-def test_predict_writes_answers_line_by_line(folder):
-    run(
-        "predict", f"--data.val=[{{class_path: mgpo.data.files.Files, init_args: {{path: {folder}/rows.jsonl}}}}]",
-        "--data.num_workers=0", cwd=folder,
-    )  # fmt: skip
-    (path,) = folder.glob("runs/mgpo/version_0/predictions-0.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["id"] for row in rows] == [f"rows-{i}" for i in (1, 2, 3, 4)]
-    assert all({"answer", "box", "replies"} <= row.keys() for row in rows)
-
-
 @pytest.mark.parametrize("name", ["grpo", "sft"])
 def test_baselines_differ_from_mgpo_in_a_handful_of_lines(name):
     ours, theirs = ((ROOT / "configs" / f"{n}.yaml").read_text().splitlines() for n in ("mgpo", name))

@@ -106,15 +106,6 @@ class Progress(ProgressBar):
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._end(trainer, "test")
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._begin(trainer, "predict", trainer.num_predict_batches)
-
-    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._advance("predict")
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._end(trainer, "predict")
-
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self.made is not None:
             self.made.hide(keep=True)

@@ -1,4 +1,4 @@
-"""Writes report.json (the last evaluation of a run and, after `fit`, the one before it) and predictions."""
+"""Writes report.json (the last evaluation of a run and, after `fit`, the one before it)."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ NAME = "report.json"
 
 
 class ReportWriter(L.Callback):
-    """Writes into the run directory: the first and the last summary of a run, and `predict`'s answers line by line."""
+    """Writes into the run directory: the first and the last summary of a run."""
 
     def __init__(self) -> None:
         self.before: Summary | None = None
@@ -33,13 +33,6 @@ class ReportWriter(L.Callback):
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
         (folder / NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False))
         print(f"report: {folder / NAME}")
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        folder = run_folder(trainer)
-        with (folder / f"predictions-{trainer.global_rank}.jsonl").open("a") as lines:
-            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in outputs)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.on_validation_end(trainer, pl_module)

@@ -42,12 +42,12 @@ class Decoded(Dataset):
 
 
 class VQAData(L.LightningDataModule):
-    """Questions for training and, by split, for validation, testing and prediction. No boxes anywhere.
+    """Questions for training and, by split, for validation and testing. No boxes anywhere.
 
     Args:
         train: The source of training questions.
         val: Sources for validation; each reports under its own split.
-        test: Sources for `test` and `predict`; those of `val` where there are none.
+        test: Sources for `test`; those of `val` where there are none.
         batch_size: Questions a step and process; each is rolled out as a whole group.
         eval_batch_size: Questions a batch in evaluation.
         num_workers: Processes that decode images ahead of the model.
@@ -89,9 +89,6 @@ class VQAData(L.LightningDataModule):
 
     def test_dataloader(self) -> list[StatefulDataLoader]:
         return [self._loader(source, self.eval_batch_size, shuffle=False) for source in self.test or self.val]
-
-    def predict_dataloader(self) -> list[StatefulDataLoader]:
-        return self.test_dataloader()
 
     def _loader(self, source: Source, batch_size: int, shuffle: bool) -> StatefulDataLoader:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

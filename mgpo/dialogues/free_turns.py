@@ -69,7 +69,7 @@ class FreeTurns:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
-            trajectory.answer = extract(turn.text)
+            trajectory.answer = extract(turn.text, trajectory.question.choices)
         if trajectory.answer is not None:
             return None
         turn.seen = self._seen(turn.text, trajectory.views)

@@ -80,7 +80,7 @@ class TwoTurn:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
-            trajectory.answer = extract(turn.text)
+            trajectory.answer = extract(turn.text, trajectory.question.choices)
             return None
         turn.seen, turn.finding = first, find_box(turn.text, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:

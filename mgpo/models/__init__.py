@@ -1,0 +1,1 @@
+"""Models to ask: on weights in this process, or behind a server."""

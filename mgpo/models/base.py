@@ -1,0 +1,137 @@
+"""What can be asked about a picture, wherever its weights are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mgpo.data.sources import Source
+from mgpo.dialogues import Dialogue
+from mgpo.errors import UserError
+from mgpo.evaluation import assess
+from mgpo.images import open_image, to_rgb
+from mgpo.records import Record
+from mgpo.rewards import ExactAnswer, Reward
+from mgpo.sampler import Sampling
+from mgpo.show import look
+from mgpo.types import Question, Trajectory
+from mgpo.views import Box, Sight
+
+Samples = Sequence[tuple[Question, Image.Image]]
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A picture that was handed over."""
+
+    image: Image.Image
+
+    def load(self) -> Image.Image:
+        return self.image
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question. In a notebook it shows itself: the picture, what was seen first, what was cut out."""
+
+    trajectory: Trajectory
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer, an option's letter where there were choices; None where the model committed to nothing."""
+        return self.trajectory.answer
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The boxes that were named, usable or not, in pixels of the original."""
+        return [turn.named for turn in self.trajectory.turns if turn.named is not None]
+
+    @property
+    def crops(self) -> list[Image.Image]:
+        """The parts that were cut from the original, as large as they are there."""
+        return [self.trajectory.image.crop(view.region) for view in self.trajectory.crops]
+
+    @property
+    def turns(self) -> list[str]:
+        """The model's replies."""
+        return [turn.text for turn in self.trajectory.turns]
+
+    def __repr__(self) -> str:
+        boxes = [tuple(round(side) for side in box) for box in self.boxes]
+        return f"Answer({self.answer!r}, boxes={boxes})"
+
+    def _repr_png_(self) -> bytes | None:
+        return look(self.trajectory)._repr_png_()
+
+
+class AskedModel:
+    """A model with the dialogue in which it answers; subclasses say how an episode is played.
+
+    Args:
+        dialogue: What is said in each turn.
+        max_new_tokens: A reply is cut here.
+    """
+
+    sight: Sight
+
+    def __init__(self, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
+        self.dialogue, self.max_new_tokens = dialogue, max_new_tokens
+
+    def play(
+        self,
+        dialogue: Dialogue,
+        samples: Samples,
+        copies: int,
+        sampling: Sampling,
+        key: tuple[int, ...],
+        sight: Sight | None = None,
+    ) -> list[Trajectory]:
+        """`copies` episodes a question, not yet judged; see `mgpo.rollout.roll_out`."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """For JSON: what tells this model from another, besides its dialogue."""
+        raise NotImplementedError
+
+    def ask(
+        self,
+        image: Image.Image | str | Path,
+        question: str,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Ask about a picture or a file; greedy at temperature 0. Raises UserError where it can't be opened."""
+        picture = to_rgb(image) if isinstance(image, Image.Image) else open_image(Path(image))
+        asked = Question("asked", InMemory(picture), question, "", tuple(choices))
+        return self.group(asked, 1, temperature, seed)[0]
+
+    def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
+        """Several answers to one question, sampled as in training. Raises UserError where a server fails."""
+        sampling = Sampling(self.max_new_tokens, temperature)
+        played = self.play(self.dialogue, [(question, question.picture.load())], rollouts, sampling, (seed, 0))
+        if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
+            raise UserError(failed[0])
+        return [Answer(trajectory) for trajectory in played]
+
+    def answers(self, samples: Samples) -> list[Trajectory]:
+        """One greedy episode for each (question, original image), in order."""
+        return self.play(self.dialogue, samples, 1, Sampling(self.max_new_tokens, 0.0), (0, 0))
+
+    def evaluate(
+        self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
+    ) -> list[Record]:
+        """Greedy episodes on the first `limit` questions of a source, and of each sub-image alone."""
+        sampling = Sampling(self.max_new_tokens, 0.0)
+        batches = in_batches(source, limit, batch_size)
+        return [r for b in batches for r in assess(self.play, self.sight, self.dialogue, b, sampling, reward, 0)]
+
+
+def in_batches(source: Source, limit: int | None, size: int) -> Iterator[list[tuple[Question, Image.Image]]]:
+    """The first `limit` questions of a source with their pictures."""
+    questions = iter([source[i] for i in range(len(source))][:limit])
+    while batch := [(question, question.picture.load()) for question in islice(questions, size)]:
+        yield batch

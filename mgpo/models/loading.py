@@ -1,0 +1,96 @@
+"""From a path, a name or an address to a model that can be asked."""
+
+import json
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+
+from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
+from mgpo.models.local import Model
+from mgpo.models.saving import SETTINGS
+from mgpo.models.served import ServedModel
+from mgpo.policy.base import Policy
+from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.published import family_of
+from mgpo.policy.qwen2_5_vl import EMBEDDED
+from mgpo.shipped import shipped_config
+
+EMBEDDED_CONFIG = "mgpo"
+ADDRESSES = ("http://", "https://")
+CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
+
+
+def load(
+    path: str | Path = EMBEDDED, dialogue: Dialogue | None = None, device: str | None = None, **options: Any
+) -> Model | ServedModel:
+    """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
+
+    Args:
+        path: A run's folder and an export bring their own configuration; a checkpoint of transformers is a folder
+            or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
+        dialogue: Overrides that of the configuration.
+        device: Of the weights; by default the first GPU, where there is one.
+        options: Of the policy's class, such as `max_pixels` or `dtype`; of `ServedModel`, such as `model`.
+
+    Raises:
+        UserError: Where nothing can be loaded.
+    """
+    folder, name = Path(path), str(path)
+    if name.startswith(ADDRESSES):
+        return _served({"base_url": name, **options}, dialogue)
+    if name == EMBEDDED:
+        model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
+    elif (folder / SETTINGS).is_file():
+        model = _from_config(json.loads((folder / SETTINGS).read_text()), dialogue, {"path": name, **options})
+    elif (folder / "config.yaml").is_file():
+        model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
+        model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
+    else:
+        model = Model(family_of(name)(name, **options).load().eval(), dialogue or TwoTurn())
+    model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model
+
+
+def _model_part(config: Path) -> dict[str, Any]:
+    return yaml.safe_load(config.read_text())["model"]
+
+
+def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
+    """The policy and the dialogue of a configuration's `model`, built as the command line builds them."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    parser.add_argument("--dialogue", type=Dialogue | None)
+    policy = chosen["policy"]
+    policy["init_args"] = {**policy["init_args"], **options}
+    made = _made(parser, {"policy": policy, "dialogue": chosen.get("dialogue")})
+    made.policy.load().eval()
+    return Model(made.policy, dialogue or made.dialogue or TwoTurn(), chosen["eval_sampling"]["max_new_tokens"])
+
+
+def _served(options: dict[str, Any], dialogue: Dialogue | None) -> ServedModel:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ServedModel, "served", skip={"dialogue"})
+    model = _made(parser, {"served": options}).served
+    model.dialogue = dialogue or model.dialogue
+    return model
+
+
+def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
+    """What the settings describe. Raises UserError for names and values that don't fit."""
+    try:
+        parsed = parser.parse_object(settings)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return parser.instantiate(parsed)
+
+
+def _checkpoint(run: Path) -> Path:
+    for name in CHECKPOINTS:
+        if (path := run / "checkpoints" / name).is_file():
+            return path
+    raise UserError(f"{run}/checkpoints holds neither {' nor '.join(CHECKPOINTS)}; this run has saved no weights yet")

@@ -1,0 +1,188 @@
+"""A model behind a server that speaks the OpenAI protocol: the same dialogues, as messages instead of token ids."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+
+from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.models.base import AskedModel, Samples
+from mgpo.models.client import ChatClient, NoReply, ServerError
+from mgpo.policy.pixels import PixelBudget
+from mgpo.rollout import seed_of
+from mgpo.sampler import Sampling
+from mgpo.types import Message, Prompt, Question, Reply, Stop, Trajectory, Turn
+from mgpo.views import Frame, Sight, View
+
+FENCE = "```"
+
+
+class ServedModel(AskedModel):
+    """Asks a served model (vLLM, SGLang, a hosted one) through /chat/completions.
+
+    Every picture is sent as a PNG of the size at which the model is to see it. A server that shrinks it
+    once more moves the coordinates of models that write pixels, so give the server's own budget here,
+    or serve an export, which carries the run's. A server's penalties are its own: start vLLM with
+    `--generation-config vllm` to have none.
+
+    A question that the server fails on has `failed` set in its trajectory.
+
+    Args:
+        base_url: Where the protocol begins, such as http://localhost:8000/v1.
+        model: The name under which the model is served; not needed where there is only one.
+        dialogue: What is said in each turn.
+        max_new_tokens: A reply is cut here.
+        frame: The units in which the model writes coordinates: pixels (Qwen2.5-VL) or thousand (Qwen3-VL).
+        max_pixels: Cap on the pixels of every picture.
+        min_pixels: Floor on the pixels of every picture.
+        crop_max_pixels: Cap for sub-images where it differs from `max_pixels`.
+        factor: Sides of pictures are multiples of this: 28 for Qwen2.5-VL, 32 for Qwen3-VL.
+        parallel: Questions that are asked at the same time.
+        extra: Put into every request, such as {"chat_template_kwargs": …}; null takes a key out of it.
+        client: Those of `ChatClient`: api_key_env, timeout, retries, backoff.
+
+    Raises:
+        ServerError: If the server can't be reached or names no model.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        dialogue: Dialogue | None = None,
+        max_new_tokens: int = 1024,
+        frame: Frame | str = Frame.PIXELS,
+        max_pixels: int = 1280 * 28 * 28,
+        min_pixels: int = 256 * 28 * 28,
+        crop_max_pixels: int | None = None,
+        factor: int = 28,
+        parallel: int = 8,
+        extra: Mapping[str, Any] | None = None,
+        **client: Any,
+    ) -> None:
+        super().__init__(dialogue or TwoTurn(), max_new_tokens)
+        self.client, self.parallel, self.extra = ChatClient(base_url, **client), parallel, dict(extra or {})
+        crop_max = crop_max_pixels or max_pixels
+        self.sight = Sight(
+            Frame(frame),
+            PixelBudget(min_pixels, max_pixels, factor),
+            PixelBudget(min(min_pixels, crop_max), crop_max, factor),
+        )
+        self.model = model or self._only_model()
+
+    def identity(self) -> dict[str, Any]:
+        """Server, model, and all that is sent along."""
+        return {
+            "sight": repr(self.sight), "server": self.client.base_url, "model": self.model, "extra": self.extra
+        }  # fmt: skip
+
+    def play(
+        self,
+        dialogue: Dialogue,
+        samples: Samples,
+        copies: int,
+        sampling: Sampling,
+        key: tuple[int, ...],
+        sight: Sight | None = None,
+    ) -> list[Trajectory]:
+        """`copies` episodes a question, several at a time. Raises ServerError where none can be played."""
+        seen = sight or self.sight
+        with ThreadPoolExecutor(self.parallel) as pool:
+            episodes = [
+                pool.submit(self._episode, dialogue, question, image, sampling, (*key, question.id, copy), seen)
+                for question, image in samples
+                for copy in range(copies)
+            ]
+            try:
+                return [episode.result() for episode in episodes]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _episode(
+        self,
+        dialogue: Dialogue,
+        question: Question,
+        image: Image.Image,
+        sampling: Sampling,
+        key: tuple[int | str, ...],
+        sight: Sight,
+    ) -> Trajectory:
+        trajectory = Trajectory(question, image)
+        history: list[dict[str, Any]] = []
+        messages: Sequence[Message] | None = dialogue.open(trajectory, sight)
+        try:
+            while messages is not None:
+                history += [spoken(message, image) for message in messages]
+                turn = len(trajectory.turns)
+                text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
+                history.append({"role": "assistant", "content": text})
+                trajectory.turns.append(Turn(Prompt(()), reply, text))
+                messages = dialogue.proceed(trajectory, sight)
+        except NoReply as error:
+            trajectory.failed = str(error)
+        return trajectory
+
+    def _reply(
+        self, history: list[dict[str, Any]], sampling: Sampling, seed: int, stop_text: str | None
+    ) -> tuple[str, Reply]:
+        body = {
+            "model": self.model, "messages": history, "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed % 2**31, "logprobs": True,
+            "stop": None if stop_text is None else [stop_text],
+        }  # fmt: skip
+        body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
+        answer = self.client.request("/chat/completions", body)
+        try:
+            return read_reply(answer["choices"][0], stop_text)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise NoReply("the reply is not of the protocol's form") from None
+
+    def _only_model(self) -> str:
+        names = self.client.models()
+        if len(names) == 1:
+            return names[0]
+        raise ServerError(f"{self.client.base_url} serves {', '.join(names) or 'no model'}; name one with model")
+
+
+def spoken(message: Message, image: Image.Image) -> dict[str, Any]:
+    """A message of a dialogue as the protocol has it, with the pixels of its views."""
+    if all(isinstance(part, str) for part in message.parts):
+        return {"role": message.role, "content": "".join(str(part) for part in message.parts)}
+    content = [
+        {"type": "image_url", "image_url": {"url": data_uri(part.pixels(image))}}
+        if isinstance(part, View)
+        else {"type": "text", "text": part}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": content}
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as a PNG inside an address."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def read_reply(choice: Mapping[str, Any], stop_text: str | None) -> tuple[str, Reply]:
+    """The text of a choice, the stop text included, and what there is to know of its tokens.
+
+    Servers cut the stop text off. vLLM and SGLang tell what they stopped at; where a server does not, a
+    reply that ends inside a fenced block had it.
+    """
+    text = choice["message"].get("content") or ""
+    if not isinstance(text, str):
+        raise TypeError("a text is needed")
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    stop: Stop = "length" if choice.get("finish_reason") == "length" else "end"
+    if stop_text is not None and stop != "length":
+        told = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
+        cut = stop_text in told if told else FENCE in stop_text and text.count(FENCE) % 2 == 1
+        if cut and not text.endswith(stop_text):
+            text += stop_text
+        stop = "marker" if text.endswith(stop_text) else "end"
+    return text, Reply((), tuple(float(token["logprob"]) for token in tokens), stop)
