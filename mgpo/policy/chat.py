@@ -23,6 +23,7 @@ class Chat:
 
     Args:
         tokenizer: A tokenizer with a chat template.
+        control: The ids of tokens that are never text, by name.
         slot: What the template writes for an image.
         image: The token whose embedding an image feature replaces.
         expand: What takes the slot's place for an image: its placeholders and what stands around them.
@@ -32,10 +33,15 @@ class Chat:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, slot: str, image: str, expand: Callable[[Pixels], str]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        control: dict[str, int],
+        slot: str,
+        image: str,
+        expand: Callable[[Pixels], str],
     ) -> None:
         self.tokenizer, self.slot, self.expand = tokenizer, slot, expand
-        self.ids = control_tokens(tokenizer)
+        self.ids = control
         self.image_id = self.ids[image]
         known = "|".join(re.escape(token) for token in sorted(self.ids, key=len, reverse=True))
         self.pieces = re.compile(rf"({known}|{SIGN}\d+{SIGN})")
@@ -97,10 +103,11 @@ class Chat:
         return Prompt(tuple(ids), tuple(images))
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Tokens that are never text: the special ones, and those of ChatML's form that are not declared special."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {str(token): i for i, token in added if token.special or re.fullmatch(r"<\|\w+\|>", str(token))}
+def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str]) -> dict[str, int]:
+    """Tokens that are never text: the special ones, those of ChatML's form, and those named."""
+    added = {str(token): (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+    form = re.compile(r"<\|\w+\|>")
+    return {token: i for token, (i, special) in added.items() if special or token in named or form.fullmatch(token)}
 
 
 def _number(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str], list[View]]:

@@ -83,10 +83,11 @@ class Pretrained(Policy):
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
         """Take a model that is already in memory."""
-        control = control_tokens(tokenizer)
-        if missing := [token for token in (self.slot, self.image_token, *self.marks) if token not in control]:
+        needed = tuple(dict.fromkeys((self.slot, self.image_token, *self.marks)))
+        control = control_tokens(tokenizer, needed)
+        if missing := [token for token in needed if token not in control]:
             raise UserError(
-                f"the tokenizer in {tokenizer.name_or_path or self.path} lacks {', '.join(dict.fromkeys(missing))}: "
+                f"the tokenizer in {tokenizer.name_or_path or self.path} lacks {', '.join(missing)}: "
                 f"this is not a {self.model_types[0]} checkpoint"
             )
         if self.lora is not None:
@@ -94,7 +95,7 @@ class Pretrained(Policy):
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.sight = self.sight_of(processor)
         self.token_texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-        self.chat = Chat(tokenizer, self.slot, self.image_token, self.expand)
+        self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)
         pad = tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
         banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
