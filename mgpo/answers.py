@@ -6,62 +6,156 @@ import unicodedata
 
 LONGEST_REPLY = 100_000
 LONGEST_ANSWER = 500
+MOST_STATEMENTS = 50  # boxes, and "the answer is …", from the end
+LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
 LETTERS = string.ascii_uppercase
-_TAG = re.compile(r"<answer>(.{1,500}?)</answer>", re.IGNORECASE | re.DOTALL)
-_SAID = re.compile(r"\banswer\s{0,3}(?:is|:|=)\s{0,3}(?=([^\n]{1,200}))", re.IGNORECASE)
-_PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
-_BARE = re.compile(r"\s*\(?([A-Z])\)?[.:]?\s*")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$|,))")
 WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
+_BOXED = re.compile(r"\\?boxed\s{0,3}\{")
+_BOXED_LETTER = re.compile(r"\\boxed\s{1,3}([A-Z])\b")
+_TAG = re.compile(r"<answer>(.{0,500}?)</answer>", re.IGNORECASE | re.DOTALL)
+_KEY = re.compile(
+    r"""["'](?:final_)?(?:answer|choice|option|count)["']\s{0,3}:\s{0,3}(?:"([^"]{0,500})"|'([^']{0,500})'|(\d+))"""
+)
+# "the answer is …", in the languages that models slip into; what follows may be any text
+_SAID = re.compile(
+    r"(?:\b(?:answer|option|choice|letter|guess|antwort|réponse|respuesta(?:\scorrecta)?|ответ)\s{0,3}"
+    r"(?:(?:is|ist|lautet|est|es|(?:would|should|must|might|could|has\sto)\sbe)\b\s{0,3}[:=]?|[:=：]|-\s)"
+    r"|\b(?:total|count)\s{0,3}(?:is\b|[:=])(?=\s{0,3}\d)"
+    r"|(?:答案|选项|答え)\s{0,3}(?:应该)?(?:是|为|は|[:：]))"
+    r"\s{0,3}(?=([^\n]{1,200}))",
+    re.IGNORECASE,
+)
+# "so B.", "I choose (C)": a letter and nothing else must follow
+_CHOSEN = re.compile(
+    r"(?i:\b(?:choose|pick|select|go\swith|must\sbe|it\sis|it's|one\sis|therefore|thus|hence|so|but)\b[,:]?\s{1,3}"
+    r"|选择?\s{0,3}|[=-]>\s{0,3})"
+    r"(?i:option\s|choice\s)?([(\[]?[A-Z][)\]]?)(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
+)
+# "…: B", "… would say B", "… corresponds to option B", "…, which is (B)": at the very end
+_LAST = re.compile(
+    r"(?i:[a-z]:\s|(?:'d|would)\ssay\s|(?:\b(?:is|be|to|with|match|matches)\s|[—–,(-]\s?)(?:option|choice)\s"
+    r"|\b(?:is|be|i\.e\.,?|choice|option)\s(?=\())(\(?[A-Z]\)?)\W{0,3}(?:\w+\.)?$"
+)
+_RIGHT = re.compile(
+    r"(?<![A-Za-z])(\(?[A-Z]\)?)"
+    r"(?:\s(?i:(?:is|seems)\s(?:the\s)?(?:most\s)?(?:correct|right|best|answer|plausible|likely)\b)|(?:是)?正确)"
+)
+_PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
+_REASON = re.compile(r"[.!?]\s|,\s(?:as|since|because|for)\b|\s(?:because|since)\b")
+_LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
+_MARKS = re.compile(r"(?<![\w'])(?:\([A-Z]\)|[A-Z][.):])")
+_HEDGE = re.compile(
+    r"\b(?:not|no|nor|or|never|cannot|if|either|might|may|maybe|perhaps|unable|nicht|kein\w*)\b|n't|\?|[\[{]",
+    re.IGNORECASE,
+)
+_YES_NO = re.compile(r"\W*(yes\b|no\b(?=\s*(?:[.,;:!\n—–]|$|there\b|it\b)))", re.IGNORECASE)
+_NOTHING = {"unknown", "unclear", "none", "nothing", "sorry", "many", "several", "maybe", "unsure", "n/a"}
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?:e[-+]?\d{1,2})?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$|,))")
+_SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,5}")
+_WRAPPER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\{([^{}]*)\}")
 # "B", "(b)", "B. blue", "B blue", "A because …", but not "A dog"
-_OPTION = re.compile(r"\(?(?:([A-Za-z])(?:[).:,]|\s*$|\s+(?:because|since|as|is|for)\b)|([B-HJ-Zb-hj-z])\s)")
+_OPTION = re.compile(
+    r"(?:option|choice)?\s{0,3}[(\[]?"
+    r"(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as|is|for)\b|(?=[\u3000-\u9fff]))|([B-HJ-Zb-hj-z])\s)",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&、]|or\b|and\b|oder\b|und\b|或|和)\s{0,3}\(?[A-Z]\b(?!')")
 
 
-def extract(reply: str) -> str | None:
-    r"""The last commitment of a reply: `\boxed{…}`, `<answer>…</answer>`, "the answer is …", or a letter alone.
+def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
+    r"""The last commitment of a reply: `\boxed{…}`, `<answer>…</answer>`, "the answer is …", or a plain short answer.
 
     Nothing is guessed: a reply that commits to nothing ("Based on the picture …") gives None. A loose
     "the answer is …" behind a box or tag counts only where it names an option or a number, so that
     "the answer is clear" takes nothing back.
+
+    Args:
+        reply: What the policy said.
+        choices: The question's; a short reply then is an answer only where it is one of them.
     """
-    reply = reply[-LONGEST_REPLY:]
-    marked = [(match.start(), match.end(), match[1]) for match in _TAG.finditer(reply)]
+    reply = re.sub(r"\*+|`+", "", reply[-LONGEST_REPLY:])
+    marked = [(m.start(), m.end(), next(g for g in m.groups() if g is not None)) for m in _TAG.finditer(reply)]
+    marked += [(m.start(), m.end(), next(g for g in m.groups() if g is not None)) for m in _KEY.finditer(reply)]
     if (boxed := _last_boxed(reply)) is not None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
-    said = list(_SAID.finditer(reply))
-    picks = [match for match in said if match.start() >= end and _PICK.match(match[1])]
+    statements = [m for m in _SAID.finditer(reply) if m.start() >= end][-MOST_STATEMENTS:]
+    said = [(m.end(), _shortest(m[1], choices)) for m in statements]
+    picks = [(at, text) for at, text in said if _PICK.match(text) or (choices and choice_letter(text, choices))]
+    picks += [(m.start(1), m[1]) for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply) if m.start() >= end]
     if picks or (last is None and said):
-        last = (picks or said)[-1][1].strip().rstrip(".")
+        last = max(picks or said)[1]
     if last is not None:
         return last.strip() or None
-    bare = _BARE.fullmatch(reply)
-    return bare[1] if bare else None
+    return _chosen(reply.strip(), choices) if choices else _plain(reply.strip())
 
 
 def _last_boxed(reply: str) -> tuple[int, int, str] | None:
     r"""Start, end and content of the last complete `\boxed{…}`, braces balanced."""
-    end = len(reply)
-    while (start := reply.rfind("\\boxed{", 0, end)) >= 0:
+    for start in reversed(list(_BOXED.finditer(reply))[-MOST_STATEMENTS:]):
         depth = 1
-        for i in range(start + 7, min(len(reply), start + 7 + LONGEST_ANSWER)):
+        for i in range(start.end(), min(len(reply), start.end() + LONGEST_ANSWER)):
             depth += (reply[i] == "{") - (reply[i] == "}")
             if depth == 0:
-                return start, i + 1, reply[start + 7 : i]
-        end = start
-    return None
+                return start.start(), i + 1, reply[start.end() : i]
+    letter = _BOXED_LETTER.search(reply)
+    return (letter.start(), letter.end(), letter[1]) if letter else None
+
+
+def _shortest(text: str, choices: tuple[str, ...]) -> str:
+    """What "the answer is" is followed by, without the reason that may come after it."""
+    text = text.strip()
+    if choices and choice_letter(text, choices):
+        return text
+    return _REASON.split(text, maxsplit=1)[0].strip().rstrip(".")
+
+
+def _chosen(reply: str, choices: tuple[str, ...]) -> str | None:
+    """The letter that a reply picks which says nothing but an option: its letter, its text, or a plain statement."""
+    if len(_MARKS.findall(reply)) > 1:  # options are gone through, or listed
+        return None
+    line = reply.split("\n")[0].strip()
+    if _LINE.fullmatch(line) and (letter := choice_letter(line, choices)):
+        return letter
+    if "\n" in reply or len(reply) > LONGEST_SENTENCE:
+        return None
+    if letter := choice_letter(reply, choices):
+        return letter
+    words = f" {normalise(reply)}"
+    named = [x for x, choice in zip(LETTERS, choices) if re.search(rf"\W{re.escape(normalise(choice))}(?!\w)", words)]
+    whole = len(named) == 1 and words.endswith(normalise(choices[LETTERS.index(named[0])]))
+    return named[0] if whole and not _HEDGE.search(reply) else None
+
+
+def _plain(reply: str) -> str | None:
+    """A short reply that is an answer itself: yes or no, a word, or a statement with one number."""
+    match = _YES_NO.match(reply)
+    if match and not {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0])):
+        return match[1]
+    if "\n" in reply or len(reply) > LONGEST_SENTENCE:
+        return None
+    word = unwrap(reply).strip("().:!")
+    if re.fullmatch(r"(?=[\W\d_]*[^\W\d_])[\w'-]{1,30}", word):  # with a letter in it
+        return None if word.casefold() in _NOTHING else word
+    number = None if _HEDGE.search(reply) else find_number(reply)
+    return f"{number:g}" if number is not None else None
+
+
+def unwrap(answer: str) -> str:
+    r"""An answer without what models wrap around it: \text{…}, $…$, quotes, brackets, a full stop."""
+    answer = unicodedata.normalize("NFKC", answer)[:LONGEST_ANSWER].replace("{,}", "").replace("\\,", "")
+    answer = _WRAPPER.sub(r"\1", answer).replace("\\$", "$").replace("\\%", "%")
+    answer = re.sub(r"^[\s$\"'`*“”]+|[\s$\"'`*“”.。]+$", "", answer)
+    return answer[1:-1].strip() if answer[:1] + answer[-1:] in ("{}", "[]") else answer
 
 
 def normalise(answer: str) -> str:
-    r"""Lower case, one space between words, without the wrapping that models add (\text{…}, $…$, quotes, full stop)."""
-    answer = unicodedata.normalize("NFKC", answer)[:LONGEST_ANSWER]
-    answer = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", answer)
-    answer = re.sub(r"\s+", " ", answer.strip(" \t\n$\"'`*")).casefold()
-    return answer.rstrip(".").strip()
+    """Unwrapped, in lower case, one space between words."""
+    return re.sub(r"\s+", " ", unwrap(answer)).casefold().strip()
 
 
 def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
@@ -69,7 +163,8 @@ def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     for letter, choice in zip(LETTERS, choices):
         if normalise(answer) == normalise(choice):
             return letter
-    option = _OPTION.match(answer.strip())
+    words = unwrap(answer)
+    option = None if _SEVERAL.match(words) else _OPTION.match(words)
     letter = (option[1] or option[2]).upper() if option else None
     return letter if letter is not None and LETTERS.index(letter) < len(choices) else None
 
@@ -115,6 +210,7 @@ def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 
 def find_number(text: str) -> float | None:
     """The only number in a short text: "1,200", "about 12 cars", "twelve"; None where there is none, or two."""
     words = normalise(text)
+    words = words.replace(" ", "") if _SPACED.fullmatch(words) else words
     found = [float(number.replace(",", "")) for number in _NUMBER.findall(words)]
     found += [float(WORDS.index(word)) for word in re.findall(r"[a-z]+", words) if word in WORDS]
     return found[0] if len(found) == 1 else None

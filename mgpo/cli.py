@@ -16,6 +16,7 @@ from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.errors import find_user_error
 from mgpo.export import export
+from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
 from mgpo.predict import predict
 from mgpo.shipped import shipped_config
@@ -31,7 +32,7 @@ NOISE = (
 )
 EVALUATIONS = ("validate", "test")
 # Besides those of LightningCLI, or in place of one.
-COMMANDS = {"predict": predict, "export": export, "study": study, "pretrain": pretrain}
+COMMANDS = {"predict": predict, "export": export, "leaks": leaks, "study": study, "pretrain": pretrain}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -115,7 +116,8 @@ def run(args: list[str]) -> CLI:
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. "
                 "More commands: `mgpo predict` answers questions about pictures, `mgpo export` saves a checkpoint "
-                "for others, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
+                "for others, `mgpo study` runs a matrix of runs, `mgpo leaks` looks for test images among the "
+                "training images, `mgpo pretrain` makes the embedded model anew.",
             },
         )
     finally:

@@ -1,5 +1,6 @@
 """Opening images: upright RGB pixels, or one sentence that says what is wrong."""
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,41 +27,71 @@ class FilePicture:
     def load(self) -> Image.Image:
         return open_image(Path(self.path))
 
+    def read(self) -> bytes:
+        """The file as it is stored. Raises BadImage."""
+        path = Path(self.path)
+        check_image(path)
+        return path.read_bytes()
+
 
 def check_image(path: Path) -> None:
     """Look at a file's header only. Raises BadImage for what can be known without decoding."""
     if not path.is_file():
         raise BadImage(f"{path}: there is no such file")
-    if (size := path.stat().st_size) == 0:
-        raise BadImage(f"{path}: the file is empty")
-    if size > LARGEST_FILE:
-        raise BadImage(f"{path}: the file has {size:,} bytes; at most {LARGEST_FILE:,} are read")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_size(path, image)
-    except BadImage:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadImage(f"{path}: {error}") from None
-    except UnidentifiedImageError:
-        raise BadImage(f"{path}: this is not an image that can be read") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage(f"{path}: {error}") from None
+    _check_bytes(str(path), path.stat().st_size)
+    _check_header(str(path), path)
+
+
+def check_data(data: bytes, name: str) -> None:
+    """`check_image` for the bytes of a file that is called `name` in the message."""
+    _check_bytes(name, len(data))
+    _check_header(name, io.BytesIO(data))
 
 
 def open_image(path: Path) -> Image.Image:
     """Decode a file: EXIF orientation applied, 8-bit RGB, transparency on white. Raises BadImage."""
     check_image(path)
+    return _decode(str(path), path)
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Decode the bytes of an image file as `open_image` does; `name` stands in the message. Raises BadImage."""
+    check_data(data, name)
+    return _decode(name, io.BytesIO(data))
+
+
+def _check_bytes(name: str, size: int) -> None:
+    if size == 0:
+        raise BadImage(f"{name}: the file is empty")
+    if size > LARGEST_FILE:
+        raise BadImage(f"{name}: the file has {size:,} bytes; at most {LARGEST_FILE:,} are read")
+
+
+def _check_header(name: str, file: Path | io.BytesIO) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                _check_size(name, image)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"{name}: {error}") from None
+    except UnidentifiedImageError:
+        raise BadImage(f"{name}: this is not an image that can be read") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage(f"{name}: {error}") from None
+
+
+def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size was checked; odd metadata is no reason to stop
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadImage(f"{path}: the image is damaged ({error})") from None
+        raise BadImage(f"{name}: the image is damaged ({error})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -76,9 +107,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _check_size(name: str, image: Image.Image) -> None:
     if image.width * image.height > LARGEST_IMAGE:
         pixels = f"{image.width} x {image.height}"
-        raise BadImage(f"{path}: {pixels} pixels are more than the {LARGEST_IMAGE:,} that are decoded; shrink it")
+        raise BadImage(f"{name}: {pixels} pixels are more than the {LARGEST_IMAGE:,} that are decoded; shrink it")
     if getattr(image, "n_frames", 1) > 1 and image.format in {"GIF", "PNG", "WEBP"}:
-        raise BadImage(f"{path}: the image is animated; save the frame that is meant as a file of its own")
+        raise BadImage(f"{name}: the image is animated; save the frame that is meant as a file of its own")

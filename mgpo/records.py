@@ -41,6 +41,8 @@ class Record:
     vote: str | None = None  # what the answer stands for, the same for answers that mean the same
     unfinished: bool = False  # a limit kept the policy from answering
     cut: bool = False  # a reply ran into the token limit
+    choices: tuple[str, ...] = ()
+    part: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
         """For JSON."""
@@ -79,6 +81,8 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         vote=vote_of(trajectory.answer, question.choices),
         unfinished=trajectory.unfinished,
         cut=trajectory.cut,
+        choices=question.choices,
+        part=question.part,
     )
 
 

@@ -72,8 +72,8 @@ class Conversation:
         new_NT = torch.arange(ids_NT.shape[1], device=policy.device) < lengths_N[:, None]
         positions = pad_sequence([p.T for p, _ in placed], True, 0).permute(2, 0, 1).to(policy.device)
         images = [image for prompt in prompts for image in prompt.images]
-        embeddings = policy.embed(ids_NT, policy.features(images) if images else None)
-        hidden_NTD = policy.decode(embeddings, positions, self._mask(new_NT), self.cache)
+        features = policy.features(images) if images else None
+        hidden_NTD = policy.decode(ids_NT, features, positions, self._mask(new_NT), self.cache)
         self.valid_NS = torch.cat([self.valid_NS, new_NT], 1)
         self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
         self.pending = [()] * len(shown)
@@ -124,9 +124,9 @@ class Conversation:
 
     def _feed(self, id_N: Tensor, position_N: Tensor, new_N: Tensor) -> None:
         """Pass one sampled token a row; in rows that have ended it leaves a hole in the cache."""
-        embeddings = self.policy.embed(id_N[:, None].masked_fill(~new_N[:, None], self.policy.pad_id), None)
+        id_N1 = id_N.masked_fill(~new_N, self.policy.pad_id)[:, None]
         mask = self._mask(new_N[:, None])
-        hidden = self.policy.decode(embeddings, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)
+        hidden = self.policy.decode(id_N1, None, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)
         self.valid_NS = torch.cat([self.valid_NS, new_N[:, None]], 1)
         self.last_ND = torch.where(new_N[:, None], hidden[:, 0], self.last_ND)
 

@@ -31,6 +31,7 @@ class Question:
     choices: tuple[str, ...] = ()
     category: str = ""
     split: str = ""
+    part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """One image as the vision tower takes it: (patches, channels · patch volume) and its grid (t, h, w) in patches."""
+    """One image as its family's vision tower takes it, and its grid (t, h, w) in patches.
+
+    `patches` is (patches, channels · patch volume) in the Qwen families, (channels, height, width) in Gemma.
+    """
 
     patches: torch.Tensor
     grid: tuple[int, int, int]

@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
+from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.records import Record
 from mgpo.types import Question
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
+from tests.families import ALL, Family, save_checkpoint
 
 torch.set_num_threads(1)
 
@@ -75,6 +77,23 @@ def make_policy(tokenizer, seed: int = 0, **options) -> Qwen25VL:
     policy = Qwen25VL(**CAPS, **options)
     policy.attach(build_tiny(tiny_config(len(tokenizer), special), seed), tokenizer, Qwen2VLImageProcessorPil())
     return policy.eval()
+
+
+@pytest.fixture(scope="session", params=ALL, ids=lambda family: family.name)
+def family(request) -> Family:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def family_folder(family, tmp_path_factory):
+    """A tiny random checkpoint of the family."""
+    return save_checkpoint(family, tmp_path_factory.mktemp(family.name))
+
+
+@pytest.fixture(scope="session")
+def family_policy(family, family_folder):
+    """That checkpoint, loaded; tests leave its weights alone."""
+    return family_of(str(family_folder))(str(family_folder), **family.caps).load().eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mgpo.boxes import REASONS
@@ -84,6 +86,17 @@ def test_single_turn_judges_the_box_and_ends():
 def test_texts_are_configuration():
     trajectory, messages = start(TwoTurn(system="S", ask_box="{image}Where? {question}"))
     assert text_of(messages) == "SWhere? Which letter stands on the red mark?"
+
+
+@pytest.mark.parametrize("dialogue", [TwoTurn(), SingleTurn(), FreeTurns()])
+def test_a_box_is_asked_for_in_the_units_in_which_it_is_read(dialogue):
+    image = noise_image(448, 448)
+    asked = {}
+    for frame in Frame:
+        trajectory = Trajectory(make_question(image), image)
+        asked[frame] = text_of(dialogue.open(trajectory, replace(SIGHT, frame=frame)))
+    assert "in pixels of this picture: " in asked[Frame.PIXELS]
+    assert "from 0 to 1000: " in asked[Frame.THOUSAND] and "from 0 to 1: " in asked[Frame.UNIT]
 
 
 def test_a_text_that_shows_a_missing_image_is_refused():

@@ -118,7 +118,7 @@ def test_a_tokenizer_without_vision_tokens_is_refused(policy, tmp_path):
     (tmp_path / "tokenizer.json").write_text(text.replace("<|vision_start|>", "<|nothing_of_it|>"))
     settings_file = tmp_path / "tokenizer_config.json"
     settings_file.write_text(settings_file.read_text().replace("<|vision_start|>", "<|nothing_of_it|>"))
-    with pytest.raises(ValueError, match="not a Qwen-VL"):
+    with pytest.raises(ValueError, match="not a qwen2_5_vl"):
         Qwen25VL(str(tmp_path)).load()
 
 

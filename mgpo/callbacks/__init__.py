@@ -1,5 +1,6 @@
 """Callbacks: what a run shows of itself and leaves behind."""
 
+from mgpo.callbacks.benchmarks import BenchmarkTable
 from mgpo.callbacks.counterfactuals import Counterfactuals
 from mgpo.callbacks.early_warning import EarlyWarning
 from mgpo.callbacks.gallery import GroundingGallery
@@ -9,6 +10,6 @@ from mgpo.callbacks.rollout_log import RolloutLog
 from mgpo.callbacks.throughput import ThroughputMonitor
 
 __all__ = [
-    "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "RolloutLog",
+    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "RolloutLog",
     "ThroughputMonitor",
 ]  # fmt: skip

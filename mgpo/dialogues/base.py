@@ -5,9 +5,15 @@ from typing import Protocol
 
 from mgpo.answers import LETTERS
 from mgpo.types import Message, Question, Trajectory
-from mgpo.views import Sight, View
+from mgpo.views import Frame, Sight, View
 
-_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks)\})")
+_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units)\})")
+
+UNITS = {  # in which a policy is asked to name a box
+    Frame.PIXELS: "pixels of this picture",
+    Frame.THOUSAND: "thousandths of this picture's width and height, from 0 to 1000",
+    Frame.UNIT: "shares of this picture's width and height, from 0 to 1",
+}
 
 
 class Dialogue(Protocol):
@@ -30,14 +36,19 @@ class Dialogue(Protocol):
 
 
 def fill(
-    text: str, question: Question, view: View | None = None, reason: str = "", looks: str = ""
+    text: str,
+    question: Question,
+    view: View | None = None,
+    reason: str = "",
+    looks: str = "",
+    frame: Frame = Frame.PIXELS,
 ) -> tuple[str | View, ...]:
-    """Put a question, its choices, a view, a reason and a number of looks into the slots of a text.
+    """Put a question, its choices, a view, a reason, a number of looks and a frame's units into the slots of a text.
 
     One pass over the text: what a question says is never searched for slots itself.
     """
     values = {"{question}": question.text, "{choices}": list_choices(question.choices)}
-    values |= {"{reason}": reason, "{looks}": looks}
+    values |= {"{reason}": reason, "{looks}": looks, "{units}": UNITS[frame]}
     parts: list[str | View] = []
     for piece in _SLOT.split(text):
         if piece == "{image}":

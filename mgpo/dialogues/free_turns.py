@@ -13,7 +13,7 @@ from mgpo.views import Sight, View
 ASK_FREELY = (
     "{image}{question}{choices}\n"
     "Give your final answer inside \\boxed{}. If you have to see a part more closely first, name it instead, as JSON "
-    'in pixels of this picture: ```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```\n'
+    'in {units}: ```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```\n'
     'For a part of picture number n add "picture": n. You may look {looks}.'
 )
 SHOW_PART = "Here is that part, cut from the full-resolution picture: {image}{question}{choices}\n"
@@ -27,13 +27,13 @@ class FreeTurns:
     """The policy crops, crops again or answers, as it decides, up to `turns` replies.
 
     A reply that closes a box block is a look; otherwise an answer ends the episode; otherwise any box
-    is a look. Boxes are in pixels of the first picture, or of an earlier one by its number. An episode
+    is a look. Boxes are named in the first picture, or in an earlier one by its number. An episode
     whose last reply is yet another look is marked as `limited`.
 
     Args:
         turns: Replies at most; the policy is told how many looks that leaves.
         system: The system message.
-        ask: The first user turn; slots {image}, {question}, {choices}, {looks}.
+        ask: The first user turn; slots {image}, {question}, {choices}, {looks}, {units}.
         show: The user turn after a valid box; slots {image}, {question}, {choices}.
         refuse: The user turn after an invalid one; slots {question}, {choices}, {reason}.
         go_on: Put behind `show` and `refuse` while looks are left; slot {looks}.
@@ -63,13 +63,13 @@ class FreeTurns:
     def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
         view = View.whole(trajectory.image.size, sight.whole)
         trajectory.views.append(view)
-        first = fill(self.ask, trajectory.question, view, looks=_times(self.turns - 1))
+        first = fill(self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=sight.frame)
         return [Message("system", (self.system,)), Message("user", first)]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
-            trajectory.answer = extract(turn.text)
+            trajectory.answer = extract(turn.text, trajectory.question.choices)
         if trajectory.answer is not None:
             return None
         turn.seen = self._seen(turn.text, trajectory.views)

@@ -9,7 +9,7 @@ from mgpo.views import Sight, View
 
 ASK_BOTH = (
     "{image}{question}{choices}\n"
-    "First name the part of the picture that shows it, as JSON in pixels of this picture: "
+    "First name the part of the picture that shows it, as JSON in {units}: "
     '```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```\n'
     "Then give your final answer inside \\boxed{}."
 )
@@ -21,7 +21,7 @@ class SingleTurn:
 
     Args:
         system: The system message.
-        ask: The user turn; slots {image}, {question}, {choices}.
+        ask: The user turn; slots {image}, {question}, {choices}, {units}.
         rule: Which boxes count as valid.
         judge_box: Whether the text asks for a box at all.
     """
@@ -39,12 +39,12 @@ class SingleTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask, trajectory.question, view)),
+            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
-        trajectory.answer = extract(turn.text)
+        trajectory.answer = extract(turn.text, trajectory.question.choices)
         if self.judge_box:
             turn.seen, turn.finding = view, find_box(turn.text, view.size, sight.frame, self.rule)
         return None

@@ -11,8 +11,8 @@ SYSTEM = "You answer questions about pictures whose details may be too small to 
 BOX_BLOCK_END = "]\n```"
 ASK_BOX = (
     "{image}{question}\n"
-    "Do not answer yet. Name the part of the picture that has to be seen more closely, as JSON in pixels of this "
-    'picture: ```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```'
+    "Do not answer yet. Name the part of the picture that has to be seen more closely, as JSON in {units}: "
+    '```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "what is there"}]\n```'
 )
 SHOW_REGION = (
     "Here is that part, cut from the full-resolution picture: {image}{question}{choices}\n"
@@ -40,7 +40,7 @@ class TwoTurn:
 
     Args:
         system: The system message.
-        ask_box: The first user turn; slots {image}, {question}.
+        ask_box: The first user turn; slots {image}, {question}, {units}.
         show_region: The second user turn after a valid box; slots {image}, {question}, {choices}.
         show_whole: The second user turn after an invalid one; the same slots and {reason}.
         look_again: A middle turn after a valid box; slots {image}, {question}.
@@ -74,13 +74,13 @@ class TwoTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask_box, trajectory.question, view)),
+            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
-            trajectory.answer = extract(turn.text)
+            trajectory.answer = extract(turn.text, trajectory.question.choices)
             return None
         turn.seen, turn.finding = first, find_box(turn.text, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:

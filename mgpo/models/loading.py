@@ -16,7 +16,8 @@ from mgpo.models.saving import SETTINGS
 from mgpo.models.served import ServedModel
 from mgpo.policy.base import Policy
 from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.qwen2_5_vl import EMBEDDED, Qwen25VL
+from mgpo.policy.published import family_of
+from mgpo.policy.qwen2_5_vl import EMBEDDED
 from mgpo.shipped import shipped_config
 
 EMBEDDED_CONFIG = "mgpo"
@@ -50,7 +51,7 @@ def load(
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
     else:
-        model = Model(Qwen25VL(name, **options).load().eval(), dialogue or TwoTurn())
+        model = Model(family_of(name)(name, **options).load().eval(), dialogue or TwoTurn())
     model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model
 

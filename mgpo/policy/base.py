@@ -30,13 +30,13 @@ class Codec(Protocol):
 class Policy(nn.Module):
     """A vision-language model in the pieces that rollouts and training put together.
 
-    Both call the same `features`, `embed`, `decode` and `logits`, so that they can differ only in how
-    rows are laid out. A new family is a subclass in a file of its own.
+    Both call the same `features`, `decode` and `logits`, so that they can differ only in how rows are
+    laid out. A new family is a subclass in a file of its own.
     """
 
     chat: Codec
     sight: Sight
-    pad_id: int
+    pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
 
@@ -49,27 +49,36 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def pixels(self, shown: Image.Image) -> Pixels:
-        """The patches of an image that has the size at which the model is to see it."""
+        """An image that has the size at which the model is to see it, as the vision tower takes it."""
         raise NotImplementedError
 
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
-        """Rotary positions (axes, tokens) of a piece that begins at `start`, and the position behind it."""
+        """Rotary positions (3, tokens) of a piece that begins at `start`, and the position behind it.
+
+        The axes are time, height and width; of a text token all three are the same.
+        """
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(merged tokens of all images in order, width)."""
-        raise NotImplementedError
-
-    def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
-        """(rows, tokens, width), image features in the places of the placeholders, row by row."""
+        """(image tokens of all images in order, width): whatever `decode` is to put in their places."""
         raise NotImplementedError
 
     def new_cache(self) -> Any:
-        """An empty key-value cache that can `batch_select_indices`."""
+        """What `decode` remembers of the tokens before, with rows that `batch_select_indices` picks and repeats."""
         raise NotImplementedError
 
-    def decode(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
+    def decode(
+        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Any
+    ) -> Tensor:
+        """Final hidden states (rows, tokens, width) of `ids` (rows, tokens); `cache` grows by these tokens.
+
+        Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,
+        cached + tokens), true where order and holes let a token look; None for rows that begin here.
+        The tokens of a row stand before its holes.
+
+        Raises:
+            ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
+        """
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:

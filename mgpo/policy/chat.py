@@ -1,6 +1,8 @@
-"""Messages to token ids, in the ChatML form of the Qwen families."""
+"""Messages to token ids, in the form of a checkpoint's own chat template."""
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -8,9 +10,10 @@ from mgpo.errors import UserError
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import View
 
-START, END, IMAGE = "<|im_start|>", "<|im_end|>", "<|image_pad|>"
-VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
-NEEDED = (START, END, IMAGE, VISION_START, VISION_END)
+# A text stands in the template as its number between private-use signs, so that the template can neither read nor
+# change it, but for the white space at its ends, which some templates trim.
+SIGN = "\ue000"
+REPLY = f"{SIGN}reply{SIGN}"
 
 
 class Chat:
@@ -19,29 +22,42 @@ class Chat:
     Text is encoded with control tokens switched off: a question that contains "<|im_end|>" stays text.
 
     Args:
-        tokenizer: A tokenizer that knows the ChatML and vision tokens.
-        merge: Patches of a merged token along one side.
+        tokenizer: A tokenizer with a chat template.
+        slot: What the template writes for an image.
+        image: The token whose embedding an image feature replaces.
+        expand: What takes the slot's place for an image: its placeholders and what stands around them.
 
     Raises:
-        UserError: If the tokenizer lacks one of the needed tokens.
+        UserError: If there is no template, or none that ends a reply with a token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, merge: int) -> None:
-        self.tokenizer, self.merge = tokenizer, merge
-        vocabulary = tokenizer.get_vocab()
-        if missing := [token for token in NEEDED if token not in vocabulary]:
-            raise UserError(f"the tokenizer lacks {', '.join(missing)}: this is not a Qwen-VL checkpoint")
-        self.ids = {token: vocabulary[token] for token in NEEDED}
-        self.end_id, self.image_id = self.ids[END], self.ids[IMAGE]
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, slot: str, image: str, expand: Callable[[Pixels], str]
+    ) -> None:
+        self.tokenizer, self.slot, self.expand = tokenizer, slot, expand
+        self.ids = control_tokens(tokenizer)
+        self.image_id = self.ids[image]
+        known = "|".join(re.escape(token) for token in sorted(self.ids, key=len, reverse=True))
+        self.pieces = re.compile(rf"({known}|{SIGN}\d+{SIGN})")
+        if tokenizer.chat_template is None:
+            raise UserError(f"the tokenizer in {tokenizer.name_or_path} has no chat template (chat_template.jinja)")
+        self.end = next(filter(None, self.pieces.split(self._behind_reply([{"role": "user", "content": "?"}]))), "")
+        if self.end not in self.ids:
+            raise UserError(f"the chat template in {tokenizer.name_or_path} does not end replies with a control token")
+        self.end_id = self.ids[self.end]
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids of a conversation's beginning, up to where the policy's first reply starts."""
-        return self._encode(self._turns(messages), pixels)
+        spoken, texts, views = _number(messages)
+        return self._encode(self._render(spoken), texts, [pixels(view) for view in views])
 
     def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids between a reply and the next. The end-of-turn token is added only where it was not sampled."""
-        close: list[int | str | View] = [] if reply.ids[-1:] == (self.end_id,) else [self.end_id]
-        return self._encode([*close, "\n", *self._turns(messages)], pixels)
+        spoken, texts, views = _number(messages)
+        text = self._behind_reply(spoken)
+        if reply.ids[-1:] == (self.end_id,):
+            text = text.removeprefix(self.end)
+        return self._encode(text, texts, [pixels(view) for view in views])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of sampled ids without their end-of-turn token, for parsing only."""
@@ -52,29 +68,57 @@ class Chat:
         """Plain text to ids; control tokens in it are text."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
-    def _turns(self, messages: Sequence[Message]) -> list[int | str | View]:
-        items: list[int | str | View] = []
-        for message in messages:
-            items += [self.ids[START], f"{message.role}\n", *message.parts, self.ids[END], "\n"]
-        return [*items, self.ids[START], "assistant\n"]
+    def _render(self, spoken: list[dict[str, Any]]) -> str:
+        # Families that can think before they answer are asked not to: their templates forget thoughts in later turns.
+        return str(
+            self.tokenizer.apply_chat_template(
+                spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
 
-    def _encode(self, items: Sequence[int | str | View], pixels: Callable[[View], Pixels]) -> Prompt:
+    def _behind_reply(self, spoken: list[dict[str, Any]]) -> str:
+        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": REPLY}]
+        return self._render([*before, *spoken]).split(REPLY)[-1]
+
+    def _encode(self, rendered: str, texts: Sequence[str], images: Sequence[Pixels]) -> Prompt:
+        first, *others = rendered.split(self.slot)
+        if len(others) != len(images):
+            raise UserError(f"the chat template shows {len(others)} images where there are {len(images)}")
+        rendered = first + "".join(self.expand(image) + text for image, text in zip(images, others))
         ids: list[int] = []
-        images: list[Pixels] = []
         text = ""
-        for item in [*items, None]:
-            if isinstance(item, str):
-                text += item  # neighbouring texts are encoded as one, as the family's own template does
-                continue
-            if text:
-                ids += self.encode_text(text)
+        for piece in [*self.pieces.split(rendered), None]:
+            if piece is None or piece in self.ids:
+                ids += self.encode_text(text) if text else []
+                ids += [self.ids[piece]] if piece else []
                 text = ""
-            if isinstance(item, int):
-                ids.append(item)
-            elif isinstance(item, View):
-                image = pixels(item)
-                images.append(image)
-                t, h, w = image.grid
-                count = t * h * w // self.merge**2
-                ids += [self.ids[VISION_START], *[self.image_id] * count, self.ids[VISION_END]]
+            else:  # neighbouring texts are encoded as one, as a tokenizer does with the whole
+                text += texts[int(piece.strip(SIGN))] if piece.startswith(SIGN) else piece
         return Prompt(tuple(ids), tuple(images))
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Tokens that are never text: the special ones, and those of ChatML's form that are not declared special."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {str(token): i for i, token in added if token.special or re.fullmatch(r"<\|\w+\|>", str(token))}
+
+
+def _number(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str], list[View]]:
+    """Messages as a template takes them, with numbers for texts, and the texts and views in order."""
+    texts: list[str] = []
+    views: list[View] = []
+    spoken: list[dict[str, Any]] = []
+    for message in messages:
+        content: list[dict[str, str]] = []
+        for part in message.parts:
+            if isinstance(part, View):
+                views.append(part)
+                content.append({"type": "image"})
+            elif part:
+                core = part.strip()
+                marked = part.replace(core, f"{SIGN}{len(texts)}{SIGN}", 1) if core else part
+                texts.append(core)
+                content.append({"type": "text", "text": marked})
+        plain = len(content) == 1 and "text" in content[0]
+        spoken.append({"role": message.role, "content": content[0]["text"] if plain else content})
+    return spoken, texts, views

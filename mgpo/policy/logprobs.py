@@ -47,10 +47,9 @@ def continue_prefixes(policy: Policy, batch: Batch) -> Tensor:
     features = policy.features(batch.images) if batch.images else None
     first, later = (None, None) if features is None else (features[:prefix_tokens], features[prefix_tokens:])
     cache = policy.new_cache()
-    policy.decode(policy.embed(batch.prefix_ids_BP, first), batch.prefix_positions_3BP, None, cache)
+    policy.decode(batch.prefix_ids_BP, first, batch.prefix_positions_3BP, None, cache)
     cache.batch_select_indices(batch.owner_N)
-    continuation = policy.embed(batch.ids_NC, later if later is not None and len(later) else None)
-    return policy.decode(continuation, batch.positions_3NC, attention_mask(batch), cache)
+    return policy.decode(batch.ids_NC, later, batch.positions_3NC, attention_mask(batch), cache)
 
 
 def attention_mask(batch: Batch) -> Tensor:

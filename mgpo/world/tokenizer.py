@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from mgpo.boxes import REASONS
 from mgpo.dialogues import free_turns, single_turn, two_turn
+from mgpo.dialogues.base import UNITS
+from mgpo.views import Frame
 from mgpo.world.questions import ASK_DOTS, ASK_LETTER, ASK_PAIR, NOT_SHOWN
 from mgpo.world.scenes import COLOURS, LETTERS
 
@@ -53,6 +55,7 @@ def corpus() -> list[str]:
             for choice in ("", choices):
                 for reason in REASONS.values():
                     filled = template.replace("{question}", question).replace("{choices}", choice)
+                    filled = filled.replace("{units}", UNITS[Frame.PIXELS])
                     filled = filled.replace("{reason}", reason)
                     for looks in ("once", "2 times") if "{looks}" in filled else ("",):
                         said += filled.replace("{looks}", looks).split("{image}")

@@ -1,0 +1,85 @@
+"""Scores each benchmark by its own rules, and puts the run beside the published figures."""
+
+import json
+from typing import Any
+
+import lightning as L
+
+from mgpo.callbacks.folder import run_folder
+from mgpo.scoring.flips import summary
+from mgpo.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
+
+NAME = "benchmarks"
+
+
+class BenchmarkTable(L.Callback):
+    """Writes benchmarks.json and benchmarks.md into the run's folder and prints the table.
+
+    The columns are the benchmarks' `title`s; a run has a row by the rules here, and one by each harness's.
+    After `fit`, the rows from before training stand above them.
+
+    Args:
+        row: What the run is called.
+    """
+
+    def __init__(self, row: str = "this run") -> None:
+        self.row = row
+        self.runs: dict[str, dict[str, float | None]] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._write(trainer, pl_module, trainer.datamodule.val)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        self._write(trainer, pl_module, data.test or data.val)
+
+    def _write(self, trainer: L.Trainer, pl_module: Any, sources: list[Any]) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        benchmarks = {}
+        for source in sources:
+            records = [record for record in pl_module.records if record.split == source.split]
+            title = getattr(source, "title", "")
+            title = title if title and title not in benchmarks else source.split
+            benchmarks[title] = {"split": source.split, **summary(getattr(source, "score", "accuracy"), records)}
+        self._add_rows(benchmarks, trainer.global_step)
+        report = {
+            "benchmarks": benchmarks,
+            "rows": self.runs,
+            "published": {"source": SOURCE, "rows": PUBLISHED},
+            "step": trainer.global_step,
+        }
+        path = run_folder(trainer) / f"{NAME}.json"
+        path.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        path.with_suffix(".md").write_text(f"{as_markdown(self.runs)}\nPublished figures: {SOURCE}.\n")
+        print(as_text(self.runs) + _details(benchmarks) + f"benchmarks: {path}")
+
+    def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
+        name = f"{self.row}, step {step}" if step else self.row
+        self.runs[name] = {title: _percent(numbers["value"]) for title, numbers in benchmarks.items()}
+        for harness in sorted({h for numbers in benchmarks.values() for h in numbers["harness"]}):
+            self.runs[f"{name}, read as {harness} does"] = {
+                title: _percent(numbers["harness"][harness]["value"])
+                for title, numbers in benchmarks.items()
+                if harness in numbers["harness"]
+            }
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _details(benchmarks: dict[str, dict[str, Any]]) -> str:
+    """A line for each benchmark's parts and one for each harness that judges some questions otherwise."""
+    lines = []
+    for title, numbers in benchmarks.items():
+        lines.append(f"{title} ({numbers['n']}): {part_lines(numbers['parts'])}")
+        for harness, other in numbers["harness"].items():
+            if other["flips"]:
+                first = other["first"][0]
+                lines.append(
+                    f"  {harness} judges {other['flips']} otherwise, of which {other['right_by_ours_only']} are right "
+                    f"here; {first['id']}: here {first['ours']}, there {first['theirs']}, truth {first['truth']} "
+                    f"({first['why']})"
+                )
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,57 @@
+"""FSC-147 (arXiv 2104.08391): how many things of a kind a picture shows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from mgpo.data.benchmarks.base import Benchmark
+from mgpo.data.benchmarks.pixmo_count import QUESTION, count_of
+from mgpo.data.rows import Row, text_of
+from mgpo.data.sources import DataError
+from mgpo.data.tables import Table
+from mgpo.types import Question
+
+POINTS = "annotation_FSC147_384.json"
+SPLITS = "Train_Test_Val_FSC_147.json"
+CLASSES = "ImageClasses_FSC147.txt"
+IMAGES = "images_384_VarV2"
+
+
+class FSC147(Benchmark):
+    """The published folder, of whose points only the number is kept, or a table with image, count and label."""
+
+    SPLIT = "fsc147"
+    columns = ("count", "label")
+    score = "counting"
+    title = "FSC-147"
+
+    def open(self, path: str | None, hub: str | None, config: str | None, split: str, streaming: bool) -> Table:
+        if path and (Path(path) / POINTS).is_file():
+            return published(Path(path), split)
+        return super().open(path, hub, config, split, streaming)
+
+    def question(self, row: Row, number: int) -> Question:
+        return self.make(row, number, QUESTION.format(text_of(row, "label")), count_of(row))
+
+
+def published(folder: Path, split: str) -> datasets.Dataset:
+    """A split (train, val, test) of the folder as its authors publish it, as a table. Raises DataError."""
+    try:
+        splits: dict[str, Any] = json.loads((folder / SPLITS).read_text())
+        points: dict[str, Any] = json.loads((folder / POINTS).read_text())
+        lines = (folder / CLASSES).read_text().splitlines()
+        labels = dict(line.split("\t", 1) for line in lines if line.strip())
+        if split not in splits:
+            raise DataError(f"{folder}: there is no split {split!r}; there are {', '.join(splits)}")
+        return datasets.Dataset.from_list(
+            [
+                {"image": f"{IMAGES}/{name}", "count": len(points[name]["points"]), "label": labels[name].strip()}
+                for name in splits[split]
+            ]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{folder}: {POINTS}, {SPLITS} and {CLASSES} do not fit together ({error!r})") from None

@@ -1,0 +1,80 @@
+"""MME-RealWorld (arXiv 2408.13257), its Lite part, and what is left without that: the paper's training set."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from mgpo.data.benchmarks.base import Benchmark
+from mgpo.data.benchmarks.options import lettered
+from mgpo.data.rows import Row, text_of
+from mgpo.images import BadImage
+from mgpo.types import Question
+
+
+class MMERealWorld(Benchmark):
+    """Questions with five choices, of which E ("not in the image") counts like the others.
+
+    `category` is as published ("Perception/OCR with Complex Context"), `part` the l2-category. With `without`,
+    the questions of another source are left out: 23,609 less the 1,919 of Lite are the 21,690 of the paper.
+
+    Args:
+        without: Questions to leave out, known by index, text and choices, or else by text, choices and image file.
+    """
+
+    HUB = "yifanzhang114/MME-RealWorld-Lmms-eval"
+    HUB_SPLIT = "train"
+    SPLIT = "mme_realworld"
+    columns = ("question", "multi-choice options", "answer", "category")
+    extra = ("l2-category", "index")
+    image_columns = ("bytes", "image")
+    score = "mme_realworld"
+    title = "MME-RW"
+
+    def __init__(self, without: Benchmark | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if without is not None:
+            left = set(map(id, left_out(self.questions, without.questions)))
+            self.questions = [question for question in self.questions if id(question) not in left]
+            if (found := len(left)) != len(without):
+                self.notes.append(f"{found} of the {len(without)} questions of {without.name} are in it and left out")
+
+    def question(self, row: Row, number: int) -> Question:
+        choices = lettered("multi-choice options", row["multi-choice options"])
+        answer, part = text_of(row, "answer").upper(), str(row.get("l2-category") or "")
+        text, category = text_of(row, "question"), text_of(row, "category")
+        return self.make(row, number, text, answer, choices, category, part, row.get("index"))
+
+
+class MMERealWorldLite(MMERealWorld):
+    """1,919 questions of MME-RealWorld."""
+
+    HUB = "yifanzhang114/MME-RealWorld-lite-lmms-eval"
+    SPLIT = "mme_realworld_lite"
+    title = "MME-RW-Lite"
+
+
+def left_out(questions: list[Question], others: list[Question]) -> Iterator[Question]:
+    """Those of `questions` that are among the others; images are read only for those not known by their index."""
+    indices = {_known(other) for other in others}
+    found = {_known(question) for question in questions} & indices
+    images: dict[tuple[str, tuple[str, ...]], set[str]] = {}
+    for other in others:
+        if _known(other) not in found:
+            images.setdefault((other.text, other.choices), set()).add(_digest(other))
+    for question in questions:
+        same_text = images.get((question.text, question.choices), ())
+        if _known(question) in found or (same_text and _digest(question) in same_text):
+            yield question
+
+
+def _known(question: Question) -> tuple[str, str, tuple[str, ...]]:
+    """The index under which a question is published, with its text and choices."""
+    return question.id.removeprefix(f"{question.split}-"), question.text, question.choices
+
+
+def _digest(question: Question) -> str:
+    """Of the image file; of the question's id where that can't be read, which fits no other."""
+    try:
+        return hashlib.sha256(question.picture.read()).hexdigest()  # pyright: ignore[reportAttributeAccessIssue]
+    except BadImage:
+        return question.id

@@ -1,0 +1,68 @@
+"""Any table of multiple-choice questions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mgpo.answers import choice_letter
+from mgpo.data.benchmarks.base import Benchmark
+from mgpo.data.benchmarks.options import lettered, split_choices
+from mgpo.data.rows import Row, check_choices, text_of
+from mgpo.data.sources import DataError
+from mgpo.types import Question
+
+
+class MultipleChoice(Benchmark):
+    """Multiple-choice questions under column names of one's own.
+
+    Args:
+        question_column: The question's text.
+        answer_column: The right choice's letter or text.
+        choice_columns: One column of a list, or one column for each choice; none where the choices stand behind the
+            question, as "(A) red (B) blue".
+        image_column: The image.
+        category_column: The category, if any.
+        id_column: The id, if any.
+    """
+
+    SPLIT = "multiple_choice"
+    score = "multiple_choice"
+
+    def __init__(
+        self,
+        question_column: str = "question",
+        answer_column: str = "answer",
+        choice_columns: Sequence[str] = ("choices",),
+        image_column: str = "image",
+        category_column: str | None = None,
+        id_column: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.question_column, self.answer_column = question_column, answer_column
+        self.choice_columns, self.image_columns = tuple(choice_columns), (image_column,)
+        self.category_column, self.id_column = category_column, id_column
+        named = [column for column in (category_column, id_column) if column is not None]
+        self.columns = (question_column, answer_column, *self.choice_columns, *named)
+        super().__init__(**options)
+
+    def question(self, row: Row, number: int) -> Question:
+        text, choices = self._choices(row)
+        answer = text_of(row, self.answer_column)
+        letter = choice_letter(answer, choices)
+        if letter is None:
+            raise DataError(f"column {self.answer_column}: {answer!r} is not among the {len(choices)} choices")
+        category = text_of(row, self.category_column) if self.category_column else ""
+        name = row[self.id_column] if self.id_column else None
+        return self.make(row, number, text, letter, choices, category, name=name)
+
+    def _choices(self, row: Row) -> tuple[str, tuple[str, ...]]:
+        text = text_of(row, self.question_column)
+        if not self.choice_columns:
+            return split_choices(text)
+        if len(self.choice_columns) > 1:
+            there = [column for column in self.choice_columns if row[column] not in (None, "")]
+            return text, check_choices(self.choice_columns[0], [text_of(row, column) for column in there])
+        column = next(iter(self.choice_columns))
+        values = row[column]
+        if isinstance(values, str) or (values and str(values[0]).lstrip().startswith("(A)")):
+            return text, lettered(column, values)
+        return text, check_choices(column, values or ())

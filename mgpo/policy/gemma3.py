@@ -1,0 +1,111 @@
+"""Gemma 3 as a policy: square images of one size, whose tokens see each other, and a sliding window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+from mgpo.policy.pretrained import Pretrained
+from mgpo.types import Pixels, Prompt
+from mgpo.views import Frame, Sight, Size
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """Every image is seen at one size, whatever its shape."""
+
+    size: Size
+
+    def __call__(self, size: Size) -> Size:
+        return self.size
+
+
+class Gemma3(Pretrained):
+    """Gemma 3: every image becomes a square with a fixed number of tokens; no panning and scanning.
+
+    It names no frame of its own for boxes; 0 to 1000 is what its larger relatives use, and what the
+    prompts here ask for.
+    """
+
+    model_types = ("gemma3",)
+    processor_class = Gemma3ImageProcessorPil
+    slot = "<start_of_image>"
+    image_token = "<image_soft_token>"
+    marks = ("<start_of_turn>", "<end_of_turn>", "<end_of_image>")
+
+    def sight_of(self, processor: Gemma3ImageProcessorPil) -> Sight:
+        """One size for everything."""
+        size = FixedSize((processor.size["width"], processor.size["height"]))
+        return Sight(Frame.THOUSAND, size, size)
+
+    def pixels(self, shown: Image.Image) -> Pixels:
+        """The normalised image (channels, height, width)."""
+        mean, std = (torch.tensor(v) for v in (self.processor.image_mean, self.processor.image_std))
+        image = torch.from_numpy(np.array(shown)).float() * self.processor.rescale_factor
+        patch = self.model.config.vision_config.patch_size
+        return Pixels(((image - mean) / std).permute(2, 0, 1), (1, shown.height // patch, shown.width // patch))
+
+    def expand(self, image: Pixels) -> str:
+        """The placeholders between their marks, on lines of their own."""
+        return f"\n\n{self.slot}{self.image_token * self.model.config.mm_tokens_per_image}<end_of_image>\n\n"
+
+    def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
+        """Positions (3, tokens) of a piece that begins at `start`, and the position behind it: one a token."""
+        end = start + len(prompt.ids)
+        return torch.arange(start, end).expand(3, -1), end
+
+    def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
+        """Of each image its features (image tokens, width)."""
+        stacked = torch.stack([image.patches for image in images]).to(self.device, self.model.dtype)
+        return self.model.model.get_image_features(stacked).pooler_output.unbind()
+
+    def new_cache(self) -> "PlacedCache":
+        """Keys and values of all tokens: the window is masked, since a row's holes do not count."""
+        return PlacedCache()
+
+    def decode(
+        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
+    ) -> Tensor:
+        """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
+        assert isinstance(cache, PlacedCache)
+        place_NT = positions[0]
+        cache.append(place_NT)
+        width = ids.shape[1]
+        if mask is None:
+            mask = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril().expand(len(ids), 1, -1, -1)
+        past, new = mask.split([mask.shape[-1] - width, width], -1)
+        mask = torch.cat([past, new | self._same_image(ids)[:, None]], -1)
+        near = (
+            place_NT[:, None, :, None] - cache.place_NS[:, None, None, :] < self.model.config.text_config.sliding_window
+        )
+        masks = {"full_attention": mask, "sliding_attention": mask & near}
+        return self.run(self.embed(ids, features), place_NT, masks, cache)
+
+    def _same_image(self, ids: Tensor) -> Tensor:
+        """(rows, tokens, tokens): whether both are placeholders of one image."""
+        image_NT = ids == self.chat.image_id
+        first_NT = image_NT & ~image_NT.roll(1, 1)
+        first_NT[:, 0] = image_NT[:, 0]
+        number_NT = first_NT.cumsum(1)
+        return (number_NT[:, :, None] == number_NT[:, None, :]) & image_NT[:, :, None] & image_NT[:, None, :]
+
+
+class PlacedCache(DynamicCache):
+    """A key-value cache that knows at which position each of its tokens stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place_NS: Any = None
+
+    def append(self, place_NT: Tensor) -> None:
+        self.place_NS = place_NT if self.place_NS is None else torch.cat([self.place_NS, place_NT], 1)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.place_NS = self.place_NS[indices]

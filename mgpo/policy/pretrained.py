@@ -1,0 +1,163 @@
+"""What the families share: a published checkpoint in its stock transformers class, without torchvision."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
+from transformers.image_processing_backends import PilBackend
+
+from mgpo.errors import UserError
+from mgpo.policy.base import Policy
+from mgpo.policy.chat import Chat, control_tokens
+from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.lora import Lora, add_lora, without_lora
+from mgpo.policy.published import read, read_config, read_tokenizer
+from mgpo.policy.registry import FAMILIES
+from mgpo.types import Pixels
+from mgpo.views import Sight
+
+ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
+
+
+class Pretrained(Policy):
+    """A family says how it sees (`sight_of`, `pixels`, `tower`), places tokens (`positions`) and decodes.
+
+    The constructor is cheap and reads no weights; `load` does.
+
+    Args:
+        path: A checkpoint folder or hub name.
+        dtype: Weights' type, such as float32 or bfloat16.
+        attention: Attention implementation, by its name in transformers.
+        lora: Train these adapters alone.
+        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]  # as in config.json
+    processor_class: ClassVar[type[PilBackend]]
+    slot: ClassVar[str]  # what the chat template writes for an image
+    image_token: ClassVar[str]  # whose embedding an image feature replaces
+    marks: ClassVar[tuple[str, ...]]  # what else a tokenizer of this family must know
+
+    def __init__(
+        self,
+        path: str,
+        dtype: str = "float32",
+        attention: str = "sdpa",
+        lora: Lora | None = None,
+        start: str | None = None,
+    ) -> None:
+        super().__init__()
+        if attention not in ATTENTIONS:
+            raise UserError(
+                f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
+            )
+        self.path, self.lora, self.start = path, lora, start
+        self.dtype, self.attention = getattr(torch, dtype), attention
+
+    def load(self) -> Self:
+        """Read tokenizer, image processor and weights.
+
+        Raises:
+            UserError: For a checkpoint of another family, with missing files, or that can't be fetched.
+        """
+        kind = read_config(self.path).model_type
+        if kind not in self.model_types:
+            better = f"take class_path {FAMILIES[kind]}" if kind in FAMILIES else "no family here takes that"
+            raise UserError(f"{self.path} holds a {kind} model; this policy needs {self.model_types[0]}; {better}")
+        options = dict(dtype=self.dtype, attn_implementation=self.attention)
+        tokenizer = read_tokenizer(self.path)
+        processor = read(self.path, "preprocessor_config.json", self.processor_class.from_pretrained)
+        model = read(self.path, "weights", lambda path: AutoModelForImageTextToText.from_pretrained(path, **options))
+        self.attach(model, tokenizer, processor)
+        if self.start is not None:
+            try:
+                self.load_state_dict(policy_weights(self.start))
+            except RuntimeError as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise UserError(f"the weights in {self.start} do not fit the model in {self.path} ({reason})") from None
+        return self
+
+    def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
+        """Take a model that is already in memory."""
+        control = control_tokens(tokenizer)
+        if missing := [token for token in (self.slot, self.image_token, *self.marks) if token not in control]:
+            raise UserError(
+                f"the tokenizer in {tokenizer.name_or_path or self.path} lacks {', '.join(dict.fromkeys(missing))}: "
+                f"this is not a {self.model_types[0]} checkpoint"
+            )
+        if self.lora is not None:
+            add_lora(model, self.lora)
+        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self.sight = self.sight_of(processor)
+        self.token_texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        self.chat = Chat(tokenizer, self.slot, self.image_token, self.expand)
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
+        banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
+        banned[[i for i in control.values() if i != self.chat.end_id]] = True
+        banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
+        self.register_buffer("banned", banned, persistent=False)
+
+    def sight_of(self, processor: Any) -> Sight:
+        """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""
+        raise NotImplementedError
+
+    def expand(self, image: Pixels) -> str:
+        """What takes the slot's place in the chat: a placeholder for each of the image's tokens, and their frame."""
+        raise NotImplementedError
+
+    def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
+        """Of each image its features (image tokens, width)."""
+        raise NotImplementedError
+
+    def pixels(self, shown: Image.Image) -> Pixels:
+        """An image that has the size at which the model is to see it, as the vision tower takes it."""
+        raise NotImplementedError
+
+    def features(self, images: Sequence[Pixels]) -> Tensor:
+        """(image tokens of all images in order, width): every distinct image goes through the tower once."""
+        distinct = list({id(image): image for image in images}.values())
+        of = {id(image): rows for image, rows in zip(distinct, self.tower(distinct))}
+        return torch.cat([of[id(image)] for image in images])
+
+    def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
+        """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.
+
+        Raises:
+            ValueError: If placeholders and features differ in number.
+        """
+        embeddings = self.model.model.language_model.embed_tokens(ids)
+        places = ids == self.chat.image_id
+        count = 0 if features is None else len(features)
+        if int(places.sum()) != count:
+            raise ValueError(f"{int(places.sum())} image placeholders, but {count} image features")
+        if not count or features is None:
+            return embeddings
+        return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
+
+    def new_cache(self) -> Cache:
+        """An empty key-value cache."""
+        return DynamicCache(config=self.model.config.text_config)
+
+    def run(self, embeddings: Tensor, positions: Tensor, mask: Any, cache: Cache, **options: Any) -> Tensor:
+        """The stock decoder's final hidden states."""
+        return self.model.model.language_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        ).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        return self.model.lm_head(hidden).float().masked_fill(self.banned, -torch.inf)
+
+    def reference(self) -> AbstractContextManager | None:
+        """Within it adapters are off; None where there are none."""
+        return without_lora(self.model) if self.lora is not None else None

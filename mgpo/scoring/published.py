@@ -1,0 +1,73 @@
+"""The figures that the paper prints (arXiv 2507.05920), and a run's own beside them."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+SOURCE = "arXiv 2507.05920"
+COLUMNS = ("V*", "MME-RW-Lite", "HR-4K", "HR-8K", "POPE")
+Figures = Mapping[str, float | None]  # per cent, by column
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "Qwen2.5-VL-7B": {"V*": 58.6, "MME-RW-Lite": 46.1},
+    "Qwen2.5-VL-7B + SFT": {"V*": 71.7, "MME-RW-Lite": 58.7},
+    "Qwen2.5-VL-7B + GRPO": {"V*": 71.2, "MME-RW-Lite": 55.1, "HR-4K": 69.8, "HR-8K": 66.3, "POPE": 84.5},
+    "Qwen2.5-VL-7B + MGPO": {"V*": 76.4, "MME-RW-Lite": 60.5, "HR-4K": 74.2, "HR-8K": 71.2, "POPE": 86.1},
+    "Qwen2.5-VL-3B + GRPO": {"V*": 66.5, "MME-RW-Lite": 50.3, "HR-4K": 67.9, "HR-8K": 64.9, "POPE": 82.5},
+    "Qwen2.5-VL-3B + MGPO": {"V*": 67.0, "MME-RW-Lite": 52.2, "HR-4K": 70.9, "HR-8K": 68.1, "POPE": 83.2},
+    "o1": {"V*": 69.7},
+    "GPT-4o": {"V*": 73.9, "MME-RW-Lite": 45.2},
+    "counting: Qwen2.5-VL-7B": {"FSC-147": 59.9, "Pixmo-Count": 13.0},
+    "counting: + SFT": {"FSC-147": 72.7, "Pixmo-Count": 24.1},
+    "counting: + MGPO, accuracy reward": {"FSC-147": 81.0, "Pixmo-Count": 35.0},
+    "counting: + MGPO, accuracy and point reward": {"FSC-147": 81.9, "Pixmo-Count": 34.9},
+}  # fmt: skip
+
+
+def columns(runs: Mapping[str, Figures]) -> list[str]:
+    """The published columns, then those that only the runs have."""
+    return list(dict.fromkeys([*COLUMNS, *(column for figures in runs.values() for column in figures)]))
+
+
+def rows(runs: Mapping[str, Figures]) -> list[tuple[str, list[str]]]:
+    """Name and cells: the published rows that have a figure in a shown column, then the runs'."""
+    shown = columns(runs)
+    published = [(f"{name} (published)", figures) for name, figures in PUBLISHED.items() if set(figures) & set(shown)]
+    return [(name, [_cell(figures.get(c)) for c in shown]) for name, figures in [*published, *runs.items()]]
+
+
+def as_markdown(runs: Mapping[str, Figures]) -> str:
+    """The table for benchmarks.md."""
+    lines = [["", *columns(runs)], ["---", *["---:"] * len(columns(runs))], *([name, *c] for name, c in rows(runs))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_text(runs: Mapping[str, Figures], width: int = 130) -> str:
+    """The table for the terminal."""
+    table = Table(title=f"per cent; published figures: {SOURCE}, blank where it prints none")
+    table.add_column("")
+    for column in columns(runs):
+        table.add_column(column, justify="right")
+    published = len(rows(runs)) - len(runs)
+    for i, (name, cells) in enumerate(rows(runs), start=1):
+        table.add_row(name, *cells, end_section=i == published)
+    return render(table, width)
+
+
+def render(table: Table, width: int = 130) -> str:
+    """A table without colours."""
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def part_lines(parts: Mapping[str, float | None], names: Sequence[str] = ()) -> str:
+    """Parts of a score on one line: "single 70.0, cross 65.5"; errors as they are."""
+    shown = [(name, value) for name, value in parts.items() if value is not None and (not names or name in names)]
+    return ", ".join(f"{name} {value:.2f}" if "error" in name else f"{name} {value:.1%}" for name, value in shown)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
