@@ -14,7 +14,9 @@ from mgpo.dialogues import FreeTurns, TwoTurn
 from mgpo.errors import UserError
 from mgpo.export import export
 from mgpo.policy.lora import Lora
+from mgpo.policy.published import family_of
 from tests.conftest import make_policy, noise_image
+from tests.families import ALL, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,26 @@ def test_it_is_loaded_back_with_its_dialogue_and_budget(model, folder, tmp_path)
     assert loaded.max_new_tokens == 17
 
 
+@pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
+def test_every_family_comes_back(family, tmp_path):
+    checkpoint = str(save_checkpoint(family, tmp_path / "base"))
+    for lora in (None, Lora(4, targets=r".*language_model.*\.(q|k|v|o)_proj")):
+        policy = family_of(checkpoint)(checkpoint, lora=lora, **family.caps).load().eval()
+        shake_adapters(policy)
+        before = Model(policy, TwoTurn(), 12)
+        before.save(tmp_path / f"{lora}")
+        after = mgpo.load(tmp_path / f"{lora}")
+        assert after.sight == before.sight
+        picture = noise_image(300, 200)
+        assert after.ask(picture, "Which?").turns == before.ask(picture, "Which?").turns
+        if lora is None:
+            ours, theirs = policy.state_dict(), after.policy.state_dict()
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    video = tmp_path / "None" / "video_preprocessor_config.json"
+    assert video.exists() is not family.gemma
+
+
 def test_half_precision(model, tmp_path):
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.save(tmp_path / "half", "bfloat16")
@@ -108,11 +130,15 @@ def test_half_precision(model, tmp_path):
 def adapted(tokenizer):
     """A policy with adapters that do something."""
     policy = make_policy(tokenizer, lora=Lora(rank=4))
+    shake_adapters(policy)
+    return policy
+
+
+def shake_adapters(policy):
     torch.manual_seed(1)
     for name, parameter in policy.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    return policy
 
 
 def test_adapters_are_merged(adapted, tmp_path):

@@ -168,7 +168,7 @@ def test_files_that_are_no_predictions_are_left_alone(tmp_path):
     [
         ("nonsense", "line 2: this is no JSON object"),
         ("[" * 100_000, "no JSON object"),
-        ('{"image": "a.png"}', "column 'question': a text is needed"),
+        ('{"image": "a.png"}', "column question: a text is needed"),
         ('{"image": "../../etc/passwd", "question": "?"}', "leads out of"),
         ('{"image": "a.png", "question": "?", "choices": ["x"]}', "1 choices"),
         ('{"image": "a.png", "question": "?", "choices": ["x", "y"], "answer": "z"}', "not among the 2 choices"),

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mgpo.answers import LETTERS, choice_letter
+from mgpo.answers import choice_letter
+from mgpo.data.rows import check_choices, text_of
 from mgpo.data.sources import DataError
 from mgpo.images import FilePicture
 from mgpo.types import Question
@@ -70,33 +71,24 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _of_row(row: dict[str, Any], number: int, file: Path, question: str | None) -> Question:
-    image = _text(row, "image")
+    row = {"image": None, "question": question, **{name: value for name, value in row.items() if value is not None}}
+    image = text_of(row, "image")
     if not (file.parent / image).resolve().is_relative_to(file.parent.resolve()):
-        raise DataError(f"image {image!r} leads out of {file.parent}")
+        raise DataError(f"column image: {image!r} leads out of {file.parent}")
     choices = _choices(row.get("choices"))
-    answer = "" if row.get("answer") is None else _text(row, "answer")
+    answer = text_of(row, "answer") if "answer" in row else ""
     if answer and choices:
         letter = choice_letter(answer, choices)
         if letter is None:
-            raise DataError(f"answer {answer!r} is not among the {len(choices)} choices")
+            raise DataError(f"column answer: {answer!r} is not among the {len(choices)} choices")
         answer = letter
-    text = question if question and row.get("question") is None else _text(row, "question")
-    name = f"{file.stem}-{number}" if row.get("id") is None else _text(row, "id")
-    return Question(name, FilePicture(str(file.parent / image)), text, answer, choices)
-
-
-def _text(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise DataError(f"column {column!r}: a text is needed, not {str(value)[:60]!r}")
-    return str(value).strip()
+    name = text_of(row, "id") if "id" in row else f"{file.stem}-{number}"
+    return Question(name, FilePicture(str(file.parent / image)), text_of(row, "question"), answer, choices)
 
 
 def _choices(value: Any) -> tuple[str, ...]:
-    if value is None or value == []:
+    if not value:
         return ()
-    if not isinstance(value, list) or not all(isinstance(choice, str) and choice.strip() for choice in value):
-        raise DataError("column 'choices': a list of texts is needed")
-    if not 2 <= len(value) <= len(LETTERS):
-        raise DataError(f"column 'choices': {len(value)} choices; 2 to {len(LETTERS)} can be lettered")
-    return tuple(value)
+    if not isinstance(value, list):
+        raise DataError("column choices: a list of texts is needed")
+    return check_choices("choices", value)
