@@ -149,3 +149,8 @@ def write_tsv(path: Path, rows: list[dict]) -> Path:
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     return path
+
+
+def same(question, seed):
+    """Whether a question's picture is that of the seed, pixel by pixel."""
+    return question.picture.load().tobytes() == noise_image(*SIZE, seed).tobytes()

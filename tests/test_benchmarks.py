@@ -20,7 +20,6 @@ from mgpo.data.benchmarks import (
     PixmoCount,
     VStar,
 )
-from mgpo.data.benchmarks.options import lettered, split_choices
 from mgpo.data.module import Decoded
 from mgpo.data.pictures import CellPicture
 from mgpo.data.sources import DataError
@@ -35,16 +34,13 @@ from tests.published import (
     pixmo_rows,
     png,
     pope_rows,
+    same,
     snapshot,
     vstar_rows,
     with_images,
     write_jsonl,
     write_tsv,
 )
-
-
-def same(question, seed):
-    return question.picture.load().tobytes() == noise_image(*SIZE, seed).tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -263,127 +259,6 @@ def test_any_multiple_choice(tmp_path, columns, cells):
     for i in range(7):
         assert (source[i].text, source[i].choices, source[i].answer) == ("Which colour?", ("red", "blue"), "B")
     assert source[0].category == "colour" and source[0].split == "mine"
-
-
-def test_rows_that_cannot_be_used_are_named(tmp_path):
-    rows = vstar_rows(10)
-    rows[1]["image"]["bytes"] = None
-    rows[2]["text"] = "No choices here"
-    rows[3]["label"] = "C"  # of two
-    rows[4]["image"] = {"bytes": None, "path": "missing.png"}
-    rows[5]["category"] = " "
-    rows[6]["image"]["bytes"] = b"no image" * 1000
-    source = VStar(str(snapshot(tmp_path / "v", datasets.Dataset.from_list(rows), "test")))
-    assert len(source) == 5
-    said = source.complaint()
-    for words in (
-        "5 rows are left out", "row 2, column image: it is empty", "row 3, no choices",
-        "row 4, the answer 'C' is none of the 2 choices", "row 5, column image:", "missing.png: there is no such file",
-        "row 6, column category: it is empty",
-    ):  # fmt: skip
-        assert words in said
-    broken = [s for s in (Decoded(source)[i] for i in range(5)) if s.image is None]
-    assert len(broken) == 1 and "row 7, column image: this is not an image" in broken[0].why
-
-
-def test_bad_base64_costs_its_row(tmp_path):
-    rows = mme_rows()
-    rows[0]["bytes"] = "!" * 9000
-    rows[1]["bytes"] = "data:image/png;base64," + rows[1]["bytes"]
-    rows[2]["bytes"] = "ftp://127.0.0.1/0.png"
-    rows[3]["multi-choice options"] = ["(A) x", "(C) y"]
-    source = MMERealWorld(path=str(write_jsonl(tmp_path / "t.jsonl", rows)))
-    assert "row 3, column bytes: 'ftp://127.0.0.1/0.png' is no http or https address" in source.complaint()
-    assert 'row 4, column multi-choice options: a list "(A) …", "(B) …" is needed' in source.complaint()
-    assert "neither base64 text nor the name of a file" in Decoded(source)[0].why
-    assert same(source[1], 1)
-    streamed = MMERealWorld(path=str(tmp_path / "t.jsonl"), streaming=True, cache=str(tmp_path / "cache"))
-    assert "row 1, column bytes: this is neither base64" in streamed.complaint()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"hub_split": "validation"}, r'Unknown split "validation". Should be one of \[\'test\'\]'),
-        ({"config": "large"}, r"'large' not found. Available: \['default'\]"),
-        ({"path": "nowhere"}, "nowhere: there is no such file"),
-    ],
-)
-def test_wrong_names_are_told_which_there_are(vstar, options, words):
-    with pytest.raises(DataError, match=words):
-        VStar(**{"path": str(vstar), **options})
-
-
-def test_wrong_columns_are_told_which_there_are(vstar, tmp_path):
-    with pytest.raises(DataError, match="column 'question' is missing; the file has image, text, label"):
-        POPE(str(vstar))
-    table = datasets.Dataset.from_list([{**row, "image": 3} for row in vstar_rows()])
-    table.to_parquet(str(tmp_path / "t.parquet"))
-    with pytest.raises(DataError, match="images are needed, not int64"):
-        VStar(str(tmp_path / "t.parquet"))
-    datasets.DatasetDict({"test": table}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(DataError, match="there is no split 'train'; there are test"):
-        VStar(str(tmp_path / "saved"), hub_split="train")
-    with pytest.raises(DataError, match=r"name a local copy in `path`, or a repository in `hub`"):
-        FSC147()
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub."), "is gated: ask"),
-        (datasets.exceptions.DatasetNotFoundError("Dataset 'x' doesn't exist"), "no such repository"),
-        (ConnectionError("Couldn't reach"), "hub can't be reached; download the repository"),
-        (ValueError("Unknown split \"test\". Should be one of ['train']."), r"one of \['train'\]"),
-    ],
-)
-def test_the_hub_says_no(monkeypatch, error, words):
-    """What `load_dataset` raises for each, without a network."""
-
-    def load_dataset(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match=words) as caught:
-        VStar()
-    assert "lmms-lab-encoder/vstar-bench" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_the_hub_is_asked_for_the_published_names(monkeypatch, tmp_path):
-    asked = []
-
-    def load_dataset(name, config, split, streaming, **how):
-        asked.append((name, config, split, streaming))
-        rows = with_images(vstar_rows()) if "vstar" in name else datasets.Dataset.from_list(hrbench_rows())
-        return rows.to_iterable_dataset() if streaming else rows
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert len(VStar(streaming=True, cache=str(tmp_path), limit=4)) == 4
-    assert len(list(tmp_path.iterdir())) == 4
-    assert same(HRBench8K()[7], 1)
-    assert asked == [
-        ("lmms-lab-encoder/vstar-bench", None, "test", True),
-        ("DreamMr/HR-Bench", "hrbench_version_split", "hrbench_8k", False),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "question", "choices"),
-    [
-        ("Which? (A) one (B) two", "Which?", ("one", "two")),
-        ("Is (A) or (B) larger?\n(A) the first (left)\n(B) the second\nAnswer.", "Is (A) or (B) larger?",
-         ("the first (left)", "the second")),
-        ("这是什么？（A） 红 （B） 蓝", "这是什么？", ("红", "蓝")),
-    ],
-)  # fmt: skip
-def test_choices_behind_a_question(text, question, choices):
-    assert split_choices(text) == (question, choices)
-
-
-@pytest.mark.parametrize("value", [None, [], "[1, 2]", "(A) x", "[" * 5000, ["(A) x", "(A) y"], ["(B) x", "(C) y"]])
-def test_lists_that_are_no_choices(value):
-    with pytest.raises(DataError):
-        lettered("options", value)
 
 
 def test_a_table_may_be_larger_than_memory(tmp_path):
