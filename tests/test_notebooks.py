@@ -25,10 +25,10 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_thin_and_small(path):
-    """No logic of its own: no functions, no classes, no cell longer than a dozen lines."""
+    """No logic of its own: no functions, no classes, no cell of more than 16 lines."""
     assert path.stat().st_size < LARGEST
     for cell in json.loads(path.read_text())["cells"]:
         lines = "".join(cell["source"]).splitlines()
         if cell["cell_type"] == "code":
-            assert len(lines) <= 14
+            assert len(lines) <= 16
             assert not any(line.lstrip().startswith(("def ", "class ", "while ")) for line in lines)

@@ -162,7 +162,7 @@ def test_two_ranks_write_their_own(tmp_path):
     names = ("Progress", "EarlyWarning", "ThroughputMonitor", "RolloutLog")
     callbacks = [{"class_path": f"mgpo.callbacks.{name}"} for name in names]
     callbacks[1]["init_args"] = {"every_n_steps": 1, "rows": 4, "limits": {"window": 5}}
-    (tmp_path / "watched.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": callbacks}}))
+    (tmp_path / "watched.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
     options = ["--config=watched.yaml", "--trainer.devices=2", "--trainer.strategy=ddp", "--measure=never"]
     options += ["--trainer.log_every_n_steps=1"]
     options += ["--data.train.init_args.count=8", "--data.batch_size=2", "--data.num_workers=0"]

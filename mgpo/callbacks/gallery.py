@@ -32,8 +32,9 @@ class GroundingGallery(L.Callback):
     def __init__(self, every_n_steps: int = 40, questions: int = 12, rollouts: int = 4) -> None:
         self.every_n_steps, self.questions, self.rollouts = every_n_steps, questions, rollouts
         self.gallery = Gallery()
+        self.chosen: list[Question] = []
         self.looked = -1  # the step of the latest look
-        self.originals: dict[tuple[str, str], Image.Image] = {}
+        self.originals: dict[tuple[str, str], Image.Image | None] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.look(trainer, pl_module)
@@ -55,20 +56,23 @@ class GroundingGallery(L.Callback):
     def look(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Roll out this rank's share of the questions, put all shares together, write. All ranks must call."""
         step = trainer.global_step
-        sources = trainer.datamodule.val  # pyright: ignore[reportAttributeAccessIssue]
-        chosen = choose(sources, self.questions)
-        if not chosen or step == self.looked:
+        if step == self.looked:
             return
-        self.looked = step
-        mine = chosen[trainer.global_rank :: trainer.world_size]
+        first, self.looked = self.looked < 0, step
+        if first:
+            sources = trainer.datamodule.val  # pyright: ignore[reportAttributeAccessIssue]
+            self.chosen = choose(sources, self.questions)
+        if not self.chosen:
+            return
+        mine = self.chosen[trainer.global_rank :: trainer.world_size]
         samples = [(question, image) for question in mine if (image := self._original(question)) is not None]
         rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
-        parts = share_objects(snapshot(rolled, self.rollouts), trainer.world_size)
+        parts = share_objects(snapshot(rolled, self.rollouts, pictures=first), trainer.world_size)
         if trainer.is_global_zero:
-            self.gallery.merge(step, parts)
+            shown = self.gallery.merge(step, parts)
             path = run_folder(trainer) / NAME
             write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
-            post(trainer.loggers, step, [question for part in parts for question in part])
+            post(trainer.loggers, step, shown)
 
     def _original(self, question: Question) -> Image.Image | None:
         """Decoded once while there is room; None where it can't be, which costs the question, not the run."""
@@ -78,8 +82,9 @@ class GroundingGallery(L.Callback):
         try:
             image = question.picture.load()
         except BadImage:
+            self.originals[key] = None
             return None
-        if sum(3 * kept.width * kept.height for kept in self.originals.values()) < KEPT:
+        if sum(3 * kept.width * kept.height for kept in self.originals.values() if kept) < KEPT:
             self.originals[key] = image
         return image
 

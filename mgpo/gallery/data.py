@@ -17,17 +17,18 @@ PICTURE = "picture"  # the whole picture's key among a question's images
 Entry = dict[str, Any]  # one question, JSON-able
 
 
-def snapshot(trajectories: Sequence[Trajectory], group_size: int) -> list[Entry]:
+def snapshot(trajectories: Sequence[Trajectory], group_size: int, pictures: bool = True) -> list[Entry]:
     """One JSON-able dict a question, from judged trajectories in which a question's rollouts stand next to each other.
 
-    A group's equal regions are encoded once. Ranks may send these to each other.
+    A group's equal regions are encoded once. Ranks may send these to each other. Without `pictures` the whole
+    pictures are left out: of a question that was seen before, the gallery has its own.
     """
     records = records_of(list(trajectories), group_size)
     starts = range(0, len(trajectories), group_size)
-    return [_entry(trajectories[i : i + group_size], records[i : i + group_size]) for i in starts]
+    return [_entry(trajectories[i : i + group_size], records[i : i + group_size], pictures) for i in starts]
 
 
-def _entry(group: Sequence[Trajectory], records: Sequence[Record]) -> Entry:
+def _entry(group: Sequence[Trajectory], records: Sequence[Record], picture: bool) -> Entry:
     question, image, first = group[0].question, group[0].image, group[0].views[0]
     last = {region_key(t.crops[-1].region): t.crops[-1] for t in group if t.crops}
     crops = {key: crop_uris(image, first, view) for key, view in last.items()}
@@ -40,7 +41,7 @@ def _entry(group: Sequence[Trajectory], records: Sequence[Record]) -> Entry:
         "truth": shorten(question.answer, TEXT),
         "size": image.size,
         "seen": first.size,
-        "images": {PICTURE: picture_uri(image), **crops},
+        "images": {PICTURE: picture_uri(image), **crops} if picture else crops,
         "rollouts": [_rollout(t, record) for t, record in zip(group, records)],
     }
 
@@ -89,14 +90,19 @@ class Gallery:
         """What happened at a step, in this process alone."""
         self.merge(step, [snapshot(trajectories, group_size)])
 
-    def merge(self, step: int, parts: Iterable[Sequence[Entry]]) -> None:
-        """What happened at a step: every rank's snapshot. A question that comes again replaces itself."""
+    def merge(self, step: int, parts: Iterable[Sequence[Entry]]) -> list[Entry]:
+        """What happened at a step: every rank's snapshot; they come back with all images that are known.
+
+        A question that comes again replaces itself.
+        """
         self.steps.add(step)
-        for entry in (entry for part in parts for entry in part):
+        entries = [entry for part in parts for entry in part]
+        for entry in entries:
             asked = {key: value for key, value in entry.items() if key != "rollouts"}
             known = self.entries.setdefault((entry["split"], entry["id"]), {**asked, "steps": {}})
             known["images"] = {**entry["images"], **known["images"]}
             known["steps"][str(step)] = entry["rollouts"]
+        return [{**entry, "images": self.entries[entry["split"], entry["id"]]["images"]} for entry in entries]
 
     def document(self, title: str, room: int) -> Entry:
         """Everything that the page shows, as one JSON-able dict of at most `room` bytes."""
