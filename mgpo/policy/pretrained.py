@@ -33,9 +33,9 @@ class Pretrained(Policy):
 
     Args:
         path: A checkpoint folder or hub name.
-        dtype: Weights' type, such as float32 or bfloat16; log-probs are float32 anyway. All weights trained in bfloat16
-            lose updates smaller than 1/256 of a weight, which at a rate of 1e-6 are most: take float32 under
-            trainer.precision bf16-mixed, or adapters on a base in bfloat16.
+        dtype: Weights' type, such as float32 or bfloat16; log-probs are float32 anyway. Weights trained in bfloat16
+            lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate of 1e-6: take float32
+            under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
         attention: Attention implementation, by its name in transformers.
         lora: Train these adapters alone, in float32.
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
