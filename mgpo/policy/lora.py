@@ -8,7 +8,7 @@ from typing import Any
 from mgpo.errors import UserError
 
 # The linear layers of decoder layers and vision blocks, as the families name them: of attention, of gated delta nets
-# (not their gates, as narrow as there are heads), of feed-forward parts. Experts of a mixture are no layers of their own.
+# (not their gates, as narrow as there are heads), of feed-forward parts. Experts of a mixture are no layers.
 LANGUAGE = (
     r".*language_model\.layers\..*\."
     r"(q_proj|k_proj|v_proj|o_proj|in_proj_qkv|in_proj_z|out_proj|gate_proj|up_proj|down_proj)"

@@ -22,7 +22,7 @@ def save_trained_only(policy: nn.Module) -> None:
 
 def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The trained and the frozen parameters; tied ones are under each of their names."""
-    parameters = dict(policy.named_parameters(remove_duplicate=False))
+    parameters: dict[str, Tensor] = dict(policy.named_parameters(remove_duplicate=False))
     trained = {name: value for name, value in parameters.items() if value.requires_grad}
     return trained, {name: value for name, value in parameters.items() if name not in trained}
 
@@ -33,7 +33,7 @@ def fingerprint(weights: dict[str, Tensor]) -> Tensor:
 
 
 def _leave_out(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    _, frozen = split(policy)
+    frozen = split(policy)[1]
     for name in frozen:
         del state[prefix + name]
     if frozen:
@@ -44,7 +44,7 @@ def _check_and_fill_in(policy: nn.Module, state: dict[str, Any], prefix: str, *_
     base = state.pop(prefix + BASE, None)
     trained, frozen = split(policy)
     given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    known = {**trained, **frozen}
+    known = {**trained, **frozen, **dict(policy.named_buffers())}
     for name, value in given.items():
         if name not in known:
             raise UserError(f"the checkpoint holds {name}, which this policy has not; {ADVICE}")
