@@ -24,19 +24,23 @@ def folder(tokenizer, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "qwen2_5_vl_3b"])
-def test_published_recipe_runs(folder, name):
+@pytest.mark.parametrize(
+    "names",
+    [["qwen2_5_vl_7b"], ["qwen2_5_vl_3b"], ["qwen2_5_vl_7b", "qwen2_5_vl_7b_lora"]],
+    ids=lambda names: names[-1],
+)
+def test_published_recipe_runs(folder, names):
     files = f"{folder}/rows.jsonl"
     source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {files}, split: mine}}}}"
     run(
-        "fit", "--config", str(ROOT / "configs" / f"{name}.yaml"),
+        "fit", *(f"--config={ROOT}/configs/{name}.yaml" for name in names),
         f"--model.policy.init_args.path={folder}/checkpoint", "--model.sampling.max_new_tokens=6",
         "--model.eval_sampling.max_new_tokens=6", f"--data.train={source}", f"--data.val=[{source}]",
         "--data.batch_size=4", "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.devices=1",
         "--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.max_epochs=1",
-        cwd=folder,
+        "--measure=after", cwd=folder,
     )  # fmt: skip
-    (report,) = folder.glob("lightning_logs/version_*/report.json") if name.endswith("7b") else [None]
+    (report,) = folder.glob("lightning_logs/version_*/report.json") if names == ["qwen2_5_vl_7b"] else [None]
     if report:
         numbers = json.loads(report.read_text())
         assert numbers["step"] == 4  # four mini-batches of one step

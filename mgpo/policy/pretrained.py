@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
@@ -16,7 +17,9 @@ from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.lora import Lora, add_lora, without_lora
 from mgpo.policy.published import read, read_config, read_tokenizer
+from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
+from mgpo.policy.trained import save_trained_only
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
@@ -30,9 +33,14 @@ class Pretrained(Policy):
 
     Args:
         path: A checkpoint folder or hub name.
-        dtype: Weights' type, such as float32 or bfloat16.
+        dtype: Weights' type, such as float32 or bfloat16; log-probs are float32 anyway. Weights trained in bfloat16
+            lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate of 1e-6: take float32
+            under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
         attention: Attention implementation, by its name in transformers.
-        lora: Train these adapters alone.
+        lora: Train these adapters alone, in float32.
+        freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
+        gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
+            less memory, about a third more time, the same gradients.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
     """
 
@@ -48,6 +56,8 @@ class Pretrained(Policy):
         dtype: str = "float32",
         attention: str = "sdpa",
         lora: Lora | None = None,
+        freeze_vision: bool = False,
+        gradient_checkpointing: bool = False,
         start: str | None = None,
     ) -> None:
         super().__init__()
@@ -55,7 +65,10 @@ class Pretrained(Policy):
             raise UserError(
                 f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
             )
+        if freeze_vision and lora is not None and lora.vision:
+            raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
         self.path, self.lora, self.start = path, lora, start
+        self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
         self.dtype, self.attention = getattr(torch, dtype), attention
 
     def load(self) -> Self:
@@ -76,9 +89,8 @@ class Pretrained(Policy):
         if self.start is not None:
             try:
                 self.load_state_dict(policy_weights(self.start))
-            except RuntimeError as error:
-                reason = str(error).splitlines()[-1].strip()
-                raise UserError(f"the weights in {self.start} do not fit the model in {self.path} ({reason})") from None
+            except UserError as error:
+                raise UserError(f"policy.start, {self.start}: {error}") from None
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
@@ -90,8 +102,11 @@ class Pretrained(Policy):
                 f"the tokenizer in {tokenizer.name_or_path or self.path} lacks {', '.join(missing)}: "
                 f"this is not a {self.model_types[0]} checkpoint"
             )
-        if self.lora is not None:
-            add_lora(model, self.lora)
+        self.choose_trained(model)
+        if self.gradient_checkpointing:
+            decoder = model.model.language_model.layers
+            blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
+            recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.sight = self.sight_of(processor)
         self.token_texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
@@ -102,6 +117,15 @@ class Pretrained(Policy):
         banned[[i for i in control.values() if i != self.chat.end_id]] = True
         banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
         self.register_buffer("banned", banned, persistent=False)
+
+    def choose_trained(self, model: Any) -> None:
+        """Freeze what is not trained. Autograd keeps nothing of a tower whose inputs and weights have no gradient."""
+        if self.lora is not None:
+            add_lora(model, self.lora)
+        elif self.freeze_vision:
+            model.model.requires_grad_(False)
+            model.model.language_model.requires_grad_(True)
+        save_trained_only(self)
 
     def sight_of(self, processor: Any) -> Sight:
         """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""

@@ -27,9 +27,10 @@ class Qwen35(QwenVL):
         super().attach(model, tokenizer, processor)
         if self.pad_id == self.chat.end_id:
             raise UserError(f"the tokenizer in {self.path} needs a pad token of its own: holes are known by it")
-        self.hole_NT: Tensor | None = None  # while it decodes
+        self.hole_NT: Tensor | None = None  # of the layer that is being passed
         for layer in model.model.language_model.layers:
             if layer.block_type == "linear_attention":
+                layer.linear_attn.register_forward_pre_hook(self._find_holes, with_kwargs=True)
                 for gate in (layer.linear_attn.in_proj_a, layer.linear_attn.in_proj_b):
                     gate.register_forward_hook(self._shut)
 
@@ -43,14 +44,17 @@ class Qwen35(QwenVL):
         self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        self.hole_NT = ids == self.pad_id
+        hole_NT = ids == self.pad_id
         for layer in cache.layers:
             if isinstance(layer, _State):
-                layer.tokens_N = (ids != self.pad_id).sum(1)
+                layer.hole_NT = hole_NT
         masks = {"full_attention": mask, "linear_attention": None}
-        hidden_NTD = self.run(self.embed(ids, features), positions, masks, cache)
-        self.hole_NT = None
-        return hidden_NTD
+        return self.run(self.embed(ids, features), positions, masks, cache)
+
+    def _find_holes(self, net: Any, inputs: tuple, options: dict[str, Any]) -> None:
+        """They come with the cache, so that a layer that is run again in the backward pass finds them too."""
+        cache = options.get("cache_params")
+        self.hole_NT = None if cache is None else getattr(cache.layers[net.layer_idx], "hole_NT", None)
 
     def _shut(self, gate: nn.Module, inputs: tuple[Tensor, ...], opening_NTH: Tensor) -> Tensor:
         """Decay and step are exp(-A softplus(a + bias)) and sigmoid(b): at minus infinity one and zero."""
@@ -60,7 +64,7 @@ class Qwen35(QwenVL):
 class _State(LinearAttentionLayer):
     """What a gated delta net remembers of each row; never changed in place, since gradients go through it."""
 
-    tokens_N: Tensor  # how many of the tokens that come next are no holes
+    hole_NT: Tensor  # which of the tokens that come next are holes
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +78,7 @@ class _State(LinearAttentionLayer):
         if before is None:
             before = conv_states.new_zeros(rows, width, reach)
         inputs = torch.cat([before, conv_states], -1)
-        kept = self.tokens_N[:, None] + torch.arange(reach, device=inputs.device)
+        kept = (~self.hole_NT).sum(1, keepdim=True) + torch.arange(reach, device=inputs.device)
         self.conv_states[0] = inputs.gather(-1, kept[:, None].expand(-1, width, -1))
         self.has_previous_state[0] = True
         return inputs

@@ -1,0 +1,58 @@
+"""Checkpoints of a policy of which a part is trained hold this part alone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgpo.errors import UserError
+
+BASE = "base"  # by which the frozen weights are known again
+ADVICE = "take path, lora and freeze_vision (under model.policy.init_args) from the run that wrote it"
+
+
+def save_trained_only(policy: nn.Module) -> None:
+    """From now on `state_dict` leaves out frozen weights, and `load_state_dict` leaves them as they are.
+
+    Loading raises UserError where the checkpoint has other trained weights, or was trained on another base.
+    """
+    policy.register_state_dict_post_hook(_leave_out)
+    policy.register_load_state_dict_pre_hook(_check_and_fill_in)
+
+
+def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The trained and the frozen parameters; tied ones are under each of their names."""
+    parameters: dict[str, Tensor] = dict(policy.named_parameters(remove_duplicate=False))
+    trained = {name: value for name, value in parameters.items() if value.requires_grad}
+    return trained, {name: value for name, value in parameters.items() if name not in trained}
+
+
+def fingerprint(weights: dict[str, Tensor]) -> Tensor:
+    """The first values of every tensor, in bfloat16, so that the type in which a base was read does not matter."""
+    return torch.cat([value.detach().flatten()[:8].to("cpu", torch.bfloat16) for value in weights.values()])
+
+
+def _leave_out(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    frozen = split(policy)[1]
+    for name in frozen:
+        del state[prefix + name]
+    if frozen:
+        state[prefix + BASE] = fingerprint(frozen)
+
+
+def _check_and_fill_in(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    base = state.pop(prefix + BASE, None)
+    trained, frozen = split(policy)
+    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    known = {**trained, **frozen, **dict(policy.named_buffers())}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"the checkpoint holds {name}, which this policy has not; {ADVICE}")
+        if value.shape != known[name].shape:
+            shapes = f"{tuple(value.shape)} in the checkpoint and {tuple(known[name].shape)} in this policy"
+            raise UserError(f"{name} is {shapes}; {ADVICE}")
+    if missing := sorted(trained.keys() - given.keys()):
+        raise UserError(f"the checkpoint lacks {missing[0]}, which this policy trains; {ADVICE}")
+    if base is not None and not torch.equal(base, fingerprint(frozen)):
+        raise UserError(f"the checkpoint was trained on another base: its frozen weights are not these; {ADVICE}")
+    state.update({prefix + name: value for name, value in frozen.items() if name not in given})
