@@ -229,9 +229,19 @@ def test_sft_lowers_the_loss_of_what_it_forces(tokenizer, tmp_path):
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
+class Mute(Noisy):
+    """No rollout comes to an answer before it is cut off."""
+
+    def roll_out(self, samples, step, copies=None):
+        trajectories = super().roll_out(samples, step, copies)
+        for trajectory in trajectories:
+            trajectory.answer = None
+        return trajectories
+
+
 def test_unfinished_rollouts_can_be_kept_out(tokenizer, tmp_path):
-    """A random policy never answers within six tokens, so with `mask` no trajectory is left to learn from."""
-    module = make(tokenizer, unfinished="mask")
+    """Rewards differ, but with `mask` no trajectory is left to learn from."""
+    module = make(tokenizer, Mute, unfinished="mask")
     before = weights(module)
     trainer = fit(module, tmp_path, enable_checkpointing=False)
     assert trainer.callback_metrics["train/unfinished"] == 1
