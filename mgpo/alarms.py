@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from mgpo.curves import Curve
 
-METRICS = ("reward", "right", "valid_box", "no_signal", "cut", "image_reliance", "entropy_turn", "length_turn")
+METRICS = (
+    "reward",
+    "right",
+    "valid_box",
+    "crop_rate",
+    "no_signal",
+    "cut",
+    "image_reliance",
+    "entropy_turn",
+    "length_turn",
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,7 @@ class Limits:
         window: Steps in a level, and calm steps after which an alarm may sound again.
         reward_drop: Share of its best level that the reward may lose.
         box_drop: Share of its best level that the ratio of valid boxes may lose.
+        look_drop: Share of its best level that the crop rate may lose; free turns rightly come to look less often.
         entropy_floor: Nats per token below which a policy hardly tries anything.
         entropy_factor: How many times lower than at the start the entropy may get.
         solved: Share of right rollouts from which on low entropy is as it should be.
@@ -36,6 +47,7 @@ class Limits:
     window: int = 10
     reward_drop: float = 0.5
     box_drop: float = 0.4
+    look_drop: float = 0.7
     entropy_floor: float = 0.01
     entropy_factor: float = 20
     solved: float = 0.9
@@ -94,13 +106,15 @@ def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
 
 def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
     """Usable boxes became rarer than they had been: the policy gives up looking, and guesses from the overview."""
-    fall = curves.get("valid_box", NO_CURVE).fall(limits.window, limits.box_drop)
+    fall, what = curves.get("valid_box", NO_CURVE).fall(limits.window, limits.box_drop), "valid boxes"
+    if fall is None:  # the boxes of those that still look may be as good as ever
+        fall, what = curves.get("crop_rate", NO_CURVE).fall(limits.window, limits.look_drop), "rollouts with a crop"
     if fall is None:
         return None
     recent, best, step = fall
     return Alarm(
         "grounding_lost",
-        f"The share of valid boxes fell from {best:.2f} (until step {step}) to {recent:.2f}. Try a higher "
+        f"The share of {what} fell from {best:.2f} (until step {step}) to {recent:.2f}. Try a higher "
         "model.objective.kl_weight, a lower model.optimizer.init_args.lr, or questions in data.train that cannot be "
         "answered without a crop.",
         {"recent": recent, "best": best, "best_step": step},

@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import cast
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import lightning as L
 from torch import nn
@@ -48,10 +49,23 @@ class EvaluatedModule(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.loaded_step = 0  # of the checkpoint that the weights came from
         self.skipped: Counter[str] = Counter()
         self.records: list[Record] = []
         # a submodule, so that states follow the device; they are no parameters and in no checkpoint
         self.metrics = cast(dict[str, metrics.RecordMetric], nn.ModuleDict(evaluation_metrics()))
+
+    @property
+    def step(self) -> int:
+        """Optimiser updates that the weights have seen; Lightning counts those of `fit` only."""
+        return self.global_step or self.loaded_step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.loaded_step = checkpoint["global_step"]
+
+    def under_precision(self) -> AbstractContextManager[None]:
+        """The trainer's precision, which Lightning sets around its own steps only: callbacks run the policy in it."""
+        return self.trainer.precision_plugin.forward_context()
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
@@ -73,7 +87,7 @@ class EvaluatedModule(L.LightningModule):
             with self.clock.phase("evaluation"):
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
-                    self.global_step,
+                    self.step,
                 )  # fmt: skip
             self.records += records
             for metric in self.metrics.values():
@@ -86,6 +100,7 @@ class EvaluatedModule(L.LightningModule):
             for split, value in metric.compute().items():
                 if not math.isnan(value):
                     self.log(f"{split}/{name}", value.item(), rank_zero_only=True, prog_bar=name == "accuracy")
+        self.log("step", float(self.step), rank_zero_only=True)  # the loggers' axis, as in training
         if not self.trainer.sanity_checking:
             self.print(format_report(self.summary))
 

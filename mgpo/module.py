@@ -107,6 +107,7 @@ class MGPO(EvaluatedModule):
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
         self.tally = Tally()
+        self.published: dict[str, float] = {}
 
     def configure_model(self) -> None:
         if self.policy.model is not None:
@@ -136,6 +137,7 @@ class MGPO(EvaluatedModule):
 
     def reinforce(self, samples: Sequence[tuple]) -> None:
         """Roll out, judge, and learn once enough groups have a signal."""
+        self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
             self.rolled_out = self.roll_out(samples, self.global_step)
             work.add(self.rolled_out)
@@ -226,8 +228,11 @@ class MGPO(EvaluatedModule):
     def publish(self) -> None:
         """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.
 
-        One exchange a step: ranks may have different metrics, such as those of a third turn.
+        One exchange a step: ranks may have different metrics, such as those of a third turn. A name that has no
+        value in a step keeps its last one in the loggers; `published` holds the step's own.
         """
-        for name, value in self.tally.means(self.trainer.world_size).items():
+        self.published = self.tally.means(self.trainer.world_size)
+        self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
+        for name, value in self.published.items():
             self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
         self.tally = Tally()

@@ -6,6 +6,7 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mgpo.metrics import values
@@ -96,7 +97,7 @@ def format_report(after: Summary, before: Summary | None = None) -> str:
             ]
         for category, part, old_part in parts:
             cells = [_cell(part, old_part, name) for name in COLUMNS.values()]
-            table.add_row(split, category, str(part["n"]), *cells, end_section=category == parts[-1][0])
+            table.add_row(escape(split), escape(category), str(part["n"]), *cells, end_section=category == parts[-1][0])
     console = Console(width=130, color_system=None)
     with console.capture() as capture:
         console.print(table)

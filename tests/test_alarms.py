@@ -52,6 +52,12 @@ def test_every_rule_says_its_own_once_and_again_after_recovery(kind):
     assert 30 < heard[0][1] <= 60 and 100 < heard[1][1] <= 130
 
 
+def test_a_policy_that_stops_looking_is_heard_though_its_few_boxes_are_good():
+    heard = sounded((30, {"crop_rate": 0.9}), (30, {"crop_rate": 0.02}))
+    assert [name for name, _ in heard] == ["grounding_lost"]
+    assert sounded((30, {"crop_rate": 0.9}), (30, {"crop_rate": 0.5})) == []
+
+
 @given(
     seed=st.integers(0, 10_000),
     ends=st.tuples(*(st.floats(low, high) for low, high in [(0.3, 0.95), (0.4, 1.0), (0.05, 0.6), (0.0, 0.8)])),
@@ -189,7 +195,8 @@ def test_a_warning_is_printed_written_and_logged(tokenizer, tmp_path, capsys):
     limits = Limits(window=2, silent_window=2, cut_share=1.0)
     warner = EarlyWarning(limits, every_n_steps=0)
     trainer = fit(make(tokenizer, MGPO), tmp_path, enable_checkpointing=False, callbacks=[warner])
-    (line,) = (tmp_path / "warnings.jsonl").read_text().splitlines()
+    (path,) = tmp_path.rglob("warnings.jsonl")
+    (line,) = path.read_text().splitlines()
     written = json.loads(line)
     assert (written["kind"], written["step"], written["numbers"]["silent"]) == ("no_signal", 2, 1.0)
     assert f"warning at step 2: {written['text']}" in capsys.readouterr().out

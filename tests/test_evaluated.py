@@ -1,11 +1,15 @@
 """What validation logs: the same as the report, of this epoch alone."""
 
+from dataclasses import replace
+
 import lightning as L
 import pytest
 
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.module import MGPO
+from mgpo.records import Record
+from mgpo.report import format_report, summarise
 from mgpo.sampler import Sampling
 from tests.conftest import make_policy, make_record
 
@@ -68,3 +72,9 @@ def test_metrics_are_no_weights(module, trainer, monkeypatch):
     validate(module, trainer)
     assert not [name for name in module.state_dict() if name.startswith("metrics")]
     assert not [name for name, _ in module.named_parameters() if name.startswith("metrics")]
+
+
+def test_a_category_may_look_like_markup():
+    record = Record("q", "[/b] s", "OCR [red] a", "K", "K", True, 1, None, None, None, None, 0, ())
+    table = format_report(summarise([record, replace(record, id="r", category="[/x]")]))
+    assert "OCR [red] a" in table and "[/x]" in table and "[/b] s" in table

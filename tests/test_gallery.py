@@ -14,7 +14,8 @@ from mgpo.callbacks.gallery import choose
 from mgpo.callbacks.panels import LABELS, _boxes
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.gallery.page import read_page
+from mgpo.gallery.data import Gallery
+from mgpo.gallery.page import read_page, write_page
 from mgpo.images import BadImage
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.show import curves, steps
@@ -36,9 +37,14 @@ def follow(module, folder, logger=False, questions=3, val=VAL):
     return trainer
 
 
+def page_of(folder):
+    """Of the latest run without a logger."""
+    return read_page(max(folder.glob("runs/unlogged/version_*/gallery.html")))
+
+
 def test_the_same_questions_are_followed_through_a_run(tokenizer, tmp_path):
     follow(make(tokenizer), tmp_path)
-    page = read_page(tmp_path / "gallery.html")
+    page = page_of(tmp_path)
     assert page["steps"] == [0, 2, 4]
     assert [q["id"] for q in page["questions"]] == [q.id for q in choose(VAL, 3)]
     for question in page["questions"]:
@@ -72,7 +78,7 @@ def test_a_picture_that_breaks_costs_its_question(tokenizer, tmp_path):
             raise BadImage("gone.png: there is no such file")
 
     follow(make(tokenizer), tmp_path, val=[Broken(3, side=128, split="val")])
-    assert len(read_page(tmp_path / "gallery.html")["questions"]) == 2
+    assert len(page_of(tmp_path)["questions"]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +156,49 @@ def test_what_the_crop_gains_is_a_curve_too(tokenizer, tmp_path):
     table = json.loads((folder / "counterfactuals.json").read_text())["by_split"]["ood"]["no tools"]
     assert float(row["ood/crop_gain"]) == table["gain"] / 4
     assert float(row["ood/crop_harm"]) == table["harm"] / 4
+
+
+def test_runs_without_a_logger_have_folders_of_their_own(tokenizer, tmp_path):
+    (tmp_path / "config.yaml").write_text("mine: true")
+    for _ in range(2):
+        follow(make(tokenizer), tmp_path)
+    assert len(list(tmp_path.glob("runs/unlogged/version_*/gallery.html"))) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "runs"]
+    assert (tmp_path / "config.yaml").read_text() == "mine: true"
+
+
+def test_a_run_that_goes_on_in_its_folder_keeps_its_page(tokenizer, tmp_path):
+    follow(make(tokenizer), tmp_path, TensorBoardLogger(tmp_path, "tb", version=0))
+    page = tmp_path / "tb/version_0/gallery.html"
+    before = read_page(page)
+    gallery = Gallery()
+    gallery.restore(before, 4)
+    write_page(page, gallery, "cut")
+    assert read_page(page)["steps"] == [0, 2]
+    module = make(tokenizer)
+    module.loaded_step = 3
+    trainer = L.Trainer(
+        accelerator="cpu", logger=TensorBoardLogger(tmp_path, "tb", version=0), enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+        callbacks=[GroundingGallery(questions=3, rollouts=2)],
+    )  # fmt: skip
+    trainer.validate(module, VQAData(val=VAL, num_workers=0), verbose=False)
+    after = read_page(page)
+    assert after["steps"] == [0, 2, 3]
+    for old, new in zip(before["questions"], after["questions"]):
+        assert new["steps"]["2"] == old["steps"]["2"] and new["images"]["picture"] == old["images"]["picture"]
+
+
+def test_a_test_run_follows_the_test_questions(tokenizer, tmp_path):
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, default_root_dir=tmp_path, callbacks=[GroundingGallery(questions=2, rollouts=2)],
+    )  # fmt: skip
+    trainer.test(make(tokenizer), VQAData(val=[VAL[0]], test=[VAL[1]], num_workers=0), verbose=False)
+    assert {question["split"] for question in page_of(tmp_path)["questions"]} == {"ood"}
+
+
+def test_the_axis_is_optimiser_updates(tokenizer, tmp_path):
+    follow(make(tokenizer, mini_batches=2), tmp_path, CSVLogger(tmp_path, "csv"))
+    rows = csv.DictReader((tmp_path / "csv/version_0/metrics.csv").read_text().splitlines())
+    assert [int(row["step"]) for row in rows if row["train/reward"]] == [2, 4, 6, 8]

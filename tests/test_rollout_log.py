@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mgpo.boxes import Finding
 from mgpo.callbacks import EarlyWarning, RolloutLog
@@ -22,7 +23,12 @@ from tests.test_module import Noisy, fit, make
 
 
 def shards(folder):
-    return sorted((folder / "rollouts").glob("*.parquet"))
+    return sorted(folder.rglob("rollouts/*.parquet"))
+
+
+def same_folder(folder):
+    """A logger under which every run has the same folder."""
+    return TensorBoardLogger(folder, "", "run")
 
 
 def rows(folder):
@@ -111,23 +117,42 @@ def test_an_interrupted_run_keeps_what_it_rolled_out(tokenizer, tmp_path, error,
         fit(make(tokenizer, Failing), tmp_path, enable_checkpointing=False, callbacks=[RolloutLog(every_n_steps=100)])
     signal.signal(signal.SIGINT, handler)  # Lightning switches it off on its way out
     assert Counter(row["step"] for row in rows(tmp_path)) == {0: 8, 1: 8, 2: 8}
-    assert not list((tmp_path / "rollouts").glob("*.unfinished"))
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 def test_a_second_run_into_the_same_folder_replaces_nothing(tokenizer, tmp_path):
     for _ in range(2):
-        fit(make(tokenizer), tmp_path, questions=2, enable_checkpointing=False, callbacks=[RolloutLog()])
+        fit(
+            make(tokenizer),
+            tmp_path,
+            questions=2,
+            enable_checkpointing=False,
+            callbacks=[RolloutLog()],
+            logger=same_folder(tmp_path),
+        )
     assert len(shards(tmp_path)) == 2
     assert sorted(Counter(row["run"] for row in rows(tmp_path)).values()) == [8, 8]
 
 
 def test_a_resumed_run_writes_the_same_rows_again(tokenizer, tmp_path):
     """Into the same folder: from step 2 on every rollout is there twice, told apart by `run`."""
-    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    fit(make(tokenizer), tmp_path, callbacks=[saver, RolloutLog(2), EarlyWarning(every_n_steps=1)])
+    saver = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    fit(
+        make(tokenizer),
+        tmp_path,
+        callbacks=[saver, RolloutLog(2), EarlyWarning(every_n_steps=1)],
+        logger=same_folder(tmp_path),
+    )
     warner = EarlyWarning(every_n_steps=1)
-    checkpoint = str(tmp_path / "step=2.ckpt")
-    fit(make(tokenizer), tmp_path, ckpt_path=checkpoint, enable_checkpointing=False, callbacks=[RolloutLog(2), warner])
+    checkpoint = str(tmp_path / "saved/step=2.ckpt")
+    fit(
+        make(tokenizer),
+        tmp_path,
+        ckpt_path=checkpoint,
+        enable_checkpointing=False,
+        callbacks=[RolloutLog(2), warner],
+        logger=same_folder(tmp_path),
+    )
     assert len(shards(tmp_path)) == 3
     runs = sorted({row["run"] for row in rows(tmp_path)})
     first, again = ([row | {"run": ""} for row in rows(tmp_path) if row["run"] == run] for run in runs)
@@ -154,7 +179,7 @@ def test_a_batch_without_usable_questions_adds_nothing(tokenizer, tmp_path):
 def test_supervised_runs_write_nothing(tokenizer, tmp_path):
     module = make(tokenizer, MGPO, supervised=True)
     fit(module, tmp_path, questions=2, enable_checkpointing=False, callbacks=[RolloutLog()])
-    assert not (tmp_path / "rollouts").exists()
+    assert not list(tmp_path.rglob("rollouts"))
 
 
 def test_two_ranks_write_their_own(tmp_path):

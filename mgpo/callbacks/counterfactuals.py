@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mgpo.callbacks.folder import run_folder
@@ -33,10 +34,11 @@ class Counterfactuals(L.Callback):
     ) -> None:
         samples = pl_module.usable(batch) if self.enabled and not trainer.sanity_checking else []
         if samples:
-            self.rows += counterfactuals(
-                pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,
-                pl_module.reward, pl_module.seed,
-            )  # fmt: skip
+            with pl_module.under_precision():
+                self.rows += counterfactuals(
+                    pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,
+                    pl_module.reward, pl_module.seed,
+                )  # fmt: skip
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not self.enabled or trainer.sanity_checking:
@@ -52,7 +54,7 @@ class Counterfactuals(L.Callback):
                 for name in ("gain", "harm")
             }
             for logger in trainer.loggers:
-                logger.log_metrics(shares, trainer.global_step)
+                logger.log_metrics(shares, pl_module.step)
             path = run_folder(trainer) / NAME
             path.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
             Console(width=110).print(_table(splits))
@@ -77,5 +79,5 @@ def _table(splits: dict[str, dict[str, dict[str, Any]]]) -> Table:
             low, high = numbers["drop_interval"]
             drop = "" if name == CROP else f"{numbers['drop']:.3f} ({low:.3f}-{high:.3f})"
             gain, harm = ("", "") if name == CROP else (str(numbers["gain"]), str(numbers["harm"]))
-            table.add_row(split, name, f"{numbers['accuracy']:.3f}", drop, gain, harm)
+            table.add_row(escape(split), name, f"{numbers['accuracy']:.3f}", drop, gain, harm)
     return table

@@ -34,10 +34,7 @@ class EarlyWarning(L.Callback):
         self.measured = 0
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        shown = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        metrics = {name.removeprefix("train/"): value for name, value in shown.items()}
-        metrics.pop("image_reliance", None)  # that of an earlier step
-        metrics |= self._measure(trainer, pl_module)
+        metrics = pl_module.published | self._measure(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         for alarm in self.watch.step(trainer.global_step, metrics):
@@ -61,7 +58,8 @@ class EarlyWarning(L.Callback):
         self.measured = trainer.global_step
         stride = max(1, len(pl_module.rolled_out) // self.rows)  # not one question's group alone
         rows = pl_module.rolled_out[::stride][: self.rows]
-        value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size)
+        with pl_module.under_precision():
+            value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size)
         pl_module.log("train/image_reliance", value, batch_size=1, rank_zero_only=True)
         return {"image_reliance": value}
 

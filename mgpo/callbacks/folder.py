@@ -1,18 +1,25 @@
 """Where a run leaves its files."""
 
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import lightning as L
+from lightning.pytorch.loggers.logger import DummyLogger
+
+_WITHOUT_LOGGER: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
 
 def run_folder(trainer: L.Trainer) -> Path:
     """The run's own folder, whatever the logger: two runs never share one. It is made if need be.
 
-    Loggers without a folder of their own (W&B) get save_dir/name/version, as for checkpoints.
+    Loggers without a folder of their own (W&B) get save_dir/name/version, as for checkpoints; without a logger
+    it is the next free runs/unlogged/version_N.
     """
     logger = trainer.logger
-    if logger is None:
-        folder = Path(trainer.default_root_dir)
+    if logger is None or isinstance(logger, DummyLogger):
+        folder = _WITHOUT_LOGGER.setdefault(
+            trainer, _next_version(Path(trainer.default_root_dir) / "runs" / "unlogged")
+        )
     elif getattr(logger, "log_dir", None):
         folder = Path(str(logger.log_dir))
     else:
@@ -20,3 +27,8 @@ def run_folder(trainer: L.Trainer) -> Path:
         folder = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / str(logger.version)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _next_version(parent: Path) -> Path:
+    taken = [int(path.name.removeprefix("version_")) for path in parent.glob("version_*") if path.name[8:].isdigit()]
+    return parent / f"version_{max(taken, default=-1) + 1}"

@@ -9,7 +9,7 @@ from PIL import Image
 from mgpo.callbacks.folder import run_folder
 from mgpo.callbacks.panels import post
 from mgpo.gallery.data import Gallery, snapshot
-from mgpo.gallery.page import write_page
+from mgpo.gallery.page import read_page, write_page
 from mgpo.images import BadImage
 from mgpo.ranks import share_objects
 from mgpo.types import Question
@@ -55,24 +55,32 @@ class GroundingGallery(L.Callback):
 
     def look(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Roll out this rank's share of the questions, put all shares together, write. All ranks must call."""
-        step = trainer.global_step
+        step = pl_module.step
         if step == self.looked:
             return
         first, self.looked = self.looked < 0, step
         if first:
-            sources = trainer.datamodule.val  # pyright: ignore[reportAttributeAccessIssue]
-            self.chosen = choose(sources, self.questions)
+            self.begin(trainer, step)
         if not self.chosen:
             return
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
         samples = [(question, image) for question in mine if (image := self._original(question)) is not None]
-        rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
+        with pl_module.under_precision():
+            rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
         parts = share_objects(snapshot(rolled, self.rollouts, pictures=first), trainer.world_size)
         if trainer.is_global_zero:
             shown = self.gallery.merge(step, parts)
             path = run_folder(trainer) / NAME
             write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
             post(trainer.loggers, step, shown)
+
+    def begin(self, trainer: L.Trainer, step: int) -> None:
+        """Choose the questions; a run that goes on in its own folder goes on with its page."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if data is not None:
+            self.chosen = choose((data.test or data.val) if trainer.testing else data.val, self.questions)
+        if self.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
+            self.gallery.restore(read_page(path), step)
 
     def _original(self, question: Question) -> Image.Image | None:
         """Decoded once while there is room; None where it can't be, which costs the question, not the run."""

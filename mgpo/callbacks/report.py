@@ -21,8 +21,8 @@ class ReportWriter(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        report: dict[str, Any] = {**pl_module.summary, "step": trainer.global_step}
-        if trainer.global_step == 0:
+        report: dict[str, Any] = {**pl_module.summary, "step": pl_module.step}
+        if pl_module.step == 0:
             self.before = report
         elif self.before is not None:
             report["before"] = self.before

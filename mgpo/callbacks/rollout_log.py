@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from mgpo.callbacks.folder import run_folder
 from mgpo.rows import rows_of, table_of
-from mgpo.types import Trajectory
 
 FOLDER = "rollouts"
 
@@ -29,7 +28,7 @@ class RolloutLog(L.Callback):
     def __init__(self, every_n_steps: int = 20) -> None:
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, Any]] = []
-        self.kept: list[Trajectory] = []  # the rollouts that were turned into rows last
+        self.seen = 0  # rollouts of the run when rows were made last
         self.folder: Path | None = None  # once training has begun
         self.step = self.written = 0
 
@@ -39,7 +38,7 @@ class RolloutLog(L.Callback):
             begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
         folder, self.run = trainer.strategy.broadcast(begun)
         self.folder = Path(folder) / FOLDER
-        self.kept, self.written = pl_module.rolled_out, trainer.global_step
+        self.seen, self.written = self._made(pl_module), trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.step = trainer.global_step
@@ -59,9 +58,12 @@ class RolloutLog(L.Callback):
 
     def _keep(self, pl_module: Any) -> None:
         """Turn the step's rollouts into rows, once: a step without usable questions leaves the last ones in place."""
-        if pl_module.rolled_out is not self.kept:
-            self.kept = pl_module.rolled_out
-            self.rows += rows_of(self.kept, pl_module.group_size, self.step, self.run)
+        if (made := self._made(pl_module)) != self.seen:
+            self.seen = made
+            self.rows += rows_of(pl_module.rolled_out, pl_module.group_size, self.step, self.run)
+
+    def _made(self, pl_module: Any) -> int:
+        return pl_module.clock.phases["rollout"].trajectories
 
     def _write(self, trainer: L.Trainer) -> None:
         self.written = trainer.global_step

@@ -1,5 +1,6 @@
 """Logs how fast a run is, where its time goes and how much memory it takes."""
 
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -39,7 +40,7 @@ class ThroughputMonitor(L.Callback):
         laps, uses, peaks = zip(
             *share_objects((lap, used, peak_memory(pl_module.device)), trainer.world_size), strict=True
         )
-        speed = training_speed(list(laps)) | {name: sum(u[name] for u in uses) / len(uses) for name in used}
+        speed = training_speed(list(laps)) | {name: fmean(u[name] for u in uses if name in u) for name in used}
         memory = {name: max(peak[name] for peak in peaks) for name in peaks[0]}
         self._log(pl_module, {f"speed/{name}": value for name, value in speed.items()})
         self._log(pl_module, {f"memory/{name}": value for name, value in memory.items()})

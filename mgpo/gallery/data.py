@@ -104,6 +104,13 @@ class Gallery:
             known["steps"][str(step)] = entry["rollouts"]
         return [{**entry, "images": self.entries[entry["split"], entry["id"]]["images"]} for entry in entries]
 
+    def restore(self, document: Entry, before: int) -> None:
+        """Take in what a page showed of the steps before one."""
+        self.steps |= {step for step in document["steps"] if step < before}
+        for entry in document["questions"]:
+            kept = {step: group for step, group in entry["steps"].items() if int(step) < before}
+            self.entries[entry["split"], entry["id"]] = {**entry, "steps": kept}
+
     def document(self, title: str, room: int) -> Entry:
         """Everything that the page shows, as one JSON-able dict of at most `room` bytes."""
         entries = self._texts(room // 2)
@@ -131,7 +138,8 @@ class Gallery:
         """(where to, key, image): all pictures, then every group's first crop, every group's second, …"""
         pairs = list(zip(entries, (entry["images"] for entry in self.entries.values())))
         for entry, images in pairs:
-            yield entry, PICTURE, images[PICTURE]
+            if PICTURE in images:  # one page may have had no room for it
+                yield entry, PICTURE, images[PICTURE]
         groups = [(entry, images, group) for entry, images in pairs for group in entry["steps"].values()]
         for place in range(max((len(group) for _, _, group in groups), default=0)):
             for entry, images, group in groups:
