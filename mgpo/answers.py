@@ -193,6 +193,11 @@ def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     return None if denied and not normalise(rest).startswith(normalise(choices[LETTERS.index(letter)])) else letter
 
 
+def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
+    """An extracted answer as it is handed out: the letter of the option that it picks, else as it stands."""
+    return choice_letter(answer, choices) or answer if answer is not None else None
+
+
 def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> bool:
     """Whether an extracted answer is the right one: the option's letter, the same number, or the same words."""
     if answer is None:

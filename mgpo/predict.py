@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from mgpo.answers import given
 from mgpo.data.asked import asked
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
@@ -81,7 +82,7 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
         return row | {"error": why if trajectory is None else trajectory.failed}
     logprobs = [logprob for turn in trajectory.turns for logprob in turn.reply.logprobs]
     row |= {
-        "answer": trajectory.answer,
+        "answer": given(trajectory.answer, question.choices),
         "boxes": [turn.named for turn in trajectory.turns],  # by turn, in pixels of the original
         "regions": [view.region for view in trajectory.crops],
         "replies": [turn.text for turn in trajectory.turns],
