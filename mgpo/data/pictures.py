@@ -40,10 +40,14 @@ class CellPicture:
 
 @dataclass(frozen=True)
 class Places:
-    """Where pictures that are not in the rows themselves are found, and where they are kept."""
+    """Where pictures that are not in the rows themselves are found, and where they are kept.
+
+    `private` allows addresses in one's own network.
+    """
 
     folder: Path
     cache: Path = CACHE
+    private: bool = False
 
     def picture(self, cell: Any, column: str, sha256: str | None = None) -> Picture | None:
         """The picture that a path or an address stands for; None where the cell is an image itself.
@@ -58,7 +62,7 @@ class Places:
         if "://" in place:
             if not place.lower().startswith(SCHEMES):
                 raise DataError(f"column {column}: {place[:100]!r} is no http or https address")
-            return WebPicture(place, str(self.cache), sha256)
+            return WebPicture(place, str(self.cache), sha256, self.private)
         if PurePath(place).suffix or (self.folder / place).is_file():  # base64 has no full stop
             return FilePicture(str(inside(self.folder, place, column)))
         return None
