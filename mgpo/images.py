@@ -36,10 +36,18 @@ class FilePicture:
 
 def check_image(path: Path) -> None:
     """Look at a file's header only. Raises BadImage for what can be known without decoding."""
-    if not path.is_file():
+    if not is_file(path):
         raise BadImage(f"{path}: there is no such file")
     _check_bytes(str(path), path.stat().st_size)
     _check_header(str(path), path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; no name is too long or too odd to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def check_data(data: bytes, name: str) -> None:
