@@ -43,6 +43,17 @@ _RIGHT = re.compile(
     r"(?<![A-Za-z])(\(?[A-Z]\)?)"
     r"(?:\s(?i:(?:is|seems)\s(?:the\s)?(?:most\s)?(?:correct|right|best|answer|plausible|likely)\b)|(?:是)?正确)"
 )
+# behind these, in the same clause, a letter is denied or left open
+_VOID = re.compile(
+    r"\b(?:not|neither|nor|none|no|never|doubt|cannot|whether|which\sof|either|or)\b|n't\b|"
+    r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|excluded)\b",
+    re.IGNORECASE,
+)
+# where a clause ends; the commas of "A, B or C" and ", nor" are within one
+_CLAUSE = re.compile(
+    r"[.!?;:\n—。；：]|,(?!\s{0,3}(?:n?or\b|\(?[A-Z]\)?\s{0,3}(?:,|n?or\b|and\b)))|，"
+    r"|\b(?:so|but|hence|thus|therefore|because|since)\b"
+)
 _PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
 _REASON = re.compile(r"[.!?]\s|,\s(?:as|since|because|for)\b|\s(?:because|since)\b")
 _LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
@@ -57,10 +68,11 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$|,))")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,5}")
 _WRAPPER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\{([^{}]*)\}")
-# "B", "(b)", "B. blue", "B blue", "A because …", but not "A dog"
+# "B", "(b)", "B. blue", "A because …"; more loosely "B blue", "A is …", but not "A dog"
 _OPTION = re.compile(
     r"(?:option|choice)?\s{0,3}[(\[]?"
-    r"(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as|is|for)\b|(?=[\u3000-\u9fff]))|([B-HJ-Zb-hj-z])\s)",
+    r"(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as|for)\b|(?=[\u3000-\u9fff]))"
+    r"|([A-Za-z])(?=\s+is\b|(?<![AIai])\s))",
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&、]|or\b|and\b|oder\b|und\b|或|和)\s{0,3}\(?[A-Z]\b(?!')")
@@ -69,9 +81,9 @@ _SEVERAL = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&、]|or\b|and\b|oder\b|und\b|�
 def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
     r"""The last commitment of a reply: `\boxed{…}`, `<answer>…</answer>`, "the answer is …", or a plain short answer.
 
-    Nothing is guessed: a reply that commits to nothing ("Based on the picture …") gives None. A loose
-    "the answer is …" behind a box or tag counts only where it names an option or a number, so that
-    "the answer is clear" takes nothing back.
+    Nothing is guessed: a reply that commits to nothing ("Based on the picture …", "I doubt option B is correct.")
+    gives None. Behind a box or tag only "the answer is …" counts, and only where it names an option, or a
+    number where there are no options, so that "the answer is clear" takes nothing back.
 
     Args:
         reply: What the policy said.
@@ -84,9 +96,11 @@ def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
     statements = [m for m in _SAID.finditer(reply) if m.start() >= end][-MOST_STATEMENTS:]
-    said = [(m.end(), _shortest(m[1], choices)) for m in statements]
-    picks = [(at, text) for at, text in said if _PICK.match(text) or (choices and choice_letter(text, choices))]
-    picks += [(m.start(1), m[1]) for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply) if m.start() >= end]
+    said = [(m.end(), _shortest(m[1], choices)) for m in statements if not _void(reply, m.start())]
+    picks = [(at, text) for at, text in said if (choice_letter(text, choices) if choices else _PICK.match(text))]
+    if last is None:
+        loose = [m for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply)]
+        picks += [(m.start(1), m[1]) for m in loose if not _void(reply, m.start(1))]
     if picks or (last is None and said):
         last = max(picks or said)[1]
     if last is not None:
@@ -104,6 +118,11 @@ def _last_boxed(reply: str) -> tuple[int, int, str] | None:
                 return start.start(), i + 1, reply[start.end() : i]
     letter = _BOXED_LETTER.search(reply)
     return (letter.start(), letter.end(), letter[1]) if letter else None
+
+
+def _void(reply: str, at: int) -> bool:
+    """Whether the clause that leads to a place denies what stands there, or leaves it open."""
+    return _VOID.search(_CLAUSE.split(reply[max(0, at - LONGEST_SENTENCE) : at])[-1]) is not None
 
 
 def _shortest(text: str, choices: tuple[str, ...]) -> str:
@@ -160,13 +179,23 @@ def normalise(answer: str) -> str:
 
 def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     """The letter that an answer picks: "B", "(B)", "B. seven", or the option's own text; None where it picks none."""
-    for letter, choice in zip(LETTERS, choices):
+    letters = LETTERS[: len(choices)]
+    for letter, choice in zip(letters, choices):
         if normalise(answer) == normalise(choice):
             return letter
     words = unwrap(answer)
     option = None if _SEVERAL.match(words) else _OPTION.match(words)
-    letter = (option[1] or option[2]).upper() if option else None
-    return letter if letter is not None and LETTERS.index(letter) < len(choices) else None
+    letter = (option[1] or option[2]).upper() if option else ""
+    if option is None or letter not in letters:
+        return None
+    rest = words[option.end() :]
+    denied = option[2] and _VOID.search(_CLAUSE.split(rest)[0])
+    return None if denied and not normalise(rest).startswith(normalise(choices[LETTERS.index(letter)])) else letter
+
+
+def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
+    """An extracted answer as it is handed out: the letter of the option that it picks, else as it stands."""
+    return choice_letter(answer, choices) or answer if answer is not None else None
 
 
 def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> bool:

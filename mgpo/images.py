@@ -36,10 +36,18 @@ class FilePicture:
 
 def check_image(path: Path) -> None:
     """Look at a file's header only. Raises BadImage for what can be known without decoding."""
-    if not path.is_file():
+    if not is_file(path):
         raise BadImage(f"{path}: there is no such file")
     _check_bytes(str(path), path.stat().st_size)
     _check_header(str(path), path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; no name is too long or too odd to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def check_data(data: bytes, name: str) -> None:
@@ -70,17 +78,15 @@ def _check_bytes(name: str, size: int) -> None:
 def _check_header(name: str, file: Path | io.BytesIO) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # the size is checked here; odd metadata is no reason to stop
             with Image.open(file) as image:
                 _check_size(name, image)
     except BadImage:
         raise
-    except Image.DecompressionBombError as error:
-        raise BadImage(f"{name}: {error}") from None
     except UnidentifiedImageError:
         raise BadImage(f"{name}: this is not an image that can be read") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage(f"{name}: {error}") from None
+    except Exception as error:  # the decoders raise many kinds for damaged headers
+        raise BadImage(f"{name}: {_reason(error)}") from None
 
 
 def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
@@ -89,9 +95,21 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
             warnings.simplefilter("ignore")  # the size was checked; odd metadata is no reason to stop
             with Image.open(file) as image:
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadImage(f"{name}: the image is damaged ({error})") from None
+                return to_rgb(_upright(image))
+    except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
+        raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data has it; as it is stored where that data is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

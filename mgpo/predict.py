@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from mgpo.answers import given
 from mgpo.data.asked import asked
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
-from mgpo.images import BadImage
+from mgpo.images import BadImage, is_file
 from mgpo.models.base import AskedModel
 from mgpo.models.loading import load
 from mgpo.models.settings import settings_of
@@ -81,7 +82,7 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
         return row | {"error": why if trajectory is None else trajectory.failed}
     logprobs = [logprob for turn in trajectory.turns for logprob in turn.reply.logprobs]
     row |= {
-        "answer": trajectory.answer,
+        "answer": given(trajectory.answer, question.choices),
         "boxes": [turn.named for turn in trajectory.turns],  # by turn, in pixels of the original
         "regions": [view.region for view in trajectory.crops],
         "replies": [turn.text for turn in trajectory.turns],
@@ -112,7 +113,7 @@ def _open(question: Question) -> Opened:
 
 def _origin(questions: Sequence[Question], model: AskedModel) -> dict[str, Any]:
     files = [Path(getattr(question.picture, "path", "")) for question in questions]
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]
+    sizes = [file.stat().st_size if is_file(file) else None for file in files]
     rows = [(q.id, q.text, q.choices, q.answer, str(file), size) for q, file, size in zip(questions, files, sizes)]
     told = {"dialogue": settings_of(model.dialogue), "limit of tokens": model.max_new_tokens}
     return {"input": rows, "model": model.identity(), **told}

@@ -1,5 +1,8 @@
 """Rows, columns, splits, options and hubs that can't be used: one sentence that says which, and what there is."""
 
+import base64
+import io
+
 import datasets
 import pytest
 
@@ -13,6 +16,7 @@ from mgpo.data.benchmarks import (
 from mgpo.data.benchmarks.options import lettered, split_choices
 from mgpo.data.module import Decoded
 from mgpo.data.sources import DataError
+from tests.conftest import noise_image
 from tests.published import (
     hrbench_rows,
     mme_rows,
@@ -148,3 +152,32 @@ def test_choices_behind_a_question(text, question, choices):
 def test_lists_that_are_no_choices(value):
     with pytest.raises(DataError):
         lettered("options", value)
+
+
+def tiny_png(length):
+    """Base64 of an image file, as long as that and without a full stop: it might be a name."""
+    buffer = io.BytesIO()
+    noise_image(4, 4).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return base64.b64encode(data + bytes(length * 3 // 4 - len(data))).decode()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_short_base64_and_names_that_no_file_has_cost_at_most_their_row(tmp_path, streaming):
+    cells = [tiny_png(256), tiny_png(400), tiny_png(4096), "a\0b.png", "a" * 300 + ".png", "b" * 3000, "\0"]
+    rows = [row | {"bytes": cell} for row, cell in zip(mme_rows(), [*cells, *[tiny_png(256)] * 2])]
+    path = write_jsonl(tmp_path / "t.jsonl", rows)
+    source = MMERealWorld(path=str(path), streaming=streaming, cache=str(tmp_path / "cache"))
+    shown = [sample.image for sample in (Decoded(source)[i] for i in range(len(source)))]
+    assert [image.size for image in shown if image is not None] == [(4, 4)] * 5
+    assert "row 4, column bytes:" in source.complaint() and "row 5, column bytes:" in source.complaint()
+
+
+@pytest.mark.parametrize("kind", ["large_string", "large_binary"])
+def test_large_columns_hold_images_too(tmp_path, kind):
+    cells = [tiny_png(8000) if kind == "large_string" else base64.b64decode(tiny_png(8000))] * 9
+    table = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "bytes"} for row in mme_rows()])
+    table = table.add_column("bytes", cells, feature=datasets.Value(kind))
+    table.to_parquet(str(tmp_path / "t.parquet"))
+    source = MMERealWorld(path=str(tmp_path / "t.parquet"))
+    assert [source[i].picture.load().size for i in range(9)] == [(4, 4)] * 9

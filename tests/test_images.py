@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgpo.images import BadImage, check_image, open_image
+from mgpo.images import BadImage, check_image, decode_image, open_image
 from tests.conftest import noise_image
 
 
@@ -77,3 +77,33 @@ def test_huge_images_are_refused_from_their_header(tmp_path, size):
         warnings.simplefilter("error")
         with pytest.raises(BadImage, match=r"huge\.png"):
             check_image(path)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("JPEG", {})])
+def test_damaged_files_are_bad_images_and_nothing_else(kind, options):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a scene"
+    buffer = io.BytesIO()
+    noise_image(24, 16).save(buffer, kind, exif=exif, **options)
+    rng, refused = np.random.default_rng(0), []
+    for _ in range(400):
+        data = bytearray(buffer.getvalue())
+        head = slice(0, 120) if kind == "JPEG" else slice(-220, None) if rng.random() < 0.5 else slice(0, 220)
+        places = np.arange(len(data))[head]
+        data[int(rng.choice(places))] = int(rng.integers(256))
+        data[int(rng.choice(places))] = int(rng.integers(256))
+        try:
+            assert decode_image(bytes(data), "damaged").mode == "RGB"
+        except BadImage as error:
+            refused.append(str(error))
+    assert 0 < len(refused) < 400
+    assert all(why.startswith("damaged: ") and "\n" not in why for why in refused)
+
+
+@pytest.mark.parametrize("exif", [b"II*\x00\x08", b"II*,\x08", b"II*\x00\x08\x00\x00\x00\x02\x00\x12\x01\x03\x00"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damaged_exif_leaves_the_picture_as_it_is_stored(kind, exif):
+    buffer = io.BytesIO()
+    picture = noise_image(24, 16)
+    picture.save(buffer, kind, exif=b"Exif\x00\x00" + exif)
+    assert decode_image(buffer.getvalue(), "odd").size == picture.size

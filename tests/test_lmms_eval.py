@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mgpo.integrations.prompts import split_prompt
+from mgpo.answers import given
+from mgpo.errors import UserError
+from mgpo.integrations.prompts import said, split_prompt
+from mgpo.models.base import Answer, InMemory
+from mgpo.predict import row_of
+from mgpo.types import Question, Trajectory
+from tests.conftest import noise_image
 from tests.test_cli import ROOT
 
 
@@ -26,6 +32,24 @@ def test_prompts_are_taken_apart(prompt, question, choices):
     assert split_prompt(prompt) == (question, choices)
 
 
+@pytest.mark.parametrize(
+    ("answer", "choices", "letter"),
+    [("(B)", ("red", "blue"), "B"), ("Blue.", ("red", "blue"), "B"), ("pink", ("red", "blue"), "pink"), ("7", (), "7")],
+)
+def test_the_answer_is_the_letter_of_an_option_wherever_it_is_handed_out(answer, choices, letter):
+    picture = noise_image(8, 8)
+    question = Question("q", InMemory(picture), "Which?", "", choices)
+    trajectory = Trajectory(question, picture, answer=answer)
+    assert said(trajectory) == Answer(trajectory).answer == row_of(question, trajectory)["answer"] == letter
+
+
+def test_a_question_that_a_server_failed_on_is_no_empty_answer():
+    picture = noise_image(8, 8)
+    failed = Trajectory(Question("q-3", InMemory(picture), "?", ""), picture, failed="the server answers 500")
+    with pytest.raises(UserError, match="question q-3: the server answers 500"):
+        said(failed)
+
+
 def test_the_entry_point_leads_somewhere():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["lmms_eval.models"]
     module, name = declared["mgpo"].split(":")
@@ -42,7 +66,6 @@ def test_the_harness_asks_the_model_it_finds():
 
     import mgpo
     from mgpo.data.scenes import Scenes
-    from mgpo.errors import UserError
     from mgpo.integrations.lmms_eval_manifest import manifest
 
     MODEL_REGISTRY_V2.register_manifest(manifest(), overwrite=True)  # as its entry point does
@@ -62,7 +85,7 @@ def test_the_harness_asks_the_model_it_finds():
 
     replies = model.generate_until([request(i) for i in range(8)])
     records = mgpo.load().evaluate(source)
-    assert replies == [record.answer or record.replies[-1] for record in records]
+    assert replies == [given(record.answer, record.choices) or record.replies[-1] for record in records]
     assert any(record.crops for record in records)
     with pytest.raises(UserError, match="one picture is needed, not 2"):
         model.generate_until([request(0, 2)])

@@ -112,6 +112,15 @@ def test_a_bad_picture_costs_its_row_only(pictures, tmp_path, capsys):
     assert "3 questions, 2 with an error" in capsys.readouterr().out
 
 
+def test_a_name_that_is_too_long_costs_its_row_only(pictures, tmp_path):
+    (tmp_path / "a.png").write_bytes((pictures / "0000.png").read_bytes())
+    asks = [{"image": name, "question": ASK} for name in ("a" * 300 + ".png", "a.png")]
+    (tmp_path / "asks.jsonl").write_text("\n".join(map(json.dumps, asks)))
+    predict(str(tmp_path / "asks.jsonl"), str(tmp_path / "rows.jsonl"))
+    rows = rows_of(tmp_path / "rows.jsonl")
+    assert "no such file" in rows[0]["error"] and "error" not in rows[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -169,6 +178,7 @@ def test_files_that_are_no_predictions_are_left_alone(tmp_path):
         ("nonsense", "line 2: this is no JSON object"),
         ("[" * 100_000, "no JSON object"),
         ('{"image": "a.png"}', "column question: a text is needed"),
+        ('{"image": "a\\u0000.png", "question": "?"}', r"no file can be called 'a\x00.png'"),
         ('{"image": "../../etc/passwd", "question": "?"}', "leads out of"),
         ('{"image": "a.png", "question": "?", "choices": ["x"]}', "1 choices"),
         ('{"image": "a.png", "question": "?", "choices": ["x", "y"], "answer": "z"}', "not among the 2 choices"),

@@ -142,6 +142,21 @@ def test_rereading_keeps_what_a_score_needs():
     assert (again.right, again.category, again.part, again.answer) == (True, "cross", "3", "B")
 
 
+def test_pope_is_scored_and_flipped_by_the_same_judgement():
+    """lmms-eval takes no "Yes, there is"; here the answer's first word counts, whatever the reward made of it."""
+    records = [
+        record(False, truth="yes", answer="Yes, there is a dog", reply="Yes, there is a dog."),
+        record(True, truth="yes", answer="yes", reply="yes"),
+        record(False, truth="no", answer="No, none", reply="\\boxed{No, none}"),
+    ]
+    result = summary("pope", records)
+    assert result["value"] == 1
+    theirs = result["harness"]["lmms-eval"]
+    assert (theirs["value"], theirs["flips"], theirs["right_by_ours_only"]) == (pytest.approx(1 / 3), 2, 2)
+    assert theirs["parts"]["accuracy"] == theirs["value"]
+    assert result["harness"]["VLMEvalKit"]["flips"] == 0
+
+
 def test_published_figures_are_labelled_and_blank_where_there_are_none():
     run = {"mine": {"V*": 70.25, "POPE": None}}
     lines = as_markdown(run).splitlines()

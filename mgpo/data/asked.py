@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.answers import choice_letter
+from mgpo.data.pictures import check_inside
 from mgpo.data.rows import check_choices, text_of
 from mgpo.data.sources import DataError
 from mgpo.images import FilePicture
@@ -73,8 +74,7 @@ def _object(line: str) -> dict[str, Any]:
 def _of_row(row: dict[str, Any], number: int, file: Path, question: str | None) -> Question:
     row = {"image": None, "question": question, **{name: value for name, value in row.items() if value is not None}}
     image = text_of(row, "image")
-    if not (file.parent / image).resolve().is_relative_to(file.parent.resolve()):
-        raise DataError(f"column image: {image!r} leads out of {file.parent}")
+    check_inside(file.parent, image, "image")
     choices = _choices(row.get("choices"))
     answer = text_of(row, "answer") if "answer" in row else ""
     if answer and choices:

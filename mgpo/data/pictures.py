@@ -14,10 +14,11 @@ from PIL import Image
 
 from mgpo.data.sources import DataError
 from mgpo.data.web import SCHEMES, WebPicture, keep
-from mgpo.images import LARGEST_FILE, BadImage, FilePicture, check_data, check_image, decode_image
+from mgpo.images import LARGEST_FILE, BadImage, FilePicture, check_data, check_image, decode_image, is_file
 from mgpo.types import Picture
 
 LONGEST_PATH = 4096  # characters; what is longer is an image itself
+ENCODED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 CACHE = Path.home() / ".cache" / "mgpo" / "images"
 
 
@@ -40,10 +41,14 @@ class CellPicture:
 
 @dataclass(frozen=True)
 class Places:
-    """Where pictures that are not in the rows themselves are found, and where they are kept."""
+    """Where pictures that are not in the rows themselves are found, and where they are kept.
+
+    `private` allows addresses in one's own network.
+    """
 
     folder: Path
     cache: Path = CACHE
+    private: bool = False
 
     def picture(self, cell: Any, column: str, sha256: str | None = None) -> Picture | None:
         """The picture that a path or an address stands for; None where the cell is an image itself.
@@ -58,8 +63,8 @@ class Places:
         if "://" in place:
             if not place.lower().startswith(SCHEMES):
                 raise DataError(f"column {column}: {place[:100]!r} is no http or https address")
-            return WebPicture(place, str(self.cache), sha256)
-        if PurePath(place).suffix or (self.folder / place).is_file():  # base64 has no full stop
+            return WebPicture(place, str(self.cache), sha256, self.private)
+        if PurePath(place).suffix or is_file(self.folder / place):  # base64 has no full stop
             return FilePicture(str(inside(self.folder, place, column)))
         return None
 
@@ -79,13 +84,22 @@ class Places:
 def inside(folder: Path, name: str, column: str) -> Path:
     """The image file of that name, which must lie in the folder. Raises DataError."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"column {column}: {name!r} leads out of {folder}")
+    check_inside(folder, name, column)
     try:
         check_image(path)
     except BadImage as error:
         raise DataError(f"column {column}: {error}") from None
     return path
+
+
+def check_inside(folder: Path, name: str, column: str) -> None:
+    """Raises DataError for a name that leads out of a folder, links followed, and for one that no file can have."""
+    try:
+        within = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        raise DataError(f"column {column}: no file can be called {name[:100]!r}") from None
+    if not within:
+        raise DataError(f"column {column}: {name!r} leads out of {folder}")
 
 
 def encoded(cell: Any, name: str) -> bytes:
@@ -112,7 +126,7 @@ def sizes(table: datasets.Dataset) -> Iterator[int]:
     for batch in cast(Iterator[pa.Table], table.with_format("arrow").iter(1000)):
         for chunk in batch.column(0).chunks:
             cells = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
-            if not (pa.types.is_string(cells.type) or pa.types.is_binary(cells.type)):
+            if not any(holds(cells.type) for holds in ENCODED):
                 raise DataError(f"column {table.column_names[0]}: images are needed, not {cells.type}")
             lengths = pc.call_function("binary_length", [cells])
             yield from (length or 0 for length in lengths.to_pylist())

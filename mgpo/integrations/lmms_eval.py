@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from mgpo.errors import UserError
 from mgpo.images import to_rgb
-from mgpo.integrations.prompts import split_prompt
+from mgpo.integrations.prompts import said, split_prompt
 from mgpo.models.base import InMemory
 from mgpo.models.loading import load
-from mgpo.types import Question, Trajectory
+from mgpo.types import Question
 
 
 class MGPOModel(lmms):
@@ -44,7 +44,10 @@ class MGPOModel(lmms):
         self.batch_size = int(batch_size)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """One answer a request; the last reply where the model committed to none."""
+        """One answer a request; the last reply where the model committed to none.
+
+        Raises UserError where a server fails.
+        """
         replies: list[str] = []
         with tqdm(total=len(requests), unit=" questions", disable=self.rank != 0) as progress:
             for start in range(0, len(requests), self.batch_size):
@@ -67,10 +70,3 @@ class MGPOModel(lmms):
             raise UserError(f"task {task}, question {number}: one picture is needed, not {len(pictures)} of them")
         text, choices = split_prompt(prompt)
         return Question(f"{task}-{number}", InMemory(to_rgb(pictures[0])), text, "", choices)
-
-
-def said(trajectory: Trajectory) -> str:
-    """What a task is to judge."""
-    if trajectory.answer is not None:
-        return trajectory.answer
-    return trajectory.turns[-1].text if trajectory.turns else ""

@@ -1,8 +1,10 @@
-"""Benchmarks' prompts taken apart, since a dialogue shows question and choices in different turns."""
+"""Benchmarks' prompts taken apart, since a dialogue shows question and choices in different turns; and the answers."""
 
 import re
 
-from mgpo.answers import LETTERS
+from mgpo.answers import LETTERS, given
+from mgpo.errors import UserError
+from mgpo.types import Trajectory
 
 _OPTION = re.compile(r"\s{0,9}\(?([A-Z])[).:]\s{1,9}(\S.{0,999})")
 
@@ -25,3 +27,13 @@ def split_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
         if len(choices) >= 2:
             return "\n".join(lines[:start]).strip(), choices
     return prompt.strip(), ()
+
+
+def said(trajectory: Trajectory) -> str:
+    """What a task is to judge. Raises UserError for an episode that a server did not play to the end."""
+    if trajectory.failed is not None:
+        raise UserError(f"question {trajectory.question.id}: {trajectory.failed}")
+    answer = given(trajectory.answer, trajectory.question.choices)
+    if answer is not None:
+        return answer
+    return trajectory.turns[-1].text if trajectory.turns else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from mgpo.answers import given
 from mgpo.data.sources import Source
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
@@ -41,8 +42,11 @@ class Answer:
 
     @property
     def answer(self) -> str | None:
-        """The final answer, an option's letter where there were choices; None where the model committed to nothing."""
-        return self.trajectory.answer
+        """The final answer, the letter of the option that it picks where there were choices.
+
+        None where the model committed to nothing.
+        """
+        return given(self.trajectory.answer, self.trajectory.question.choices)
 
     @property
     def boxes(self) -> list[Box]:

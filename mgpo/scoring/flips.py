@@ -4,20 +4,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from mgpo.answers import choice_letter
+from mgpo.answers import LETTERS, choice_letter
 from mgpo.records import Record
 from mgpo.scoring import score
 from mgpo.scoring.harness import RULES, Rule
+from mgpo.scoring.pope import says
 
 SHOWN = 5  # questions
 TAIL = 160  # characters of a reply
+SCORED = {*LETTERS, "yes", "no"}  # what a rule's outcome has to be, exactly
 
 
 def summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
     """One benchmark for benchmarks.json: its score, and under `harness` the same by each harness's rule.
 
-    `flips` counts the questions that are right by one of the two and wrong by the other.
+    `flips` counts the questions that are right by one of the two and wrong by the other. An answer to POPE is
+    right here as its score has it, by the yes or no that it begins with.
     """
+    if name == "pope":
+        records = [replace(record, right=says(record.answer) == record.truth) for record in records]
     harnesses = {}
     for harness, rule in RULES.get(name, {}).items():
         theirs = [reread(record, rule) for record in records]
@@ -32,9 +37,12 @@ def summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def reread(record: Record, rule: Rule) -> Record:
-    """The record as a harness would have it: its last reply read by the rule."""
-    answer = rule(record.replies[-1] if record.replies else "", record.choices)
-    return replace(record, answer=answer, right=answer == record.truth)
+    """The record as a harness would have it: its last reply read by the rule, with no answer where that is not scored.
+
+    "yes, there is a dog" is no answer to a harness that compares the whole reply with "yes".
+    """
+    read = rule(record.replies[-1] if record.replies else "", record.choices)
+    return replace(record, answer=read if read in SCORED else None, right=read == record.truth)
 
 
 def _shown(ours: Record, theirs: Record) -> dict[str, Any]:

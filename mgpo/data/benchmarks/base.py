@@ -34,6 +34,7 @@ class Benchmark(RowSource):
         limit: Only so many rows, from the top.
         cache: Where fetched and streamed images are kept.
         split: The name under which results are reported; by default the benchmark's own.
+        private: Fetch pictures from addresses in one's own network, and of this machine, too.
 
     Raises:
         DataError: If the rows can't be had, lack a column, or can none of them be used.
@@ -60,6 +61,7 @@ class Benchmark(RowSource):
         limit: int | None = None,
         cache: str = str(CACHE),
         split: str | None = None,
+        private: bool = False,
     ) -> None:
         self.split = split or self.SPLIT
         config, hub_split, hub = config or self.CONFIG, hub_split or self.HUB_SPLIT, hub or self.HUB
@@ -68,7 +70,8 @@ class Benchmark(RowSource):
         self.name = path or str(hub)
         table = self.open(path, hub, config, hub_split, streaming)
         first = Path(path or ".")
-        self.places = Places(Path(images) if images else first if first.is_dir() else first.parent, Path(cache))
+        folder = Path(images) if images else first if first.is_dir() else first.parent
+        self.places = Places(folder, Path(cache), private)
         rows = self._rows(keep_encoded(table))
         super().__init__(self.name, rows if limit is None else islice(rows, limit))
 
