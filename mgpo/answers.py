@@ -45,14 +45,14 @@ _RIGHT = re.compile(
 )
 # behind these, in the same clause, a letter is denied or left open
 _VOID = re.compile(
-    r"\b(?:not|neither|nor|none|no|never|doubt|cannot|whether|which\sof|either|or)\b|n't\b|"
+    r"\b(?:not|neither|nor|none|no\sway|never|(?<!no\s)(?<!without\sa\s)doubt|cannot|whether|which\sof|either|or)\b|n't\b|"
     r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|excluded)\b",
     re.IGNORECASE,
 )
 # where a clause ends; the commas of "A, B or C" and ", nor" are within one
 _CLAUSE = re.compile(
     r"[.!?;:\n—。；：]|,(?!\s{0,3}(?:n?or\b|\(?[A-Z]\)?\s{0,3}(?:,|n?or\b|and\b)))|，"
-    r"|\b(?:so|but|hence|thus|therefore|because|since)\b"
+    r"|\b(?:so|but|then|hence|thus|therefore|because|since)\b|\b(?:incorrect|wrong|false|excluded)\sand\b"
 )
 _PICK = re.compile(r"\(?[A-Z]\)?(?:[.,;:!]|\s|$)|[-+]?\d")
 _REASON = re.compile(r"[.!?]\s|,\s(?:as|since|because|for)\b|\s(?:because|since)\b")
@@ -68,6 +68,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?(?
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$|,))")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,5}")
 _WRAPPER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\{([^{}]*)\}")
+_NOT_OTHER = re.compile(r"\W{0,3}not\s\(?[A-Z]\b")  # "B (not C)"
 # "B", "(b)", "B. blue", "A because …"; more loosely "B blue", "A is …", but not "A dog"
 _OPTION = re.compile(
     r"(?:option|choice)?\s{0,3}[(\[]?"
@@ -189,7 +190,7 @@ def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     if option is None or letter not in letters:
         return None
     rest = words[option.end() :]
-    denied = option[2] and _VOID.search(_CLAUSE.split(rest)[0])
+    denied = option[2] and not _NOT_OTHER.match(rest) and _VOID.search(_CLAUSE.split(rest)[0])
     return None if denied and not normalise(rest).startswith(normalise(choices[LETTERS.index(letter)])) else letter
 
 
