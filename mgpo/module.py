@@ -19,7 +19,7 @@ from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.ranks import share_objects
+from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import add_extras, force_answers, judge, roll_out
@@ -107,6 +107,9 @@ class MGPO(EvaluatedModule):
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
         self.tally = Tally()
+
+    def setup(self, stage: str) -> None:
+        check_strategy(type(self.trainer.strategy).__name__)
 
     def configure_model(self) -> None:
         if self.policy.model is not None:
