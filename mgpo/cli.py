@@ -20,6 +20,7 @@ from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
 from mgpo.plan.command import plan
 from mgpo.predict import predict
+from mgpo.ranks import check_strategy
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -70,7 +71,10 @@ class CLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        torch.set_num_threads(self.config[str(self.subcommand)]["threads"])
+        config = self.config[str(self.subcommand)]
+        strategy = config["trainer"]["strategy"]
+        check_strategy(strategy if isinstance(strategy, str) else strategy["class_path"])
+        torch.set_num_threads(config["threads"])
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -19,7 +19,7 @@ from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.ranks import share_objects
+from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import add_extras, force_answers, judge, roll_out
@@ -109,6 +109,9 @@ class MGPO(EvaluatedModule):
         self.tally = Tally()
         self.published: dict[str, float] = {}
 
+    def setup(self, stage: str) -> None:
+        check_strategy(type(self.trainer.strategy).__name__)
+
     def configure_model(self) -> None:
         if self.policy.model is not None:
             return
@@ -117,6 +120,7 @@ class MGPO(EvaluatedModule):
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
 
     def on_fit_start(self) -> None:
+        self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
 
@@ -198,7 +202,6 @@ class MGPO(EvaluatedModule):
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
         optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
         weights_N = self.objective.weights(lengths_N, counted_N)
         rows_N = torch.arange(len(trajectories))
@@ -212,6 +215,7 @@ class MGPO(EvaluatedModule):
             self.tally.add(metrics, len(rows))
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         optimizer.step()
+        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             schedule.step()

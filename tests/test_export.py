@@ -121,7 +121,9 @@ def test_half_precision(model, tmp_path):
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
     config = json.loads((tmp_path / "half" / "config.json").read_text())
     assert config["dtype"] == config["text_config"]["dtype"] == config["vision_config"]["dtype"] == "bfloat16"
-    half = mgpo.load(tmp_path / "half", dtype="bfloat16").policy.state_dict()
+    loaded = mgpo.load(tmp_path / "half").policy
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+    half = loaded.state_dict()
     assert all(torch.equal(value.bfloat16(), half[name]) for name, value in before.items())
     assert all(torch.equal(value, model.policy.state_dict()[name]) for name, value in before.items())
 

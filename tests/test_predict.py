@@ -145,6 +145,29 @@ def test_a_file_is_gone_on_with_from_the_same_things_only(pictures, tmp_path, ch
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
+def test_names_that_utf_8_cannot_hold_are_answered_once(pictures, tmp_path):
+    """A file's name may be any bytes, and JSON may escape half a pair of surrogates."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture = (pictures / "0000.png").read_bytes()
+    (folder / "a.png").write_bytes(picture)
+    (folder / os.fsdecode(b"b\xff.png")).write_bytes(picture)
+    (folder / "asks.jsonl").write_text(json.dumps({"image": "a.png", "question": ASK, "id": "half \ud83d"}))
+    for data, ids in ((folder, ["a.png", "b\\udcff.png"]), (folder / "asks.jsonl", ["half \\ud83d"])):
+        for _ in range(2):
+            predict(str(data), str(tmp_path / f"{data.name}.rows"), ASK)
+        rows = rows_of(tmp_path / f"{data.name}.rows")
+        assert [row["id"] for row in rows] == ids and not any("error" in row for row in rows)
+
+
+@pytest.mark.parametrize("other", ['"\\ud83d"', '"\\\\ud83d"'])
+def test_ids_are_unique_as_they_are_written(tmp_path, other):
+    rows = [f'{{"image": "a.png", "question": "?", "id": {name}}}' for name in ('"\\ud83d"', other)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match="stands twice"):
+        asked(str(tmp_path / "rows.jsonl"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.text(max_size=12), min_size=1, max_size=6), cut=st.integers(0, 400), batch=st.integers(1, 3))
 def test_whatever_a_write_left_behind_the_file_ends_whole(tmp_path_factory, texts, cut, batch):

@@ -128,6 +128,8 @@ FATAL = [
     (401, {"error": {"message": "bad key"}}, r"refuses access \(401: bad key\)"),
     (404, {"error": {"message": "The model `x` does not exist."}}, "does not know that model"),
     (400, {"error": {"message": "tiny is not a multimodal model"}}, "takes no pictures"),
+    (400, {"message": "This model does not support image input."}, "takes no pictures"),
+    (422, {"detail": "Image inputs are not supported by tiny"}, "takes no pictures"),
     (302, b"", r"refuses the request \(302\)"),
 ]
 
@@ -201,6 +203,20 @@ def test_a_failed_question_costs_its_row_not_the_run(model, tmp_path):
     assert "boom, 2 times" in rows[1]["error"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The decoder prompt (length 9000) is longer than the maximum model length of 8192. Make sure that "
+        "`max_model_len` is no smaller than the number of text tokens plus multimodal tokens.",
+        "unsupported image",
+        "Failed to load image_url: the image format is not supported here",
+    ],
+)
+def test_a_refused_question_costs_its_row_only(said):
+    with Server(lambda *request: (400, {"error": {"message": said}})) as server, pytest.raises(NoReply, match=said[:9]):
+        ChatClient(server.url).request("/chat/completions", {})
+
+
 def test_time_outs_and_servers_that_are_not_there():
     def slow(*request):
         time.sleep(0.5)
@@ -228,6 +244,20 @@ def test_the_key_goes_from_its_variable_into_the_header_only(monkeypatch):
     monkeypatch.setenv("MY_KEY", "")
     with pytest.raises(UserError, match="MY_KEY, which is to hold the key, is empty"):
         mgpo.load(server.url, model="x", api_key_env="MY_KEY")
+
+
+def test_no_message_shows_the_key(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret\r\n")
+    with Server(lambda path, body, headers: (401, {"error": f"who is {headers['Authorization']}?"})) as server:
+        with pytest.raises(ServerError, match="who is Bearer …") as error:
+            ChatClient(server.url, "MY_KEY").models()
+        assert server.seen[0][2]["Authorization"] == "Bearer s3cret" and "s3cret" not in str(error.value)
+        for key in ("s3cret\nX-Other: 1", "s3cret\x7f", "s3cret”"):
+            monkeypatch.setenv("MY_KEY", key)
+            with pytest.raises(UserError, match="MY_KEY holds what is no key") as error:
+                ChatClient(server.url, "MY_KEY")
+            assert "s3cret" not in str(error.value)
+        assert len(server.seen) == 1
 
 
 def test_options_are_checked():

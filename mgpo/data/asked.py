@@ -1,6 +1,7 @@
 """Questions to be answered rather than learnt from: a folder of pictures, or a JSONL file; answers may be unknown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def _of_folder(folder: Path, question: str | None) -> list[Question]:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder}: there are no pictures in it ({', '.join(SUFFIXES)})")
-    return [Question(name, FilePicture(str(folder / name)), str(question), "") for name in files]
+    questions = [_writable(Question(name, FilePicture(str(folder / name)), str(question), "")) for name in files]
+    if len({asked.id for asked in questions}) < len(files):
+        raise DataError(f"{folder}: two file names are the same once they are written as UTF-8; rename one of them")
+    return questions
 
 
 def _of_file(file: Path, question: str | None) -> list[Question]:
@@ -50,7 +54,7 @@ def _of_file(file: Path, question: str | None) -> list[Question]:
             if not line.strip():
                 continue
             try:
-                asked = _of_row(_object(line), number, file, question)
+                asked = _writable(_of_row(_object(line), number, file, question))
                 if asked.id in questions:
                     raise DataError(f"the id {asked.id!r} stands twice")
             except DataError as error:
@@ -59,6 +63,12 @@ def _of_file(file: Path, question: str | None) -> list[Question]:
     if not questions:
         raise DataError(f"{file}: it holds no rows")
     return list(questions.values())
+
+
+def _writable(question: Question) -> Question:
+    """With an id that UTF-8 can hold, so that it is read back as it was: a file's name may be any bytes, and JSON may
+    escape half a pair of surrogates."""
+    return replace(question, id=question.id.encode("utf-8", "backslashreplace").decode())
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -16,7 +16,12 @@ from mgpo.errors import UserError
 LARGEST_ANSWER = 50_000_000  # bytes
 LONGEST_WAIT = 60.0  # seconds between two tries
 PASSING = (408, 409, 425, 429)  # and everything from 500 up: worth another try
-_NO_IMAGES = re.compile(r"multimodal|support.{0,20}\bimage|\bimage.{0,20}\bsupport|image_url", re.IGNORECASE)
+# Said of the model; a prompt with "multimodal tokens" that is too long, or an "unsupported image", is one question's.
+_NO_IMAGES = re.compile(
+    r"\bnot a multimodal model|\b(does not|doesn't) support (any )?(image|vision|multimodal)"
+    r"|\b(image|vision|multimodal)( input)?s? (is|are) not supported|\bat most 0 image",
+    re.IGNORECASE,
+)
 
 
 class ServerError(UserError):
@@ -58,7 +63,7 @@ class ChatClient:
         backoff: Seconds before the first of them, twice as many before each next, unless the server says when.
 
     Raises:
-        UserError: For another scheme than http and https, or an empty environment variable.
+        UserError: For another scheme than http and https, or an environment variable that holds no key.
     """
 
     def __init__(
@@ -73,10 +78,9 @@ class ChatClient:
             raise UserError(f"{base_url} is no address of a server; it begins with http:// or https://")
         self.base_url, self.timeout, self.retries, self.backoff = base_url.rstrip("/"), timeout, retries, backoff
         self.headers = {"Content-Type": "application/json"}
-        if api_key_env is not None:
-            if not os.environ.get(api_key_env):
-                raise UserError(f"the environment variable {api_key_env}, which is to hold the key, is empty")
-            self.headers["Authorization"] = f"Bearer {os.environ[api_key_env]}"
+        self.key = _key(api_key_env) if api_key_env is not None else None
+        if self.key is not None:
+            self.headers["Authorization"] = f"Bearer {self.key}"
         self.opener = build_opener(_NoRedirects)
 
     def models(self) -> list[str]:
@@ -132,7 +136,7 @@ class ChatClient:
 
     def _refusal(self, error: HTTPError) -> Exception:
         """What to raise for a status that is no success."""
-        code, said = error.code, _message(error)
+        code, said = error.code, _message(error, self.key)
         if code in (401, 403):
             return ServerError(
                 f"{self.base_url} refuses access ({code}{said}); api_key_env names the environment variable of the key"
@@ -147,8 +151,19 @@ class ChatClient:
         return NoReply(f"the server refuses the request ({code}{said})")
 
 
-def _message(error: HTTPError) -> str:
-    """What a server says about an error, one short line of it; it is shown, so control characters are left out."""
+def _key(variable: str) -> str:
+    """The key in an environment variable, without the space or line's end that came along; no message shows it."""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(f"the environment variable {variable}, which is to hold the key, is empty")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the environment variable {variable} holds what is no key: signs that can't be sent")
+    return key
+
+
+def _message(error: HTTPError, key: str | None) -> str:
+    """What a server says about an error, one short line of it; it is shown, so control characters and the key, which
+    some servers repeat, are left out."""
     try:
         raw = error.read(10_000)
         said = json.loads(raw)
@@ -156,5 +171,6 @@ def _message(error: HTTPError) -> str:
         said = said.get("message", "") if isinstance(said, dict) else said
     except (ValueError, AttributeError, OSError, HTTPException):
         return ""
-    line = "".join(sign if sign.isprintable() else " " for sign in str(said))[:200].strip()
+    said = str(said).replace(key, "…") if key else str(said)
+    line = "".join(sign if sign.isprintable() else " " for sign in said)[:200].strip()
     return f": {line}" if line else ""

@@ -62,7 +62,7 @@ def save_model(
     unfinished.mkdir(parents=True)
     if merge:
         _save_whole(policy, unfinished, dtype)
-        settings = _settings(policy, dialogue, max_new_tokens)
+        settings = _settings(policy, dialogue, max_new_tokens, dtype)
         (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     else:
         _save_adapters(policy, unfinished, dtype)
@@ -137,14 +137,15 @@ def _save_processors(policy: Any, folder: Path) -> None:
         (folder / VIDEO).write_text(json.dumps(video, indent=2))
 
 
-def _settings(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> dict[str, Any]:
+def _settings(policy: Any, dialogue: Dialogue, max_new_tokens: int, dtype: Dtype | None) -> dict[str, Any]:
     """The `model` part of a configuration that makes this policy and dialogue again, from the folder it lies in."""
     whole, crop = policy.sight.whole, policy.sight.crop
     budget: dict[str, int] = {}
     if isinstance(whole, PixelBudget) and isinstance(crop, PixelBudget):
         budget = {"max_pixels": whole.max_pixels, "min_pixels": whole.min_pixels, "crop_max_pixels": crop.max_pixels}
+    kind = dtype or str(policy.model.dtype).removeprefix("torch.")
     return {
-        "policy": {"class_path": settings_of(policy)["class_path"], "init_args": budget},
+        "policy": {"class_path": settings_of(policy)["class_path"], "init_args": {"dtype": kind, **budget}},
         "dialogue": settings_of(dialogue),
         "eval_sampling": {"max_new_tokens": max_new_tokens},
     }

@@ -10,8 +10,6 @@ from mgpo.plan.memory import Memory, measure
 from mgpo.plan.shape import Shape
 from mgpo.policy.lora import Lora
 
-MOST_DEVICES, NODE = 64, 8
-STRATEGY = "lightning.pytorch.strategies.ModelParallelStrategy"  # FSDP2
 Keys = dict[str, Any]  # of the configuration, with their new values
 
 
@@ -48,25 +46,6 @@ def adapters(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
         yield replace(launch, lora=(lora.rank, lora.targets)), keys
 
 
-def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """What is held is cut over all devices: those that are there, then twice as many, and so on."""
-    sharding = launch.sharding
-    count = sharding.world if sharding.shards < sharding.world else 2 * sharding.world
-    while count <= MOST_DEVICES:
-        devices = min(count, max(sharding.devices, NODE))
-        keys: Keys = {"trainer.strategy": STRATEGY, "trainer.strategy.init_args.data_parallel_size": count}
-        keys["trainer.strategy.init_args.tensor_parallel_size"] = 1
-        if devices != sharding.devices:
-            keys["trainer.devices"] = devices
-        if count // devices != sharding.nodes:
-            keys["trainer.num_nodes"] = count // devices
-        cut = replace(
-            sharding, devices=devices, nodes=count // devices, shards=count, whole_weights=False, buckets=False
-        )
-        yield replace(launch, sharding=cut), keys
-        count *= 2
-
-
 def caps(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
     """Smaller pictures, down to the floor; crops still come from the original."""
     whole, crop = launch.whole, launch.crop
@@ -81,18 +60,18 @@ def caps(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 Knob = Callable[[Launch], Iterator[tuple[Launch, Keys]]]
-KNOBS: tuple[Knob, ...] = (micro_batches, batches, adapters, shards, caps)
+KNOBS: tuple[Knob, ...] = (micro_batches, batches, adapters, caps)
 
 
 def advise(shape: Shape, launch: Launch, limit: int) -> list[Suggestion]:
     """Settings under which no phase needs more than `limit` bytes; none where nothing helps.
 
-    Every knob that suffices alone, turned as little as it takes. Where none does, the least of several: of all, of
-    all but adapters, and on the devices that are there.
+    Every knob that suffices alone, turned as little as it takes. Where none does, the least of several: of all, and of
+    all but adapters.
     """
     if alone := [found for knob in KNOBS if (found := _least(shape, launch, [knob], limit))]:
         return alone
-    sets = [[knob for knob in KNOBS if knob is not spared] for spared in (None, adapters, shards)]
+    sets = [[knob for knob in KNOBS if knob is not spared] for spared in (None, adapters)]
     several = [found for knobs in sets if (found := _least(shape, launch, knobs, limit))]
     return list({str(found.keys): found for found in several}.values())
 

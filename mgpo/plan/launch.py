@@ -4,27 +4,16 @@ from dataclasses import dataclass
 
 from mgpo.plan.lengths import Said
 from mgpo.plan.moments import Shown
+from mgpo.plan.passes import Types
 
 
 @dataclass(frozen=True)
-class Sharding:
-    """How processes share what they hold.
+class Devices:
+    """Devices of a node, and nodes; `buckets` says that DDP keeps copies of the gradients to exchange."""
 
-    `shards` is the number of devices over which gradients and optimiser states are cut, and the weights too unless
-    `whole_weights`; `buckets` says that DDP keeps copies of the gradients to exchange, `offload` that what is held
-    lies in the host's memory.
-    """
-
-    devices: int = 1
+    count: int = 1
     nodes: int = 1
-    shards: int = 1
-    whole_weights: bool = False
     buckets: bool = False
-    offload: bool = False
-
-    @property
-    def world(self) -> int:
-        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -39,10 +28,13 @@ class Launch:
         least: Image tokens at the pixel floor.
         reply: Tokens that a reply is assumed to have.
         limit: Tokens that it has at most.
-        value: Bytes of a weight.
+        weight: Bytes of a weight; under adapters, of one of the base.
+        value: Bytes of what layers compute and keep.
+        gradient: Bytes of a trained weight's gradient, and of that weight.
         state: Bytes of the optimiser's state for a trained weight.
         penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
         lora: Rank and targets of adapters, where they alone are trained.
+        freeze_vision: Neither the tower nor what projects its features is trained.
         nucleus: Sampling cuts by top-p.
         checkpointing: Activations of a layer are computed anew in the backward pass.
         host: Trained on the CPU: the pictures' pixels lie in the same memory.
@@ -60,14 +52,21 @@ class Launch:
     micro_batch: int
     mini_batches: int
     epochs: int
+    weight: int
     value: int
+    gradient: int
     state: float
     penalised: bool
     lora: tuple[int, str] | None
-    sharding: Sharding
+    devices: Devices
+    freeze_vision: bool = False
     nucleus: bool = False
     checkpointing: bool = False
     host: bool = False
+
+    @property
+    def types(self) -> Types:
+        return Types(self.weight, self.value)
 
     @property
     def rows(self) -> int:

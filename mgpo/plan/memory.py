@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mgpo.plan.launch import Launch
 from mgpo.plan.moments import micro_batch, pixels, rollout_peak, update_peak
+from mgpo.plan.passes import Trained
 from mgpo.plan.shape import Shape
 
 Parts = dict[str, int]  # bytes by kind
@@ -30,55 +31,52 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     """All three phases at the assumed length of replies, or at the given one.
 
     A first micro-batch finds no gradients yet; the others do, so that they are held in an update of several. They are
-    let go when the next update begins, not before the rollouts in between.
+    let go with the optimiser's step.
     """
     turns = launch.turns(reply)
     micro = micro_batch(turns, min(launch.micro_batch, launch.rows), launch.group)
-    trained = trained_parameters(shape, launch)
-    lasting, temporary = held(shape, launch)
-    gradients = {"gradients": lasting.pop("gradients")}
+    parts = trained_parameters(shape, launch)
+    lasting, gradients = held(shape, launch), {"gradients": launch.gradient * parts}
     several = launch.micro_batch * launch.mini_batches < launch.rows
-    update = update_peak(shape, micro, launch.value, launch.lora is not None, launch.checkpointing)
+    update = update_peak(shape, micro, launch.types, trained_layers(shape, launch), launch.checkpointing)
     rollouts = rollout_peak(
-        shape, turns, launch.questions, launch.group, launch.value, launch.nucleus, launch.host
+        shape, turns, launch.questions, launch.group, launch.types, launch.nucleus, launch.host
     )  # fmt: skip
     seen = {"pixels": pixels(shape, turns, launch.questions, launch.group)}
     here, host = (seen, {}) if launch.host else ({}, seen)
-    if launch.sharding.offload:
-        host = {**host, **lasting, **gradients}
-        lasting, gradients = {}, {}
     return Memory(
-        rollouts={**lasting, **gradients, **temporary, **here, **rollouts},
-        update={**lasting, **(gradients if several else {}), **temporary, **here, **update},
-        step={**lasting, **gradients, **here, "optimiser's work": launch.value * trained // launch.sharding.shards},
+        rollouts={**lasting, **here, **rollouts},
+        update={**lasting, **(gradients if several else {}), **here, **update},
+        step={**lasting, **gradients, **here, "optimiser's work": launch.gradient * parts},
         host=host,
     )
 
 
-def held(shape: Shape, launch: Launch) -> tuple[Parts, Parts]:
-    """Weights, gradients, optimiser states, the reference; and what sharding gathers of them for a while.
-
-    Gathered are two layers (the next is fetched while one is at work) and all that is in no layer.
-    """
-    sharding, e = launch.sharding, launch.value
-    trained = trained_parameters(shape, launch)
-    total = shape.parameters + (trained if launch.lora else 0)
-    cut = 1 if sharding.whole_weights else sharding.shards
-    parts = {
-        "weights": e * total // cut,
-        "gradients": e * trained // sharding.shards,
-        "optimiser": int(launch.state * trained) // sharding.shards,
-        "reference": e * shape.parameters // cut if launch.penalised and not launch.lora else 0,
-        "gradient buckets": e * trained if sharding.buckets else 0,
+def held(shape: Shape, launch: Launch) -> Parts:
+    """Weights, optimiser states, the reference, and what the exchange of gradients keeps."""
+    parts = trained_parameters(shape, launch)
+    base = launch.weight * shape.parameters
+    return {
+        "weights": base + (launch.gradient * parts if launch.lora else 0),
+        "optimiser": int(launch.state * parts),
+        "reference": base if launch.penalised and not launch.lora else 0,
+        "gradient buckets": launch.gradient * parts if launch.devices.buckets else 0,
     }
-    layers = sum(block.layers * block.parameters for block in (shape.language, shape.vision))
-    gathered = e * (shape.parameters - layers + 2 * shape.language.parameters)
-    return parts, {"gathered": gathered} if cut > 1 or sharding.offload else {}
 
 
 def trained_parameters(shape: Shape, launch: Launch) -> int:
-    """Parameters that have gradients: all, or those of the adapters alone."""
-    return shape.adapter_parameters(*launch.lora) if launch.lora else shape.parameters
+    """Parameters that have gradients: all, those of the language model, or those of the adapters alone."""
+    if launch.lora:
+        return shape.adapter_parameters(*launch.lora)
+    return shape.parameters - (shape.seeing if launch.freeze_vision else 0)
+
+
+def trained_layers(shape: Shape, launch: Launch) -> Trained:
+    """The same by where gradients are needed."""
+    if not launch.lora:
+        return Trained(freeze_vision=launch.freeze_vision)
+    rank, targets = launch.lora
+    return Trained(rank, shape.adapted(targets, seen=False), shape.adapted(targets, seen=True))
 
 
 def tokens(shape: Shape, launch: Launch, reply: int | None = None) -> dict[str, int]:

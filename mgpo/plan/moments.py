@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mgpo.plan import passes
-from mgpo.plan.passes import FLOAT, Micro
+from mgpo.plan.passes import FLOAT, Micro, Trained, Types
 from mgpo.plan.shape import Shape
 
 
@@ -29,31 +29,43 @@ def micro_batch(turns: Sequence[Shown], rows: int, group: int) -> Micro:
 
 
 def update_peak(
-    shape: Shape, micro: Micro, e: int, adapters: bool = False, checkpointing: bool = False
+    shape: Shape, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False
 ) -> dict[str, int]:
     """What an update needs at its highest point besides what is held, by kind.
 
     That is either when the backward pass begins: all activations and the larger of a chunk of logits, a layer's
     gradients, and the cache, which is let go when the forward pass ends. Or when it reaches the prefixes: then the
     continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own.
+    Or at its end, in the tower.
     """
     block = shape.language
-    after, before = passes.decoder(block, micro, e, not adapters, checkpointing)
-    seen = passes.tower(shape, micro.image_tokens, e, not adapters, checkpointing)
-    layer = passes.layer_work(block, micro, e, not adapters)
-    logits = passes.logits_work(shape, micro.rows * micro.sampled, e, not adapters)
+    after, before = passes.decoder(block, micro, types, trained, checkpointing)
+    seen = passes.tower(shape, micro.image_tokens, types, trained, checkpointing)
+    layer = passes.layer_work(block, micro, types, trained.weights)
+    logits = passes.logits_work(shape, micro.rows * micro.sampled, types, trained.weights)
     begins = {
-        "decoder activations": after + before,
-        "vision activations": seen,
-        "logits and work": max(logits, layer, passes.cache(block, micro.seen, e)),
+        "decoder activations": after.all + before.all,
+        "vision activations": seen.all,
+        "logits and work": max(logits, layer + after.again, passes.cache(block, micro.seen, types)),
     }
-    waiting = 0 if adapters else e * block.layers * block.parameters
-    reaches = {"decoder activations": before, "vision activations": seen, "second gradients": waiting}
-    return max(begins, reaches, key=lambda moment: sum(moment.values()))
+    waiting = types.weight * block.layers * block.parameters if trained.weights else 0
+    reaches = {
+        "decoder activations": before.all + before.again,
+        "vision activations": seen.all,
+        "second gradients": waiting,
+    }
+    ends = {"vision activations": seen.all + seen.again}
+    return max(begins, reaches, ends, key=lambda moment: sum(moment.values()))
 
 
 def rollout_peak(
-    shape: Shape, turns: Sequence[Shown], questions: int, group: int, e: int, nucleus: bool = False, host: bool = False
+    shape: Shape,
+    turns: Sequence[Shown],
+    questions: int,
+    group: int,
+    types: Types,
+    nucleus: bool = False,
+    host: bool = False,
 ) -> dict[str, int]:
     """What rollouts need at their highest point besides what is held, by kind.
 
@@ -66,22 +78,24 @@ def rollout_peak(
     for k, turn in enumerate(turns):
         shown_to = rows if k else questions
         before, cached = cached, cached + turn.shown
-        features = e * shown_to * turn.image * block.width
+        features = (types.weight + types.value) * shown_to * turn.image * block.width
         moments += [
             {
-                "cache": passes.cache(block, shown_to * before, e),
-                "work": passes.tower_work(shape, shown_to * turn.image, e, host),
+                "cache": passes.cache(block, shown_to * before, types),
+                "work": passes.tower_work(shape, shown_to * turn.image, types, host),
             },
             {
-                "cache": passes.cache(block, shown_to * cached, e),
-                "work": 2 * features + passes.prefill_work(block, shown_to, turn.shown, cached, e),
+                "cache": passes.cache(block, shown_to * cached, types),
+                "work": features + passes.prefill_work(block, shown_to, turn.shown, cached, types),
             },
         ]
         cached += turn.reply
-        grown = passes.cache(block, rows * cached, e)
-        moments.append(
-            {"cache": grown, "work": grown // block.layers // 2 + passes.sampling_work(shape, rows, nucleus)}
+        grown = passes.cache(block, rows * cached, types)
+        drawn, casts = (
+            passes.sampling_work(shape, rows, nucleus, types),
+            passes.attention_casts(block, rows * cached, types),
         )
+        moments.append({"cache": grown, "work": grown // block.layers // 2 + max(drawn, casts)})
     return max(moments, key=lambda moment: sum(moment.values()))
 
 

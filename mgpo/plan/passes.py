@@ -1,17 +1,66 @@
 """What a forward or backward pass holds in memory besides weights, in bytes: one formula a function.
 
-Symbols: e bytes of a value, D width, A heads x head size, K the same of the key-value heads, F the MLP's inner
-width, H heads, V vocabulary; of a row P prompt tokens, C continuation tokens, S = P + C. The formulas follow the
-stock layers of transformers under its "sdpa" attention, whose kernels keep their inputs, their output and a number
-a head, never a matrix of tokens by tokens; a mask, though, is turned into the values' type in every layer.
+Symbols: e bytes of a value that a linear layer computes, w bytes of a weight and of the residual stream, D width,
+A heads x head size, K the same of the key-value heads, F the MLP's inner width, H heads, V vocabulary; of a row
+P prompt tokens, C continuation tokens, S = P + C. The formulas follow the stock layers of
+transformers under its "sdpa" attention, whose kernels keep their inputs, their output and a number a head, never a matrix of tokens by tokens; a mask, though, is turned into the values' type in every layer.
+
+Where w > e (autocast), a linear layer keeps casts of its input and of its weight, one for each time that it is called,
+and rotated queries and keys are in w bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mgpo.plan.shape import Block, Shape
 
 CHUNK = 1024  # rows of logits at a time, as in mgpo.policy.logprobs
 FLOAT, DOUBLE = 4, 8
+
+
+@dataclass(frozen=True)
+class Types:
+    """Bytes of a weight (w) and of what layers compute (e); fewer of the latter under autocast."""
+
+    weight: int
+    value: int
+
+    @property
+    def cast(self) -> int:
+        """Bytes of a cast, where there is one."""
+        return self.value if self.weight > self.value else 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained: adapters of a rank (inputs and outputs of those of the decoder, of those of the tower), or all,
+    or all but the tower."""
+
+    rank: int = 0
+    decoder: Sequence[tuple[int, int]] = ()
+    tower: Sequence[tuple[int, int]] = ()
+    freeze_vision: bool = False
+
+    @property
+    def weights(self) -> bool:
+        return not self.rank
+
+    @property
+    def sees(self) -> bool:
+        """Gradients reach into the tower."""
+        return bool(self.tower) if self.rank else not self.freeze_vision
+
+    def copies(self, types: Types) -> bool:
+        """Adapters, in float32, keep copies of what they read, and nothing else keeps it."""
+        return bool(self.rank) and types.weight < FLOAT
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Activations that a forward pass keeps, and what of them one layer at a time computes again."""
+
+    all: int
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,106 +83,144 @@ class Micro:
         return self.rows * (self.prompt + self.continuation)
 
 
-def norm(width: int, e: int, trained: bool) -> int:
-    """RMSNorm keeps of a token its float32 input, its output, and where its weight is trained the normalised input."""
-    return width * (FLOAT + e * (2 if trained else 1))
+def norms(width: int, types: Types, trained: Trained, reads: tuple[int, ...]) -> int:
+    """RMSNorms keep of a token their float32 input, their output, and where their weight is trained the normalised
+    input; under autocast in place of the output a cast for each layer that reads it."""
+    normalised, output = types.weight if trained.weights else 0, 0 if trained.copies(types) else types.value
+    return sum(width * (FLOAT + normalised + (types.cast * r or output)) for r in reads)
 
 
-def mlp(block: Block, e: int) -> int:
+def mlp(block: Block, types: Types, trained: Trained) -> int:
     """The MLP keeps of a token gate, activated gate, up-projection and their product, 4F; 2F without a gate."""
-    return e * (4 if block.gated else 2) * block.mlp
+    return types.value * ((4 if block.gated else 2) - trained.copies(types)) * block.mlp
 
 
-def decoder_layer(block: Block, micro: Micro, e: int, trained: bool) -> int:
+def adapters(sides: Sequence[tuple[int, int]], types: Types, trained: Trained) -> int:
+    """Adapters keep of a token what lies between their two layers, and copies of their inputs."""
+    copy = FLOAT if trained.copies(types) else 0
+    return sum(copy * inputs + FLOAT * trained.rank for inputs, _ in sides)
+
+
+def decoder_token(block: Block, types: Types, trained: Trained) -> int:
+    """One decoder layer keeps of a token two norms, which three and two layers read, the MLP, a float a head, and what
+    its adapters keep."""
+    own = norms(block.width, types, trained, (3, 2)) + mlp(block, types, trained) + FLOAT * block.heads
+    return own + adapters(trained.decoder, types, trained) // block.layers
+
+
+def decoder_layer(block: Block, micro: Micro, types: Types, trained: Trained) -> int:
     """One decoder layer keeps of the continuations, over its N rows:
 
     N · C · (2 norms + MLP + q and output 2A + a float a head) + keys and values, repeated for all heads because
     a mask rules out grouped attention, N · S · 2A + the mask N · C · S.
     """
-    tokens = micro.rows * micro.continuation
-    token = 2 * norm(block.width, e, trained) + mlp(block, e) + 2 * e * block.attention + FLOAT * block.heads
+    tokens, e = micro.rows * micro.continuation, types.value
+    token = decoder_token(block, types, trained) + 2 * e * block.attention
     return tokens * token + e * (2 * micro.seen * block.repeated + micro.continuation * micro.seen)
 
 
-def decoder_prefix(block: Block, micro: Micro, e: int, trained: bool) -> int:
+def decoder_prefix(block: Block, micro: Micro, types: Types, trained: Trained) -> int:
     """One decoder layer keeps the same of the prefixes, but with grouped keys and values (2K) and without a mask."""
-    token = 2 * norm(block.width, e, trained) + mlp(block, e) + FLOAT * block.heads
-    return micro.prefixes * micro.prompt * (token + 2 * e * (block.attention + block.key_value))
+    token = decoder_token(block, types, trained)
+    return micro.prefixes * micro.prompt * (token + 2 * types.value * (block.attention + block.key_value))
 
 
-def decoder(block: Block, micro: Micro, e: int, trained: bool, checkpointing: bool = False) -> tuple[int, int]:
+def decoder(
+    block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False
+) -> tuple[Kept, Kept]:
     """All decoder layers, the rotary angles and the last norm: of the continuations, and of the prefixes, of whose
     last layer nothing comes.
 
     With gradient checkpointing each layer keeps its input (D), its keys and values, and one at a time the rest.
     """
     tokens, prefix = micro.rows * micro.continuation, micro.prefixes * micro.prompt
-    angles = 2 * e * block.attention // block.heads
-    layer, before = decoder_layer(block, micro, e, trained), decoder_prefix(block, micro, e, trained)
-    ends = tokens * (norm(block.width, e, trained) + angles)
+    angles = 2 * types.weight * block.attention // block.heads
+    casts = types.cast * block.parameters
+    layer = decoder_layer(block, micro, types, trained) + casts
+    before = decoder_prefix(block, micro, types, trained) + casts
+    ends = tokens * (norms(block.width, types, trained, (1,)) + angles)
     if not checkpointing:
-        return ends + block.layers * layer, prefix * angles + (block.layers - 1) * before
-    kept, kept_before = tokens * block.width + 2 * micro.seen * block.key_value, block.width + 2 * block.key_value
-    return ends + layer + block.layers * e * kept, prefix * angles + before + block.layers * e * prefix * kept_before
+        return Kept(ends + block.layers * layer), Kept(prefix * angles + (block.layers - 1) * before)
+    cached, width = cache(block, 1, types) // block.layers, types.weight * block.width
+    kept, kept_before = tokens * width + micro.seen * cached, prefix * (width + cached)
+    return Kept(ends + block.layers * kept, layer), Kept(prefix * angles + block.layers * kept_before, before)
 
 
-def tower(shape: Shape, image_tokens: int, e: int, trained: bool, checkpointing: bool) -> int:
+def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, checkpointing: bool) -> Kept:
     """The vision tower keeps of a patch, in each layer: two norms, MLP, q k v as one (3D), rotated q and k (2D), the
-    output by windows and in one (2D); then its pixels, and in the merger a norm and twice its width.
+    output by windows and in one (2D), what its adapters keep; then its pixels, and in the merger a norm and twice its
+    width. Its residual stream is in e bytes, since it begins with a convolution.
 
     Where it is frozen nothing but the features (two copies of D of the language model an image token).
     """
-    block, patches = shape.vision, image_tokens * shape.merge**2
-    features = 2 * e * image_tokens * shape.language.width
-    if not trained:
-        return features
-    layer = 2 * norm(block.width, e, True) + mlp(block, e) + 7 * e * block.width + FLOAT * block.heads
-    ends = e * shape.patch_values + norm(block.width, e, True) + 2 * e * block.width
+    block, patches, e = shape.vision, image_tokens * shape.merge**2, types.value
+    features = (types.weight + e) * image_tokens * shape.language.width
+    if not trained.sees:
+        return Kept(features)
+    own = Types(e, e)
+    reads = types.cast * block.width  # layers behind the first that read the same norm
+    layer = norms(block.width, own, trained, (1, 1)) + reads + mlp(block, own, trained) + 7 * e * block.width
+    layer += FLOAT * block.heads + adapters(trained.tower, types, trained) // block.layers
+    ends = e * shape.patch_values + norms(block.width, own, trained, (1,)) + 2 * e * block.width
+    casts = types.cast * block.parameters
     if checkpointing:
-        return features + patches * (ends + layer + block.layers * e * block.width)
-    return features + patches * (ends + block.layers * layer)
+        return Kept(features + patches * (ends + block.layers * e * block.width), patches * layer + casts)
+    return Kept(features + patches * (ends + block.layers * layer) + block.layers * casts)
 
 
-def logits_work(shape: Shape, scored: int, e: int, trained: bool) -> int:
+def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
     """A chunk of logits computed anew in the backward pass: log-probs, probabilities, and twice their products, in
-    float32, and the new gradient of the head (V · D)."""
-    head = e * shape.vocabulary * shape.language.width if trained else 0
-    return min(scored, CHUNK) * shape.vocabulary * 4 * FLOAT + head
+    float32, and the new gradient of the head (V · D); under autocast the head's cast and that one's gradient too."""
+    head = shape.vocabulary * shape.language.width
+    new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
+    return min(scored, CHUNK) * shape.vocabulary * 4 * FLOAT + head * new
 
 
-def layer_work(block: Block, micro: Micro, e: int, trained: bool) -> int:
+def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:
     """The backward pass through a decoder layer: gradients of the MLP's inner values (2F), of the residual (2D), and
-    of its largest weight (F · D)."""
-    tokens = micro.rows * micro.continuation
-    return e * (tokens * (2 * block.mlp + 2 * block.width) + (block.mlp * block.width if trained else 0))
+    of its largest weight (F · D) and that one's cast."""
+    tokens, largest = micro.rows * micro.continuation, block.mlp * block.width
+    values = tokens * (2 * types.value * block.mlp + 2 * types.weight * block.width)
+    return values + ((types.weight + types.cast) * largest if trained else 0)
 
 
-def cache(block: Block, tokens: int, e: int) -> int:
-    """Keys and values of all layers: 2 · layers · K for each cached token."""
-    return 2 * block.layers * block.key_value * e * tokens
+def cache(block: Block, tokens: int, types: Types) -> int:
+    """Keys and values of all layers: 2 · layers · K for each cached token; rotated keys are in w bytes."""
+    return (types.weight + types.value) * block.layers * block.key_value * tokens
 
 
-def prefill_work(block: Block, rows: int, new: int, seen: int, e: int) -> int:
+def prefill_work(block: Block, rows: int, new: int, seen: int, types: Types) -> int:
     """Showing `new` tokens to each row, without gradients: the residual and its norm (3D), the mask, and the largest of
-    the MLP's inner values (3F), the rotation (4A), and attention itself (q and output 2A; keys and values repeated
-    for all heads, 2A for each token that is seen; the mask in the values' type)."""
-    tokens, pairs = rows * new, rows * new * seen
+    the MLP's inner values (3F, and its weight's cast), the rotation (4A), and attention itself (q and output 2A; keys
+    and values repeated for all heads, 2A for each token that is seen; the mask in the values' type)."""
+    tokens, pairs, e, w = rows * new, rows * new * seen, types.value, types.weight
     repeated = 2 * block.repeated * rows * seen if block.repeated > block.key_value else 0
-    attention = 2 * block.attention * tokens + repeated + pairs
-    return pairs + e * (tokens * 3 * block.width + max(tokens * 3 * block.mlp, tokens * 4 * block.attention, attention))
+    again = types.cast * block.repeated * rows * seen + w * block.repeated * rows * seen if types.cast else 0
+    attention = e * (2 * block.attention * tokens + repeated + pairs) + again
+    inner = e * tokens * 3 * block.mlp + types.cast * block.mlp * block.width
+    return pairs + w * tokens * 3 * block.width + max(inner, w * tokens * 4 * block.attention, attention)
 
 
-def tower_work(shape: Shape, image_tokens: int, e: int, host: bool = False) -> int:
+def tower_work(shape: Shape, image_tokens: int, types: Types, host: bool = False) -> int:
     """The vision tower without gradients: of a patch its pixels and the larger of MLP (3F, 2D) and attention (10D; in
     half precision 5D and six of the rotation's values in float32). On a host, the float32 pixels before that."""
-    block = shape.vision
+    block, e = shape.vision, types.value
     rotated = 6 * FLOAT if e < FLOAT else 5 * e
     inner = max(e * (3 * block.mlp + 2 * block.width), (5 * e + rotated) * block.width)
-    cast = (FLOAT + e) * shape.patch_values if host and e < FLOAT else 0
-    return image_tokens * shape.merge**2 * max(cast, e * shape.patch_values + inner)
+    cast = (FLOAT + e) * shape.patch_values if host and types.weight < FLOAT else 0
+    seen = types.weight * shape.patch_values + max(inner, types.cast * shape.patch_values)
+    return image_tokens * shape.merge**2 * max(cast, seen)
 
 
-def sampling_work(shape: Shape, rows: int, nucleus: bool) -> int:
+def attention_casts(block: Block, seen: int, types: Types) -> int:
+    """Decoding under autocast casts, in a layer, the keys of all `seen` tokens, repeated for all heads as the values
+    are."""
+    return (types.weight + 2 * types.value) * block.repeated * seen if types.cast else 0
+
+
+def sampling_work(shape: Shape, rows: int, nucleus: bool, types: Types) -> int:
     """Drawing a token in every row: logits and log-probs in float32, probabilities and their sums in float64, of all
-    V ids; where top-p cuts, they are sorted too."""
-    return rows * shape.vocabulary * (2 * FLOAT + (7 if nucleus else 2) * DOUBLE)
+    V ids; where top-p cuts, they are sorted too. Under autocast the head's cast is there before that."""
+    head = types.cast * shape.vocabulary * shape.language.width + rows * shape.vocabulary * types.value
+    drawn = rows * shape.vocabulary * (2 * FLOAT + (7 if nucleus else 2) * DOUBLE)
+    return max(head if types.cast else 0, drawn)

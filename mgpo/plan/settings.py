@@ -9,14 +9,16 @@ import torch
 
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
-from mgpo.plan.launch import Launch, Sharding
+from mgpo.plan.launch import Devices, Launch
 from mgpo.plan.lengths import converse, counter
+from mgpo.plan.passes import FLOAT
 from mgpo.plan.shape import Shape
 from mgpo.policy.base import Policy
+from mgpo.ranks import check_strategy
 
 Settings = dict[str, Any]  # nested, as in the configuration
 OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
-CHECKPOINTING = ("gradient_checkpointing", "checkpointing")  # names of a setting of the policy or the module
+HALF = 2  # bytes
 REPLY = 512  # tokens that replies are assumed to have, unless something else is said
 
 
@@ -43,6 +45,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
     whole = options.get("max_pixels") or own_cap(policy.path)
     crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
+    weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
     return Launch(
         said=converse(dialogue, counter(policy.path)),
         whole=shape.image_tokens or whole // area,
@@ -56,13 +59,16 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         micro_batch=model["micro_batch_size"],
         mini_batches=model["mini_batches"],
         epochs=model["epochs"],
-        value=policy.dtype.itemsize,
-        state=state_bytes(model["optimizer"], policy.dtype.itemsize),
+        weight=weight,
+        value=value,
+        gradient=gradient,
+        state=state_bytes(model["optimizer"], gradient),
         penalised=bool(model["objective"]["kl_weight"]) and not supervised,
-        lora=(policy.lora.rank, policy.lora.targets) if policy.lora else None,
-        sharding=sharding(trainer),
+        lora=(policy.lora.rank, policy.lora.pattern) if policy.lora else None,
+        devices=devices_of(trainer),
+        freeze_vision=policy.freeze_vision,
         nucleus=model["sampling"]["top_p"] < 1,
-        checkpointing=any(bool(where.get(name)) for where in (options, model) for name in CHECKPOINTING),
+        checkpointing=policy.gradient_checkpointing,
         host=trainer["accelerator"] == "cpu",
     )
 
@@ -92,30 +98,26 @@ def state_bytes(optimizer: Any, value: int) -> float:
     return values * (1 if "8bit" in name else value)
 
 
-def sharding(trainer: Settings) -> Sharding:
-    """What a trainer's devices and strategy share. Raises UserError for a strategy that this knows nothing of."""
-    devices, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
+def devices_of(trainer: Settings) -> Devices:
+    """A trainer's devices and what its strategy keeps. Raises UserError for a strategy that this knows nothing of."""
+    count, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
     strategy = trainer["strategy"]
     name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
     options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
-    world = devices * nodes
-    kind = name.lower()
-    if kind.startswith("modelparallel"):
-        sizes = (
-            (options.get("data_parallel_size", "auto"), nodes),
-            (options.get("tensor_parallel_size", "auto"), devices),
-        )
-        data, tensor = (auto if size == "auto" else int(size) for size, auto in sizes)
-        return Sharding(devices, nodes, data * tensor)
-    if kind.startswith("fsdp"):
-        how = str(options.get("sharding_strategy") or "FULL_SHARD").rsplit(".", 1)[-1].upper()
-        shards = {"NO_SHARD": 1}.get(how, devices if "HYBRID" in how else world)
-        offload = bool(options.get("cpu_offload")) or "offload" in kind
-        return Sharding(devices, nodes, shards, whole_weights="GRAD_OP" in how or "ZERO2" in how, offload=offload)
-    if kind.startswith(("ddp", "auto", "singledevice", "single_device")):
-        view = bool(options.get("gradient_as_bucket_view"))
-        return Sharding(devices, nodes, buckets=world > 1 and not view)
-    raise UserError(f"trainer.strategy is {name}; plan knows ddp, fsdp and ModelParallelStrategy")
+    check_strategy(name)
+    if not name.lower().startswith(("ddp", "auto", "singledevice", "single_device")):
+        raise UserError(f"trainer.strategy is {name}; plan knows ddp and a single device")
+    return Devices(count, nodes, buckets=count * nodes > 1 and not options.get("gradient_as_bucket_view"))
+
+
+def types_of(precision: Any, dtype: int, adapters: bool) -> tuple[int, int, int]:
+    """Bytes of a weight, of what layers compute, and of a gradient, by trainer.precision and the weights' type.
+
+    "bf16-mixed" casts what goes into a layer, "bf16-true" all weights; otherwise adapters are float32 on any base.
+    """
+    half, whole = "16" in str(precision), "true" in str(precision)
+    weight = HALF if half and whole else dtype
+    return weight, HALF if half else weight, FLOAT if adapters and not (half and whole) else weight
 
 
 def _count(devices: Any) -> int:

@@ -48,6 +48,7 @@ class Block:
 class Shape:
     """What memory depends on.
 
+    `seeing` are the parameters of the tower and of what projects its features,
     `patch` is a patch's side in pixels, `patch_values` the numbers in it, `merge` the patches on the side of an
     image token, `image_tokens` what every image becomes in families that have one size; `linears` maps the full name
     of each linear layer to its inputs and outputs.
@@ -57,6 +58,7 @@ class Shape:
     vision: Block
     vocabulary: int
     parameters: int
+    seeing: int
     patch: int
     patch_values: int
     merge: int
@@ -66,6 +68,11 @@ class Shape:
     def adapter_parameters(self, rank: int, targets: str) -> int:
         """Parameters of low-rank adapters on the layers whose full name fits `targets`: rank x (inputs + outputs)."""
         return sum(rank * sum(sides) for name, sides in self.linears.items() if re.fullmatch(targets, name))
+
+    def adapted(self, targets: str, seen: bool) -> list[tuple[int, int]]:
+        """Inputs and outputs of the layers that get an adapter, in the vision tower or outside of it."""
+        fits = {name: sides for name, sides in self.linears.items() if re.fullmatch(targets, name)}
+        return [sides for name, sides in fits.items() if _sees(name) == seen]
 
 
 def published(size: str) -> PreTrainedConfig:
@@ -113,14 +120,15 @@ def shape_of(model: Any) -> Shape:
     """The shape of a model, wherever it lies."""
     text, vision = model.config.get_text_config(), model.config.vision_config
     stacks = {name: layers for name, layers in model.named_modules() if isinstance(layers, nn.ModuleList)}
-    seen = max((n for n in stacks if "visi" in n or "visual" in n), key=lambda n: len(stacks[n]))
+    seen = max((n for n in stacks if _sees(n)), key=lambda n: len(stacks[n]))
     spoken = max((n for n in stacks if n != seen), key=lambda n: len(stacks[n]))
     patch = vision.patch_size
     return Shape(
         language=_block(stacks[spoken], text),
         vision=_block(stacks[seen], vision),
         vocabulary=text.vocab_size,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters_of(model),
+        seeing=parameters_of(model.model) - parameters_of(model.model.language_model),
         patch=patch,
         patch_values=3 * patch**2 * getattr(vision, "temporal_patch_size", 1),
         merge=_merge(model.config),
@@ -129,6 +137,15 @@ def shape_of(model: Any) -> Shape:
             n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, nn.Linear)
         },
     )  # fmt: skip
+
+
+def parameters_of(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _sees(name: str) -> bool:
+    """Whether a module lies in the vision tower, by its full name."""
+    return "visi" in name or "visual" in name
 
 
 def _merge(config: Any) -> int:
@@ -151,5 +168,5 @@ def _block(layers: nn.ModuleList, config: Any) -> Block:
         key_value=(getattr(config, "num_key_value_heads", None) or heads) * head,
         mlp=config.intermediate_size,
         gated=any(name.endswith("gate_proj") for name, _ in layers[0].named_modules()),
-        parameters=sum(p.numel() for p in layers[0].parameters()),
+        parameters=parameters_of(layers[0]),
     )

@@ -13,9 +13,9 @@ def format_plan(report: Report, model: str) -> list[Table | str]:
     """What the terminal shows, from top to bottom."""
     launch = report["launch"]
     head = (
-        f"{model}: {_count(report['model']['parameters'])} parameters of {launch['value']} bytes; "
+        f"{model}: {_count(report['model']['parameters'])} parameters of {launch['weight']} bytes; "
         f"{launch['questions']} questions x {launch['group']} rollouts a process and step, "
-        f"{_devices(launch['sharding'])}"
+        f"{_devices(launch['devices'])}"
     )
     return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report)]
 
@@ -68,7 +68,7 @@ def _verdict(report: Report) -> list[Table | str]:
     if not report["suggestions"]:
         return [
             *lines,
-            "No smaller micro-batch, fewer questions, LoRA, 64 devices or smaller pictures would mend that.",
+            "No smaller micro-batch, fewer questions, LoRA or smaller pictures would mend that.",
         ]
     table = Table(
         Column("keys", overflow="fold"),
@@ -92,10 +92,9 @@ def _right(name: str) -> Column:
     return Column(name, justify="right")
 
 
-def _devices(sharding: Report) -> str:
-    count = sharding["devices"] * sharding["nodes"]
-    cut = f", cut over {sharding['shards']}" if sharding["shards"] > 1 else ""
-    return f"{count} device{'s' if count > 1 else ''}{cut}"
+def _devices(devices: Report) -> str:
+    count = devices["count"] * devices["nodes"]
+    return f"{count} device{'s' if count > 1 else ''}"
 
 
 def _count(parameters: int) -> str:

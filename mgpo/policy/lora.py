@@ -36,6 +36,11 @@ class Lora:
     targets: str = LANGUAGE
     vision: bool = False
 
+    @property
+    def pattern(self) -> str:
+        """Regular expression on the full names of all layers that get one."""
+        return f"({self.targets})|({VISION})" if self.vision else self.targets
+
 
 def add_lora(model: Any, lora: Lora) -> None:
     """Freeze the model and put fresh adapters into it, in float32 whatever the model's type is.
@@ -47,7 +52,7 @@ def add_lora(model: Any, lora: Lora) -> None:
         from peft import LoraConfig
     except ImportError:
         raise UserError("model.policy.lora needs peft; install it with pip install 'mgpo[lora]'") from None
-    targets = f"({lora.targets})|({VISION})" if lora.vision else lora.targets
+    targets = lora.pattern
     try:
         model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets))
     except ValueError as error:

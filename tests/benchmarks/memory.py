@@ -19,10 +19,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from mgpo.dialogues import TwoTurn
 from mgpo.loss import policy_loss
 from mgpo.objective import Objective
-from mgpo.plan.launch import Launch, Sharding
+from mgpo.plan.launch import Devices, Launch
 from mgpo.plan.lengths import Said
 from mgpo.plan.memory import Memory, measure
-from mgpo.plan.shape import shape_of
+from mgpo.plan.settings import types_of
+from mgpo.plan.shape import measure_shape
 from mgpo.policy.batch import collate
 from mgpo.policy.lora import Lora
 from mgpo.policy.qwen2_5_vl import Qwen25VL
@@ -55,6 +56,10 @@ class Setting:
     questions: int = 2
     dtype: str = "float32"
     lora: int | None = None
+    lora_vision: bool = False
+    mixed: bool = False
+    freeze_vision: bool = False
+    checkpointing: bool = False
     reference: bool = False
 
 
@@ -132,8 +137,11 @@ def build(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Qwen25VL:
     )
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).to(getattr(torch, setting.dtype))
-    lora = Lora(setting.lora) if setting.lora else None
-    policy = Qwen25VL(min_pixels=SIDE**2, max_pixels=setting.image * SIDE**2, dtype=setting.dtype, lora=lora)
+    lora = Lora(setting.lora, vision=setting.lora_vision) if setting.lora else None
+    policy = Qwen25VL(
+        min_pixels=SIDE**2, max_pixels=setting.image * SIDE**2, dtype=setting.dtype, lora=lora,
+        freeze_vision=setting.freeze_vision, gradient_checkpointing=setting.checkpointing,
+    )  # fmt: skip
     policy.attach(model, tokenizer, Qwen2VLImageProcessorPil())
     return policy
 
@@ -144,7 +152,13 @@ def rollouts(policy: Qwen25VL, setting: Setting) -> list[Trajectory]:
     image = Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side * side))
     samples = [(Question(str(i), None, "Which letter?", "K"), image) for i in range(setting.questions)]  # type: ignore
     sampling = Sampling(setting.reply)
-    return roll_out(policy.eval(), InProcessSampler(), Cropping(), samples, setting.group, sampling, (0, 0))
+    with autocast(setting):
+        return roll_out(policy.eval(), InProcessSampler(), Cropping(), samples, setting.group, sampling, (0, 0))
+
+
+def autocast(setting: Setting) -> torch.autocast:
+    """As Lightning does under bf16-mixed."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=setting.mixed, cache_enabled=False)
 
 
 def update(
@@ -160,10 +174,12 @@ def update(
     weights_N = torch.full((len(trajectories),), 1e-3)
     for rows in torch.arange(len(trajectories)).split(setting.micro):
         batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id)
-        loss, _ = policy_loss(policy, batch, torch.ones(len(rows)), weights_N[rows], objective, 1.0, frozen)
-        loss.backward()
+        with autocast(setting):
+            loss, _ = policy_loss(policy, batch, torch.ones(len(rows)), weights_N[rows], objective, 1.0, frozen)
+            loss.backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     optimizer.step()
+    optimizer.zero_grad()
 
 
 def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, Comparison]:
@@ -173,14 +189,12 @@ def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, C
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-6)
     update(policy, rollouts(policy, setting), setting, optimizer, frozen)
     held = [*policy.parameters(), *policy.buffers()]
-    held += [p.grad for p in policy.parameters() if p.grad is not None]
     held += [value for state in optimizer.state.values() for value in state.values()]
     held += [*frozen.parameters(), *frozen.buffers()] if frozen else []
     trajectories: list[Trajectory] = []
     with Live(held) as rolling:
         trajectories += rollouts(policy, setting)
     pixels = {id(i): i.patches for t in trajectories for turn in t.turns for i in turn.prompt.images}.values()
-    optimizer.zero_grad()
     with Live([*held, *pixels]) as updating:
         update(policy, trajectories, setting, optimizer, frozen)
     needed = predict(setting, policy, trajectories)
@@ -195,14 +209,17 @@ def predict(setting: Setting, policy: Qwen25VL, trajectories: Sequence[Trajector
     images = [len(turn.prompt.images[0].patches) // 4 for turn in trajectories[0].turns]
     texts = [max(len(t.turns[k].prompt.ids) for t in trajectories) - images[k] for k in range(2)]
     lora = policy.lora
-    value = policy.dtype.itemsize
+    precision = "bf16-mixed" if setting.mixed else "32-true"
+    weight, value, gradient = types_of(precision, policy.dtype.itemsize, lora is not None)
     launch = Launch(
         said=(Said(texts[0], "whole"), Said(texts[1], "crop")), whole=images[0], crop=images[1], side=SIDE, least=1,
         reply=setting.reply, limit=setting.reply, questions=setting.questions, group=setting.group,
-        micro_batch=setting.micro, mini_batches=1, epochs=1, value=value, state=2 * value,
-        penalised=setting.reference, lora=(lora.rank, lora.targets) if lora else None, sharding=Sharding(), host=True,
+        micro_batch=setting.micro, mini_batches=1, epochs=1, weight=weight, value=value,
+        gradient=gradient, state=2 * gradient, freeze_vision=setting.freeze_vision,
+        penalised=setting.reference, lora=(lora.rank, lora.pattern) if lora else None, devices=Devices(),
+        checkpointing=setting.checkpointing, host=True,
     )  # fmt: skip
-    return measure(shape_of(policy.model), launch)
+    return measure(measure_shape(policy.model.config), launch)
 
 
 def _beyond(parts: dict[str, int]) -> int:

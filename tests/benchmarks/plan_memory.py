@@ -26,6 +26,11 @@ SETTINGS = {
     "deep, long replies": Setting(image=16, layers=8, reply=96, mlp=512, heads=2, group=16, **SMALL_TOWER),
     "adapters": Setting(layers=6, reply=64, lora=8, width=512, mlp=1024, heads=8),
     "adapters, bfloat16": Setting(lora=8, dtype="bfloat16", vocabulary=2048),
+    "adapters in the tower too": Setting(lora=8, lora_vision=True, dtype="bfloat16", vocabulary=2048),
+    "frozen tower": Setting(freeze_vision=True),
+    "mixed": Setting(mixed=True),
+    "mixed, checkpointing": Setting(mixed=True, checkpointing=True, layers=6),
+    "adapters, bfloat16, checkpointing": Setting(lora=8, dtype="bfloat16", checkpointing=True, layers=6),
 }
 
 
