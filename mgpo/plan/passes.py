@@ -2,8 +2,9 @@
 
 Symbols: e bytes of a value that a linear layer computes, w bytes of a weight and of the residual stream, D width,
 A heads x head size, K the same of the key-value heads, F the MLP's inner width, H heads, V vocabulary; of a row
-P prompt tokens, C continuation tokens, S = P + C. The formulas follow the stock layers of
-transformers under its "sdpa" attention, whose kernels keep their inputs, their output and a number a head, never a matrix of tokens by tokens; a mask, though, is turned into the values' type in every layer.
+P prompt tokens, C continuation tokens, S = P + C. The formulas follow the stock layers of transformers under its "sdpa"
+attention, whose kernels keep their inputs, their output and a number a head, never a matrix of tokens by tokens; a
+mask, though, is turned into the values' type in every layer.
 
 Where w > e (autocast), a linear layer keeps casts of its input and of its weight, one for each time that it is called,
 and rotated queries and keys are in w bytes.
