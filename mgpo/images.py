@@ -1,6 +1,7 @@
 """Opening images: upright RGB pixels, or one sentence that says what is wrong."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from mgpo.errors import UserError
 
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
+# What Pillow raises for EXIF data that it can not read.
+DAMAGED_EXIF = (struct.error, ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 
 
 class BadImage(UserError):
@@ -81,7 +84,7 @@ def _check_header(name: str, file: Path | io.BytesIO) -> None:
             warnings.simplefilter("ignore")  # the size is checked here; odd metadata is no reason to stop
             with Image.open(file) as image:
                 _check_size(name, image)
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
         raise BadImage(f"{name}: this is not an image that can be read") from None
@@ -96,15 +99,17 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
             with Image.open(file) as image:
                 image.load()
                 return to_rgb(_upright(image))
+    except MemoryError:  # the image may be sound
+        raise
     except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
         raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data has it; as it is stored where that data is damaged."""
+    """The image turned as its EXIF data has it; as it is stored where that can't be read, as viewers show it too."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:
+    except DAMAGED_EXIF:
         return image
 
 

@@ -12,7 +12,7 @@ from mgpo.errors import UserError
 from mgpo.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.shipped import shipped_config
-from mgpo.show import framed, look, overlay
+from mgpo.show import CAPTION, GAP, framed, look, overlay
 from tests.conftest import noise_image
 
 
@@ -109,8 +109,8 @@ def test_failures_are_told_apart(model):
 
 def test_pictures_of_looks(model, question):
     group = model.group(question, rollouts=3)
-    with_crop = next(answer for answer in [model.ask(question.picture.load(), question.text)] if answer.crops)
-    assert look(with_crop.trajectory).width > 2 * look(with_crop.trajectory, side=160).width - 30
+    with_crop = model.ask(question.picture.load(), question.text)
+    assert look(with_crop.trajectory, side=160).size == (3 * 160 + 2 * GAP, 160 + CAPTION)
     assert overlay([answer.trajectory for answer in group]).size == (320, 320)
 
 

@@ -1,8 +1,6 @@
 """Benchmarks in the columns in which they are published, in every form in which their rows and images come."""
 
-import http.server
 import pickle
-import threading
 
 import datasets
 import pytest
@@ -40,6 +38,7 @@ from tests.published import (
     write_jsonl,
     write_tsv,
 )
+from tests.servers import serving
 
 
 @pytest.fixture(scope="module")
@@ -155,24 +154,13 @@ def test_pope(tmp_path, kind):
 @pytest.fixture(scope="module")
 def server():
     """Pictures by number; 404 for 7.png, and for 6.png another picture than was annotated."""
-    asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            name = self.path.strip("/")
-            self.send_response(404 if name == "7.png" else 200)
-            self.end_headers()
-            self.wfile.write(png(99 if name == "6.png" else int(name.split(".")[0])))
+    def answer(name, port):
+        body = png(99 if name == "6.png" else int(name.split(".")[0]))
+        return (404 if name == "7.png" else 200), {}, body
 
-        def log_message(self, *args):
-            pass
-
-    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=service.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{service.server_port}", asked
-    service.shutdown()
-    service.server_close()
+    with serving(answer) as served:
+        yield served
 
 
 @pytest.mark.parametrize("streaming", [False, True])

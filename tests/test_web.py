@@ -1,9 +1,7 @@
 """Pictures behind addresses: what is fetched, what is kept, and what is not even asked for."""
 
 import hashlib
-import http.server
 import ipaddress
-import threading
 
 import pytest
 
@@ -11,6 +9,7 @@ from mgpo.data import web
 from mgpo.data.pictures import Places
 from mgpo.images import BadImage
 from tests.published import png
+from tests.servers import serving
 
 AWAY = {"away": "ftp://127.0.0.1/0.png", "broken": "http://[::1/0.png", "long": f"http://{'a' * 300}.test/0.png"}
 
@@ -18,27 +17,14 @@ AWAY = {"away": "ftp://127.0.0.1/0.png", "broken": "http://[::1/0.png", "long": 
 @pytest.fixture(scope="module")
 def server():
     """/0 is a picture, /page is not, /home leads to the picture by another name, and AWAY away."""
-    asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            name = self.path.strip("/")
-            to = f"http://localhost:{service.server_port}/0" if name == "home" else AWAY.get(name)
-            self.send_response(302 if to else 200)
-            if to:
-                self.send_header("Location", to)
-            self.end_headers()
-            self.wfile.write(b"<html>Please log in</html>" if name == "page" else png(0))
+    def answer(name, port):
+        to = f"http://localhost:{port}/0" if name == "home" else AWAY.get(name)
+        body = b"<html>Please log in</html>" if name == "page" else png(0)
+        return (302, {"Location": to}, body) if to else (200, {}, body)
 
-        def log_message(self, *args):
-            pass
-
-    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=service.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{service.server_port}", asked
-    service.shutdown()
-    service.server_close()
+    with serving(answer) as served:
+        yield served
 
 
 def test_a_picture_is_fetched_once(tmp_path, server):

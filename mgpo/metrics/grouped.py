@@ -40,44 +40,42 @@ class SilentGroups(GroupMean):
     of = staticmethod(values.silent)
 
 
-class PassAtK(GroupMean):
+class AtK(GroupMean):
+    """A mean over groups of a value of k rollouts; groups with fewer are left out.
+
+    Args:
+        k: Rollouts. Raises UserError for a number that none can fill.
+        by: One value for each split or category instead of one for all.
+        options: torchmetrics' own.
+    """
+
+    higher_is_better = True
+    plot_upper_bound = 1.0
+
+    def __init__(self, k: int, by: By | None = None, **options: Any) -> None:
+        super().__init__(by, **options)
+        if k < 1:
+            raise UserError(f"k is {k}; a metric over k rollouts needs k >= 1")
+        self.k = k
+
+
+class PassAtK(AtK):
     """Mean over groups of 1 - C(n - c, k) / C(n, k) with c of n rollouts right, in [0, 1]; higher is better.
 
     The chance that k rollouts hold a right one (Chen et al., arXiv 2107.03374, eq. 1). Groups with fewer than k
     rollouts are left out.
     """
 
-    higher_is_better = True
-    plot_upper_bound = 1.0
-
-    def __init__(self, k: int, by: By | None = None, **options: Any) -> None:
-        super().__init__(by, **options)
-        self.k = positive(k)
-
     def of(self, group: Sequence[Record]) -> float | None:
         return values.pass_at_k(group, self.k)
 
 
-class MajorityAtK(GroupMean):
+class MajorityAtK(AtK):
     """Mean over groups of the share of their n // k disjoint runs of k rollouts whose commonest answer is right.
 
     In [0, 1]; higher is better. Ties go to the answer given first; rollouts without an answer don't vote, and a run
     of such is wrong. Groups with fewer than k rollouts, and what a group has beyond its last run, are left out.
     """
 
-    higher_is_better = True
-    plot_upper_bound = 1.0
-
-    def __init__(self, k: int, by: By | None = None, **options: Any) -> None:
-        super().__init__(by, **options)
-        self.k = positive(k)
-
     def of(self, group: Sequence[Record]) -> float | None:
         return values.majority_at_k(group, self.k)
-
-
-def positive(k: int) -> int:
-    """Raises UserError for a k that no rollouts can fill."""
-    if k < 1:
-        raise UserError(f"k is {k}; a metric over k rollouts needs k >= 1")
-    return k

@@ -1,5 +1,6 @@
 """What can be asked about a picture, wherever its weights are."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from mgpo.evaluation import assess
 from mgpo.images import open_image, to_rgb
 from mgpo.records import Record
 from mgpo.rewards import ExactAnswer, Reward
+from mgpo.rollout import Play
 from mgpo.sampler import Sampling
 from mgpo.show import look
 from mgpo.types import Question, Trajectory
@@ -71,34 +73,22 @@ class Answer:
         return look(self.trajectory)._repr_png_()
 
 
-class AskedModel:
-    """A model with the dialogue in which it answers; subclasses say how an episode is played.
+class AskedModel(ABC):
+    """A model with the dialogue in which it answers.
 
     Args:
+        play: How its episodes are played.
+        sight: How it sees.
         dialogue: What is said in each turn.
         max_new_tokens: A reply is cut here.
     """
 
-    sight: Sight
+    def __init__(self, play: Play, sight: Sight, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
+        self.play, self.sight, self.dialogue, self.max_new_tokens = play, sight, dialogue, max_new_tokens
 
-    def __init__(self, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
-        self.dialogue, self.max_new_tokens = dialogue, max_new_tokens
-
-    def play(
-        self,
-        dialogue: Dialogue,
-        samples: Samples,
-        copies: int,
-        sampling: Sampling,
-        key: tuple[int, ...],
-        sight: Sight | None = None,
-    ) -> list[Trajectory]:
-        """`copies` episodes a question, not yet judged; see `mgpo.rollout.roll_out`."""
-        raise NotImplementedError
-
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """For JSON: what tells this model from another, besides its dialogue."""
-        raise NotImplementedError
 
     def ask(
         self,

@@ -1,6 +1,7 @@
 """A model whose weights are in this process."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +10,12 @@ from torch import Tensor
 from mgpo.counterfactuals import Row, counterfactuals
 from mgpo.data.sources import Source
 from mgpo.dialogues import Dialogue
-from mgpo.models.base import AskedModel, Samples, in_batches
+from mgpo.models.base import AskedModel, in_batches
 from mgpo.models.saving import save_model
 from mgpo.policy.base import Policy
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Trajectory
-from mgpo.views import Sight
 
 LOOKED_AT = 64  # values of a tensor that enter its digest
 
@@ -31,20 +30,9 @@ class Model(AskedModel):
     """
 
     def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
-        super().__init__(dialogue, max_new_tokens)
-        self.policy, self.sight = policy, policy.sight
-
-    def play(
-        self,
-        dialogue: Dialogue,
-        samples: Samples,
-        copies: int,
-        sampling: Sampling,
-        key: tuple[int, ...],
-        sight: Sight | None = None,
-    ) -> list[Trajectory]:
-        """See `mgpo.rollout.roll_out`."""
-        return roll_out(self.policy, InProcessSampler(), dialogue, samples, copies, sampling, key, sight)
+        play = partial(roll_out, policy, InProcessSampler())
+        super().__init__(play, policy.sight, dialogue, max_new_tokens)
+        self.policy = policy
 
     def identity(self) -> dict[str, Any]:
         """The sizes at which it sees, and a digest of the weights."""

@@ -63,14 +63,14 @@ class ServedModel(AskedModel):
         extra: Mapping[str, Any] | None = None,
         **client: Any,
     ) -> None:
-        super().__init__(dialogue or TwoTurn(), max_new_tokens)
-        self.client, self.parallel, self.extra = ChatClient(base_url, **client), parallel, dict(extra or {})
         crop_max = crop_max_pixels or max_pixels
-        self.sight = Sight(
+        sight = Sight(
             Frame(frame),
             PixelBudget(min_pixels, max_pixels, factor),
             PixelBudget(min(min_pixels, crop_max), crop_max, factor),
         )
+        super().__init__(self.episodes, sight, dialogue or TwoTurn(), max_new_tokens)
+        self.client, self.parallel, self.extra = ChatClient(base_url, **client), parallel, dict(extra or {})
         self.model = model or self._only_model()
 
     def identity(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class ServedModel(AskedModel):
             "sight": repr(self.sight), "server": self.client.base_url, "model": self.model, "extra": self.extra
         }  # fmt: skip
 
-    def play(
+    def episodes(
         self,
         dialogue: Dialogue,
         samples: Samples,
