@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from mgpo.gallery.data import PICTURE, region_key
 from mgpo.types import Trajectory
 from mgpo.views import Box
 
@@ -78,7 +79,7 @@ def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
-    picture = from_uri(asked["images"]["picture"])
+    picture = from_uri(asked["images"][PICTURE])
     return row([(f"step {step}", drawn(picture, group, asked["size"], side)) for step, group in asked["steps"].items()])
 
 
@@ -106,7 +107,7 @@ def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: in
 
 def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: int) -> Image.Image:
     """A question's picture with its boxes, and below it the first crop of the group."""
-    picture = drawn(from_uri(asked["images"]["picture"]), group, asked["size"], side)
+    picture = drawn(from_uri(asked["images"][PICTURE]), group, asked["size"], side)
     font, words = ImageFont.load_default(12), textwrap.fill(asked["text"], side // 6)
     left, top = (picture.width - side // 2) // 2, picture.height + GAP // 2
     column = Image.new("RGB", (picture.width, top + side // 2 + 3 * CAPTION), "white")
@@ -117,7 +118,7 @@ def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: 
     if cut is None:
         draw.text((left, top), "no crop", fill=BAD, font=font)
     else:
-        crop = from_uri(asked["images"][",".join(map(str, cut))][0])
+        crop = from_uri(asked["images"][region_key(cut)][0])
         column.paste(crop.resize(_fit(crop.size, side // 2), Image.Resampling.BICUBIC), (left, top))
     return column
 

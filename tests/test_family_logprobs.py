@@ -18,6 +18,7 @@ from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 from tests.families import Family
+from tests.test_rollout import of_replies
 
 IMAGES = [noise_image(448, 448, 1), noise_image(640, 320, 2), noise_image(300, 500, 3)]
 DIALOGUE = TwoTurn(rule=BoxRule(min_side=8), turns=3)
@@ -99,12 +100,7 @@ def plain_scores(family, policy, trajectory):
     policy.model.model.rope_deltas = None
     logits = policy.model(input_ids=ids, use_cache=False, **shown).logits.masked_fill(policy.banned, -torch.inf)
     logprobs = F.log_softmax(logits[0, :-1], -1).gather(-1, ids[0, 1:, None])[:, 0]
-    at, values = 0, []
-    for turn in trajectory.turns:
-        at += len(turn.prompt.ids)
-        values.append(logprobs[at - 1 : at - 1 + len(turn.reply.ids)])
-        at += len(turn.reply.ids)
-    return torch.cat(values)
+    return of_replies(logprobs, trajectory)
 
 
 def test_positions_equal_the_librarys_over_all_turns(family, policy, trajectories):

@@ -18,7 +18,7 @@ from mgpo.gallery.data import Gallery
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images import BadImage
 from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.show import curves, steps
+from mgpo.show import GAP, curves, film, steps
 from mgpo.world.model import CAPS
 from tests.test_module import Noisy, adam, equal, make, weights
 
@@ -50,7 +50,10 @@ def test_the_same_questions_are_followed_through_a_run(tokenizer, tmp_path):
     for question in page["questions"]:
         assert [len(question["steps"][step]) for step in ("0", "2", "4")] == [2, 2, 2]
     assert any(q["steps"]["0"] != q["steps"]["4"] for q in page["questions"])  # the weights have moved
-    assert steps(page).width > 3 * 180
+    assert steps(page, side=100).width == 3 * 100 + 2 * GAP
+    film(page, tmp_path / "film.gif", [0, 2], side=100)
+    with Image.open(tmp_path / "film.gif") as moving:
+        assert (moving.n_frames, moving.width) == (3, 2 * 100 + GAP)
 
 
 def test_looking_changes_nothing(tokenizer, tmp_path):
@@ -95,7 +98,6 @@ def logged(tmp_path_factory):
 
 
 def tensorboard_tags(folder):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(folder / "tb/version_0")).Reload()

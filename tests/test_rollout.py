@@ -70,6 +70,16 @@ def full_ids(trajectory):
     return [i for turn in trajectory.turns for i in (*turn.prompt.ids, *turn.reply.ids)]
 
 
+def of_replies(logprobs, trajectory):
+    """Those of the sampled tokens, from those of a whole row without its first token."""
+    at, values = 0, []
+    for turn in trajectory.turns:
+        at += len(turn.prompt.ids)
+        values.append(logprobs[at - 1 : at - 1 + len(turn.reply.ids)])
+        at += len(turn.reply.ids)
+    return torch.cat(values)
+
+
 def plain_scores(policy, trajectory):
     """Log-probs of a trajectory's replies from one unpadded pass through the stock model, mRoPE by the library."""
     ids = torch.tensor([full_ids(trajectory)])
@@ -84,12 +94,7 @@ def plain_scores(policy, trajectory):
     )
     logits = output.logits.masked_fill(policy.banned, -torch.inf)
     logprobs = F.log_softmax(logits[0, :-1], -1).gather(-1, ids[0, 1:, None])[:, 0]
-    at, values = 0, []
-    for turn in trajectory.turns:
-        at += len(turn.prompt.ids)
-        values.append(logprobs[at - 1 : at - 1 + len(turn.reply.ids)])
-        at += len(turn.reply.ids)
-    return torch.cat(values)
+    return of_replies(logprobs, trajectory)
 
 
 def test_both_kinds_of_second_turn_occur(trajectories):
