@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
@@ -19,11 +20,12 @@ from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.ranks import check_strategy, share_objects
+from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.sharding import FSDP2Strategy, clip_gradients, gathered
 from mgpo.types import Trajectory
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -113,11 +115,12 @@ class MGPO(EvaluatedModule):
         check_strategy(type(self.trainer.strategy).__name__)
 
     def configure_model(self) -> None:
-        if self.policy.model is not None:
-            return
-        self.policy.load().train()
-        if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
-            self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        if self.policy.model is None:
+            self.policy.load().train()
+            if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
+                self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
+            self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
@@ -191,10 +194,11 @@ class MGPO(EvaluatedModule):
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
         training = self.policy.training
         self.policy.eval()
-        trajectories = roll_out(
-            self.policy, self.sampler, self.dialogue, samples, copies or self.group_size, self.sampling,
-            (self.seed, step),
-        )  # fmt: skip
+        with gathered(self.policy):
+            trajectories = roll_out(
+                self.policy, self.sampler, self.dialogue, samples, copies or self.group_size, self.sampling,
+                (self.seed, step),
+            )  # fmt: skip
         self.policy.train(training)
         judge(trajectories, self.reward)
         return trajectories
@@ -203,7 +207,10 @@ class MGPO(EvaluatedModule):
         """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
         optimizer: Any = self.optimizers()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
-        weights_N = self.objective.weights(lengths_N, counted_N)
+        weights_N = self.objective.weights(
+            lengths_N, counted_N, partial(mean_over_ranks, world_size=self.trainer.world_size)
+        )
+        whole = 0.0
         rows_N = torch.arange(len(trajectories))
         if self.trainer.world_size == 1:  # elsewhere all ranks must pass the same number of times
             moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
@@ -213,13 +220,14 @@ class MGPO(EvaluatedModule):
             loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
             self.manual_backward(loss)
             self.tally.add(metrics, len(rows))
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+            whole += loss.item()
+        norm = clip_gradients(self.policy, self.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()  # now, so that no gradients are held through rollouts
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             schedule.step()
-        self.tally.add({"grad_norm": norm.item()}, 1)
+        self.tally.add({"grad_norm": norm, "loss": whole}, 1)
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""

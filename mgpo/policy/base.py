@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import Sight, View
+
+T = TypeVar("T")
 
 
 class Codec(Protocol):
@@ -39,10 +41,18 @@ class Policy(nn.Module):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+    whole: bool = False  # gathered for rollouts, where weights are sharded
 
     def __init__(self) -> None:
         super().__init__()
         self.model: Any = None  # the family's own network, once it is loaded
+
+    def forward(self, work: Callable[..., T], *inputs: Any) -> T:
+        """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
+
+        Passes with gradients go this way, and so do others unless they are within `mgpo.sharding.gathered`.
+        """
+        return work(self, *inputs)
 
     def load(self) -> "Policy":
         """Read tokenizer, image processor and weights."""

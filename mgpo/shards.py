@@ -1,0 +1,155 @@
+"""Checkpoints in shards: a folder into which every rank writes what it holds, to be read by any number of ranks.
+
+Tensors are `state_dict.<name>` and `optimizer.<number>.<parameter>.<name>` in PyTorch's distributed format; what else
+a checkpoint of Lightning's holds is in a file of its own. A folder has its name once it is complete.
+"""
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from mgpo.errors import UserError
+
+REST = "meta.pt"
+INDEX = ".metadata"
+WEIGHTS = "state_dict."
+FORMAT = "torch.distributed.checkpoint."
+# Index files are pickled. This is what they consist of, besides types of tensors.
+PARTS = {
+    *((f"{FORMAT}metadata", name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")),
+    *((f"{FORMAT}metadata", f"{kind}StorageMetadata") for kind in ("Chunk", "Tensor", "Bytes")),
+    (f"{FORMAT}metadata", "_MEM_FORMAT_ENCODING"),
+    (f"{FORMAT}filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("torch", "Size"),
+    ("pathlib", "PosixPath"),
+}
+State = dict[str, Any]
+
+
+def save(path: Path, checkpoint: State) -> None:
+    """Write a checkpoint; what stands under this name stays as it is until the new one is complete.
+
+    All ranks must call, with the same path.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    first = distributed.get_rank() == 0
+    if first:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    distributed.barrier()
+    tensors, rest = _split(checkpoint)
+    if first:
+        torch.save(rest, unfinished / REST)
+    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished))
+    if first:
+        _replace(unfinished, path)
+    distributed.barrier()
+
+
+def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> State:
+    """A checkpoint as it was saved, cut anew as `known` weights and the optimisers' parameters are.
+
+    Raises:
+        UserError: Where the folder is no complete checkpoint.
+    """
+    path = _complete(path)
+    reader = _Reader(path)
+    stored = reader.sizes()
+    tensors: dict[str, Tensor] = {}
+    for name, (size, dtype) in stored.items():
+        if name.startswith(WEIGHTS):
+            like = known.get(name.removeprefix(WEIGHTS))
+        else:
+            like = parameters[int(name.split(".")[2])] if parameters else None
+            if like is None:
+                continue
+        fits = like is not None and like.shape == size
+        tensors[name] = torch.empty_like(like, dtype=dtype) if fits else torch.empty(size, dtype=dtype)
+    dcp.load(tensors, storage_reader=reader)
+    checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
+    checkpoint["state_dict"] = {k.removeprefix(WEIGHTS): v for k, v in tensors.items() if k.startswith(WEIGHTS)}
+    for name, value in tensors.items():
+        if not name.startswith(WEIGHTS):
+            _, number, parameter, key = name.split(".", 3)
+            checkpoint["optimizer_states"][int(number)]["state"].setdefault(int(parameter), {})[key] = value
+    return checkpoint
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Whole weights out of a folder, in one process. Raises UserError where it is no complete checkpoint."""
+    reader = _Reader(_complete(path))
+    stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
+    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in stored.items()}
+    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    return {name.removeprefix(WEIGHTS): value for name, value in tensors.items()}
+
+
+class _Index(pickle.Unpickler):
+    """Reads an index, and refuses one that holds anything else: a pickle can run whatever it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PARTS or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+class _Reader(dcp.FileSystemReader):
+    """Of a folder whose index was looked through."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            with (path / INDEX).open("rb") as file:
+                self.index = _Index(file).load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+            raise UserError(f"{path / INDEX} is not the index of a checkpoint ({error})") from None
+
+    def sizes(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Of each tensor."""
+        stored = self.index.state_dict_metadata.items()
+        return {k: (v.size, v.properties.dtype) for k, v in stored if isinstance(v, TensorStorageMetadata)}
+
+
+def _split(checkpoint: State) -> tuple[dict[str, Tensor], State]:
+    """The tensors by flat names, and the rest."""
+    tensors = {WEIGHTS + name: value for name, value in checkpoint["state_dict"].items()}
+    states = []
+    for number, state in enumerate(checkpoint.get("optimizer_states", [])):
+        rest: State = {}
+        for parameter, values in state["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{number}.{parameter}.{key}"] = value
+                else:
+                    rest.setdefault(parameter, {})[key] = value
+        states.append({**state, "state": rest})
+    others = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
+    return tensors, {**others, "optimizer_states": states} if states else others
+
+
+def _replace(new: Path, path: Path) -> None:
+    old = path.with_name(path.name + ".old")
+    if path.is_file():
+        path.unlink()
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(path: Path) -> Path:
+    """The folder, or its predecessor where a save was killed between taking its name and giving it to the new one."""
+    for folder in (path, path.with_name(path.name + ".old")):
+        if (folder / INDEX).is_file() and (folder / REST).is_file():
+            return folder
+    raise UserError(f"{path} is not a checkpoint of a run, such as runs/…/trained.ckpt")
