@@ -1,12 +1,11 @@
-"""Checkpoints in shards: a folder into which every rank writes what it holds, to be read by any number of ranks.
+"""Checkpoints in shards: a folder into which every rank wrote what it held, to be read by any number of ranks.
 
 Tensors are `state_dict.<name>` and `optimizer.<number>.<parameter>.<name>` in PyTorch's distributed format; what else
-a checkpoint of Lightning's holds is in a file of its own. A folder has its name once it is complete.
+a checkpoint of Lightning's holds is in a file of its own. `mgpo.sharding.saver` writes them.
 """
 
-import os
 import pickle
-import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,26 +34,6 @@ PARTS = {
 State = dict[str, Any]
 
 
-def save(path: Path, checkpoint: State) -> None:
-    """Write a checkpoint; what stands under this name stays as it is until the new one is complete.
-
-    All ranks must call, with the same path.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-    first = distributed.get_rank() == 0
-    if first:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-    distributed.barrier()
-    tensors, rest = _split(checkpoint)
-    if first:
-        torch.save(rest, unfinished / REST)
-    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(unfinished))
-    if first:
-        _replace(unfinished, path)
-    distributed.barrier()
-
-
 def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> State:
     """A checkpoint as it was saved, cut anew as `known` weights and the optimisers' parameters are.
 
@@ -69,12 +48,13 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
         if name.startswith(WEIGHTS):
             like = known.get(name.removeprefix(WEIGHTS))
         else:
-            like = parameters[int(name.split(".")[2])] if parameters else None
-            if like is None:
+            parameter = int(name.split(".")[2])
+            if parameter >= len(parameters):  # nothing is trained here, or other weights: those complain better
                 continue
+            like = parameters[parameter]
         fits = like is not None and like.shape == size
         tensors[name] = torch.empty_like(like, dtype=dtype) if fits else torch.empty(size, dtype=dtype)
-    dcp.load(tensors, storage_reader=reader)
+    _fill(tensors, reader, alone=not distributed.is_initialized())
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = {k.removeprefix(WEIGHTS): v for k, v in tensors.items() if k.startswith(WEIGHTS)}
     for name, value in tensors.items():
@@ -89,8 +69,14 @@ def weights(path: Path) -> dict[str, Tensor]:
     reader = _Reader(_complete(path))
     stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in stored.items()}
-    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    _fill(tensors, reader, alone=True)
     return {name.removeprefix(WEIGHTS): value for name, value in tensors.items()}
+
+
+def _fill(tensors: dict[str, Tensor], reader: "_Reader", alone: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what is wanted
+        dcp.load(tensors, storage_reader=reader, no_dist=alone)
 
 
 class _Index(pickle.Unpickler):
@@ -117,34 +103,6 @@ class _Reader(dcp.FileSystemReader):
         """Of each tensor."""
         stored = self.index.state_dict_metadata.items()
         return {k: (v.size, v.properties.dtype) for k, v in stored if isinstance(v, TensorStorageMetadata)}
-
-
-def _split(checkpoint: State) -> tuple[dict[str, Tensor], State]:
-    """The tensors by flat names, and the rest."""
-    tensors = {WEIGHTS + name: value for name, value in checkpoint["state_dict"].items()}
-    states = []
-    for number, state in enumerate(checkpoint.get("optimizer_states", [])):
-        rest: State = {}
-        for parameter, values in state["state"].items():
-            for key, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{number}.{parameter}.{key}"] = value
-                else:
-                    rest.setdefault(parameter, {})[key] = value
-        states.append({**state, "state": rest})
-    others = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
-    return tensors, {**others, "optimizer_states": states} if states else others
-
-
-def _replace(new: Path, path: Path) -> None:
-    old = path.with_name(path.name + ".old")
-    if path.is_file():
-        path.unlink()
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(path, old)
-    os.rename(new, path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _complete(path: Path) -> Path:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from mgpo import shards
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
+from mgpo.sharding.saver import Saver
 from mgpo.sharding.units import mixed, shard
 
 State = dict[str, Any]
@@ -32,10 +33,15 @@ class FSDP2Strategy(ModelParallelStrategy):
         cpu_offload: Shards, gradients and optimiser states lie in the host's memory; slower.
         save_distributed_checkpoint: Every rank saves its shards, into a folder; else rank 0 gathers everything into
             one file.
+        save_in_background: Training goes on as soon as shards are copied to the host's memory.
     """
 
     def __init__(
-        self, replicas: int = 1, cpu_offload: bool = False, save_distributed_checkpoint: bool = True
+        self,
+        replicas: int = 1,
+        cpu_offload: bool = False,
+        save_distributed_checkpoint: bool = True,
+        save_in_background: bool = False,
     ) -> None:
         backend = "cpu:gloo,cuda:nccl" if cpu_offload and torch.cuda.is_available() else None
         super().__init__(
@@ -44,7 +50,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             process_group_backend=backend,
         )
         self.replicas, self.cpu_offload = replicas, cpu_offload
-        self.distributed = save_distributed_checkpoint
+        self.distributed, self.background = save_distributed_checkpoint, save_in_background
+        self.saver: Saver | None = None
 
     def setup_environment(self) -> None:
         devices = self.num_nodes * self.num_processes
@@ -86,11 +93,25 @@ class FSDP2Strategy(ModelParallelStrategy):
     def save_checkpoint(self, checkpoint: State, filepath: str | Path, storage_options: Any = None) -> None:
         if not self.distributed:
             return super().save_checkpoint(checkpoint, filepath, storage_options)
-        shards.save(Path(self.broadcast(filepath)), checkpoint)
+        self.saver = self.saver or Saver(self.background)
+        self.saver.save(Path(self.broadcast(filepath)), checkpoint)
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        if self.saver is None:
+            super().remove_checkpoint(filepath)
+        elif self.is_global_zero:
+            self.saver.remove(Path(filepath))
+
+    def teardown(self) -> None:
+        if self.saver is not None:
+            self.saver.wait()
+        super().teardown()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> State:
         """Weights and optimiser states are taken at once; the rest is returned. Nothing of the files is run."""
         path = Path(self.broadcast(checkpoint_path))
+        if self.saver is not None:
+            self.saver.wait()
         assert self.lightning_module is not None
         known = self.lightning_module.state_dict()
         parameters = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
@@ -98,7 +119,9 @@ class FSDP2Strategy(ModelParallelStrategy):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             checkpoint["state_dict"] = {k: _cut(v, known.get(k)) for k, v in checkpoint["state_dict"].items()}
             for state in checkpoint.get("optimizer_states", []):
-                state["state"] = {i: {k: _cut(v, parameters[i]) for k, v in s.items()} for i, s in state["state"].items()}
+                state["state"] = {
+                    i: {k: _cut(v, parameters[i]) for k, v in s.items()} for i, s in state["state"].items()
+                }
         else:
             checkpoint = shards.load(path, known, parameters)
         self.lightning_module.load_state_dict(checkpoint.pop("state_dict"), strict=self.lightning_module.strict_loading)
