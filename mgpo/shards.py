@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 
 from mgpo.errors import UserError
 
@@ -42,18 +43,18 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
     """
     path = _complete(path)
     reader = _Reader(path)
-    stored = reader.sizes()
     tensors: dict[str, Tensor] = {}
-    for name, (size, dtype) in stored.items():
+    for name, (size, dtype) in reader.sizes().items():
         if name.startswith(WEIGHTS):
             like = known.get(name.removeprefix(WEIGHTS))
+        elif (number := int(name.split(".")[2])) < len(parameters):
+            like = parameters[number]
+        else:  # nothing is trained here, or other weights, which then complain for themselves
+            continue
+        if like is not None and like.shape == size:
+            tensors[name] = torch.empty_like(like, dtype=dtype)
         else:
-            parameter = int(name.split(".")[2])
-            if parameter >= len(parameters):  # nothing is trained here, or other weights: those complain better
-                continue
-            like = parameters[parameter]
-        fits = like is not None and like.shape == size
-        tensors[name] = torch.empty_like(like, dtype=dtype) if fits else torch.empty(size, dtype=dtype)
+            tensors[name] = torch.empty(size, dtype=dtype)
     _fill(tensors, reader, alone=not distributed.is_initialized())
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = {k.removeprefix(WEIGHTS): v for k, v in tensors.items() if k.startswith(WEIGHTS)}
@@ -76,7 +77,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 def _fill(tensors: dict[str, Tensor], reader: "_Reader", alone: bool) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is what is wanted
-        dcp.load(tensors, storage_reader=reader, no_dist=alone)
+        load_tensors(tensors, storage_reader=reader, no_dist=alone)
 
 
 class _Index(pickle.Unpickler):
@@ -88,21 +89,21 @@ class _Index(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}")
 
 
-class _Reader(dcp.FileSystemReader):
+class _Reader(FileSystemReader):
     """Of a folder whose index was looked through."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
             with (path / INDEX).open("rb") as file:
-                self.index = _Index(file).load()
+                self.stored = _Index(file).load().state_dict_metadata.items()
         except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
             raise UserError(f"{path / INDEX} is not the index of a checkpoint ({error})") from None
 
     def sizes(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Of each tensor."""
-        stored = self.index.state_dict_metadata.items()
-        return {k: (v.size, v.properties.dtype) for k, v in stored if isinstance(v, TensorStorageMetadata)}
+        tensors = [(name, kind) for name, kind in self.stored if isinstance(kind, TensorStorageMetadata)]
+        return {name: (kind.size, kind.properties.dtype) for name, kind in tensors}
 
 
 def _complete(path: Path) -> Path:

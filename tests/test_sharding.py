@@ -1,9 +1,17 @@
 """Weights cut over ranks: the same losses, weights and draws as on one."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 
-from tests.sharded import LORA, adam, fit, launch, make
+from mgpo.policy.checkpoint import policy_weights
+from tests.sharded import LORA, fit, launch, make
+from tests.test_cli import ROOT
 
 ALL = [(kind, lora) for kind in ("sft", "grpo", "mgpo") for lora in (None, LORA)]
 QUICK = [("mgpo", None), ("sft", LORA)]
@@ -43,3 +51,36 @@ def test_two_ranks_learn_as_one_does(tmp_path):
 def test_so_do_the_others(tmp_path):
     launch(learn_all, tmp_path)
     check_equal(tmp_path, [run for run in ALL if run not in QUICK])
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_costs_nothing_but_time(tmp_path):
+    """A run that lost a rank goes on from its last checkpoint to the very end of one that did not."""
+    command = [
+        sys.executable, "-m", "mgpo", "fit", f"--config={ROOT}/configs/mgpo.yaml", f"--config={ROOT}/configs/fsdp.yaml",
+        "--trainer.devices=2", "--measure=never", "--data.train.init_args.count=32", "--data.batch_size=2",
+        "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: "
+        "{filename: '{step}', every_n_train_steps: 2, save_top_k: -1}}]",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def checkpoint(version, step):
+        return tmp_path / f"runs/mgpo/version_{version}/checkpoints/step={step}.ckpt"
+
+    def start(*more):
+        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen([*command, *more], cwd=tmp_path, env=environment, **quiet)
+
+    assert start().wait(300) == 0
+    broken = start()
+    while not checkpoint(1, 4).exists():
+        assert broken.poll() is None
+        time.sleep(0.1)
+    (other,) = subprocess.check_output(["pgrep", "-P", str(broken.pid)], text=True).split()[:1]
+    os.kill(int(other), signal.SIGKILL)
+    assert broken.wait(60) != 0
+    assert not checkpoint(1, 8).exists()
+    last = max(checkpoint(1, 4).parent.glob("step=*.ckpt"))
+    assert start(f"--ckpt_path={last}").wait(300) == 0
+    found, expected = (policy_weights(str(checkpoint(version, 8))) for version in (2, 0))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

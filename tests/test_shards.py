@@ -1,4 +1,4 @@
-"""Checkpoints in shards: to go on with on any number of ranks, whole after a kill, and read without running anything."""
+"""Checkpoints in shards: for any number of ranks, whole after a kill, and read without running anything."""
 
 import os
 import pickle
@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from mgpo import shards
 from mgpo.errors import UserError
@@ -113,7 +114,7 @@ def save_twice(rank, folder):
         keeper.save(folder / name, {"state_dict": {"weight": torch.ones(4)}, "step": 1})
         keeper.wait()
     if rank == 1:
-        shards.dcp.filesystem.FileSystemWriter.write_data = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        FileSystemWriter.write_data = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     keeper.save(folder / "background", {"state_dict": {"weight": torch.zeros(4)}, "step": 2})
     keeper.wait()
 

@@ -31,7 +31,8 @@ class Objective:
         clip_high: Ratios above 1 + clip_high earn nothing further; larger than clip_low is clip-higher.
         baseline: What is subtracted from a reward: the group's mean, or the mean of the other rollouts.
         scale_advantages: Divide advantages by the standard deviation of the group's rewards.
-        normalisation: Whether every token or every trajectory of a mini-batch counts the same, or tokens are divided by a constant.
+        normalisation: Whether every token or every trajectory of a mini-batch counts the same, or tokens are
+            divided by a constant.
         constant_length: Tokens by which "constant" normalisation divides.
         kl_weight: Weight of the penalty against the policy as it was before training, or with adapters against
             the base; 0 keeps no reference.

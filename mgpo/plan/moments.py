@@ -29,14 +29,14 @@ def micro_batch(turns: Sequence[Shown], rows: int, group: int) -> Micro:
 
 
 def update_peak(
-    shape: Shape, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False
+    shape: Shape, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False, sharded: bool = False
 ) -> dict[str, int]:
     """What an update needs at its highest point besides what is held, by kind.
 
     That is either when the backward pass begins: all activations and the larger of a chunk of logits, a layer's
     gradients, and the cache, which is let go when the forward pass ends. Or when it reaches the prefixes: then the
-    continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own.
-    Or at its end, in the tower.
+    continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own;
+    not where weights are sharded, whose gradients are exchanged layer by layer. Or at its end, in the tower.
     """
     block = shape.language
     after, before = passes.decoder(block, micro, types, trained, checkpointing)
@@ -48,7 +48,7 @@ def update_peak(
         "vision activations": seen.all,
         "logits and work": max(logits, layer + after.again, passes.cache(block, micro.seen, types)),
     }
-    waiting = types.weight * block.layers * block.parameters if trained.weights else 0
+    waiting = types.weight * block.layers * block.parameters if trained.weights and not sharded else 0
     reaches = {
         "decoder activations": before.all + before.again,
         "vision activations": seen.all,

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from mgpo.shards import REST, WEIGHTS
 
@@ -25,7 +27,7 @@ class Saver:
     """
 
     def __init__(self, background: bool) -> None:
-        self.group = distributed.new_group(backend="gloo") if background else None
+        self.group: Any = distributed.new_group(backend="gloo") if background else None
         self.first = distributed.get_rank() == 0
         self.thread = ThreadPoolExecutor(1)
         self.pending: Future | None = None
@@ -41,13 +43,13 @@ class Saver:
             unfinished.mkdir(parents=True)
             torch.save(rest, unfinished / REST)
         distributed.barrier()
-        writer = dcp.FileSystemWriter(unfinished)
+        writer = FileSystemWriter(unfinished)
         if self.group is None:
-            dcp.save(tensors, storage_writer=writer)
+            save_tensors(tensors, storage_writer=writer)
             self._name(unfinished, path)
             distributed.barrier()
         else:
-            written: Any = dcp.async_save(tensors, storage_writer=writer, process_group=self.group)
+            written: Any = async_save(tensors, storage_writer=writer, process_group=self.group)
             self.pending = self.thread.submit(lambda: (written.result(), self._name(unfinished, path)))
 
     def remove(self, path: Path) -> None:
