@@ -15,7 +15,7 @@ from tests.sharded import LORA, fit, launch, make
 from tests.test_cli import ROOT
 
 ALL = [(kind, lora) for kind in ("sft", "grpo", "mgpo") for lora in (None, LORA)]
-QUICK = [("mgpo", None), ("sft", LORA)]
+QUICK = [("mgpo", None)]
 
 
 def learn(rank, folder, runs=QUICK):

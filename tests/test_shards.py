@@ -19,7 +19,7 @@ from mgpo.sharding.saver import Saver
 from tests.conftest import make_policy
 from tests.sharded import LORA, fit, launch, make
 
-STEPS, BETWEEN = 6, 3
+STEPS, BETWEEN = 4, 2
 
 
 def saver(folder):
@@ -27,13 +27,13 @@ def saver(folder):
 
 
 def train(folder, name, kind="mgpo", lora=None, ranks=2, **options):
-    """Six steps, saved after three; the weights at the end."""
+    """The weights after four steps, of which the second and the last are saved."""
     callbacks = [saver(folder / name)]
     return fit(make(kind, lora), folder, ranks, STEPS, callbacks=callbacks, enable_checkpointing=True, **options)[1]
 
 
 def go_on(folder, name, kind="mgpo", lora=None, ranks=2, **options):
-    return fit(make(kind, lora), folder, ranks, STEPS, ckpt_path=str(folder / name / "step=3.ckpt"), **options)[1]
+    return fit(make(kind, lora), folder, ranks, STEPS, ckpt_path=str(folder / name / "step=2.ckpt"), **options)[1]
 
 
 def keep(rank, folder, **found):
@@ -76,12 +76,12 @@ def runs(tmp_path_factory):
 
 def test_a_run_goes_on_from_shards_and_from_one_file(runs):
     """On as many ranks bit for bit; from one file on a single device, without any strategy, like on two."""
-    assert (runs / "sharded" / "step=3.ckpt").is_dir() and (runs / "whole" / "step=3.ckpt").is_file()
+    assert (runs / "sharded" / "step=2.ckpt").is_dir() and (runs / "whole" / "step=2.ckpt").is_file()
     uninterrupted = read(runs, "uninterrupted")
     assert close(read(runs, "resumed"), uninterrupted, 0)
     assert close(read(runs, "whole"), uninterrupted, 0)
     assert close(read(runs, "again"), read(runs, "adapters"), 0)
-    alone = fit(make("mgpo"), runs, steps=STEPS, ckpt_path=str(runs / "whole" / "step=3.ckpt"))[1]
+    alone = fit(make("mgpo"), runs, steps=STEPS, ckpt_path=str(runs / "whole" / "step=2.ckpt"))[1]
     assert close(alone, uninterrupted, 1e-5)
 
 
@@ -89,12 +89,12 @@ def test_shards_are_put_together_for_everything_that_asks_a_model(runs, tokenize
     """Frozen weights are in no checkpoint, and the base under adapters is known again."""
     for name, found, options in (("sharded", "uninterrupted", {}), ("adapters", "adapters", {"lora": LORA})):
         policy = make_policy(tokenizer, **options)
-        policy.load_state_dict(policy_weights(str(runs / name / "step=6.ckpt")))
+        policy.load_state_dict(policy_weights(str(runs / name / "step=4.ckpt")))
         trained = {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
         assert close(trained, read(runs, found), 0)
     other = make_policy(tokenizer, seed=1, lora=LORA)
     with pytest.raises(UserError, match="trained on another base"):
-        other.load_state_dict(policy_weights(str(runs / "adapters" / "step=6.ckpt")))
+        other.load_state_dict(policy_weights(str(runs / "adapters" / "step=4.ckpt")))
 
 
 @pytest.mark.slow
