@@ -44,6 +44,16 @@ def launch(work, folder, ranks=2, seconds=240):
             process.kill()
 
 
+def quick(rank, folder):
+    """All that takes no `slow` mark, in one go: processes take longer to start than to do it."""
+    from tests.test_sharded_families import work
+    from tests.test_sharding import learn
+    from tests.test_shards import save_and_resume
+
+    for part in (work, learn, save_and_resume):
+        part(rank, folder)
+
+
 def _start(rank, work, folder, ranks, port):
     place = dict(RANK=rank, LOCAL_RANK=rank, NODE_RANK=0, WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     os.environ.update({name: str(value) for name, value in place.items()})

@@ -43,9 +43,8 @@ def check_equal(folder, runs):
             torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=f"{kind} {lora} {name}")
 
 
-def test_two_ranks_learn_as_one_does(tmp_path):
-    launch(learn, tmp_path)
-    check_equal(tmp_path, QUICK)
+def test_two_ranks_learn_as_one_does(two_ranks):
+    check_equal(two_ranks, QUICK)
 
 
 @pytest.mark.slow

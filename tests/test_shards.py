@@ -67,43 +67,36 @@ def close(a, b, atol):
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=0, atol=atol) for name in a)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    launch(save_and_resume, folder)
-    return folder
-
-
-def test_a_run_goes_on_from_shards_and_from_one_file(runs):
+def test_a_run_goes_on_from_shards_and_from_one_file(two_ranks):
     """On as many ranks bit for bit; from one file on a single device, without any strategy, like on two."""
-    assert (runs / "sharded" / "step=2.ckpt").is_dir() and (runs / "whole" / "step=2.ckpt").is_file()
-    uninterrupted = read(runs, "uninterrupted")
-    assert close(read(runs, "resumed"), uninterrupted, 0)
-    assert close(read(runs, "whole"), uninterrupted, 0)
-    assert close(read(runs, "again"), read(runs, "adapters"), 0)
-    alone = fit(make("mgpo"), runs, steps=STEPS, ckpt_path=str(runs / "whole" / "step=2.ckpt"))[1]
+    assert (two_ranks / "sharded" / "step=2.ckpt").is_dir() and (two_ranks / "whole" / "step=2.ckpt").is_file()
+    uninterrupted = read(two_ranks, "uninterrupted")
+    assert close(read(two_ranks, "resumed"), uninterrupted, 0)
+    assert close(read(two_ranks, "whole"), uninterrupted, 0)
+    assert close(read(two_ranks, "again"), read(two_ranks, "adapters"), 0)
+    alone = fit(make("mgpo"), two_ranks, steps=STEPS, ckpt_path=str(two_ranks / "whole" / "step=2.ckpt"))[1]
     assert close(alone, uninterrupted, 1e-5)
 
 
-def test_shards_are_put_together_for_everything_that_asks_a_model(runs, tokenizer):
+def test_shards_are_put_together_for_everything_that_asks_a_model(two_ranks, tokenizer):
     """Frozen weights are in no checkpoint, and the base under adapters is known again."""
     for name, found, options in (("sharded", "uninterrupted", {}), ("adapters", "adapters", {"lora": LORA})):
         policy = make_policy(tokenizer, **options)
-        policy.load_state_dict(policy_weights(str(runs / name / "step=4.ckpt")))
+        policy.load_state_dict(policy_weights(str(two_ranks / name / "step=4.ckpt")))
         trained = {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
-        assert close(trained, read(runs, found), 0)
+        assert close(trained, read(two_ranks, found), 0)
     other = make_policy(tokenizer, seed=1, lora=LORA)
     with pytest.raises(UserError, match="trained on another base"):
-        other.load_state_dict(policy_weights(str(runs / "adapters" / "step=4.ckpt")))
+        other.load_state_dict(policy_weights(str(two_ranks / "adapters" / "step=4.ckpt")))
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_numbers_of_ranks(runs):
+def test_a_run_goes_on_with_other_numbers_of_ranks(two_ranks):
     """The same questions in the same steps, as long as a step has as many of them in all."""
-    launch(on_one, runs, ranks=1)
-    launch(on_four, runs, ranks=4)
+    launch(on_one, two_ranks, ranks=1)
+    launch(on_four, two_ranks, ranks=4)
     for name in ("one", "four"):
-        assert close(read(runs, name), read(runs, "uninterrupted"), 1e-5), name
+        assert close(read(two_ranks, name), read(two_ranks, "uninterrupted"), 1e-5), name
 
 
 def save_twice(rank, folder):
