@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from mgpo.cli import hush
 from tests.benchmarks.pairs import Options, Row, Skipped, table
 
 ROWS = {  # each is a module here with a function `measure`
@@ -30,7 +31,7 @@ def main() -> None:
         "python -m tests.benchmarks", description=__doc__, epilog=f"rows:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("rows", nargs="*", metavar="ROW", choices=[[], *ROWS], help="which rows; all unless given")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all unless given")
     parser.add_argument("--pairs", type=int, default=7, help="how often the two programs take turns")
     parser.add_argument(
         "--trl-python", default=os.environ.get("TRL_PYTHON"), metavar="PATH",
@@ -38,7 +39,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.rows if name not in ROWS]:
+        parser.error(f"there is no row {unknown[0]}; take some of {', '.join(ROWS)}")
     torch.set_num_threads(1)
+    hush()
     options = Options(arguments.pairs, arguments.trl_python)
     rows: list[Row] = []
     for name in arguments.rows or ROWS:
@@ -47,8 +51,9 @@ def main() -> None:
             rows += import_module(f"tests.benchmarks.{name}").measure(options)
         except Skipped as reason:
             print(f"{name}: skipped. {reason}", flush=True)
-    print(table(rows))
-    if arguments.markdown:
+    if rows:
+        print(table(rows))
+    if rows and arguments.markdown:
         arguments.markdown.write_text(table(rows) + "\n", encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS
 
 QUESTIONS, GROUP, RATE = 8, 8, 1e-6
+SIDE = 448  # pixels of an original's side: so small that decoding, cutting and resizing hardly count for either side
 BOX = "[28, 28, 84, 84]"  # what every first reply is taken to say, so that all crops are seen at 84 x 84
 
 
@@ -56,7 +57,7 @@ class Held:
 def draw_questions(sight: Sight, turns: int) -> list[Question]:
     """Questions with their pictures, which are as small as they are seen where nothing is cut from them."""
     questions = []
-    scenes = Scenes(QUESTIONS, KINDS)
+    scenes = Scenes(QUESTIONS, KINDS, side=SIDE)
     for question in (scenes[i] for i in range(QUESTIONS)):
         original = question.picture.load()
         view = View.whole(original.size, sight.whole)

@@ -13,6 +13,6 @@ NEW_TOKENS = 32  # a turn
 
 
 def measure(options: Options) -> list[Row]:
-    """Whole steps of both training loops. Here each picture is shrunk from its original, there it is given shrunk."""
+    """Whole steps of both training loops. Here pictures are shrunk from originals, there they are given shrunk."""
     pairs = measure_steps(options, 2, NEW_TOKENS)
     return [faster("MGPO step, two turns", "TRL 1.16 GRPOTrainer with a tool", 3, pairs)]

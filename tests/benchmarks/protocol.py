@@ -50,16 +50,22 @@ class Stepper:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
             self.log.seek(0)
-            raise RuntimeError(f"{self.process.args} ended: {self.log.read()[-3000:]}")
+            said = self.log.read()[-3000:]
+            self.close()
+            raise RuntimeError(f"{self.process.args} ended: {said}")
         return line.strip()
+
+    def close(self) -> None:
+        """No more steps are wanted."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
+        self.close()
