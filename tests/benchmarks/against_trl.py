@@ -1,5 +1,6 @@
 """Our trainer and TRL's on the same job, a step each in turn."""
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ WARM_UP = 2
 
 def measure_steps(options: Options, turns: int, new_tokens: int) -> Pairs:
     """Raises Skipped where there is no environment with TRL."""
-    if options.trl_python is None:
+    if options.trl_python is None or shutil.which(options.trl_python) is None:
         raise Skipped(
             "Make an environment with `python -m venv trl && trl/bin/pip install torch==2.13.0 pillow==13.0.0 "
             "trl==1.16.0`, and name its interpreter: --trl-python trl/bin/python."
