@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mgpo.policy.batch import Batch
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from mgpo.world.tokenizer import train_tokenizer
@@ -39,6 +41,20 @@ def group(size: int, prompt: int, pieces: Sequence[int], vocabulary: int) -> lis
         turns = [Turn(prompt, reply, "") for prompt, reply in zip(shown, replies, strict=True)]
         trajectories.append(Trajectory(None, None, turns))  # type: ignore[arg-type]
     return trajectories
+
+
+def plain_logprobs(policy: Qwen25VL, batch: Batch) -> Tensor:
+    """(N, C) log-probs of the policy tokens: whole rows of one length through the stock decoder, full logits of those.
+
+    A continuation begins with the prompt's last token.
+    """
+    ids_NT = torch.cat([batch.prefix_ids_BP[batch.owner_N], batch.ids_NC], 1)
+    hidden_NTD = policy.model.model.language_model(input_ids=ids_NT, use_cache=False).last_hidden_state
+    hidden_NCD = hidden_NTD[:, batch.prefix_ids_BP.shape[1] :]
+    chosen_NC = batch.policy_NC[:, 1:]
+    logprobs_MV = F.log_softmax(policy.model.lm_head(hidden_NCD[:, :-1][chosen_NC]), -1)
+    logprobs_M = logprobs_MV.gather(-1, batch.ids_NC[:, 1:][chosen_NC][:, None]).squeeze(-1)
+    return torch.zeros(batch.ids_NC.shape).index_put(batch.policy_NC.nonzero(as_tuple=True), logprobs_M)
 
 
 def drop_gradients(policy: nn.Module) -> None:
