@@ -9,7 +9,7 @@ from tests.benchmarks.job import write_job
 from tests.benchmarks.pairs import Options, Pairs, Skipped, run_pairs
 from tests.benchmarks.protocol import Stepper
 
-MICRO_BATCH = 64  # all rollouts of a step in one pass, on both sides
+MICRO_BATCH = 64  # of TRL: all rollouts of a step in one pass, as here
 WARM_UP = 2
 
 
@@ -22,7 +22,7 @@ def measure_steps(options: Options, turns: int, new_tokens: int) -> Pairs:
         )
     with tempfile.TemporaryDirectory() as folder:
         write_job(Path(folder), turns, new_tokens, MICRO_BATCH)
-        sizes = (str(turns), str(new_tokens), str(MICRO_BATCH))
+        sizes = (str(turns), str(new_tokens))
         with (
             Stepper(options.trl_python, "tests.benchmarks.trl_trainer", folder) as theirs,
             Stepper(sys.executable, "tests.benchmarks.our_trainer", *sizes) as ours,

@@ -1,4 +1,4 @@
-"""MGPO under Lightning on a job, step by step: `python -m tests.benchmarks.our_trainer TURNS TOKENS MICRO_BATCH`."""
+"""MGPO under Lightning on a job, step by step: `python -m tests.benchmarks.our_trainer TURNS TOKENS`."""
 
 import itertools
 import json
@@ -41,14 +41,14 @@ class StepByStep(L.Callback):
         self.turns.done(json.dumps({"episode": lengths(module.rolled_out)}))
 
 
-def main(turns: int, new_tokens: int, micro_batch: int) -> None:
+def main(turns: int, new_tokens: int) -> None:
     torch.set_num_threads(1)
     hush()
     stepping = StepByStep()
     policy = load_policy().train()
     module = MGPO(
         policy, dialogue_of(turns), Alternating(), group_size=GROUP, sampling=Sampling(new_tokens),
-        optimizer=partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0), micro_batch_size=micro_batch,
+        optimizer=partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0),
     )  # fmt: skip
     data = VQAData(draw_questions(policy.sight, turns), batch_size=QUESTIONS, num_workers=0)
     trainer = L.Trainer(
