@@ -98,7 +98,8 @@ class Policy(nn.Module):
 
         Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,
         cached + tokens), true where order and holes let a token look; None for rows that begin here.
-        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of.
+        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of
+        and for which of its tokens states are returned.
 
         Raises:
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.

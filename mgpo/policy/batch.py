@@ -46,10 +46,12 @@ class Batch:
 
     @cached_property
     def packing(self) -> Packing:
-        """The prompts one after the other, then the fed tokens of all rows."""
+        """The prompts one after the other, then the fed tokens of all rows; asked are those before a policy token."""
         lengths = zip(self.owner_N.tolist(), self.fed_NC.sum(1).tolist())
         rows = [[length for _, length in group] for _, group in groupby(lengths, key=lambda row: row[0])]
-        return Packing(self.prefix_valid_BP.sum(1).tolist(), rows, self.valid_NC.device)
+        prompts = self.prefix_valid_BP.sum(1).tolist()
+        asked_M = self.policy_NC.roll(-1, 1)[self.fed_NC].nonzero().flatten() + sum(prompts)
+        return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device)
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
