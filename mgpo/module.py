@@ -22,7 +22,8 @@ from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout import add_extras, force_answers, judge, roll_out
+from mgpo.rescore import rescore
+from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
@@ -52,6 +53,7 @@ class MGPO(EvaluatedModule):
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
         answer_form: The reply that SFT forces; slot {answer}.
+        sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
         mini_batches: Updates in which the rollouts of a step are used.
@@ -76,6 +78,7 @@ class MGPO(EvaluatedModule):
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
+        sampler: Sampler | None = None,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
         mini_batches: int = 1,
@@ -97,7 +100,7 @@ class MGPO(EvaluatedModule):
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
         self.dialogue, self.reward, self.extras = dialogue or TwoTurn(), reward or ExactAnswer(), extras
-        self.sampler = InProcessSampler()
+        self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
         self.silent_groups, self.unfinished = silent_groups, unfinished
@@ -172,6 +175,11 @@ class MGPO(EvaluatedModule):
 
     def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """Every epoch over these trajectories, in mini-batches of whole groups."""
+        self.sampler.release()
+        if not self.supervised and not self.sampler.exact:
+            with self.clock.phase("update"):
+                how = (self.objective, self.sampling.temperature, self.micro_batch_size)
+                self.tally.add(rescore(self.policy, trajectories, *how), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)

@@ -41,9 +41,14 @@ class Sampling:
 class InProcessSampler:
     """Opens conversations on the policy's own weights."""
 
+    exact = True
+
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
         return Conversation(policy, prompts, copies)
+
+    def release(self) -> None:
+        """There is nothing to give back."""
 
 
 class Conversation:

@@ -1,0 +1,5 @@
+"""Rollouts by vLLM (arXiv 2309.06180) on a copy of the policy's weights."""
+
+from mgpo.vllm.sampler import VLLMSampler
+
+__all__ = ["VLLMSampler"]
