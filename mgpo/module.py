@@ -21,8 +21,8 @@ from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
-from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rescore import rescore
+from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Trajectory

@@ -1,4 +1,5 @@
 """vLLM in this process. Its modules are imported when the engine starts, not before."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import itertools
 import os
@@ -50,6 +51,8 @@ class LocalEngine:
         options = {
             "max_model_len": settings.options.get("max_model_len"),
             "enable_sleep_mode": torch.cuda.is_available(),
+            # On a CPU a prompt passed in parts would have to turn its seed's generator back, which fails.
+            "enable_chunked_prefill": None if torch.cuda.is_available() else False,
             "distributed_executor_backend": "external_launcher" if several else None,
             **settings.options,
         }
@@ -107,6 +110,10 @@ class LocalEngine:
         """Give weights and cache of a GPU back; on a CPU there is no such thing."""
         if torch.cuda.is_available():
             self.llm.sleep(level=2)
+
+    def close(self) -> None:
+        """Shut down; a process holds one engine at a time."""
+        self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:
         if torch.cuda.is_available() and self.llm.llm_engine.is_sleeping():

@@ -52,6 +52,8 @@ class Engine(Protocol):
         """Give memory back until the next `load`."""
         ...
 
+    def close(self) -> None: ...
+
 
 def place_images(
     history: Prompt, image_id: int, tokens: Callable[[Pixels], int], name: Callable[[Pixels], str]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from mgpo.errors import UserError
 from mgpo.models.saving import merged_weights, save_processors
@@ -58,6 +59,12 @@ class VLLMSampler:
             self.engine.sleep()
         self.current = False
 
+    def close(self) -> None:
+        """Shut the engine down; the next `open` starts another."""
+        if self.engine is not None:
+            self.engine.close()
+        self.engine, self.current = None, False
+
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy, without weights."""
         with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +86,7 @@ class VLLMSampler:
 def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
     """The plain model's weights by name, whole where they are sharded; all ranks must go through them."""
     for name, value in merged_weights(policy.model).items():
-        yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
+        yield name, value.full_tensor() if isinstance(value, DTensor) else value
 
 
 class EngineConversations:
