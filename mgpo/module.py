@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -103,14 +104,12 @@ class MGPO(EvaluatedModule):
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
-        self.silent_groups, self.unfinished = silent_groups, unfinished
-        self.pool = Pool(refill_batches)
+        self.silent_groups, self.unfinished, self.pool = silent_groups, unfinished, Pool(refill_batches)
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_size = mini_batches, epochs, micro_batch_size
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally = Tally()
-        self.published: dict[str, float] = {}
+        self.tally, self.published = Tally(), dict[str, float]()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -134,8 +133,7 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.even(self.usable(batch))
-        if samples:
+        if samples := self.even(self.usable(batch)):
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
 
@@ -146,8 +144,10 @@ class MGPO(EvaluatedModule):
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
-            self.rolled_out = self.roll_out(samples, self.global_step)
+            self.rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
             work.add(self.rolled_out)
+        if not self.rolled_out:  # those of the first step are still being played
+            return
         add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
@@ -197,13 +197,13 @@ class MGPO(EvaluatedModule):
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        training = self.policy.training
-        self.policy.eval()
-        trajectories = roll_out(
-            self.policy, self.sampler, self.dialogue, samples, copies or self.group_size, self.sampling,
-            (self.seed, step),
-        )  # fmt: skip
-        self.policy.train(training)
+        training = self.policy.training and self.sampler.exact  # beside an engine the policy may be learning meanwhile
+        if training:
+            self.policy.eval()
+        how = (copies or self.group_size, self.sampling, (self.seed, step))
+        trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
+        if training:
+            self.policy.train()
         judge(trajectories, self.reward)
         return trajectories
 

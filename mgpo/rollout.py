@@ -20,6 +20,9 @@ from mgpo.views import Sight, View
 Swap = Callable[[Image.Image, View, View], Image.Image]
 
 
+Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
+
+
 class Conversations(Protocol):
     """A batch of open conversations, one a row: `reply`, then `extend` with what is shown next, and so on."""
 
@@ -37,6 +40,11 @@ class Sampler(Protocol):
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
+        ...
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
+        then returned."""
         ...
 
     def release(self) -> None:

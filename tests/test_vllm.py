@@ -26,7 +26,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 
 BLOCK = 32  # tokens of the prefix cache that are kept or computed together
-OPTIONS = {"enforce_eager": True, "block_size": BLOCK}
+OPTIONS = {"block_size": BLOCK}
 
 
 def load(**options):
@@ -227,27 +227,6 @@ def test_a_corrupted_prompt_is_refused_and_the_engine_goes_on(policy, sampler, s
     assert ids_of(rollouts(policy, sampler, samples[:1])) == ids_of(trajectories[:4])
 
 
-def test_fit_learns_from_it_and_logs_the_gap(engine, tmp_path):
-    module = MGPO(
-        load().train(), sampler=engine, group_size=4, sampling=Sampling(max_new_tokens=24), mini_batches=2,
-        objective=Objective(kl_weight=0.01), optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
-    )  # fmt: skip
-    steps = []
-    publish = module.publish
-    module.publish = lambda: steps.append(module.tally.means(1)) or publish()
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=2, default_root_dir=tmp_path,
-    )  # fmt: skip
-    data = VQAData(train=Scenes(6, side=1024), val=[Scenes(4, side=1024, split="val")], batch_size=2, num_workers=0)
-    trainer.fit(module, data)
-    assert trainer.global_step == 6
-    assert len(steps) == 3
-    for step in steps:  # each under the weights of its own time
-        assert step["engine_gap_max"] < 1e-3 and step["engine_truncated"] == 0
-    assert "val/accuracy" in trainer.callback_metrics
-
-
 @pytest.fixture(scope="module")
 def served():
     with closing(ServedVLLMSampler(options=OPTIONS)) as served:
@@ -278,3 +257,38 @@ def test_what_goes_wrong_there_is_told_here_and_ends_nothing(policy, served, sam
     with pytest.raises(RuntimeError, match=r"the engine says: .*longer than the maximum model length"):
         served.open(policy, [Prompt(prompt.ids * 300, prompt.images * 300)], 1).reply([0], Sampling(4))
     assert ids_of(rollouts(policy, served, samples[:1])) == ids_of(trajectories[:4])
+
+
+def fit(sampler, tmp_path, **options):
+    """The metrics of three steps on two questions each, with an evaluation before and after them."""
+    module = MGPO(
+        load().train(), sampler=sampler, group_size=4, sampling=Sampling(max_new_tokens=24), mini_batches=2,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=3e-4), **options,
+    )  # fmt: skip
+    steps = []
+    publish = module.publish
+    module.publish = lambda: steps.append(module.tally.means(1)) or publish()
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=2, default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = VQAData(train=Scenes(6, side=1024), val=[Scenes(4, side=1024, split="val")], batch_size=2, num_workers=0)
+    trainer.fit(module, data)
+    assert "val/accuracy" in trainer.callback_metrics
+    return trainer.global_step, steps
+
+
+def test_fit_learns_from_it_and_logs_the_gap(engine, tmp_path):
+    updates, steps = fit(engine, tmp_path, objective=Objective(kl_weight=0.01))
+    assert (updates, len(steps)) == (6, 3)
+    for step in steps:  # each under the weights of its own time
+        assert step["engine_gap_max"] < 1e-3 and step["engine_truncated"] == 0
+
+
+def test_ahead_of_its_step_a_rollout_is_one_step_old(tmp_path):
+    """The first step has nothing to learn from; the second's rollouts are of its own weights, the third's are not."""
+    with closing(ServedVLLMSampler(ahead=True, options=OPTIONS)) as sampler:
+        updates, steps = fit(sampler, tmp_path)
+    assert (updates, len(steps)) == (4, 3)
+    assert "engine_gap" not in steps[0]
+    assert steps[1]["engine_gap_max"] < 1e-3 < steps[2]["engine_gap_max"]

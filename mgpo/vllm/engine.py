@@ -48,11 +48,15 @@ class LocalEngine:
         except ImportError as error:
             raise UserError(f"model.sampler needs vLLM ({error}); install it with pip install 'mgpo[vllm]'") from None
         several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        if several:  # vLLM finds the others by what torchrun would have set
+            os.environ.setdefault("RANK", str(torch.distributed.get_rank()))
+        gpu = torch.cuda.is_available()
         options = {
-            "max_model_len": settings.options.get("max_model_len"),
-            "enable_sleep_mode": torch.cuda.is_available(),
-            # On a CPU a prompt passed in parts would have to turn its seed's generator back, which fails.
-            "enable_chunked_prefill": None if torch.cuda.is_available() else False,
+            "enable_sleep_mode": gpu,
+            "enforce_eager": not gpu,  # a CPU's kernels would be compiled for minutes
+            "kv_cache_memory_bytes": None if gpu else 1 << 30,  # or it would take nearly all of a CPU's
+            # A prompt that is passed in parts turns its seed's generator back, which a CPU's can't.
+            "enable_chunked_prefill": None if gpu else False,
             "distributed_executor_backend": "external_launcher" if several else None,
             **settings.options,
         }

@@ -32,11 +32,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was sampled: ids and their log-probs. `cached` counts the tokens of the history that were not passed again."""
+    """What was sampled."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    cached: int
+    cached: int  # tokens of the history that were not passed again
 
 
 class Engine(Protocol):

@@ -13,8 +13,9 @@ from mgpo.errors import UserError
 from mgpo.models.saving import merged_weights, save_processors
 from mgpo.policy.base import Policy
 from mgpo.policy.qwen import QwenVL
+from mgpo.rollout import Conversations, Job
 from mgpo.sampler import TAIL, Sampling
-from mgpo.types import Pixels, Prompt, Reply, Stop
+from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
 from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Drawn, Engine, Request, place_images
 
@@ -42,16 +43,26 @@ class VLLMSampler:
         self.current = False  # whether the engine has the policy's weights as they are
         self.numbers = itertools.count()
 
-    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "EngineConversations":
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         """Show each prompt to `copies` rows, under the policy's weights as they are."""
-        if not isinstance(policy, QwenVL):
-            raise UserError(f"model.sampler: vLLM serves the Qwen families here, not {type(policy).__name__}; drop it")
+        return self.talk(self.push(policy), policy, prompts, copies)
+
+    def talk(self, engine: Engine, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "EngineConversations":
+        """Conversations under the weights that the engine has."""
+        return EngineConversations(engine, served(policy), prompts, copies, self.numbers)
+
+    def push(self, policy: Policy) -> Engine:
+        """The engine, with the policy's weights as they are."""
         if self.engine is None:
-            self.engine = self.start(policy)
+            self.engine = self.start(served(policy))
         if not self.current:
             self.engine.load(weights_of(policy))
             self.current = True
-        return EngineConversations(self.engine, policy, prompts, copies, self.numbers)
+        return self.engine
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played, now."""
+        return job()
 
     def release(self) -> None:
         """The weights are about to change: sleep until the next `open` brings new ones."""
@@ -81,6 +92,13 @@ class VLLMSampler:
             banned=tuple(policy.banned.nonzero().flatten().tolist()),
             options={"max_model_len": self.max_model_len, **self.options},
         )
+
+
+def served(policy: Policy) -> QwenVL:
+    """The policy, of a family whose patches the engine takes as they are. Raises UserError for others."""
+    if not isinstance(policy, QwenVL):
+        raise UserError(f"model.sampler: vLLM serves the Qwen families here, not {type(policy).__name__}; leave it out")
+    return policy
 
 
 def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
@@ -153,9 +171,9 @@ def reply_end(policy: QwenVL, ids: Sequence[int], stop_text: str | None) -> tupl
     for count, token in enumerate(ids, 1):
         if token == policy.chat.end_id:
             return count, "end"
-        if stop_text and stop_text[-1] in policy.token_texts[token]:
-            if stop_text in policy.chat.decode(ids[max(0, count - TAIL) : count]):
-                return count, "marker"
+        tail = ids[max(0, count - TAIL) : count]
+        if stop_text and stop_text[-1] in policy.token_texts[token] and stop_text in policy.chat.decode(tail):
+            return count, "marker"
     return len(ids), "length"
 
 

@@ -5,15 +5,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
 from mgpo.errors import UserError
+from mgpo.policy.base import Policy
 from mgpo.policy.qwen import QwenVL
+from mgpo.rollout import Conversations, Job
 from mgpo.sampler import Sampling
+from mgpo.types import Prompt, Trajectory
 from mgpo.vllm.engine import Settings
 from mgpo.vllm.requests import Drawn, Engine, Request
 from mgpo.vllm.sampler import VLLMSampler
@@ -29,6 +34,8 @@ class ServedVLLMSampler(VLLMSampler):
     so both are on one machine; under several trainers each has its own.
 
     Args:
+        ahead: Play a step's rollouts while the policy learns from those of the step before. They are then one step old
+            when they are learnt from, which the objective's correction weighs, and those of the last step are not.
         devices: Those of the engine, as CUDA_VISIBLE_DEVICES takes them, one entry for each trainer on this machine,
             such as ["4", "5"] or ["4,5", "6,7"]; empty leaves them as they are.
         dtype: As for VLLMSampler.
@@ -38,13 +45,45 @@ class ServedVLLMSampler(VLLMSampler):
 
     def __init__(
         self,
+        ahead: bool = False,
         devices: Sequence[str] = (),
         dtype: str | None = None,
         max_model_len: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(dtype, max_model_len, options)
-        self.devices = devices
+        self.ahead, self.devices = ahead, devices
+        self.threads = ThreadPoolExecutor(1, "rollouts")
+        self.playing: Future[list[Trajectory]] | None = None
+        self.inside = threading.local()
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """As for VLLMSampler; while a step's rollouts are being played everybody else waits."""
+        if getattr(self.inside, "job", False):  # its weights were pushed before, and are changing now
+            assert self.engine is not None
+            return self.talk(self.engine, policy, prompts, copies)
+        if self.playing is not None:
+            wait([self.playing])
+        return super().open(policy, prompts, copies)
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played; with `ahead` those of the step before are returned, at first none."""
+        if not self.ahead:
+            return job()
+        played = self.playing.result() if self.playing is not None else []
+        self.push(policy)
+        self.playing = self.threads.submit(self._inside, job)
+        return played
+
+    def close(self) -> None:
+        """End the process; the next `open` starts another."""
+        if self.playing is not None:
+            wait([self.playing])
+        super().close()
+
+    def _inside(self, job: Job) -> list[Trajectory]:
+        self.inside.job = True
+        return job()
 
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy in a new process, without weights."""
