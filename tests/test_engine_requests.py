@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mgpo.vllm.requests import Drawn, place_images
 from mgpo.vllm.sampler import EngineConversations, reply_end
 from mgpo.vllm.wire import receive, send
 from tests.conftest import noise_image
+from tests.test_cli import ROOT, run
 
 IMAGE = 9
 
@@ -122,3 +124,14 @@ def test_frames_arrive_as_they_were_sent():
     with pytest.raises(EOFError, match="has ended"):
         receive(b)
     b.close()
+
+
+def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed")
+    done = run(
+        "fit", f"--config={ROOT}/configs/mgpo.yaml", f"--config={ROOT}/configs/vllm.yaml",
+        "--data.train.init_args.count=8", "--measure=never", cwd=tmp_path, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mgpo: model.sampler needs vLLM") and "Traceback" not in done.stderr

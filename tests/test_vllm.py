@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import closing
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -15,12 +16,14 @@ from mgpo.objective import Objective
 from mgpo.policy.batch import collate
 from mgpo.policy.logprobs import score
 from mgpo.policy.lora import Lora
+from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory
 from mgpo.vllm import ServedVLLMSampler, VLLMSampler
 from mgpo.world.model import CAPS
+from tests.families import ALL, save_checkpoint
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
@@ -109,6 +112,15 @@ def test_the_image_matters(policy, trajectories, samples):
     for t in swapped:
         t.turns[0].prompt = Prompt(t.turns[0].prompt.ids, other)
     assert gaps(policy, swapped)[0].max() > 0.1
+
+
+def test_top_p_leaves_the_likeliest_tokens_and_their_own_probabilities(policy, sampler, samples):
+    """Whose sum is at least 0.7: that much lower is the trainer's probability of each, and no lower."""
+    nucleus = roll_out(policy, sampler, TwoTurn(), samples, 4, Sampling(32, 1.0, 0.7), (0, 0))
+    batch = collate(nucleus, policy.positions, policy.pad_id)
+    with torch.no_grad():
+        ratio = (score(policy, batch).logprobs_NC - batch.sampled_logprobs_NC)[batch.policy_NC].exp()
+    assert 0.7 - 1e-4 < ratio.min() < 0.95 and ratio.max() < 1 + 1e-4
 
 
 def test_half_precision(engine, samples):
@@ -292,3 +304,18 @@ def test_ahead_of_its_step_a_rollout_is_one_step_old(tmp_path):
     assert (updates, len(steps)) == (4, 3)
     assert "engine_gap" not in steps[0]
     assert steps[1]["engine_gap_max"] < 1e-3 < steps[2]["engine_gap_max"]
+
+
+def test_qwen3_vl_with_its_deep_features(engine, samples, tmp_path):
+    """Random weights, and heads as wide as the engine's kernels need them."""
+    family = next(family for family in ALL if family.name == "qwen3_vl")
+    rope = family.text["rope_parameters"] | {"mrope_section": [6, 5, 5]}
+    wide = replace(
+        family, text=family.text | dict(head_dim=32, hidden_size=64, rope_parameters=rope),
+        vision=family.vision | dict(hidden_size=64, out_hidden_size=64),
+    )  # fmt: skip
+    folder = str(save_checkpoint(wide, tmp_path))
+    policy = family_of(folder)(folder, **wide.caps).load().eval()
+    played = roll_out(policy, engine, TwoTurn(), samples, 2, Sampling(12), (0, 0))
+    for gap in gaps(policy, played):
+        assert len(gap) == 12 * 12 and gap.max() < 1e-3

@@ -46,7 +46,9 @@ class LocalEngine:
         try:
             import vllm
         except ImportError as error:
-            raise UserError(f"model.sampler needs vLLM ({error}); install it with pip install 'mgpo[vllm]'") from None
+            raise UserError(
+                f"model.sampler needs vLLM ({error}); install it as the README says, or leave it out"
+            ) from None
         several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
         if several:  # vLLM finds the others by what torchrun would have set
             os.environ.setdefault("RANK", str(torch.distributed.get_rank()))
