@@ -56,23 +56,31 @@ class InProcessSampler:
 
 
 class Conversation:
-    """A batch of open conversations: `reply`, then `extend` with what is shown next, and so on."""
+    """A batch of open conversations: `reply`, then `extend` with what is shown next, and so on.
+
+    Rows lie in slots. While a reply is sampled, those that end are exchanged with the last that go on, so that every
+    pass is over the first slots alone; `order` says which row is in which slot.
+    """
 
     @torch.no_grad()
     def __init__(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> None:
-        self.policy, self.cache = policy, policy.new_cache()
+        self.policy, self.cache = policy, policy.new_row_cache()
         rows = len(prompts)
         self.valid_NS = torch.zeros(rows, 0, dtype=torch.bool, device=policy.device)
+        self.order = list(range(rows))
         self.next_N = [0] * rows
         self.pending: list[tuple[int, ...]] = [()] * rows
         self.extend(prompts)
         if copies > 1:
-            self._select(torch.arange(rows, device=policy.device).repeat_interleave(copies))
+            each = [row for row in range(rows) for _ in range(copies)]
+            self._select(each)
+            self.next_N, self.pending = [self.next_N[row] for row in each], [()] * len(each)
 
     @torch.no_grad()
     def extend(self, prompts: Sequence[Prompt]) -> None:
         """Show every row its next prompt, behind its last sampled token."""
         policy = self.policy
+        self.keep(range(len(prompts)))
         shown = [Prompt((*last, *p.ids), p.images) for last, p in zip(self.pending, prompts, strict=True)]
         placed = [policy.positions(prompt, start) for prompt, start in zip(shown, self.next_N)]
         self.next_N = [follows for _, follows in placed]
@@ -82,7 +90,8 @@ class Conversation:
         positions = pad_sequence([p.T for p, _ in placed], True, 0).permute(2, 0, 1).to(policy.device)
         images = [image for prompt in prompts for image in prompt.images]
         features = policy.features(images) if images else None
-        hidden_NTD = policy.decode(ids_NT, features, positions, self._mask(new_NT), self.cache)
+        mask = _behind(self.valid_NS, ids_NT.shape[1]) if self.valid_NS.shape[1] else None
+        hidden_NTD = policy.decode(ids_NT, features, positions, mask, self.cache)
         self.valid_NS = torch.cat([self.valid_NS, new_NT], 1)
         self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
         self.pending = [()] * len(shown)
@@ -93,58 +102,76 @@ class Conversation:
 
         `seeds` holds one seed a row: a row's reply depends on its own seed and history only.
         """
-        policy, rows, device = self.policy, len(self.next_N), self.policy.device
+        policy, device, limit = self.policy, self.policy.device, sampling.max_new_tokens
+        self.keep(range(len(seeds)))
+        rows = len(seeds)
         uniform_NT = _uniform(seeds, sampling).to(device)
-        ender_V = self._enders(stop_text)
-        ids, logprobs = [], []
-        done_N = torch.zeros(rows, dtype=torch.bool, device=device)
-        lengths = [sampling.max_new_tokens] * rows
-        stops: list[Stop] = ["length"] * rows
         start_N = torch.tensor(self.next_N, device=device)
-        for step in range(sampling.max_new_tokens):
+        ids_NT = torch.zeros(rows, limit, dtype=torch.long, device=device)
+        logprobs_NT = torch.zeros(rows, limit, device=device)
+        seen = self.valid_NS.shape[1]
+        self.valid_NS = torch.cat([self.valid_NS, self.valid_NS.new_zeros(rows, limit - 1)], 1)
+        ender_V = self._enders(stop_text)
+        stops: list[Stop] = ["length"] * rows
+        lengths = [limit] * rows
+        slot_N = torch.arange(rows, device=device)  # the rows that go on
+        hidden_ND = self.last_ND
+        for step in range(limit):
             if step:
-                self._feed(ids[-1], start_N + step - 1, ~done_N)
-            id_N, logprob_N = choose(policy.logits(self.last_ND), uniform_NT[:, step], sampling)
-            ids.append(id_N)
-            logprobs.append(logprob_N)
-            for row in (ender_V[id_N] & ~done_N).nonzero().flatten().tolist():
-                sampled = int(id_N[row])
-                if sampled == policy.chat.end_id or self._has_stop(ids, row, stop_text):
-                    done_N[row] = True
+                hidden_ND = self._feed(ids_NT[slot_N, step - 1], start_N[slot_N] + step - 1, seen + step)
+            id_N, logprob_N = choose(policy.logits(hidden_ND), uniform_NT[slot_N, step], sampling)
+            ids_NT[slot_N, step], logprobs_NT[slot_N, step] = id_N, logprob_N
+            goes_on = [True] * len(slot_N)
+            for slot in ender_V[id_N].nonzero().flatten().tolist():
+                row, sampled = self.order[slot], int(id_N[slot])
+                if sampled == policy.chat.end_id or self._has_stop(ids_NT[row, : step + 1], stop_text):
+                    goes_on[slot] = False
                     lengths[row], stops[row] = step + 1, "end" if sampled == policy.chat.end_id else "marker"
-            if bool(done_N.all()):
+            if not all(goes_on):
+                going = self._set_aside(goes_on)
+                slot_N = torch.tensor(self.order[:going], device=device)
+            if not len(slot_N):
                 break
-        ids_NT, logprobs_NT = torch.stack(ids, 1).tolist(), torch.stack(logprobs, 1).tolist()
-        replies = [Reply(tuple(i[:n]), tuple(p[:n]), s) for i, p, n, s in zip(ids_NT, logprobs_NT, lengths, stops)]
+        self.valid_NS = self.valid_NS[:, : seen + step]
+        ids, logprobs = ids_NT.tolist(), logprobs_NT.tolist()
+        replies = [Reply(tuple(i[:n]), tuple(p[:n]), s) for i, p, n, s in zip(ids, logprobs, lengths, stops)]
         self.pending = [reply.ids[-1:] for reply in replies]  # sampled, but not yet seen by the model
         self.next_N = [start + len(reply.ids) - 1 for start, reply in zip(self.next_N, replies)]
         return replies
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let go of all rows but these."""
-        if len(rows) < len(self.next_N):
-            self._select(torch.tensor(rows, dtype=torch.long, device=self.policy.device))
+        """Let go of all rows but these, and put them into order."""
+        slots = {row: slot for slot, row in enumerate(self.order)}
+        if [slots[row] for row in rows] != list(range(len(self.order))):
+            self._select([slots[row] for row in rows])
+            self.next_N, self.pending = [self.next_N[i] for i in rows], [self.pending[i] for i in rows]
 
-    def _select(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        self.valid_NS, self.last_ND = self.valid_NS[rows], self.last_ND[rows]
-        self.next_N = [self.next_N[i] for i in rows.tolist()]
-        self.pending = [self.pending[i] for i in rows.tolist()]
+    def _select(self, slots: list[int]) -> None:
+        chosen = torch.tensor(slots, dtype=torch.long, device=self.policy.device)
+        self.cache.select(chosen)
+        self.valid_NS, self.last_ND = self.valid_NS[chosen], self.last_ND[chosen]
+        self.order = list(range(len(slots)))
 
-    def _feed(self, id_N: Tensor, position_N: Tensor, new_N: Tensor) -> None:
-        """Pass one sampled token a row; in rows that have ended it leaves a hole in the cache."""
-        id_N1 = id_N.masked_fill(~new_N, self.policy.pad_id)[:, None]
-        mask = self._mask(new_N[:, None])
-        hidden = self.policy.decode(id_N1, None, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)
-        self.valid_NS = torch.cat([self.valid_NS, new_N[:, None]], 1)
-        self.last_ND = torch.where(new_N[:, None], hidden[:, 0], self.last_ND)
+    def _set_aside(self, goes_on: list[bool]) -> int:
+        """Exchange rows that have ended with later ones that go on; how many go on."""
+        going = sum(goes_on)
+        ended = [slot for slot in range(going) if not goes_on[slot]]
+        later = [slot for slot in range(going, len(goes_on)) if goes_on[slot]]
+        if ended:
+            a, b = (torch.tensor(slots, device=self.policy.device) for slots in (ended, later))
+            self.cache.swap(a, b)
+            self.valid_NS[torch.cat([a, b])] = self.valid_NS[torch.cat([b, a])]
+            for i, j in zip(ended, later):
+                self.order[i], self.order[j] = self.order[j], self.order[i]
+        return going
 
-    def _mask(self, new_NT: Tensor) -> Tensor:
-        """(N, 1, T, S + T): every new token sees its row's valid past and itself causally."""
-        rows, width = new_NT.shape
-        causal = torch.ones(width, width, dtype=torch.bool, device=new_NT.device).tril()
-        past = self.valid_NS[:, None, :].expand(rows, width, -1)
-        return torch.cat([past, causal.expand(rows, -1, -1)], -1)[:, None]
+    def _feed(self, id_N: Tensor, position_N: Tensor, end: int) -> Tensor:
+        """Pass one sampled token in each of the first slots; in the others it leaves a hole in the cache."""
+        self.valid_NS[: len(id_N), end - 1] = True
+        mask = self.valid_NS[: len(id_N), None, None, :end]
+        return self.policy.decode(id_N[:, None], None, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)[
+            :, 0
+        ]
 
     def _enders(self, stop_text: str | None) -> Tensor:
         """(vocabulary,): ids after which a row may have ended; only these are looked at in Python."""
@@ -155,9 +182,15 @@ class Conversation:
         enders[self.policy.chat.end_id] = True
         return enders.to(self.policy.device)
 
-    def _has_stop(self, ids: list[Tensor], row: int, stop_text: str | None) -> bool:
-        tail = [int(id_N[row]) for id_N in ids[-TAIL:]]
-        return stop_text is not None and stop_text in self.policy.chat.decode(tail)
+    def _has_stop(self, ids_T: Tensor, stop_text: str | None) -> bool:
+        return stop_text is not None and stop_text in self.policy.chat.decode(ids_T[-TAIL:].tolist())
+
+
+def _behind(valid_NS: Tensor, width: int) -> Tensor:
+    """(N, 1, T, S + T): every new token sees its row's valid past and itself causally."""
+    causal = torch.ones(width, width, dtype=torch.bool, device=valid_NS.device).tril()
+    past = valid_NS[:, None, :].expand(-1, width, -1)
+    return torch.cat([past, causal.expand(len(valid_NS), -1, -1)], -1)[:, None]
 
 
 def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -166,10 +199,10 @@ def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Te
     if sampling.temperature == 0:
         id_N = logprobs_NV.argmax(-1)
     else:
-        probs_NV = logprobs_NV.double().exp()
+        probs_NV = logprobs_NV.exp()
         if sampling.top_p < 1:
             probs_NV = _nucleus(probs_NV, sampling.top_p)
-        cdf_NV = probs_NV.cumsum(-1)
+        cdf_NV = probs_NV.cumsum(-1, dtype=torch.double)
         id_N = torch.searchsorted(cdf_NV, uniform_N[:, None].double() * cdf_NV[:, -1:], right=True).squeeze(-1)
     return id_N, logprobs_NV.gather(-1, id_N[:, None]).squeeze(-1)
 

@@ -38,6 +38,7 @@ class Scripted:
 
 def force(policy, conversation, row, reply):
     """Rewrite a row's first reply: its cache column is masked and the forced ids wait to be shown."""
+    conversation.keep(range(len(conversation.order)))
     ids = tuple(policy.chat.encode_text(BOX))
     width = conversation.valid_NS.shape[1]
     fed = len(reply.ids) - 1

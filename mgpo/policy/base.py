@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mgpo.policy.attention import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import Sight, View
 
@@ -27,6 +28,18 @@ class Codec(Protocol):
     def encode_text(self, text: str) -> list[int]: ...
 
 
+class Rows(Protocol):
+    """What `decode` remembers of every row; rows may be set aside behind those that go on."""
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep and repeat these rows."""
+        ...
+
+    def swap(self, a: Tensor, b: Tensor) -> None:
+        """Exchange rows a[i] and b[i]."""
+        ...
+
+
 class Policy(nn.Module):
     """A vision-language model in the pieces that rollouts and training put together.
 
@@ -39,6 +52,7 @@ class Policy(nn.Module):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+    packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,17 +78,27 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def new_cache(self) -> Any:
-        """What `decode` remembers of the tokens before, with rows that `batch_select_indices` picks and repeats."""
+        """What `decode` remembers of the tokens before, in training: gradients go through it."""
+        raise NotImplementedError
+
+    def new_row_cache(self) -> Rows:
+        """The same for rollouts."""
         raise NotImplementedError
 
     def decode(
-        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Any
+        self,
+        ids: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: Any,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width) of `ids` (rows, tokens); `cache` grows by these tokens.
 
         Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,
         cached + tokens), true where order and holes let a token look; None for rows that begin here.
-        The tokens of a row stand before its holes.
+        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of.
 
         Raises:
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.

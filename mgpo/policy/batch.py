@@ -7,11 +7,14 @@ comes from the same row as all others.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mgpo.policy.attention import Packing
 from mgpo.types import Pixels, Prompt, Trajectory
 
 # (prompt, first position) -> positions (3, tokens) and the position that follows
@@ -35,14 +38,35 @@ class Batch:
     owner_N: Tensor  # which prefix a trajectory continues
     images: list[Pixels]  # those of the prefixes, row by row, then those of the continuations
 
+    @cached_property
+    def fed_NC(self) -> Tensor:
+        """Which continuation tokens the decoder has to see: all but each row's last, from which nothing is drawn."""
+        return self.valid_NC & self.valid_NC.roll(-1, 1).index_fill(
+            1, torch.tensor([-1], device=self.valid_NC.device), False
+        )
+
+    @cached_property
+    def packing(self) -> Packing:
+        """The prompts one after the other, then the fed tokens of all rows."""
+        lengths = zip(self.owner_N.tolist(), self.fed_NC.sum(1).tolist())
+        rows = [[length for _, length in group] for _, group in groupby(lengths, key=lambda row: row[0])]
+        return Packing(self.prefix_valid_BP.sum(1).tolist(), rows, self.valid_NC.device)
+
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: int) -> Batch:
-    """Lay out whole trajectories; text and images of a turn stay together, nothing is cut."""
-    prompts = list({id(t.turns[0].prompt): t.turns[0].prompt for t in trajectories}.values())
+    """Lay out whole trajectories; text and images of a turn stay together, nothing is cut.
+
+    Raises:
+        ValueError: If trajectories with the same prompt are not next to each other.
+    """
+    prompts = [t.turns[0].prompt for t in trajectories]
+    prompts = [prompt for prompt, before in zip(prompts, [None, *prompts]) if prompt is not before]
     number = {id(prompt): i for i, prompt in enumerate(prompts)}
+    if len(number) < len(prompts):
+        raise ValueError("the trajectories of a group have to be next to each other")
     prefixes = [Prompt(prompt.ids[:-1], prompt.images) for prompt in prompts]
     placed = [positions(prefix, 0) for prefix in prefixes]
     rows = [_continuation(t, placed[number[id(t.turns[0].prompt)]][1], positions) for t in trajectories]

@@ -1,7 +1,9 @@
 """Messages to token ids, in the form of a checkpoint's own chat template."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +16,7 @@ from mgpo.views import View
 # change it, but for the white space at its ends, which some templates trim.
 SIGN = "\ue000"
 REPLY = f"{SIGN}reply{SIGN}"
+REMEMBERED = 4096  # texts and turns: those of a group are the same, and much of a prompt never changes
 
 
 class Chat:
@@ -41,6 +44,8 @@ class Chat:
         expand: Callable[[Pixels], str],
     ) -> None:
         self.tokenizer, self.slot, self.expand = tokenizer, slot, expand
+        self._tokens = lru_cache(REMEMBERED)(self._tokenize)
+        self._rendered = lru_cache(REMEMBERED)(self._apply_template)
         self.ids = control
         self.image_id = self.ids[image]
         known = "|".join(re.escape(token) for token in sorted(self.ids, key=len, reverse=True))
@@ -72,13 +77,19 @@ class Chat:
 
     def encode_text(self, text: str) -> list[int]:
         """Plain text to ids; control tokens in it are text."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return list(self._tokens(text))
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def _render(self, spoken: list[dict[str, Any]]) -> str:
+        return self._rendered(json.dumps(spoken))
+
+    def _apply_template(self, spoken: str) -> str:
         # Families that can think before they answer are asked not to: their templates forget thoughts in later turns.
         return str(
             self.tokenizer.apply_chat_template(
-                spoken, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                json.loads(spoken), tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
         )
 
@@ -95,7 +106,7 @@ class Chat:
         text = ""
         for piece in [*self.pieces.split(rendered), None]:
             if piece is None or piece in self.ids:
-                ids += self.encode_text(text) if text else []
+                ids += self._tokens(text) if text else ()
                 ids += [self.ids[piece]] if piece else []
                 text = ""
             else:  # neighbouring texts are encoded as one, as a tokenizer does with the whole

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
+from mgpo.policy.cache import RowCache, swap_rows, with_room
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
 from mgpo.views import Frame, Sight, Size
@@ -69,21 +70,24 @@ class Gemma3(Pretrained):
         """Keys and values of all tokens: the window is masked, since a row's holes do not count."""
         return PlacedCache()
 
+    def new_row_cache(self) -> "PlacedRowCache":
+        """The same for rollouts."""
+        return PlacedRowCache()
+
     def decode(
         self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        assert isinstance(cache, PlacedCache)
+        assert isinstance(cache, PlacedCache | PlacedRowCache)
         place_NT = positions[0]
-        cache.append(place_NT)
+        place_NS = cache.append(place_NT)
         width = ids.shape[1]
         if mask is None:
             mask = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril().expand(len(ids), 1, -1, -1)
         past, new = mask.split([mask.shape[-1] - width, width], -1)
         mask = torch.cat([past, new | self._same_image(ids)[:, None]], -1)
-        near = (
-            place_NT[:, None, :, None] - cache.place_NS[:, None, None, :] < self.model.config.text_config.sliding_window
-        )
+        window = self.model.config.text_config.sliding_window
+        near = place_NT[:, None, :, None] - place_NS[:, None, None, :] < window
         masks = {"full_attention": mask, "sliding_attention": mask & near}
         return self.run(self.embed(ids, features), place_NT, masks, cache)
 
@@ -99,13 +103,40 @@ class Gemma3(Pretrained):
 class PlacedCache(DynamicCache):
     """A key-value cache that knows at which position each of its tokens stands."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.place_NS: Any = None
+    place_NS: Any = None
 
-    def append(self, place_NT: Tensor) -> None:
+    def append(self, place_NT: Tensor) -> Tensor:
+        """(N, S + T)."""
         self.place_NS = place_NT if self.place_NS is None else torch.cat([self.place_NS, place_NT], 1)
+        return self.place_NS
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
         self.place_NS = self.place_NS[indices]
+
+
+class PlacedRowCache(RowCache):
+    """The same for rollouts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: Any = None
+        self.length = 0
+
+    def append(self, place_NT: Tensor) -> Tensor:
+        """(N, S + T)."""
+        rows, new = place_NT.shape
+        end = self.length + new
+        if self.places is None or end > self.places.shape[1]:
+            self.places = with_room(place_NT[:, :0] if self.places is None else self.places, 1, end)
+        self.places[:rows, self.length : end] = place_NT
+        self.length = end
+        return self.places[:rows, :end]
+
+    def select(self, rows_N: Tensor) -> None:
+        super().select(rows_N)
+        self.places = self.places[rows_N]
+
+    def swap(self, a: Tensor, b: Tensor) -> None:
+        super().swap(a, b)
+        swap_rows(self.places, a, b)

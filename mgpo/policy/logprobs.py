@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch
 
-CHUNK = 1024  # rows of logits in memory at a time
+CHUNK = 2**24  # logits in memory at a time
 
 
 class Scores(NamedTuple):
@@ -23,28 +22,48 @@ class Scores(NamedTuple):
 def score(policy: Policy, batch: Batch, temperature: float = 1.0) -> Scores:
     """Score a batch under the current weights.
 
-    The prefixes go through the decoder once; each continuation attends to its own prefix's cache.
-    Equal to a plain pass over whole rows, in values and gradients.
+    Every prompt goes through the decoder once; its continuations attend to it. Equal to a plain pass over whole
+    rows, in values and gradients.
     """
-    hidden_NCD = continue_prefixes(policy, batch)
-    chosen_NC = batch.policy_NC[:, 1:]
-    hidden_MD, targets_M = hidden_NCD[:, :-1][chosen_NC], batch.ids_NC[:, 1:][chosen_NC]
-    logprobs, entropies = [], []
-    for hidden, targets in zip(hidden_MD.split(CHUNK), targets_M.split(CHUNK)):
-        logprob, entropy = checkpoint(_score_chunk, policy, hidden, targets, temperature, use_reentrant=False)
-        logprobs.append(logprob)
-        entropies.append(entropy)
+    hidden_MD, targets_M = predicting(policy, batch), batch.ids_NC[:, 1:][batch.policy_NC[:, 1:]]
+    logprobs_M, entropy_M = score_tokens(policy, hidden_MD, targets_M, temperature)
     spread = batch.policy_NC.nonzero(as_tuple=True)
-    zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_NCD.device)
-    return Scores(
-        zeros_NC.index_put(spread, torch.cat(logprobs)), zeros_NC.index_put(spread, torch.cat(entropies).detach())
-    )
+    zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_MD.device)
+    return Scores(zeros_NC.index_put(spread, logprobs_M), zeros_NC.index_put(spread, entropy_M))
 
 
-def continue_prefixes(policy: Policy, batch: Batch) -> Tensor:
-    """Hidden states (N, C, width) of the continuations."""
-    prefix_tokens = int((batch.prefix_ids_BP == policy.chat.image_id).sum())
+def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(M,) log-probs and entropies of tokens, given the hidden states before them.
+
+    Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
+    """
+    rows = max(1, CHUNK // len(policy.banned))
+    if len(targets_M) <= rows:
+        return _score_chunk(policy, hidden_MD, targets_M, temperature, [True])
+    scored = [
+        checkpoint(_score_chunk, policy, hidden, targets, temperature, [True], use_reentrant=False)
+        for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows))
+    ]
+    return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
+
+
+def predicting(policy: Policy, batch: Batch) -> Tensor:
+    """Hidden states (M, width) from which the policy tokens are drawn, row by row."""
+    chosen_NC = batch.policy_NC[:, 1:]
     features = policy.features(batch.images) if batch.images else None
+    if not policy.packs:
+        return _continue_prefixes(policy, batch, features)[:, :-1][chosen_NC]
+    prefix_BP, fed_NC = batch.prefix_valid_BP, batch.fed_NC
+    ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], batch.ids_NC[fed_NC]])[None]
+    positions_31T = torch.cat([batch.prefix_positions_3BP[:, prefix_BP], batch.positions_3NC[:, fed_NC]], 1)[:, None]
+    hidden_TD = policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
+    place_NC = fed_NC.flatten().cumsum(0).view_as(fed_NC) - 1 + prefix_BP.sum()
+    return hidden_TD[place_NC[:, :-1][chosen_NC]]
+
+
+def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:
+    """Hidden states (N, C, width) of the continuations, each on a copy of its prompt's cache."""
+    prefix_tokens = int((batch.prefix_ids_BP == policy.chat.image_id).sum())
     first, later = (None, None) if features is None else (features[:prefix_tokens], features[prefix_tokens:])
     cache = policy.new_cache()
     policy.decode(batch.prefix_ids_BP, first, batch.prefix_positions_3BP, None, cache)
@@ -60,7 +79,18 @@ def attention_mask(batch: Batch) -> Tensor:
     return torch.cat([prefix, causal.expand(rows, 1, -1, -1)], -1)
 
 
-def _score_chunk(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logprobs = F.log_softmax(policy.logits(hidden) / temperature, -1)
-    entropy = -(logprobs.exp() * logprobs.masked_fill(policy.banned, 0.0)).sum(-1)
-    return logprobs.gather(-1, targets[:, None]).squeeze(-1), entropy
+def _score_chunk(
+    policy: Policy, hidden: Tensor, targets: Tensor, temperature: float, first: list[bool]
+) -> tuple[Tensor, Tensor]:
+    logits = policy.logits(hidden)
+    logits = logits if temperature == 1 else logits / temperature
+    total = logits.logsumexp(-1)
+    with torch.no_grad():  # entropies are looked at only: not again in the backward pass
+        entropy = _entropy(logits, total, policy.banned) if first.pop() else torch.zeros_like(total)
+        first.append(False)
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - total, entropy
+
+
+def _entropy(logits: Tensor, total: Tensor, banned: Tensor) -> Tensor:
+    """-sum p log p = log Z - sum p logit."""
+    return total - ((logits - total[:, None]).exp() * logits.masked_fill(banned, 0.0)).sum(-1)

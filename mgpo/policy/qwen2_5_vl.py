@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import Cache
 
+from mgpo.policy.attention import Packing
 from mgpo.policy.qwen import QwenVL
 from mgpo.views import Frame
 
@@ -23,6 +24,7 @@ class Qwen25VL(QwenVL):
 
     model_types = ("qwen2_5_vl",)
     frame = Frame.PIXELS
+    packs = True
 
     def __init__(
         self,
@@ -36,7 +38,13 @@ class Qwen25VL(QwenVL):
         super().__init__(path, max_pixels, min_pixels, **options)
 
     def decode(
-        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
+        self,
+        ids: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: Cache | None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        return self.run(self.embed(ids, features), positions, {"full_attention": mask}, cache)
+        return self.run(self.embed(ids, features), positions, {"full_attention": mask}, cache, packing=packing)

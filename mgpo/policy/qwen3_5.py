@@ -1,6 +1,6 @@
 """Qwen3.5 as a policy, dense and mixture of experts: three of four layers keep a state instead of keys and values."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import LinearAttentionLayer
 
 from mgpo.errors import UserError
+from mgpo.policy.cache import RowCache, swap_rows
 from mgpo.policy.qwen import QwenVL
 from mgpo.views import Frame
 
@@ -36,9 +37,11 @@ class Qwen35(QwenVL):
 
     def new_cache(self) -> Cache:
         """Keys and values of the attention layers, states of the others."""
-        cache = DynamicCache(config=self.model.config.text_config)
-        cache.layers = [_State() if isinstance(layer, LinearAttentionLayer) else layer for layer in cache.layers]
-        return cache
+        return _with_states(DynamicCache(config=self.model.config.text_config))
+
+    def new_row_cache(self) -> RowCache:
+        """The same for rollouts."""
+        return _with_states(_StateRows(self.model.config.text_config))
 
     def decode(
         self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
@@ -61,8 +64,28 @@ class Qwen35(QwenVL):
         return opening_NTH if self.hole_NT is None else opening_NTH.masked_fill(self.hole_NT[..., None], -torch.inf)
 
 
+C = TypeVar("C", bound=Cache)
+
+
+def _with_states(cache: C) -> C:
+    cache.layers = [_State() if isinstance(layer, LinearAttentionLayer) else layer for layer in cache.layers]
+    return cache
+
+
+class _StateRows(RowCache):
+    """A pass over the first rows begins with their states."""
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        state, layer = super().get_recurrent_state(layer_idx, state_idx), self.layers[layer_idx]
+        assert isinstance(layer, _State)
+        return None if state is None else state[: len(layer.hole_NT)]
+
+
 class _State(LinearAttentionLayer):
-    """What a gated delta net remembers of each row; never changed in place, since gradients go through it."""
+    """What a gated delta net remembers of each row; a pass never changes it in place, since gradients go through it.
+
+    A pass over fewer rows than there are, in a rollout, leaves the later ones as they are.
+    """
 
     hole_NT: Tensor  # which of the tokens that come next are holes
 
@@ -77,17 +100,28 @@ class _State(LinearAttentionLayer):
         before = self.conv_states[0]
         if before is None:
             before = conv_states.new_zeros(rows, width, reach)
-        inputs = torch.cat([before, conv_states], -1)
+        inputs = torch.cat([before[:rows], conv_states], -1)
         kept = (~self.hole_NT).sum(1, keepdim=True) + torch.arange(reach, device=inputs.device)
-        self.conv_states[0] = inputs.gather(-1, kept[:, None].expand(-1, width, -1))
+        self.conv_states[0] = _before(inputs.gather(-1, kept[:, None].expand(-1, width, -1)), before)
         self.has_previous_state[0] = True
         return inputs
 
     def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **options: Any) -> Tensor:
-        self.recurrent_states[0] = recurrent_states
+        self.recurrent_states[0] = _before(recurrent_states, self.recurrent_states[0])
         return recurrent_states
 
     def batch_select_indices(self, indices: Tensor) -> None:
         states: dict[int, Any]
         for states in (self.conv_states, self.recurrent_states):
             states[0] = states[0][indices]
+
+    select = batch_select_indices
+
+    def swap(self, a: Tensor, b: Tensor) -> None:
+        swap_rows(self.conv_states[0], a, b)
+        swap_rows(self.recurrent_states[0], a, b)
+
+
+def _before(state: Tensor, whole: Tensor | None) -> Tensor:
+    """The states of all rows, of which the first ones are new."""
+    return state if whole is None or len(whole) == len(state) else torch.cat([state, whole[len(state) :]])

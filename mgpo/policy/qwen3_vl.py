@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from mgpo.policy.attention import Packing
 from mgpo.policy.qwen import QwenVL
 from mgpo.views import Frame
 
@@ -19,19 +20,27 @@ class Qwen3VL(QwenVL):
 
     model_types = ("qwen3_vl", "qwen3_vl_moe")
     frame = Frame.THOUSAND
+    packs = True
 
     def merged(self, seen: Any) -> Tensor:
         """(merged tokens, (1 + deep layers) · width)."""
         return torch.cat([seen.pooler_output, *seen.deepstack_features], -1)
 
     def decode(
-        self, ids: Tensor, features: Tensor | None, positions: Tensor, mask: Tensor | None, cache: Cache
+        self,
+        ids: Tensor,
+        features: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: Cache | None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
         if features is None or not len(features):
-            return self.run(self.embed(ids, features), positions, mask, cache)
+            return self.run(self.embed(ids, features), positions, mask, cache, packing=packing)
         first, *deep = features.split(self.model.config.text_config.hidden_size, -1)
         places = ids == self.chat.image_id
         return self.run(
-            self.embed(ids, first), positions, mask, cache, visual_pos_masks=places, deepstack_visual_embeds=deep
-        )
+            self.embed(ids, first), positions, mask, cache, packing=packing, visual_pos_masks=places,
+            deepstack_visual_embeds=deep,
+        )  # fmt: skip

@@ -32,6 +32,8 @@ def _decode(index: int, layer: nn.Module, *inputs: Any, past_key_values: Any, **
     forward = partial(type(layer).forward, layer, **options)
     if not _learns(layer):
         return forward(*inputs, past_key_values=past_key_values)
+    if past_key_values is None:
+        return checkpoint(partial(forward, past_key_values=None), *inputs, use_reentrant=False)
     before = _only(past_key_values, index)
     first = [past_key_values]  # handed over, not kept: it will grow by all other layers
 
