@@ -123,9 +123,12 @@ def test_top_p_leaves_the_likeliest_tokens_and_their_own_probabilities(policy, s
     assert 0.7 - 1e-4 < ratio.min() < 0.95 and ratio.max() < 1 + 1e-4
 
 
-def test_half_precision(engine, samples):
-    half = load(dtype="bfloat16")
-    gap = torch.cat(gaps(half, rollouts(half, engine, samples)))
+@pytest.mark.parametrize("trained", ["bfloat16", "float32"])
+def test_half_precision(engine, samples, trained):
+    """Of both, or of the engine alone, as under mixed precision."""
+    engine.dtype = "bfloat16"
+    policy = load(dtype=trained)
+    gap = torch.cat(gaps(policy, rollouts(policy, engine, samples)))
     assert 1e-5 < gap.mean() < 2e-2
 
 
