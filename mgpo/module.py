@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from mgpo.balance import micro_batches
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
@@ -59,7 +60,7 @@ class MGPO(EvaluatedModule):
         eval_sampling: How replies are drawn in validation; greedy by default.
         mini_batches: Updates in which the rollouts of a step are used.
         epochs: How often the rollouts of a step are used.
-        micro_batch_size: Trajectories in one forward pass; lowers memory, changes nothing else.
+        micro_batch_tokens: Tokens in one training pass, a shared prompt counted once; fewer need less memory.
         max_grad_norm: Gradients are clipped to this norm.
         seed: Draws of the rollouts, together with step and question.
     """
@@ -84,16 +85,16 @@ class MGPO(EvaluatedModule):
         eval_sampling: Sampling = Sampling(temperature=0),
         mini_batches: int = 1,
         epochs: int = 1,
-        micro_batch_size: int = 64,
+        micro_batch_tokens: int = 16384,
         max_grad_norm: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if group_size < 2:
             raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
-        if min(mini_batches, epochs, micro_batch_size, refill_batches) < 1 or sampling.temperature == 0:
+        if min(mini_batches, epochs, micro_batch_tokens, refill_batches) < 1 or sampling.temperature == 0:
             raise UserError(
-                "training needs mini_batches, epochs, micro_batch_size, refill_batches >= 1, temperature > 0"
+                "training needs mini_batches, epochs, micro_batch_tokens, refill_batches >= 1, temperature > 0"
             )
         if supervised and "{answer}" not in answer_form:
             raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
@@ -106,7 +107,7 @@ class MGPO(EvaluatedModule):
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
         self.silent_groups, self.unfinished, self.pool = silent_groups, unfinished, Pool(refill_batches)
         self.supervised, self.answer_form = supervised, answer_form
-        self.mini_batches, self.epochs, self.micro_batch_size = mini_batches, epochs, micro_batch_size
+        self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
         self.tally, self.published = Tally(), dict[str, float]()
@@ -212,11 +213,7 @@ class MGPO(EvaluatedModule):
         optimizer: Any = self.optimizers()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
         weights_N = self.objective.weights(lengths_N, counted_N)
-        rows_N = torch.arange(len(trajectories))
-        if self.trainer.world_size == 1:  # elsewhere all ranks must pass the same number of times
-            moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
-            rows_N = moved_N.nonzero().flatten()  # the others have no gradient
-        for rows in rows_N.split(self.micro_batch_size) if len(rows_N) else ():
+        for rows in self.passes(trajectories, weights_N if self.objective.kl_weight else weights_N * advantages_N):
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
             loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
             self.manual_backward(loss)
@@ -228,6 +225,14 @@ class MGPO(EvaluatedModule):
         if schedule is not None:
             schedule.step()
         self.tally.add({"grad_norm": norm.item()}, 1)
+
+    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[Tensor]:
+        """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
+        world = self.trainer.world_size
+        rows_N = moved_N.nonzero().flatten() if world == 1 else torch.arange(len(trajectories))
+        moving = [trajectories[i] for i in rows_N]
+        parts = micro_batches(moving, self.micro_batch_tokens, lambda passes: int(max(share_objects(passes, world))))
+        return [rows_N[part] for part in parts]
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mgpo.balance import micro_batches
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import collate
 from mgpo.policy.logprobs import score
@@ -14,7 +15,7 @@ from mgpo.types import Pixels, Trajectory
 
 @torch.no_grad()
 def image_reliance(
-    policy: Policy, trajectories: Sequence[Trajectory], temperature: float = 1.0, micro_batch_size: int = 64
+    policy: Policy, trajectories: Sequence[Trajectory], temperature: float = 1.0, micro_batch_tokens: int = 16384
 ) -> float:
     """Nats per token by which the last replies are likelier with the true pictures than with blank ones.
 
@@ -24,8 +25,8 @@ def image_reliance(
     """
     training = policy.training
     policy.eval()
-    rows = [trajectories[i : i + micro_batch_size] for i in range(0, len(trajectories), micro_batch_size)]
-    gains = torch.cat([_gains(policy, part, temperature) for part in rows])
+    parts = micro_batches(trajectories, micro_batch_tokens)
+    gains = torch.cat([_gains(policy, [trajectories[i] for i in rows], temperature) for rows in parts])
     policy.train(training)
     return gains.mean().item()
 

@@ -161,7 +161,7 @@ def test_reliance_is_the_difference_of_two_plain_passes(tokenizer):
     expected = torch.cat(gains).mean().item()
     assert abs(expected) > 1e-4
     assert image_reliance(policy, trajectories) == pytest.approx(expected, abs=1e-5)
-    assert image_reliance(policy, trajectories, micro_batch_size=3) == pytest.approx(expected, abs=1e-5)
+    assert image_reliance(policy, trajectories, micro_batch_tokens=100) == pytest.approx(expected, abs=1e-5)
     assert policy.training
 
 

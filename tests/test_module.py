@@ -95,8 +95,8 @@ def test_every_mini_batch_and_epoch_is_an_update(tokenizer, tmp_path):
 
 def test_micro_batches_change_memory_only(tokenizer, tmp_path):
     results = []
-    for size in (64, 3):
-        module = make(tokenizer, micro_batch_size=size, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    for tokens in (10_000, 150):
+        module = make(tokenizer, micro_batch_tokens=tokens, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
         fit(module, tmp_path, questions=2, enable_checkpointing=False)
         results.append(weights(module))
     for name in results[0]:
@@ -140,7 +140,7 @@ def test_mini_batches_holdmini_batches():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(micro_batch_size=0), "micro_batch_size"),
+    [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(micro_batch_tokens=0), "micro_batch_tokens"),
      (dict(sampling=Sampling(temperature=0)), "temperature"), (dict(supervised=True, answer_form="K"), "slot")],
 )  # fmt: skip
 def test_impossible_options_are_refused(tokenizer, options, said):

@@ -31,8 +31,8 @@ def shape():
 def launch(**changes):
     said = (Said(100, "whole"), Said(110, "crop"))
     usual = Launch(
-        said, whole=1280, crop=1280, side=28, least=256, reply=256, limit=1024, questions=16, group=8, micro_batch=4,
-        mini_batches=4, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=True, lora=None,
+        said, whole=1280, crop=1280, side=28, least=256, reply=256, limit=1024, questions=16, group=8,
+        micro_tokens=9000, mini_batches=4, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=True, lora=None,
         devices=Devices(8, 1, buckets=True),
     )  # fmt: skip
     return replace(usual, **changes)
@@ -113,11 +113,11 @@ def read_path():
 
 def test_a_group_s_prompt_counts_once(shape):
     """In rollouts once a question; in training once for each micro-batch that holds some of its group."""
-    one = tokens(shape, launch(micro_batch=8))
+    one = tokens(shape, launch(micro_tokens=16_700))
     assert one["rollout prefill"] == 16 * 1380 + 128 * 1390
     assert one["decoded"] == 128 * 512
     assert one["training"] == one["reference"] == 16 * 1379 + 128 * (1 + 1390 + 512)
-    assert tokens(shape, launch(micro_batch=4))["training"] == one["training"] + 16 * 1379
+    assert tokens(shape, launch(micro_tokens=9000))["training"] == one["training"] + 16 * 1379
     assert one["patches in training"] == one["patches in rollouts"] == 4 * 1280 * (16 + 128)
 
 
@@ -140,13 +140,12 @@ def test_what_is_held_is_what_is_trained(shape):
 @given(st.integers(1, 64), st.integers(1, 32), st.integers(2, 16), st.integers(16, 2048), st.booleans())
 def test_more_is_never_less(shape, micro, questions, group, reply, adapted):
     lora = (16, Lora().targets) if adapted else None
-    one = launch(micro_batch=micro, questions=questions, group=group, limit=reply, lora=lora)
+    one = launch(micro_tokens=1000 * micro, questions=questions, group=group, limit=reply, lora=lora)
     peak = measure(shape, one, reply)
     assert measure(shape, replace(one, questions=questions + 1), reply).of("rollouts") > peak.of("rollouts")
     assert measure(shape, replace(one, limit=reply + 16), reply + 16).of("rollouts") > peak.of("rollouts")
     assert measure(shape, replace(one, checkpointing=True), reply).of("update") <= peak.of("update")
-    if micro % group == 0:
-        assert measure(shape, replace(one, micro_batch=2 * micro), reply).of("update") >= peak.of("update")
+    assert measure(shape, replace(one, micro_tokens=2000 * micro), reply).of("update") >= peak.of("update")
 
 
 @pytest.mark.parametrize("gigabytes", [70, 100, 160, 200])
@@ -158,8 +157,8 @@ def test_suggestions_fit_and_none_turns_further_than_it_must(shape, gigabytes):
     assert found and all(one.memory.peak <= limit and one.keys for one in found)
     for one in found:
         assert measure(shape, one.launch).peak == one.memory.peak
-        if (size := one.keys.get("model.micro_batch_size")) and 2 * size <= start.micro_batch:
-            assert measure(shape, replace(one.launch, micro_batch=2 * size)).peak > limit
+        if (size := one.keys.get("model.micro_batch_tokens")) and 2 * size <= start.micro_tokens:
+            assert measure(shape, replace(one.launch, micro_tokens=2 * size)).peak > limit
     assert len({str(one.keys) for one in found}) == len(found)
 
 

@@ -59,7 +59,7 @@ class EarlyWarning(L.Callback):
         stride = max(1, len(pl_module.rolled_out) // self.rows)  # not one question's group alone
         rows = pl_module.rolled_out[::stride][: self.rows]
         with pl_module.under_precision():
-            value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_size)
+            value = image_reliance(pl_module.policy, rows, pl_module.sampling.temperature, pl_module.micro_batch_tokens)
         pl_module.log("train/image_reliance", value, batch_size=1, rank_zero_only=True)
         return {"image_reliance": value}
 

@@ -10,6 +10,7 @@ from mgpo.plan.memory import Memory, measure
 from mgpo.plan.shape import Shape
 from mgpo.policy.lora import Lora
 
+LEAST_TOKENS = 512  # of a pass; one trajectory is passed however long it is
 Keys = dict[str, Any]  # of the configuration, with their new values
 
 
@@ -23,11 +24,11 @@ class Suggestion:
 
 
 def micro_batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Fewer trajectories in a pass: slower, the same update."""
-    size = min(launch.micro_batch, launch.rows)
-    while size > 1:
-        size //= 2
-        yield replace(launch, micro_batch=size), {"model.micro_batch_size": size}
+    """Fewer tokens in a pass: slower, the same update."""
+    tokens = launch.micro_tokens
+    while tokens > LEAST_TOKENS:
+        tokens //= 2
+        yield replace(launch, micro_tokens=tokens), {"model.micro_batch_tokens": tokens}
 
 
 def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:

@@ -17,7 +17,7 @@ from mgpo.plan.shape import Shape, measure_shape, published, read_config
 from mgpo.plan.table import format_plan
 
 GB = 2**30  # as in the names of devices
-SHOWN = ("reply", "limit", "questions", "group", "micro_batch", "mini_batches", "epochs", "weight", "value", "devices")
+SHOWN = ("reply", "limit", "questions", "group", "micro_tokens", "mini_batches", "epochs", "weight", "value", "devices")
 FREE = 0.95  # of a device; what the driver, kernels and fragmentation take is assumed, not computed
 
 

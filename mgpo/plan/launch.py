@@ -28,6 +28,7 @@ class Launch:
         least: Image tokens at the pixel floor.
         reply: Tokens that a reply is assumed to have.
         limit: Tokens that it has at most.
+        micro_tokens: Tokens in one training pass.
         weight: Bytes of a weight; under adapters, of one of the base.
         value: Bytes of what layers compute and keep.
         gradient: Bytes of a trained weight's gradient, and of that weight.
@@ -49,7 +50,7 @@ class Launch:
     limit: int
     questions: int
     group: int
-    micro_batch: int
+    micro_tokens: int
     mini_batches: int
     epochs: int
     weight: int

@@ -34,10 +34,10 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     let go with the optimiser's step.
     """
     turns = launch.turns(reply)
-    micro = micro_batch(turns, min(launch.micro_batch, launch.rows), launch.group)
+    micro = micro_batch(turns, launch.micro_tokens, launch.rows, launch.group)
     parts = trained_parameters(shape, launch)
     lasting, gradients = held(shape, launch), {"gradients": launch.gradient * parts}
-    several = launch.micro_batch * launch.mini_batches < launch.rows
+    several = micro.rows * launch.mini_batches < launch.rows
     update = update_peak(shape, micro, launch.types, trained_layers(shape, launch), launch.checkpointing)
     rollouts = rollout_peak(
         shape, turns, launch.questions, launch.group, launch.types, launch.nucleus, launch.host
@@ -87,7 +87,7 @@ def tokens(shape: Shape, launch: Launch, reply: int | None = None) -> dict[str, 
     """
     turns = launch.turns(reply)
     first, *later = turns
-    micro = micro_batch(turns, min(launch.micro_batch, launch.rows), launch.group)
+    micro = micro_batch(turns, launch.micro_tokens, launch.rows, launch.group)
     passes = launch.epochs * -(-launch.rows // micro.rows)
     trained = passes * (micro.prefixes * micro.prompt + micro.rows * micro.continuation)
     area = shape.merge**2

@@ -17,15 +17,17 @@ class Shown:
     reply: int
 
 
-def micro_batch(turns: Sequence[Shown], rows: int, group: int) -> Micro:
-    """The micro-batch of `rows` trajectories with these turns; as few prompts as hold them, or one more where groups
-    are split."""
-    prefixes = -(-rows // group) + (0 if group % rows == 0 or rows % group == 0 else 1)
+def micro_batch(turns: Sequence[Shown], tokens: int, rows: int, group: int) -> Micro:
+    """The largest micro-batch of at most `tokens` tokens, or of one trajectory; of `rows` trajectories in whole groups,
+    or of parts of one group, which are equally long."""
     first, *later = turns
-    shown = 1 + sum(turn.shown for turn in later)
-    sampled = sum(turn.reply for turn in turns)
-    images = prefixes * first.image + rows * sum(turn.image for turn in later)
-    return Micro(prefixes, first.shown - 1, rows, shown + sampled, sampled, images)
+    prompt = first.shown - 1
+    own = 1 + sum(turn.shown for turn in later) + sum(turn.reply for turn in turns)
+    groups = max(1, min(rows // group, tokens // (prompt + group * own)))
+    parts = next(n for n in range(1, group + 1) if n == group or prompt + -(-group // n) * own <= tokens)
+    size = groups * -(-group // parts)
+    images = groups * first.image + size * sum(turn.image for turn in later)
+    return Micro(groups, prompt, size, own, sum(turn.reply for turn in turns), images)
 
 
 def update_peak(
@@ -33,29 +35,20 @@ def update_peak(
 ) -> dict[str, int]:
     """What an update needs at its highest point besides what is held, by kind.
 
-    That is either when the backward pass begins: all activations and the larger of a chunk of logits, a layer's
-    gradients, and the cache, which is let go when the forward pass ends. Or when it reaches the prefixes: then the
-    continuations' activations are gone, but every decoder weight has a second gradient waiting for the prefixes' own.
-    Or at its end, in the tower.
+    That is either when the backward pass begins: all activations and the larger of a chunk of logits and a layer's
+    gradients. Or at its end, in the tower.
     """
-    block = shape.language
-    after, before = passes.decoder(block, micro, types, trained, checkpointing)
+    decoder = passes.decoder(shape.language, micro, types, trained, checkpointing)
     seen = passes.tower(shape, micro.image_tokens, types, trained, checkpointing)
-    layer = passes.layer_work(block, micro, types, trained.weights)
+    layer = passes.layer_work(shape.language, micro, types, trained.weights)
     logits = passes.logits_work(shape, micro.rows * micro.sampled, types, trained.weights)
     begins = {
-        "decoder activations": after.all + before.all,
+        "decoder activations": decoder.all,
         "vision activations": seen.all,
-        "logits and work": max(logits, layer + after.again, passes.cache(block, micro.seen, types)),
-    }
-    waiting = types.weight * block.layers * block.parameters if trained.weights else 0
-    reaches = {
-        "decoder activations": before.all + before.again,
-        "vision activations": seen.all,
-        "second gradients": waiting,
+        "logits and work": max(logits, layer + decoder.again),
     }
     ends = {"vision activations": seen.all + seen.again}
-    return max(begins, reaches, ends, key=lambda moment: sum(moment.values()))
+    return max(begins, ends, key=lambda moment: sum(moment.values()))
 
 
 def rollout_peak(

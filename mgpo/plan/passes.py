@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mgpo.plan.shape import Block, Shape
 
-CHUNK = 1024  # rows of logits at a time, as in mgpo.policy.logprobs
+CHUNK = 2**24  # logits at a time, as in mgpo.policy.logprobs
 FLOAT, DOUBLE = 4, 8
 
 
@@ -79,9 +79,8 @@ class Micro:
     image_tokens: int
 
     @property
-    def seen(self) -> int:
-        """Tokens that the rows look at, rows · S."""
-        return self.rows * (self.prompt + self.continuation)
+    def tokens(self) -> int:
+        return self.prefixes * self.prompt + self.rows * self.continuation
 
 
 def norms(width: int, types: Types, trained: Trained, reads: tuple[int, ...]) -> int:
@@ -109,42 +108,19 @@ def decoder_token(block: Block, types: Types, trained: Trained) -> int:
     return own + adapters(trained.decoder, types, trained) // block.layers
 
 
-def decoder_layer(block: Block, micro: Micro, types: Types, trained: Trained) -> int:
-    """One decoder layer keeps of the continuations, over its N rows:
+def decoder(block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False) -> Kept:
+    """All decoder layers, the rotary angles and the last norm. A layer keeps of a token 2 norms, MLP, a float a head,
+    q and output (2A), keys and values (2K).
 
-    N · C · (2 norms + MLP + q and output 2A + a float a head) + keys and values, repeated for all heads because
-    a mask rules out grouped attention, N · S · 2A + the mask N · C · S.
+    With gradient checkpointing each layer keeps its input (D), and one at a time the rest.
     """
-    tokens, e = micro.rows * micro.continuation, types.value
-    token = decoder_token(block, types, trained) + 2 * e * block.attention
-    return tokens * token + e * (2 * micro.seen * block.repeated + micro.continuation * micro.seen)
-
-
-def decoder_prefix(block: Block, micro: Micro, types: Types, trained: Trained) -> int:
-    """One decoder layer keeps the same of the prefixes, but with grouped keys and values (2K) and without a mask."""
-    token = decoder_token(block, types, trained)
-    return micro.prefixes * micro.prompt * (token + 2 * types.value * (block.attention + block.key_value))
-
-
-def decoder(
-    block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False
-) -> tuple[Kept, Kept]:
-    """All decoder layers, the rotary angles and the last norm: of the continuations, and of the prefixes, of whose
-    last layer nothing comes.
-
-    With gradient checkpointing each layer keeps its input (D), its keys and values, and one at a time the rest.
-    """
-    tokens, prefix = micro.rows * micro.continuation, micro.prefixes * micro.prompt
+    token = decoder_token(block, types, trained) + 2 * types.value * (block.attention + block.key_value)
+    layer = micro.tokens * token + types.cast * block.parameters
     angles = 2 * types.weight * block.attention // block.heads
-    casts = types.cast * block.parameters
-    layer = decoder_layer(block, micro, types, trained) + casts
-    before = decoder_prefix(block, micro, types, trained) + casts
-    ends = tokens * (norms(block.width, types, trained, (1,)) + angles)
+    ends = micro.tokens * (norms(block.width, types, trained, (1,)) + angles)
     if not checkpointing:
-        return Kept(ends + block.layers * layer), Kept(prefix * angles + (block.layers - 1) * before)
-    cached, width = cache(block, 1, types) // block.layers, types.weight * block.width
-    kept, kept_before = tokens * width + micro.seen * cached, prefix * (width + cached)
-    return Kept(ends + block.layers * kept, layer), Kept(prefix * angles + block.layers * kept_before, before)
+        return Kept(ends + block.layers * layer)
+    return Kept(ends + block.layers * micro.tokens * types.weight * block.width, layer)
 
 
 def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, checkpointing: bool) -> Kept:
@@ -170,18 +146,18 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
 
 
 def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
-    """A chunk of logits computed anew in the backward pass: log-probs, probabilities, and twice their products, in
-    float32, and the new gradient of the head (V · D); under autocast the head's cast and that one's gradient too."""
+    """A chunk of logits in the backward pass, their probabilities and two gradients, in float32, and the new gradient
+    of the head (V · D); under autocast the head's cast and that one's gradient too."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
-    return min(scored, CHUNK) * shape.vocabulary * 4 * FLOAT + head * new
+    return min(scored * shape.vocabulary, CHUNK) * 4 * FLOAT + head * new
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:
     """The backward pass through a decoder layer: gradients of the MLP's inner values (2F), of the residual (2D), and
     of its largest weight (F · D) and that one's cast."""
-    tokens, largest = micro.rows * micro.continuation, block.mlp * block.width
-    values = tokens * (2 * types.value * block.mlp + 2 * types.weight * block.width)
+    largest = block.mlp * block.width
+    values = micro.tokens * (2 * types.value * block.mlp + 2 * types.weight * block.width)
     return values + ((types.weight + types.cast) * largest if trained else 0)
 
 

@@ -56,7 +56,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         limit=limit,
         questions=config["data"]["batch_size"],
         group=1 if supervised else model["group_size"],
-        micro_batch=model["micro_batch_size"],
+        micro_tokens=model["micro_batch_tokens"],
         mini_batches=model["mini_batches"],
         epochs=model["epochs"],
         weight=weight,

@@ -80,8 +80,12 @@ def _spans(lengths: Sequence[int], start: int) -> list[slice]:
 
 
 def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
-    """(1, T, H, E): flash attention on CPUs, FlexAttention elsewhere."""
-    if q_1HTE.device.type == "cpu":
+    """(1, T, H, E): flash attention on CPUs, FlexAttention elsewhere; under autocast in its type."""
+    kind = q_1HTE.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        q_1HTE, k_1KTE, v_1KTE = q_1HTE.to(dtype), k_1KTE.to(dtype), v_1KTE.to(dtype)
+    if kind == "cpu":
         return _Shared.apply(q_1HTE, k_1KTE, v_1KTE, packing, scale)
     return compiled_flex()(
         q_1HTE, k_1KTE, v_1KTE, block_mask=packing.block_mask, scale=scale, enable_gqa=True

@@ -73,7 +73,7 @@ def with_room(kept: Tensor, dim: int, length: int, rows_N: Tensor | None = None)
     What is not yet written is zero: a masked key may hold anything but NaN.
     """
     shape = list(kept.shape)
-    shape[dim] = max(length, shape[dim] + max(ROOM, shape[dim] // 2))
+    shape[dim] = max(length, shape[dim] + max(ROOM, shape[dim] // 8))
     shape[0] = len(kept) if rows_N is None else len(rows_N)
     buffer = kept.new_zeros(shape)
     buffer.narrow(dim, 0, kept.shape[dim]).copy_(kept if rows_N is None else kept[rows_N])

@@ -192,7 +192,7 @@ class Pretrained(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
-        return self.model.lm_head(hidden).float().masked_fill(self.banned, -torch.inf)
+        return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
 
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""

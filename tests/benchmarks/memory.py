@@ -143,11 +143,13 @@ def build(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Qwen25VL:
         freeze_vision=setting.freeze_vision, gradient_checkpointing=setting.checkpointing,
     )  # fmt: skip
     policy.attach(model, tokenizer, Qwen2VLImageProcessorPil())
+    enders = [policy.chat.end_id, *(i for i, text in enumerate(policy.token_texts) if "`" in text)]
+    policy.banned[enders] = True  # every reply runs into the limit, as the prediction says
     return policy
 
 
 def rollouts(policy: Qwen25VL, setting: Setting) -> list[Trajectory]:
-    """Groups whose replies mostly run into the limit, as those of a random policy do."""
+    """Groups whose replies run into the limit."""
     side = 40 * SIDE
     image = Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side * side))
     samples = [(Question(str(i), None, "Which letter?", "K"), image) for i in range(setting.questions)]  # type: ignore
@@ -211,10 +213,12 @@ def predict(setting: Setting, policy: Qwen25VL, trajectories: Sequence[Trajector
     lora = policy.lora
     precision = "bf16-mixed" if setting.mixed else "32-true"
     weight, value, gradient = types_of(precision, policy.dtype.itemsize, lora is not None)
+    own = 1 + texts[1] + images[1] + 2 * setting.reply
+    micro_tokens = -(-setting.micro // setting.group) * (texts[0] + images[0] - 1) + setting.micro * own
     launch = Launch(
         said=(Said(texts[0], "whole"), Said(texts[1], "crop")), whole=images[0], crop=images[1], side=SIDE, least=1,
         reply=setting.reply, limit=setting.reply, questions=setting.questions, group=setting.group,
-        micro_batch=setting.micro, mini_batches=1, epochs=1, weight=weight, value=value,
+        micro_tokens=micro_tokens, mini_batches=1, epochs=1, weight=weight, value=value,
         gradient=gradient, state=2 * gradient, freeze_vision=setting.freeze_vision,
         penalised=setting.reference, lora=(lora.rank, lora.pattern) if lora else None, devices=Devices(),
         checkpointing=setting.checkpointing, host=True,
