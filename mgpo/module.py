@@ -19,7 +19,7 @@ from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
-from mgpo.policy.base import Policy
+from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
@@ -179,8 +179,8 @@ class MGPO(EvaluatedModule):
         self.sampler.release()
         if not self.supervised and not self.sampler.exact:
             with self.clock.phase("update"):
-                how = (self.objective, self.sampling.temperature, self.micro_batch_size)
-                self.tally.add(rescore(self.policy, trajectories, *how), 1)
+                parts = self.passes(trajectories, torch.ones(len(trajectories)))
+                self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)
@@ -198,13 +198,9 @@ class MGPO(EvaluatedModule):
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        training = self.policy.training and self.sampler.exact  # beside an engine the policy may be learning meanwhile
-        if training:
-            self.policy.eval()
         how = (copies or self.group_size, self.sampling, (self.seed, step))
-        trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
-        if training:
-            self.policy.train()
+        with evaluating(self.policy, self.sampler.exact):  # beside an engine it may be learning meanwhile
+            trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
         judge(trajectories, self.reward)
         return trajectories
 
@@ -226,21 +222,20 @@ class MGPO(EvaluatedModule):
             schedule.step()
         self.tally.add({"grad_norm": norm.item()}, 1)
 
-    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[Tensor]:
+    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[list[int]]:
         """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
         world = self.trainer.world_size
         rows_N = moved_N.nonzero().flatten() if world == 1 else torch.arange(len(trajectories))
         moving = [trajectories[i] for i in rows_N]
         parts = micro_batches(moving, self.micro_batch_tokens, lambda passes: int(max(share_objects(passes, world))))
-        return [rows_N[part] for part in parts]
+        return [rows_N[part].tolist() for part in parts]
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
-        frozen = next(iter(self.references), None)
-        temperature = self.sampling.temperature
-        return policy_loss(self.policy, batch, advantages_N, weights_N, self.objective, temperature, frozen)
+        how = (self.objective, self.sampling.temperature, next(iter(self.references), None))
+        return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
 
     def publish(self) -> None:
         """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.

@@ -14,17 +14,23 @@ from mgpo.types import Trajectory
 
 @torch.no_grad()
 def rescore(
-    policy: Policy, trajectories: Sequence[Trajectory], objective: Objective, temperature: float, micro_batch_size: int
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    passes: Sequence[Sequence[int]],
+    objective: Objective,
+    temperature: float,
 ) -> dict[str, float]:
     """Put the log-probs under the current weights into the turns, in place; how far they are from the sampler's.
+
+    Each of `passes` holds the rows that go through the policy together.
 
     Returns:
         `engine_gap`, the mean absolute difference of a token's log-probs in nats, `engine_gap_max`, and
         `engine_truncated`, the share of tokens whose weight the objective cuts.
     """
     gaps: list[Tensor] = []
-    for start in range(0, len(trajectories), micro_batch_size):
-        part = trajectories[start : start + micro_batch_size]
+    for rows in passes:
+        part = [trajectories[i] for i in rows]
         batch = collate(part, policy.positions, policy.pad_id).to(policy.device)
         scores_NC = score(policy, batch, temperature).logprobs_NC
         gaps.append((scores_NC - batch.sampled_logprobs_NC)[batch.policy_NC].cpu())

@@ -72,7 +72,7 @@ def play(policy, sampler, dialogue=TwoTurn()):
 
 def test_rescoring_finds_the_trainers_log_probs_and_the_gap(policy):
     exact, skewed = play(policy, InProcessSampler()), play(policy, Skewed(1.0))
-    metrics = rescore(policy, skewed, Objective(correction_cap=2.0), 1.0, 4)
+    metrics = rescore(policy, skewed, [[0, 1, 2, 3], [4, 5]], Objective(correction_cap=2.0), 1.0)
     assert metrics["engine_gap"] == pytest.approx(1, abs=1e-4) and metrics["engine_gap_max"] == pytest.approx(
         1, abs=1e-3
     )
@@ -80,7 +80,7 @@ def test_rescoring_finds_the_trainers_log_probs_and_the_gap(policy):
     for ours, theirs in zip(skewed, exact):
         for turn, other in zip(ours.turns, theirs.turns):
             assert turn.scored == pytest.approx(other.reply.logprobs, abs=1e-4)
-    assert rescore(policy, skewed, Objective(correction_cap=3.0), 1.0, 4)["engine_truncated"] == 0
+    assert rescore(policy, skewed, [range(6)], Objective(correction_cap=3.0), 1.0)["engine_truncated"] == 0
 
 
 @pytest.mark.parametrize(("gap", "weight"), [(-0.5, math.exp(-0.5)), (0.5, math.exp(0.5)), (3.0, 2.0)])
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_exact_rollouts_times_the_weight(policy, gap, we
     for sampler in (InProcessSampler(), Skewed(gap)):
         trajectories = play(policy, sampler, SingleTurn())
         if not sampler.exact:
-            rescore(policy, trajectories, objective, 1.0, 6)
+            rescore(policy, trajectories, [range(6)], objective, 1.0)
         batch = collate(trajectories, policy.positions, policy.pad_id)
         loss, metrics = policy_loss(policy, batch, advantages, weights, objective, 1.0)
         assert metrics["clip_fraction"] == 0
