@@ -11,6 +11,7 @@ import transformers
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
@@ -127,6 +128,7 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
     if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
         args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
+    keep_freed_memory()
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
         return cli(

@@ -120,6 +120,23 @@ def test_placeholders_equal_features_in_every_turn(policy, trajectories):
             assert turn.prompt.ids.count(policy.chat.image_id) == tokens > 0
 
 
+def test_no_pass_is_over_rows_that_have_ended(policy, samples, monkeypatch):
+    """Of every reply the model sees all tokens but the last, one row and token at a time; of a group one prompt."""
+    passed: list[tuple[int, int]] = []
+    decode = policy.decode
+
+    def counted(ids, *rest):
+        passed.append(tuple(ids.shape))
+        return decode(ids, *rest)
+
+    monkeypatch.setattr(policy, "decode", counted)
+    rolled = roll_out(policy, InProcessSampler(), TwoTurn(), samples, 4, Sampling(max_new_tokens=12), (0, 3))
+    replies = [turn.reply.ids for t in rolled for turn in t.turns]
+    assert len({len(ids) for ids in replies}) > 2
+    assert sum(rows for rows, width in passed if width == 1) == sum(len(ids) - 1 for ids in replies)
+    assert [rows for rows, width in passed if width > 1] == [len(samples), len(rolled)]
+
+
 def test_free_turns_differ_in_turns_and_images(policy, samples):
     rolled = roll_out(policy, Scripted(), FreeTurns(3), samples, 4, Sampling(max_new_tokens=12), (0, 0))
     assert {len(t.crops) for t in rolled} == {0, 1}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mgpo.plan.shape import Block, Shape
 
-CHUNK = 2**24  # logits at a time, as in mgpo.policy.logprobs
+CHUNK, LEAST_ROWS = 2**24, 1024  # as in mgpo.policy.logprobs
 FLOAT, DOUBLE = 4, 8
 
 
@@ -150,7 +150,8 @@ def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
     of the head (V · D); under autocast the head's cast and that one's gradient too."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
-    return min(scored * shape.vocabulary, CHUNK) * 4 * FLOAT + head * new
+    chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
+    return min(scored * shape.vocabulary, chunk) * 4 * FLOAT + head * new
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:

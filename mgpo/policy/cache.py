@@ -27,11 +27,13 @@ class RowCache(DynamicCache):
 
     def select(self, rows_N: Tensor) -> None:
         """Keep and repeat these rows."""
+        layer: Any
         for layer in self.layers:
             layer.select(rows_N)
 
     def swap(self, a: Tensor, b: Tensor) -> None:
         """Exchange rows a[i] and b[i]."""
+        layer: Any
         for layer in self.layers:
             layer.swap(a, b)
 
@@ -39,6 +41,8 @@ class RowCache(DynamicCache):
 class Roomy(DynamicLayer):
     """Keys and values in buffers with room behind them: a token is written there, and no earlier one is copied."""
 
+    keys: Any
+    values: Any
     length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:

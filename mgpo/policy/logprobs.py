@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch
 
-CHUNK = 2**24  # logits in memory at a time
+CHUNK = 2**24  # logits in memory at a time …
+LEAST_ROWS = 1024  # … or those of this many tokens, or of as many as a state is wide
 
 
 class Scores(NamedTuple):
@@ -36,8 +37,9 @@ def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperatu
     """(M,) log-probs and entropies of tokens, given the hidden states before them.
 
     Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
+    Each chunk makes a gradient of the head, so with few rows a wide vocabulary would cost more to sum than to multiply.
     """
-    rows = max(1, CHUNK // len(policy.banned))
+    rows = max(CHUNK // len(policy.banned), min(hidden_MD.shape[1], LEAST_ROWS))
     if len(targets_M) <= rows:
         return _score_chunk(policy, hidden_MD, targets_M, temperature, [True])
     scored = [

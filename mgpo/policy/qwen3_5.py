@@ -118,8 +118,9 @@ class _State(LinearAttentionLayer):
     select = batch_select_indices
 
     def swap(self, a: Tensor, b: Tensor) -> None:
-        swap_rows(self.conv_states[0], a, b)
-        swap_rows(self.recurrent_states[0], a, b)
+        states: dict[int, Any]
+        for states in (self.conv_states, self.recurrent_states):
+            swap_rows(states[0], a, b)
 
 
 def _before(state: Tensor, whole: Tensor | None) -> Tensor:
