@@ -1,7 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -117,3 +117,14 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.banned.device
+
+
+@contextmanager
+def evaluating(policy: nn.Module, switch: bool = True) -> Iterator[None]:
+    """Within it the policy is in evaluation mode, and then as it was before; nothing is done without `switch`."""
+    training = policy.training
+    if switch:
+        policy.eval()
+    yield
+    if switch:
+        policy.train(training)
