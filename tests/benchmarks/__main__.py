@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from mgpo.allocator import keep_freed_memory
 from mgpo.cli import hush
 from tests.benchmarks.pairs import Options, Row, Skipped, table
 
@@ -43,6 +44,7 @@ def main() -> None:
         parser.error(f"there is no row {unknown[0]}; take some of {', '.join(ROWS)}")
     torch.set_num_threads(1)
     hush()
+    keep_freed_memory()  # for both programs of a row that share this process
     options = Options(arguments.pairs, arguments.trl_python)
     rows: list[Row] = []
     for name in arguments.rows or ROWS:

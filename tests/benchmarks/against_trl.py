@@ -13,7 +13,7 @@ MICRO_BATCH = 64  # of TRL: all rollouts of a step in one pass, as here
 WARM_UP = 2
 
 
-def measure_steps(options: Options, turns: int, new_tokens: int) -> Pairs:
+def measure_steps(options: Options, turns: int, new_tokens: int, picture: int) -> Pairs:
     """Raises Skipped where there is no environment with TRL."""
     if options.trl_python is None or shutil.which(options.trl_python) is None:
         raise Skipped(
@@ -21,8 +21,8 @@ def measure_steps(options: Options, turns: int, new_tokens: int) -> Pairs:
             "trl==1.16.0`, and name its interpreter: --trl-python trl/bin/python."
         )
     with tempfile.TemporaryDirectory() as folder:
-        write_job(Path(folder), turns, new_tokens, MICRO_BATCH)
-        sizes = (str(turns), str(new_tokens))
+        write_job(Path(folder), turns, new_tokens, picture, MICRO_BATCH)
+        sizes = (str(turns), str(new_tokens), str(picture))
         with (
             Stepper(options.trl_python, "tests.benchmarks.trl_trainer", folder) as theirs,
             Stepper(sys.executable, "tests.benchmarks.our_trainer", *sizes) as ours,

@@ -37,9 +37,16 @@ def dialogue_of(turns: int) -> Dialogue:
     return SingleTurn() if turns == 1 else Looking()
 
 
-def load_policy() -> Qwen25VL:
-    """The embedded model, which can't end a reply: every reply has as many tokens as are allowed."""
-    policy = Qwen25VL(**CAPS).load()
+SMALL, LEAST = 16, 256  # tokens of a picture: of the embedded world's, and of the smallest that the paper shows
+
+
+def load_policy(picture: int) -> Qwen25VL:
+    """The embedded model, which can't end a reply: every reply has as many tokens as are allowed.
+
+    Pictures have `picture` tokens; parts of them have fewer where pictures are small, else as many.
+    """
+    caps = CAPS if picture == SMALL else {"min_pixels": picture * 28 * 28, "max_pixels": picture * 28 * 28}
+    policy = Qwen25VL(**caps).load()
     policy.banned[policy.chat.end_id] = True
     return policy
 
@@ -65,13 +72,13 @@ def draw_questions(sight: Sight, turns: int) -> list[Question]:
     return questions
 
 
-def write_job(folder: Path, turns: int, new_tokens: int, micro_batch: int) -> None:
+def write_job(folder: Path, turns: int, new_tokens: int, picture: int, micro_batch: int) -> None:
     """Lay the job out for a trainer that knows nothing of this package."""
-    policy = load_policy()
+    policy = load_policy(picture)
     job = {
         "model": policy.path, "min_pixels": policy.min_pixels, "max_pixels": policy.max_pixels, "turns": turns,
         "group": GROUP, "rows": QUESTIONS * GROUP, "micro_batch": micro_batch, "rate": RATE,
-        "new_tokens": new_tokens, "budget": 512, "banned": policy.banned.nonzero().flatten().tolist(),
+        "new_tokens": new_tokens, "budget": 1024, "banned": policy.banned.nonzero().flatten().tolist(),
         "questions": [
             _lay_out(i, question, policy.sight, turns, folder)
             for i, question in enumerate(draw_questions(policy.sight, turns))

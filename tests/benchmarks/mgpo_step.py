@@ -7,6 +7,7 @@ episodes are one token shorter: it doesn't close a reply that was cut at its lim
 """
 
 from tests.benchmarks.against_trl import measure_steps
+from tests.benchmarks.job import LEAST, SMALL
 from tests.benchmarks.pairs import Options, Row, faster
 
 NEW_TOKENS = 32  # a turn
@@ -14,5 +15,10 @@ NEW_TOKENS = 32  # a turn
 
 def measure(options: Options) -> list[Row]:
     """Whole steps of both training loops. Here pictures are shrunk from originals, there they are given shrunk."""
-    pairs = measure_steps(options, 2, NEW_TOKENS)
-    return [faster("MGPO step, two turns", "TRL 1.16 GRPOTrainer with a tool", 3, pairs)]
+    return [
+        faster(
+            f"MGPO step, two turns, pictures of {picture} tokens", "TRL 1.16 GRPOTrainer with a tool", 3,
+            measure_steps(options, 2, NEW_TOKENS, picture),
+        )
+        for picture in (LEAST, SMALL)
+    ]  # fmt: skip

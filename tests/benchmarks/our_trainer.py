@@ -1,4 +1,4 @@
-"""MGPO under Lightning on a job, step by step: `python -m tests.benchmarks.our_trainer TURNS TOKENS`."""
+"""MGPO under Lightning on a job, step by step: `python -m tests.benchmarks.our_trainer TURNS TOKENS PICTURE`."""
 
 import itertools
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from mgpo.allocator import keep_freed_memory
 from mgpo.cli import hush
 from mgpo.data.module import VQAData
 from mgpo.module import MGPO
@@ -41,11 +42,12 @@ class StepByStep(L.Callback):
         self.turns.done(json.dumps({"episode": lengths(module.rolled_out)}))
 
 
-def main(turns: int, new_tokens: int) -> None:
+def main(turns: int, new_tokens: int, picture: int) -> None:
     torch.set_num_threads(1)
     hush()
+    keep_freed_memory()  # as `fit` does
     stepping = StepByStep()
-    policy = load_policy().train()
+    policy = load_policy(picture).train()
     module = MGPO(
         policy, dialogue_of(turns), Alternating(), group_size=GROUP, sampling=Sampling(new_tokens),
         optimizer=partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0),

@@ -10,7 +10,7 @@ from mgpo.policy.qwen2_5_vl import Qwen25VL
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory
-from tests.benchmarks.job import GROUP, QUESTIONS, Looking, draw_questions, load_policy
+from tests.benchmarks.job import GROUP, LEAST, QUESTIONS, SMALL, Looking, draw_questions, load_policy
 from tests.benchmarks.pairs import Options, Row, faster, run_pairs
 
 NEW_TOKENS = 32  # a turn
@@ -18,7 +18,12 @@ NEW_TOKENS = 32  # a turn
 
 def measure(options: Options) -> list[Row]:
     """64 rollouts of 8 questions, every reply 32 tokens. Ours cuts, shrinks and encodes; theirs is given all that."""
-    policy = load_policy().eval()
+    return [measure_pictures(options, picture) for picture in (LEAST, SMALL)]
+
+
+def measure_pictures(options: Options, picture: int) -> Row:
+    """With pictures of that many tokens."""
+    policy = load_policy(picture).eval()
     samples = [(question, question.picture.load()) for question in draw_questions(policy.sight, 2)]
     steps = count()
 
@@ -28,9 +33,8 @@ def measure(options: Options) -> list[Row]:
 
     episodes = ours()
     pairs = run_pairs(ours, lambda: play(policy, episodes), options.pairs)
-    rollouts = QUESTIONS * GROUP
-    against = "transformers `generate` on the whole history"
-    return [faster("rollouts, two turns", against, 4, pairs, "rollouts/s", rollouts)]
+    what, against = f"rollouts, two turns, pictures of {picture} tokens", "transformers `generate` on the whole history"
+    return faster(what, against, 4, pairs, "rollouts/s", QUESTIONS * GROUP)
 
 
 def play(policy: Qwen25VL, episodes: Sequence[Trajectory]) -> list[Prompt]:
