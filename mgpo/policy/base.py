@@ -52,6 +52,7 @@ class Policy(nn.Module):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+    fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
 
     def __init__(self) -> None:
@@ -108,6 +109,11 @@ class Policy(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        raise NotImplementedError
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocabulary, width): of a head that is one matrix without a bias."""
         raise NotImplementedError
 
     def reference(self) -> AbstractContextManager | None:
