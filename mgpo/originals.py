@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from mgpo.images import first_view
-from mgpo.shared import SharedImage, share
+from mgpo.shared import BYTES, SharedImage, share
 from mgpo.types import Picture
 from mgpo.views import Box, Original, Resize, Size, View
 
@@ -84,11 +84,11 @@ class Room:
         with self.lock:
             alive = [user for ref in self.users if (user := ref()) is not None and user.decoded is not None]
             others = [user for user in alive if user is not original]
-            held = 4 * sum(user.width * user.height for user in [*others, original])  # Pillow pads RGB to 4 bytes
+            held = BYTES * sum(user.width * user.height for user in [*others, original])
             while others and held > self.limit:
                 oldest = others.pop(0)
                 oldest.forget()
-                held -= 4 * oldest.width * oldest.height
+                held -= BYTES * oldest.width * oldest.height
             self.users = [weakref.ref(user) for user in [*others, original]]
 
 
@@ -118,7 +118,7 @@ def hand_over(originals: Sequence[Deferred]) -> None:
     decoded: list[tuple[Deferred, Image.Image]] = []
     room = HANDED
     for original in originals:
-        if original.decoded is not None and (room := room - 3 * original.width * original.height) >= 0:
+        if original.decoded is not None and (room := room - BYTES * original.width * original.height) >= 0:
             decoded.append((original, original.decoded))
     firsts = [(original, original.first) for original in originals if isinstance(original.first, Image.Image)]
     if not firsts:

@@ -1,4 +1,4 @@
-"""Pixels in memory that processes share: sending them copies nothing, and a crop touches its own rows only."""
+"""Pixels in memory that processes share: sending them copies nothing, and a crop reads its own region only."""
 
 import mmap
 import os
@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from mgpo.views import Box, Size
+
+BYTES = 4  # of a pixel of Pillow's RGB
 
 
 class Block:
@@ -38,7 +40,10 @@ def _received(handle: Any) -> Block:
 
 @dataclass(frozen=True, eq=False)
 class SharedImage:
-    """An RGB image in a block, with what `mgpo.views.Original` asks of it; a box must lie inside."""
+    """An RGB image in a block, with what `mgpo.views.Original` asks of it; a box must lie inside.
+
+    It lies there as Pillow holds it, with a fourth byte a pixel: such rows are copied, not converted.
+    """
 
     block: Block
     start: int
@@ -52,26 +57,21 @@ class SharedImage:
     def height(self) -> int:
         return self.size[1]
 
-    @property
-    def pixels(self) -> np.ndarray:
-        """(height, width, 3), 8 bits."""
-        flat = np.frombuffer(self.block.bytes, np.uint8, 3 * self.width * self.height, self.start)
-        return flat.reshape(self.height, self.width, 3)
-
     def crop(self, box: Box) -> Image.Image:
         left, top, right, bottom = map(round, box)
-        return Image.fromarray(self.pixels[top:bottom, left:right])
+        pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * self.width + left))
+        return Image.frombytes("RGB", (right - left, bottom - top), pixels, "raw", "RGBX", BYTES * self.width, 1)
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
-        return Image.fromarray(self.pixels).resize(size, resample, box, reducing_gap)
+        return self.crop((0, 0, *self.size)).resize(size, resample, box, reducing_gap)
 
 
 def share(images: Sequence[Image.Image]) -> list[SharedImage]:
     """RGB images, copied into one block. Raises OSError where there is no room."""
     block = Block(_written(images))
-    *starts, _ = accumulate((3 * image.width * image.height for image in images), initial=0)
+    *starts, _ = accumulate((BYTES * image.width * image.height for image in images), initial=0)
     return [SharedImage(block, start, image.size) for start, image in zip(starts, images)]
 
 
@@ -80,7 +80,7 @@ def _written(images: Sequence[Image.Image]) -> int:
     try:
         with open(descriptor, "wb", closefd=False) as file:
             for image in images:
-                file.write(np.asarray(image).data)
+                file.write(image.tobytes("raw", "RGBX"))
     except BaseException:
         os.close(descriptor)
         raise
