@@ -17,6 +17,7 @@ from mgpo.views import Resize, Size
 
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
+BAND = 128  # rows
 SMALLEST_SCALE = (
     2.75  # times a first view that a JPEG is decoded at: even noise stays within 2 of 255 levels, on average
 )
@@ -110,15 +111,20 @@ def _shrunk(image: Image.Image, whole: Resize) -> tuple[Size, Image.Image] | Non
         return None
     _, box = drafted  # where a side is no multiple of the scale, the last pixels lie half outside
     small = _resize(image.convert("RGB") if image.mode == "L" else image, wanted, (box[2], box[3]))
-    small.info = image.info
+    small.info = lying.info
     return size, _upright(small)
 
 
 def _resize(image: Image.Image, size: Size, extent: tuple[float, float]) -> Image.Image:
     """The part from (0, 0) to `extent` at another size: Pillow's bicubic filter in a third of its time."""
-    pixels_1CHW = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None]
+    pixels_HWC = torch.empty(image.height, image.width, 3, dtype=torch.uint8)
+    for top in range(0, image.height, BAND):  # as a whole it would be copied once more on the way
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        pixels_HWC[top : top + BAND] = torch.from_numpy(np.asarray(band))
+    image.close()  # its pixels make room for the filter's
     # A hair more, because the size comes of them by cutting off.
     scales = [side / whole * (1 + 1e-9) for side, whole in zip(size[::-1], extent[::-1])]
+    pixels_1CHW = pixels_HWC.permute(2, 0, 1)[None]
     small_1CHW = functional.interpolate(pixels_1CHW, scale_factor=scales, mode="bicubic", antialias=True)
     return Image.fromarray(small_1CHW[0].permute(1, 2, 0).contiguous().numpy())
 
