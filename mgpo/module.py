@@ -172,7 +172,8 @@ class MGPO(EvaluatedModule):
             trajectories = self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)
         force_answers(self.policy, trajectories, self.answer_form)
-        self.update_all(trajectories, torch.ones(len(samples)), torch.ones(len(samples), dtype=torch.bool))
+        played_N = torch.tensor([trajectory.failed is None for trajectory in trajectories])
+        self.update_all(trajectories, torch.ones(len(samples)), played_N)
 
     def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """Every epoch over these trajectories, in mini-batches of whole groups."""
@@ -202,6 +203,9 @@ class MGPO(EvaluatedModule):
         with evaluating(self.policy, self.sampler.exact):  # beside an engine it may be learning meanwhile
             trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
         judge(trajectories, self.reward)
+        for trajectory in trajectories:
+            if trajectory.failed is not None:
+                self.leave_out(trajectory.question, trajectory.failed)
         return trajectories
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
