@@ -1,17 +1,14 @@
 """What a large JPEG costs until it is first seen, and until its first crop is: ours against decoding it in full.
 
-    python -m tests.benchmarks.images
-
 The plain way opens the file, converts it to RGB, resizes all of it, and cuts the crop out of that. The two run in turn;
 memory is the peak of a process of its own, less what it had before it opened the file (Linux).
 """
 
 import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from PIL import Image
@@ -20,6 +17,7 @@ from mgpo.images import FilePicture
 from mgpo.originals import open_original
 from mgpo.policy.pixels import PixelBudget
 from mgpo.views import View
+from tests.benchmarks.pairs import Options, Row, faster, run_pairs, smaller
 
 SIZE = (7680, 4320)
 BUDGET = PixelBudget(256 * 28 * 28, 1280 * 28 * 28, 28)  # of the published recipe
@@ -51,12 +49,6 @@ def theirs(path: str, crop: bool) -> None:
         image.crop(REGION).resize(BUDGET((800, 600)), Image.Resampling.BICUBIC)
 
 
-def pairs(path: str, crop: bool, count: int = 7) -> list[Pair]:
-    """Seconds of (ours, theirs) by turns, after one of each that is not counted."""
-    ours(path, crop), theirs(path, crop)
-    return [(_seconds(ours, path, crop), _seconds(theirs, path, crop)) for _ in range(count)]
-
-
 def peaks(path: str, crop: bool) -> Pair:
     """Bytes of (ours, theirs)."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
@@ -72,12 +64,6 @@ def difference(path: str) -> float:
     return float(np.abs(np.asarray(seen, int) - np.asarray(plain, int)).mean())
 
 
-def _seconds(way: Callable[[str, bool], None], path: str, crop: bool) -> float:
-    began = time.perf_counter()
-    way(path, crop)
-    return time.perf_counter() - began
-
-
 def _grown(way: Callable[[str, bool], None], path: str, crop: bool) -> float:
     before = _peak()
     way(path, crop)
@@ -90,21 +76,17 @@ def _peak() -> float:
     return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-def main() -> None:
+def measure(options: Options) -> list[Row]:
+    """Time of the first view, and of the first view and one crop; memory of the first view."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "large.jpg")
         picture(Path(path))
-        print(f"{SIZE[0]} x {SIZE[1]}, {Path(path).stat().st_size / 1e6:.1f} MB; first seen at {BUDGET(SIZE)}")
-        for crop in (False, True):
-            timed, (mine, plain) = pairs(path, crop), peaks(path, crop)
-            seconds = [median(side) for side in zip(*timed)]
-            ratio = median(other / own for own, other in timed)
-            print(
-                f"first view{' and a crop' if crop else ''}: {seconds[0]:.3f} s against {seconds[1]:.3f} s "
-                f"({ratio:.2f} times as fast), {mine / 1e6:.0f} MB against {plain / 1e6:.0f} MB ({mine / plain:.2f})"
+        what, against = f"first view of a {SIZE[0]} × {SIZE[1]} JPEG", "open, convert, resize, crop in full"
+        rows = [
+            faster(
+                name, against, target, run_pairs(partial(ours, path, crop), partial(theirs, path, crop), options.pairs)
             )
+            for name, crop, target in ((what, False, 3), (f"{what}, and a crop", True, 1.5))
+        ]
         print(f"the first views differ by {difference(path):.2f} of 255 levels")
-
-
-if __name__ == "__main__":
-    main()
+        return [*rows, smaller(f"{what}: peak memory", against, 0.35, *map(int, peaks(path, crop=False)))]
