@@ -18,8 +18,10 @@ from mgpo.policy.base import Policy
 from mgpo.records import Record
 from mgpo.report import format_report, summarise
 from mgpo.rewards import Reward
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Sampler
+from mgpo.sampler import Sampling
 from mgpo.sharding import gathered
+from mgpo.types import Question
 
 
 def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
@@ -43,7 +45,7 @@ class EvaluatedModule(L.LightningModule):
     policy: Policy
     dialogue: Dialogue
     reward: Reward
-    sampler: InProcessSampler
+    sampler: Sampler
     eval_sampling: Sampling
     seed: int
 
@@ -63,6 +65,7 @@ class EvaluatedModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.loaded_step = checkpoint["global_step"]
+        self.sampler.release()
 
     @contextmanager
     def under_precision(self) -> Iterator[None]:
@@ -74,10 +77,15 @@ class EvaluatedModule(L.LightningModule):
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
         for sample in batch:
-            if sample.image is None and sample.question.id not in self.skipped:
-                self.print(f"left out: question {sample.question.id}, {sample.why}")
-                self.skipped[sample.question.id] += 1
+            if sample.image is None:
+                self.leave_out(sample.question, sample.why)
         return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+
+    def leave_out(self, question: Question, why: str) -> None:
+        """Count a question that can't be played, and show it the first time."""
+        if question.id not in self.skipped:
+            self.print(f"left out: question {question.id}, {why}")
+            self.skipped[question.id] += 1
 
     def on_validation_epoch_start(self) -> None:
         self.records = []
@@ -87,7 +95,7 @@ class EvaluatedModule(L.LightningModule):
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
-        with self.clock.phase("evaluation"), gathered(self.policy):  # also for a rank without samples
+        with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
             if samples:
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,

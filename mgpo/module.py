@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from mgpo.balance import micro_batches
+from mgpo.balance import passes
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
@@ -19,12 +19,13 @@ from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
-from mgpo.policy.base import Policy
+from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
+from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout import add_extras, force_answers, judge, roll_out
+from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.sharding import FSDP2Strategy, clip_gradients, gathered
 from mgpo.types import Trajectory
@@ -55,6 +56,7 @@ class MGPO(EvaluatedModule):
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
         answer_form: The reply that SFT forces; slot {answer}.
+        sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
         mini_batches: Updates in which the rollouts of a step are used.
@@ -79,6 +81,7 @@ class MGPO(EvaluatedModule):
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
+        sampler: Sampler | None = None,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
         mini_batches: int = 1,
@@ -100,17 +103,15 @@ class MGPO(EvaluatedModule):
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
         self.dialogue, self.reward, self.extras = dialogue or TwoTurn(), reward or ExactAnswer(), extras
-        self.sampler = InProcessSampler()
+        self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
-        self.silent_groups, self.unfinished = silent_groups, unfinished
-        self.pool = Pool(refill_batches)
+        self.silent_groups, self.unfinished, self.pool = silent_groups, unfinished, Pool(refill_batches)
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally = Tally()
-        self.published: dict[str, float] = {}
+        self.tally, self.published = Tally(), dict[str, float]()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -135,7 +136,8 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.even(self.usable(batch))
+        samples = self.usable(batch)
+        samples = samples[: min(share_objects(len(samples), self.trainer.world_size))]  # all ranks pass equally often
         if samples:
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
@@ -147,8 +149,10 @@ class MGPO(EvaluatedModule):
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
-            self.rolled_out = self.roll_out(samples, self.global_step)
+            self.rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
             work.add(self.rolled_out)
+        if not self.rolled_out:  # those of the first step are still being played
+            return
         add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
@@ -172,10 +176,17 @@ class MGPO(EvaluatedModule):
             trajectories = self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)
         force_answers(self.policy, trajectories, self.answer_form)
-        self.update_all(trajectories, torch.ones(len(samples)), torch.ones(len(samples), dtype=torch.bool))
+        played_N = torch.tensor([trajectory.failed is None for trajectory in trajectories])
+        self.update_all(trajectories, torch.ones(len(samples)), played_N)
 
     def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """Every epoch over these trajectories, in mini-batches of whole groups."""
+        self.sampler.release()
+        how = (self.micro_batch_tokens, self.trainer.world_size)
+        if not self.supervised and not self.sampler.exact:
+            with self.clock.phase("update"):
+                parts = passes(trajectories, torch.ones(len(trajectories)), *how)
+                self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)
@@ -185,19 +196,16 @@ class MGPO(EvaluatedModule):
                     self.update(part, advantages_N[rows], counted_N[rows])
                     work.add(part)
 
-    def even(self, samples: list[tuple]) -> list[tuple]:
-        """As many samples as the rank with the fewest has: all ranks must pass the same number of times."""
-        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
-
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        training = self.policy.training
-        self.policy.eval()
-        key, copies = (self.seed, step), copies or self.group_size
-        with gathered(self.policy):
-            trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, copies, self.sampling, key)
-        self.policy.train(training)
+        how = (copies or self.group_size, self.sampling, (self.seed, step))
+        exact = self.sampler.exact  # an engine has weights of its own, and the policy may be learning meanwhile
+        with evaluating(self.policy, exact), gathered(self.policy, exact):
+            trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
         judge(trajectories, self.reward)
+        for trajectory in trajectories:
+            if trajectory.failed is not None:
+                self.leave_out(trajectory.question, trajectory.failed)
         return trajectories
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
@@ -207,7 +215,8 @@ class MGPO(EvaluatedModule):
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
         weights_N = self.objective.weights(lengths_N, counted_N, mean)
         whole = 0.0
-        for rows in self.passes(trajectories, weights_N if self.objective.kl_weight else weights_N * advantages_N):
+        moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
+        for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
             loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
             self.manual_backward(loss)
@@ -221,21 +230,12 @@ class MGPO(EvaluatedModule):
             schedule.step()
         self.tally.add({"grad_norm": norm, "loss": whole}, 1)
 
-    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[Tensor]:
-        """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
-        world = self.trainer.world_size
-        rows_N = moved_N.nonzero().flatten() if world == 1 else torch.arange(len(trajectories))
-        moving = [trajectories[i] for i in rows_N]
-        parts = micro_batches(moving, self.micro_batch_tokens, lambda passes: int(max(share_objects(passes, world))))
-        return [rows_N[part] for part in parts]
-
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
-        frozen = next(iter(self.references), None)
-        temperature = self.sampling.temperature
-        return policy_loss(self.policy, batch, advantages_N, weights_N, self.objective, temperature, frozen)
+        how = (self.objective, self.sampling.temperature, next(iter(self.references), None))
+        return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
 
     def publish(self) -> None:
         """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.

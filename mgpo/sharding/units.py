@@ -57,12 +57,12 @@ def mixed(precision: str) -> MixedPrecisionPolicy:
 
 
 @contextmanager
-def gathered(policy: Policy) -> Iterator[None]:
-    """Within it a sharded policy is whole on every rank, and no pass exchanges anything; others are left alone.
+def gathered(policy: Policy, wanted: bool = True) -> Iterator[None]:
+    """Within it a sharded policy is whole on every rank, and no pass exchanges anything.
 
-    All ranks must enter and leave. In between they may pass as often as they like, without gradients.
+    Nothing is done to other policies, or where it is not `wanted`. All ranks must enter and leave. In between they may pass as often as they like, without gradients.
     """
-    if not isinstance(policy, FSDPModule) or policy.whole:
+    if not wanted or policy.whole or not isinstance(policy, FSDPModule):
         yield
         return
     with torch.no_grad():
