@@ -54,9 +54,14 @@ def micro_batches(
 
 
 def passes(trajectories: Sequence[Trajectory], moved_N: Tensor, budget: int, world_size: int) -> list[list[int]]:
-    """Rows of each micro-batch, of those that have a gradient (`moved_N` is not zero); of all, where all ranks must
-    pass equally often."""
-    rows_N = moved_N.nonzero().flatten() if world_size == 1 else torch.arange(len(trajectories))
+    """Rows of each micro-batch, of those that have a gradient (`moved_N` is not zero).
+
+    All ranks must pass equally often, so that where there are several all rows pass, unless none has one anywhere: then
+    there is no gradient either, not one of zero, by which optimisers with a memory would go on.
+    """
+    rows_N = moved_N.nonzero().flatten()
+    if world_size > 1 and any(share_objects(len(rows_N) > 0, world_size)):
+        rows_N = torch.arange(len(trajectories))
     moving = [trajectories[i] for i in rows_N.tolist()]
     parts = micro_batches(moving, budget, lambda needed: max(share_objects(needed, world_size)))
     return [rows_N[part].tolist() for part in parts]

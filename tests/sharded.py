@@ -62,11 +62,16 @@ def _start(rank, work, folder, ranks, port):
 
 
 def make(kind, lora=None, **options):
-    """A module with a random policy; where rounding alone is a gradient, Adam's eps keeps it from being a full step."""
+    """A module with a random policy, in which rounding stays rounding.
+
+    Adam's eps keeps a gradient that is rounding alone from being a full step. Few tokens may be drawn, so that hardly a
+    draw falls so near to a boundary between two that rounding decides.
+    """
     policy = make_policy(train_tokenizer(), lora=lora).train()
-    module = Noisy(
-        policy, group_size=4, sampling=Sampling(max_new_tokens=6), **{"optimizer": adam, **KINDS[kind], **options}
-    )
+    policy.banned[torch.arange(len(policy.banned)) % 37 != 0] = True
+    policy.banned[policy.chat.end_id] = False
+    sampling = Sampling(max_new_tokens=4)
+    module = Noisy(policy, group_size=4, sampling=sampling, **{"optimizer": adam, **KINDS[kind], **options})
     if module.objective.kl_weight and lora is None:
         module.references = [copy.deepcopy(policy).requires_grad_(False).eval()]
     return module
