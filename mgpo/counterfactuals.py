@@ -10,8 +10,8 @@ from mgpo.dialogues import Dialogue, answer_only
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout import Swap, judge, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Sampler, Swap, judge, roll_out
+from mgpo.sampler import Sampling
 from mgpo.stats import paired_bootstrap
 from mgpo.types import Question
 from mgpo.views import View
@@ -41,7 +41,7 @@ Row = dict[str, Any]  # id, split, category, and by variant whether the answer w
 
 def counterfactuals(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Image.Image]],
     sampling: Sampling,

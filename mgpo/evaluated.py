@@ -18,7 +18,8 @@ from mgpo.policy.base import Policy
 from mgpo.records import Record
 from mgpo.report import format_report, summarise
 from mgpo.rewards import Reward
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Sampler
+from mgpo.sampler import Sampling
 
 
 def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
@@ -42,7 +43,7 @@ class EvaluatedModule(L.LightningModule):
     policy: Policy
     dialogue: Dialogue
     reward: Reward
-    sampler: InProcessSampler
+    sampler: Sampler
     eval_sampling: Sampling
     seed: int
 
@@ -62,6 +63,7 @@ class EvaluatedModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.loaded_step = checkpoint["global_step"]
+        self.sampler.release()
 
     def under_precision(self) -> AbstractContextManager[None]:
         """The trainer's precision, which Lightning sets around its own steps only: callbacks run the policy in it."""

@@ -13,8 +13,8 @@ from mgpo.policy.base import Policy
 from mgpo.ranks import share_objects
 from mgpo.records import Record, Region, record_of
 from mgpo.rewards import Reward
-from mgpo.rollout import Play, judge, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Play, Sampler, judge, roll_out
+from mgpo.sampler import Sampling
 from mgpo.types import Question, Trajectory
 from mgpo.views import Sight
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def evaluate(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Image.Image]],
     sampling: Sampling,

@@ -12,12 +12,44 @@ from mgpo.dialogues import Dialogue
 from mgpo.extras import Extra
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Pixels, Question, Reply, Trajectory, Turn
+from mgpo.sampler import Sampling
+from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Sight, View
 
 # (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
 Swap = Callable[[Image.Image, View, View], Image.Image]
+
+
+Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
+
+
+class Conversations(Protocol):
+    """A batch of open conversations, one a row: `reply`, then `extend` with what is shown next, and so on."""
+
+    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]: ...
+
+    def extend(self, prompts: Sequence[Prompt]) -> None: ...
+
+    def keep(self, rows: Sequence[int]) -> None: ...
+
+
+class Sampler(Protocol):
+    """Draws replies from a policy: in process, or an engine that has a copy of its weights."""
+
+    exact: bool  # whether its log-probs are the trainer's, but for rounding
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
+        ...
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
+        then returned."""
+        ...
+
+    def release(self) -> None:
+        """The policy's weights are about to change, and memory is wanted elsewhere until the next `open`."""
+        ...
 
 
 class Play(Protocol):
@@ -42,7 +74,7 @@ def seed_of(*key: int | str) -> int:
 
 def roll_out(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Image.Image]],
     copies: int,

@@ -82,6 +82,7 @@ class Turn:
     text: str
     finding: Finding | None = None
     learnt: bool = True  # whether the reply's tokens are in the loss
+    scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
     seen: View | None = None  # the picture in which the finding's box was named
 
     @property

@@ -1,7 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -98,7 +98,8 @@ class Policy(nn.Module):
 
         Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,
         cached + tokens), true where order and holes let a token look; None for rows that begin here.
-        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of.
+        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of
+        and for which of its tokens states are returned.
 
         Raises:
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
@@ -116,3 +117,14 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.banned.device
+
+
+@contextmanager
+def evaluating(policy: nn.Module, switch: bool = True) -> Iterator[None]:
+    """Within it the policy is in evaluation mode, and then as it was before; nothing is done without `switch`."""
+    training = policy.training
+    if switch:
+        policy.eval()
+    yield
+    if switch:
+        policy.train(training)

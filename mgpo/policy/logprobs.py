@@ -58,9 +58,7 @@ def predicting(policy: Policy, batch: Batch) -> Tensor:
     prefix_BP, fed_NC = batch.prefix_valid_BP, batch.fed_NC
     ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], batch.ids_NC[fed_NC]])[None]
     positions_31T = torch.cat([batch.prefix_positions_3BP[:, prefix_BP], batch.positions_3NC[:, fed_NC]], 1)[:, None]
-    hidden_TD = policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
-    place_NC = fed_NC.flatten().cumsum(0).view_as(fed_NC) - 1 + prefix_BP.sum()
-    return hidden_TD[place_NC[:, :-1][chosen_NC]]
+    return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
 
 
 def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:

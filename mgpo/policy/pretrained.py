@@ -6,20 +6,18 @@ from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mgpo.errors import UserError
-from mgpo.policy.attention import Packing, packed_attention
 from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.lora import Lora, add_lora, without_lora
+from mgpo.policy.packed import use_packing
 from mgpo.policy.published import read, read_config, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
@@ -27,7 +25,6 @@ from mgpo.policy.trained import save_trained_only
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
-PACKED = "mgpo"  # the name under which the library knows `attend`
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 
 
@@ -108,7 +105,7 @@ class Pretrained(Policy):
                 f"this is not a {self.model_types[0]} checkpoint"
             )
         if self.packs:
-            model.model.language_model.set_attn_implementation(PACKED)
+            use_packing(model.model.language_model)
         self.choose_trained(model)
         if self.gradient_checkpointing:
             decoder = model.model.language_model.layers
@@ -197,22 +194,3 @@ class Pretrained(Policy):
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""
         return without_lora(self.model) if self.lora is not None else None
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    packing: Packing | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """The library's attention, but for a packed row."""
-    if packing is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return packed_attention(query, key, value, packing, options["scaling"]), None
-
-
-AttentionInterface.register(PACKED, attend)
-AttentionMaskInterface.register(PACKED, sdpa_mask)
