@@ -6,7 +6,7 @@ import unicodedata
 from functools import lru_cache
 
 LONGEST_REPLY, LONGEST_ANSWER = 10_000, 500  # characters that are read, of a reply from its end: there it commits
-MOST_STATEMENTS = 50  # of each kind, such as "the answer is …", from the end
+MOST_STATEMENTS = 25  # of each kind, such as "the answer is …", from the end
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
 LETTERS = string.ascii_uppercase
 WORDS = (

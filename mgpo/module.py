@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgpo.balance import micro_batches
 from mgpo.data.module import Sample
@@ -16,6 +16,7 @@ from mgpo.errors import UserError
 from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
+from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
@@ -110,7 +111,7 @@ class MGPO(EvaluatedModule):
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally, self.published = Tally(), dict[str, float]()
+        self.tally, self.published, self.guard = Tally(), dict[str, float](), Guard()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -206,21 +207,20 @@ class MGPO(EvaluatedModule):
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
-        optimizer: Any = self.optimizers()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
         weights_N = self.objective.weights(lengths_N, counted_N)
-        for rows in self.passes(trajectories, weights_N if self.objective.kl_weight else weights_N * advantages_N):
+
+        def part(rows: list[int]) -> tuple[Tensor, dict[str, float]]:
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
-            loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+            return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+
+        finite = True
+        for rows in self.passes(trajectories, weights_N if self.objective.kl_weight else weights_N * advantages_N):
+            loss, metrics = part(rows)
             self.manual_backward(loss)
+            finite = finite and bool(loss.isfinite())
             self.tally.add(metrics, len(rows))
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
-        schedule: Any = self.lr_schedulers()
-        if schedule is not None:
-            schedule.step()
-        self.tally.add({"grad_norm": norm.item()}, 1)
+        self.guard.step(self, finite, trajectories, part)
 
     def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[list[int]]:
         """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
