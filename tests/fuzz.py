@@ -42,9 +42,11 @@ SEEDS = (
 )  # fmt: skip
 ATOMS = (
     "[", "]", "(", ")", "{", "}", "<", ">", '"', "'", "`", "```", "**", "\\", "\\boxed{", "\\boxed ", "\\text{",
-    "bbox_2d", '"bbox_2d":', '"picture": 999', "<answer>", "</answer>", '{"answer":"', "so ", "so B. ", "A is correct ", "not ",
+    "bbox_2d", '"bbox_2d":', '"picture": 999', "<answer>", "</answer>", '{"answer":"',
+    "so ", "so B. ", "A is correct ", "not ",
     "it's ", "option ", "A ", "B) ", "(C", ",", ", ", ".", ":", ";", "?", "$", "%", "-", "+", "e", "1", "0", "9" * 9,
-    "9" * 5000,    "1e999", "-0.0", "NaN", "Infinity", "-inf", "null", "true", "\u0661\u0662", "\u00b2", "\u2167", "\u00bd", "\ufdfa",
+    "9" * 5000,
+    "1e999", "-0.0", "NaN", "Infinity", "-inf", "null", "true", "\u0661\u0662", "\u00b2", "\u2167", "\u00bd", "\ufdfa",
     "\ufb03", "\u0130", "\u0301", "\u200b", "\u202e", "\ud800", "\udfff", "\U0001d7d8", "\U0010ffff", "\x00", "\x1b[2J",
     "\x85", "\u2028", "\r", "\n", "\t", " ", " " * 9, "是", "选", "，", "。", "é", "<|image_pad|>", "<|im_end|>",
 )  # fmt: skip

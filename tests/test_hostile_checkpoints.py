@@ -31,7 +31,7 @@ def folder(tmp_path):
     return save_checkpoint(ALL[0], tmp_path / "model")
 
 
-def refused(call, words=""):
+def refused(call, words="."):
     with pytest.raises(UserError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
@@ -42,7 +42,7 @@ def load_policy(folder, **options):
     return family_of(str(folder))(str(folder), **ALL[0].caps, **options).load()
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
 def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(tmp_path, save):
     save({"state_dict": {"policy.weight": Harm(tmp_path / LOADED)}}, tmp_path / "x.ckpt")
     assert "x.ckpt" in refused(lambda: policy_weights(str(tmp_path / "x.ckpt")))
@@ -115,13 +115,14 @@ def test_a_configuration_of_a_model_that_cannot_be_read(folder, text):
     refused(lambda: load_policy(folder), str(folder))
 
 
+SAMPLING = "eval_sampling: {max_new_tokens: 8}"
 BOMB = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))])
 
 
 @pytest.mark.parametrize(
     "text", ["", "7", "[]", "model: 7", "model: {policy: 7}", "a: [", "!!python/object/apply:os.system ['true']", BOMB,
-             "model: {policy: {class_path: os.system, init_args: {command: 'true'}}}",
-             "model: {policy: {class_path: mgpo.nowhere.Policy}}", "\0"],
+             f"model: {{{SAMPLING}, policy: {{class_path: os.system, init_args: {{command: 'true'}}}}}}",
+             f"model: {{{SAMPLING}, policy: {{class_path: mgpo.nowhere.Policy}}}}", "\0"],
 )  # fmt: skip
 def test_a_run_whose_configuration_is_damaged(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)

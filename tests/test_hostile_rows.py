@@ -86,7 +86,8 @@ def test_a_mark_of_byte_order_is_passed_over(folder):
 
 @pytest.mark.parametrize(
     "text",
-    ["\0" * 100, "[1, 2]", "7", '"text"', "null", '{"image": "a.png"', "[" * 100_000, "\ud800", "{}\n{}", '{"a": ' * 5000,
+    ["\0" * 100, "[1, 2]", "7", '"text"', "null", '{"image": "a.png"', "[" * 100_000, "\ud800", "{}\n{}",
+     '{"a": ' * 5000,
      '{"image": "a.png", "question": "?", "answer": "\ud800"', "\x1f\x8b\x08\0\0", "PK\x03\x04", "PAR1"],
 )  # fmt: skip
 def test_what_holds_no_rows_ends_in_one_sentence(folder, text):
