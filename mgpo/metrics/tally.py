@@ -51,6 +51,6 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective) -> dict[st
     }
     for k in range(int(batch.turn_NC.max()) + 1):
         turn_NC = mask_NC & (batch.turn_NC == k)
-        if turn_NC.any():
+        if turn_NC.any() and not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
             metrics[f"entropy_turn{k + 1}"] = scores.entropy_NC[turn_NC].mean().item()
     return metrics

@@ -103,6 +103,6 @@ def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
 
 def _checkpoint(run: Path) -> Path:
     for name in CHECKPOINTS:
-        if (path := run / "checkpoints" / name).is_file():
+        if (path := run / "checkpoints" / name).exists():
             return path
     raise UserError(f"{run}/checkpoints holds neither {' nor '.join(CHECKPOINTS)}; this run has saved no weights yet")

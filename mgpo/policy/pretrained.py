@@ -16,6 +16,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.fused import load_kernel
 from mgpo.policy.lora import Lora, add_lora, without_lora
 from mgpo.policy.packed import use_packing
 from mgpo.policy.published import read, read_config, read_tokenizer
@@ -43,6 +44,7 @@ class Pretrained(Policy):
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
             less memory, about a third more time, the same gradients.
+        fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
     """
 
@@ -60,6 +62,7 @@ class Pretrained(Policy):
         lora: Lora | None = None,
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
+        fused_head: bool = False,
         start: str | None = None,
     ) -> None:
         super().__init__()
@@ -69,7 +72,9 @@ class Pretrained(Policy):
             )
         if freeze_vision and lora is not None and lora.vision:
             raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
-        self.path, self.lora, self.start = path, lora, start
+        if fused_head:
+            load_kernel()
+        self.path, self.lora, self.start, self.fused_head = path, lora, start, fused_head
         self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
         self.dtype, self.attention = getattr(torch, dtype), attention
 
@@ -164,7 +169,7 @@ class Pretrained(Policy):
         count = 0 if features is None else len(features)
         if int(places.sum()) != count:
             raise ValueError(f"{int(places.sum())} image placeholders, but {count} image features")
-        if not count or features is None:
+        if features is None:
             return embeddings
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
 
@@ -190,6 +195,10 @@ class Pretrained(Policy):
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.model.lm_head.weight
 
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""

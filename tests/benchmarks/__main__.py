@@ -21,15 +21,16 @@ ROWS = {  # each is a module here with a function `measure`
     "rollouts": "two-turn rollouts against transformers' generate",
     "training_pass": "a training pass with shared prompts against plain rows",
     "logprobs": "log-probs of a large vocabulary against full logits",
+    "images": "a large JPEG's first view and crop against decoding it in full",
     "outside": "the share of a default step that is not the model's",
     "matmul_rate": "the training pass's rate of multiplications against bare ones",
 }
 
 
 def main() -> None:
-    names = "\n".join(f"  {name:14} {text}" for name, text in ROWS.items())
+    known = "\n".join(f"  {name:14} {text}" for name, text in ROWS.items())
     parser = argparse.ArgumentParser(
-        "python -m tests.benchmarks", description=__doc__, epilog=f"rows:\n{names}",
+        "python -m tests.benchmarks", description=__doc__, epilog=f"rows:\n{known}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all unless given")
@@ -47,13 +48,16 @@ def main() -> None:
     keep_freed_memory()  # for both programs of a row that share this process
     options = Options(arguments.pairs, arguments.trl_python)
     rows: list[Row] = []
-    for name in arguments.rows or ROWS:
+    names = arguments.rows or list(ROWS)
+    for name in names:
         print(f"{name} …", flush=True)
         try:
-            rows += import_module(f"tests.benchmarks.{name}").measure(options)
+            measured = import_module(f"tests.benchmarks.{name}").measure(options)
+            rows += measured
+            print(table(measured), flush=True)
         except Skipped as reason:
             print(f"{name}: skipped. {reason}", flush=True)
-    if rows:
+    if len(names) > 1:
         print(table(rows))
     if rows and arguments.markdown:
         arguments.markdown.write_text(table(rows) + "\n", encoding="utf-8")
