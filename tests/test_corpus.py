@@ -50,11 +50,13 @@ def test_as_rows_of_a_file_they_cost_themselves_at_most(folder):
     rows = [{"image": odd.name, "question": f"Question {i}?", "answer": "7"} for i, odd in enumerate(CORPUS)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = Files(str(folder / "rows.jsonl"))
-    data = Decoded(source)
+    data = Decoded(source, RESIZE)  # first views ahead, originals when a crop needs them
     samples = {sample.question.text: sample for sample in map(data.__getitem__, range(len(data)))}
     for i, odd in enumerate(CORPUS):
         sample = samples.get(f"Question {i}?")
         assert (sample is not None and sample.image is not None) == (odd.size is not None), odd.name
+        if sample is not None and sample.image is not None:
+            assert sample.image.size == odd.size and sample.image.crop((0, 0, 1, 1)).mode == "RGB"
         if odd.size is None:
             said = (
                 sample.why if sample is not None else next(bad for bad in source.bad if bad.startswith(f"row {i + 1},"))

