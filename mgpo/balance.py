@@ -57,7 +57,7 @@ def passes(trajectories: Sequence[Trajectory], moved_N: Tensor, budget: int, wor
     """Rows of each micro-batch, of those that have a gradient (`moved_N` is not zero); of all, where all ranks must
     pass equally often."""
     rows_N = moved_N.nonzero().flatten() if world_size == 1 else torch.arange(len(trajectories))
-    moving = [trajectories[i] for i in rows_N]
+    moving = [trajectories[i] for i in rows_N.tolist()]
     parts = micro_batches(moving, budget, lambda needed: max(share_objects(needed, world_size)))
     return [rows_N[part].tolist() for part in parts]
 

@@ -60,7 +60,8 @@ def mixed(precision: str) -> MixedPrecisionPolicy:
 def gathered(policy: Policy, wanted: bool = True) -> Iterator[None]:
     """Within it a sharded policy is whole on every rank, and no pass exchanges anything.
 
-    Nothing is done to other policies, or where it is not `wanted`. All ranks must enter and leave. In between they may pass as often as they like, without gradients.
+    Nothing is done to other policies, or where it is not `wanted`. All ranks must enter and leave. In between they may
+    pass as often as they like, without gradients.
     """
     if not wanted or policy.whole or not isinstance(policy, FSDPModule):
         yield
