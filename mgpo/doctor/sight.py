@@ -45,10 +45,12 @@ def boxes_land(case: Case) -> Result:
     if len(trajectory.turns) == 1:
         return Result(name, None, "this dialogue cuts nothing out")
     finding = trajectory.turns[0].finding
-    if finding is None or finding.box is None or len(shown) < 2:
+    if finding is None or finding.box is None:
         reason = finding.reason if finding is not None and finding.reason else "no_box"
         text = case.policy.chat.decode(trajectory.turns[0].reply.ids)
         return Result(name, False, f"a good box in the family's units ({frame.value}) is refused as {reason}: {text}")
+    if len(shown) == 1:
+        return Result(name, False, "a good box is named, but no part of the picture is shown")
     region, crop = shares(shown[0].size, frame), shown[1]
     # A crop's edges are rounded outwards to whole pixels of the original.
     scale = max(
