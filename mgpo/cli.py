@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jsonargparse
 import torch
@@ -91,9 +91,9 @@ class CLI(LightningCLI):
         return parser
 
     def before_fit(self) -> None:
-        config = self.config["fit"]
+        config, trainer = self.config["fit"], cast(Any, self.trainer)
         if config["preflight"] != "off":
-            self.trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
+            trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
         if self._measures("both") and not self.config["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
@@ -130,7 +130,7 @@ class DoctorCLI(CLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         self.save_config_callback = None
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-        trainer = super().instantiate_trainer(
+        trainer: Any = super().instantiate_trainer(
             **{**kwargs, **quiet, "callbacks": None, "devices": 1, "num_nodes": 1, "strategy": "auto"}
         )
         trainer.callbacks = [Preflight("only", self.config.as_dict())]

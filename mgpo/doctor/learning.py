@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mgpo.doctor.case import COPIES, Case, Result
+from mgpo.doctor.stock import plain_logprobs
 from mgpo.loss import policy_loss
 from mgpo.policy.base import Policy
 from mgpo.types import Trajectory
@@ -37,7 +38,8 @@ def trained_weights(case: Case) -> Result:
         state = "trained, but should stay as it is" if wrong[0] in trained else "frozen, but should be trained"
         return Result(name, False, f"{wrong[0]}{_others(wrong)} is {state}")
     norm(case, case.sampled[:2], (1.0, 0.0))
-    if lost := sorted(key for key in trained if weights[key].grad is None):
+    unused = {key for key in trained if weights[key].grad is None}
+    if lost := sorted(unused & _used_by_stock_model(case)) if unused else []:
         return Result(name, False, f"the loss does not reach {lost[0]}{_others(lost)}, which should be trained")
     policy.zero_grad()
     optimizer = case.make_optimizer()
@@ -51,6 +53,7 @@ def trained_weights(case: Case) -> Result:
     if firm := sorted(key for key in still if weights[key].dtype == torch.float32):
         return Result(name, False, f"a step of the optimiser does not move {firm[0]}{_others(firm)}")
     coarse = f"; for {len(still)} of them a step is rounded away" if still else ""
+    coarse += f"; {len(unused)} take no part in the model" if unused else ""
     total = sum(p.numel() for p in weights.values())
     share = sum(weights[key].numel() for key in trained) / total
     return Result(name, True, f"a step moves {len(trained)} tensors, {share:.1%} of all weights, each alone{coarse}")
@@ -70,6 +73,17 @@ def norm(case: Case, trajectories: Sequence[Trajectory], rewards: tuple[float, .
     loss.backward()
     norms = [p.grad.float().norm() for p in policy.parameters() if p.grad is not None]
     return torch.stack(norms).norm().item() if norms else 0.0
+
+
+def _used_by_stock_model(case: Case) -> set[str]:
+    """Names of weights that have a gradient in a plain pass: some checkpoints hold parts that nothing goes through."""
+    weights = dict(case.policy.named_parameters())
+    case.policy.zero_grad()
+    logprobs_M = plain_logprobs(case.policy, case.sampled[0], case.sampling.temperature)
+    if logprobs_M is None:
+        return set(weights)
+    logprobs_M.sum().backward()
+    return {key for key, p in weights.items() if p.grad is not None}
 
 
 def _different(case: Case) -> list[Trajectory] | None:
