@@ -18,6 +18,7 @@ METRICS = (
     "no_signal",
     "cut",
     "image_reliance",
+    "engine_gap",
     "entropy_turn",
     "length_turn",
 )
@@ -42,6 +43,7 @@ class Limits:
         silent_window: Steps in its level.
         reliance_floor: Nats per token by which pictures must matter.
         reliance_checks: Measurements in that level.
+        engine_gap: Nats per token by which an engine's log-probs may differ from the trainer's.
     """
 
     window: int = 10
@@ -58,6 +60,7 @@ class Limits:
     silent_window: int = 20
     reliance_floor: float = 0.02
     reliance_checks: int = 3
+    engine_gap: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,22 @@ def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
+def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
+    """The engine that samples computes something else than the policy that is trained, beyond rounding."""
+    gap = curves.get("engine_gap", NO_CURVE).recent(limits.window)
+    if not gap > limits.engine_gap:
+        return None
+    return Alarm(
+        "engine_apart",
+        f"The engine's log-probs are {gap:.2f} nats per token from the trainer's, where rounding makes less than 0.01. "
+        "Leave out model.sampler and see whether it learns; try another version of vLLM, or ahead: false.",
+        {"gap": gap},
+    )
+
+
 Rule = Callable[[Curves, Limits], Alarm | None]
-RULES: dict[str, Rule] = {
-    rule.__name__: rule
-    for rule in (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, no_signal, image_blind)
-}
+_ALL = (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, no_signal, image_blind, engine_apart)
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in _ALL}
 
 
 class Watch:

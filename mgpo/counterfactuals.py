@@ -6,23 +6,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mgpo.crops import Swap
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout import Swap, judge, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Sampler, judge, roll_out
+from mgpo.sampler import Sampling
 from mgpo.stats import paired_bootstrap
 from mgpo.types import Question
-from mgpo.views import View
+from mgpo.views import Original, View
 
 
-def black(image: Image.Image, view: View, first: View) -> Image.Image:
+def black(image: Original, view: View, first: View) -> Image.Image:
     """Nothing to be seen, at the crop's size."""
     return Image.new("RGB", view.size)
 
 
-def random_region(image: Image.Image, view: View, first: View) -> Image.Image:
+def random_region(image: Original, view: View, first: View) -> Image.Image:
     """Another region of the same size; which one follows from the true region alone."""
     left, top, right, bottom = view.region
     rng = np.random.default_rng(view.region)
@@ -30,7 +31,7 @@ def random_region(image: Image.Image, view: View, first: View) -> Image.Image:
     return View((x, y, x + right - left, y + bottom - top), view.size).pixels(image)
 
 
-def original(image: Image.Image, view: View, first: View) -> Image.Image:
+def original(image: Original, view: View, first: View) -> Image.Image:
     """The whole picture once more, as in the first turn."""
     return first.pixels(image)
 
@@ -41,9 +42,9 @@ Row = dict[str, Any]  # id, split, category, and by variant whether the answer w
 
 def counterfactuals(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Image.Image]],
+    samples: Sequence[tuple[Question, Original]],
     sampling: Sampling,
     reward: Reward,
     seed: int,

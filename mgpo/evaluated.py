@@ -18,7 +18,9 @@ from mgpo.policy.base import Policy
 from mgpo.records import Record
 from mgpo.report import format_report, summarise
 from mgpo.rewards import Reward
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Sampler
+from mgpo.sampler import Sampling
+from mgpo.types import Question
 
 
 def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
@@ -42,7 +44,7 @@ class EvaluatedModule(L.LightningModule):
     policy: Policy
     dialogue: Dialogue
     reward: Reward
-    sampler: InProcessSampler
+    sampler: Sampler
     eval_sampling: Sampling
     seed: int
 
@@ -62,6 +64,7 @@ class EvaluatedModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.loaded_step = checkpoint["global_step"]
+        self.sampler.release()
 
     def under_precision(self) -> AbstractContextManager[None]:
         """The trainer's precision, which Lightning sets around its own steps only: callbacks run the policy in it."""
@@ -70,10 +73,15 @@ class EvaluatedModule(L.LightningModule):
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
         for sample in batch:
-            if sample.image is None and sample.question.id not in self.skipped:
-                self.print(f"left out: question {sample.question.id}, {sample.why}")
-                self.skipped[sample.question.id] += 1
+            if sample.image is None:
+                self.leave_out(sample.question, sample.why)
         return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+
+    def leave_out(self, question: Question, why: str) -> None:
+        """Count a question that can't be played, and show it the first time."""
+        if question.id not in self.skipped:
+            self.print(f"left out: question {question.id}, {why}")
+            self.skipped[question.id] += 1
 
     def on_validation_epoch_start(self) -> None:
         self.records = []

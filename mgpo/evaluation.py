@@ -9,23 +9,24 @@ from typing import TypeVar
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
+from mgpo.images import BadImage
 from mgpo.policy.base import Policy
 from mgpo.ranks import share_objects
 from mgpo.records import Record, Region, record_of
 from mgpo.rewards import Reward
-from mgpo.rollout import Play, judge, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout import Play, Sampler, judge, roll_out
+from mgpo.sampler import Sampling
 from mgpo.types import Question, Trajectory
-from mgpo.views import Sight
+from mgpo.views import Original, Sight
 
 T = TypeVar("T")
 
 
 def evaluate(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Image.Image]],
+    samples: Sequence[tuple[Question, Original]],
     sampling: Sampling,
     reward: Reward,
     seed: int,
@@ -39,7 +40,7 @@ def assess(
     play: Play,
     sight: Sight,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Image.Image]],
+    samples: Sequence[tuple[Question, Original]],
     sampling: Sampling,
     reward: Reward,
     seed: int,
@@ -60,11 +61,10 @@ def assess(
     alone: dict[int, bool] = {}
     if regions:
         seen = replace(sight, whole=sight.crop)
-        named = [t for t in trajectories if id(t) in regions]
-        crops = [(t.question, t.image.crop(regions[id(t)])) for t in named]
-        again = play(answer_only(), crops, 1, sampling, (seed, 1), sight=seen)
+        cut = [(t, crop) for t in trajectories if id(t) in regions and (crop := _cut(t, regions[id(t)]))]
+        again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), sight=seen)
         judge(again, reward)
-        alone = {id(t): a.right for t, a in zip(named, again) if a.failed is None}
+        alone = {id(t): a.right for (t, _), a in zip(cut, again) if a.failed is None}
     return [record_of(t, alone.get(id(t)), step) for t in trajectories]
 
 
@@ -74,6 +74,15 @@ def named_region(trajectory: Trajectory, sight: Sight) -> Region | None:
         return trajectory.crops[-1].region
     box = trajectory.finding.box if trajectory.finding is not None else None
     return trajectory.views[0].crop(box, sight.crop).region if box else None
+
+
+def _cut(trajectory: Trajectory, region: Region) -> Image.Image | None:
+    """A part of the original; None, with a warning, where the original can't be decoded any more."""
+    try:
+        return trajectory.image.crop(region)
+    except BadImage as error:
+        warnings.warn(f"no sub-image: question {trajectory.question.id}, {error}", stacklevel=3)
+        return None
 
 
 def gather(rows: list[T], key: Callable[[T], tuple[str, str]], world_size: int) -> list[T]:

@@ -15,7 +15,7 @@ from mgpo.types import Trajectory
 
 @dataclass
 class Groups:
-    """Judged trajectories, a question's next to each other. `counted_BG` is false where one is masked."""
+    """Judged trajectories, a question's next to each other. `counted_BG` is false where one is masked or failed."""
 
     trajectories: list[Trajectory]
     rewards_BG: Tensor
@@ -24,7 +24,7 @@ class Groups:
     @classmethod
     def of(cls, trajectories: list[Trajectory], size: int, mask_unfinished: bool = False) -> "Groups":
         rewards_BG = torch.tensor([t.reward for t in trajectories]).view(-1, size)
-        counted = [not (mask_unfinished and t.unfinished) for t in trajectories]
+        counted = [t.failed is None and not (mask_unfinished and t.unfinished) for t in trajectories]
         return cls(trajectories, rewards_BG, torch.tensor(counted).view(-1, size))
 
     @property

@@ -24,9 +24,10 @@ def policy_loss(
     """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference."""
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
     scores = score(policy, batch, temperature)
-    mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
+    mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
     metrics = score_metrics(batch, scores, objective)
     losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
+    losses_NC = losses_NC * objective.correction(old_NC, batch.sampled_logprobs_NC)
     if reference_NC is not None:
         kl_NC = objective.penalty(scores.logprobs_NC, reference_NC)
         losses_NC = losses_NC + objective.kl_weight * kl_NC

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,12 +19,13 @@ from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
-from mgpo.policy.base import Policy
+from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, share_objects
 from mgpo.records import records_of
+from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout import add_extras, force_answers, judge, roll_out
+from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
@@ -53,6 +55,7 @@ class MGPO(EvaluatedModule):
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
         answer_form: The reply that SFT forces; slot {answer}.
+        sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
         mini_batches: Updates in which the rollouts of a step are used.
@@ -77,6 +80,7 @@ class MGPO(EvaluatedModule):
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
+        sampler: Sampler | None = None,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
         mini_batches: int = 1,
@@ -98,17 +102,15 @@ class MGPO(EvaluatedModule):
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
         self.dialogue, self.reward, self.extras = dialogue or TwoTurn(), reward or ExactAnswer(), extras
-        self.sampler = InProcessSampler()
+        self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
-        self.silent_groups, self.unfinished = silent_groups, unfinished
-        self.pool = Pool(refill_batches)
+        self.silent_groups, self.unfinished, self.pool = silent_groups, unfinished, Pool(refill_batches)
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally = Tally()
-        self.published: dict[str, float] = {}
+        self.tally, self.published = Tally(), dict[str, float]()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -132,8 +134,7 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.even(self.usable(batch))
-        if samples:
+        if samples := self.even(self.usable(batch)):
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
 
@@ -144,8 +145,10 @@ class MGPO(EvaluatedModule):
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
-            self.rolled_out = self.roll_out(samples, self.global_step)
+            self.rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
             work.add(self.rolled_out)
+        if not self.rolled_out:  # those of the first step are still being played
+            return
         add_extras(self.rolled_out, self.extras)
         groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
@@ -169,10 +172,16 @@ class MGPO(EvaluatedModule):
             trajectories = self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)
         force_answers(self.policy, trajectories, self.answer_form)
-        self.update_all(trajectories, torch.ones(len(samples)), torch.ones(len(samples), dtype=torch.bool))
+        played_N = torch.tensor([trajectory.failed is None for trajectory in trajectories])
+        self.update_all(trajectories, torch.ones(len(samples)), played_N)
 
     def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """Every epoch over these trajectories, in mini-batches of whole groups."""
+        self.sampler.release()
+        if not self.supervised and not self.sampler.exact:
+            with self.clock.phase("update"):
+                parts = self.passes(trajectories, torch.ones(len(trajectories)))
+                self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)
@@ -190,14 +199,13 @@ class MGPO(EvaluatedModule):
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        training = self.policy.training
-        self.policy.eval()
-        trajectories = roll_out(
-            self.policy, self.sampler, self.dialogue, samples, copies or self.group_size, self.sampling,
-            (self.seed, step),
-        )  # fmt: skip
-        self.policy.train(training)
+        how = (copies or self.group_size, self.sampling, (self.seed, step))
+        with evaluating(self.policy, self.sampler.exact):  # beside an engine it may be learning meanwhile
+            trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
         judge(trajectories, self.reward)
+        for trajectory in trajectories:
+            if trajectory.failed is not None:
+                self.leave_out(trajectory.question, trajectory.failed)
         return trajectories
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
@@ -218,21 +226,20 @@ class MGPO(EvaluatedModule):
             schedule.step()
         self.tally.add({"grad_norm": norm.item()}, 1)
 
-    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[Tensor]:
+    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[list[int]]:
         """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
         world = self.trainer.world_size
         rows_N = moved_N.nonzero().flatten() if world == 1 else torch.arange(len(trajectories))
         moving = [trajectories[i] for i in rows_N]
         parts = micro_batches(moving, self.micro_batch_tokens, lambda passes: int(max(share_objects(passes, world))))
-        return [rows_N[part] for part in parts]
+        return [rows_N[part].tolist() for part in parts]
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
-        frozen = next(iter(self.references), None)
-        temperature = self.sampling.temperature
-        return policy_loss(self.policy, batch, advantages_N, weights_N, self.objective, temperature, frozen)
+        how = (self.objective, self.sampling.temperature, next(iter(self.references), None))
+        return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
 
     def publish(self) -> None:
         """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.

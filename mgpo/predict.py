@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from mgpo.answers import given
@@ -18,11 +17,13 @@ from mgpo.images import BadImage, is_file
 from mgpo.models.base import AskedModel
 from mgpo.models.loading import load
 from mgpo.models.settings import settings_of
+from mgpo.originals import open_original
 from mgpo.predictions import Predictions
 from mgpo.rewards import ExactAnswer
 from mgpo.types import Question, Trajectory
+from mgpo.views import Original, Resize
 
-Opened = tuple[Question, Image.Image | None, str]  # with the reason where there is no picture
+Opened = tuple[Question, Original | None, str]  # with the reason where there is no picture
 Row = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ def predict(
     todo = [asked for asked in questions if asked.id not in predictions.done]
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     with tqdm(total=len(questions), initial=len(questions) - len(todo), unit=" questions", smoothing=0.1) as progress:
-        for batch in opened_ahead(batches):
+        for batch in opened_ahead(batches, loaded.sight.whole):
             predictions.append(answer(loaded, batch))
             progress.update(len(batch))
     print(_closing(predictions))
@@ -94,19 +95,22 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
     return row
 
 
-def opened_ahead(batches: Sequence[Sequence[Question]]) -> Iterator[list[Opened]]:
-    """Batches with their pictures, the next one decoded while the model is at work on one."""
+def opened_ahead(batches: Sequence[Sequence[Question]], whole: Resize) -> Iterator[list[Opened]]:
+    """Batches with their pictures, the next one's first views made while the model is at work on one."""
     with ThreadPoolExecutor(1) as pool:
         coming: Future[list[Opened]] | None = None
         for batch in [*batches, None]:
-            ready, coming = coming, None if batch is None else pool.submit(lambda b: [_open(q) for q in b], batch)
+            ready, coming = (
+                coming,
+                None if batch is None else pool.submit(lambda b: [_open(q, whole) for q in b], batch),
+            )
             if ready is not None:
                 yield ready.result()
 
 
-def _open(question: Question) -> Opened:
+def _open(question: Question, whole: Resize) -> Opened:
     try:
-        return question, question.picture.load(), ""
+        return question, open_original(question.picture, whole), ""
     except BadImage as error:
         return question, None, str(error)
 

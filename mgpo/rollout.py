@@ -6,18 +6,47 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
+from mgpo.crops import Crops, Swap, make_ahead
 from mgpo.dialogues import Dialogue
 from mgpo.extras import Extra
+from mgpo.images import BadImage
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Pixels, Question, Reply, Trajectory, Turn
-from mgpo.views import Sight, View
+from mgpo.sampler import Sampling
+from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
+from mgpo.views import Original, Sight
 
-# (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
-Swap = Callable[[Image.Image, View, View], Image.Image]
+Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
+
+
+class Conversations(Protocol):
+    """A batch of open conversations, one a row: `reply`, then `extend` with what is shown next, and so on."""
+
+    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]: ...
+
+    def extend(self, prompts: Sequence[Prompt]) -> None: ...
+
+    def keep(self, rows: Sequence[int]) -> None: ...
+
+
+class Sampler(Protocol):
+    """Draws replies from a policy: in process, or an engine that has a copy of its weights."""
+
+    exact: bool  # whether its log-probs are the trainer's, but for rounding
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
+        ...
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
+        then returned."""
+        ...
+
+    def release(self) -> None:
+        """The policy's weights are about to change, and memory is wanted elsewhere until the next `open`."""
+        ...
 
 
 class Play(Protocol):
@@ -26,7 +55,7 @@ class Play(Protocol):
     def __call__(
         self,
         dialogue: Dialogue,
-        samples: Sequence[tuple[Question, Image.Image]],
+        samples: Sequence[tuple[Question, Original]],
         copies: int,
         sampling: Sampling,
         key: tuple[int, ...],
@@ -42,9 +71,9 @@ def seed_of(*key: int | str) -> int:
 
 def roll_out(
     policy: Policy,
-    sampler: InProcessSampler,
+    sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Image.Image]],
+    samples: Sequence[tuple[Question, Original]],
     copies: int,
     sampling: Sampling,
     key: tuple[int, ...],
@@ -54,12 +83,15 @@ def roll_out(
     """`copies` trajectories for each (question, original image), a question's next to each other; not yet judged.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
-    `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part.
+    `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
+    can't be had, because the file is gone by now, the rollout ends and its `failed` says why.
     """
     sight = sight or policy.sight
     firsts = [Trajectory(question, image) for question, image in samples]
-    crops = [_Crops(policy, first, swap) for first in firsts]
-    prompts = [policy.chat.open(dialogue.open(first, sight), c) for first, c in zip(firsts, crops)]
+    crops = [Crops(policy, first, swap) for first in firsts]
+    opened = [dialogue.open(first, sight) for first in firsts]
+    make_ahead(zip(crops, opened))
+    prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     shown = [prompt for prompt in prompts for _ in range(copies)]
     conversation = sampler.open(policy, prompts, copies)
@@ -68,40 +100,27 @@ def roll_out(
     while active:
         seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
         replies = conversation.reply(seeds, sampling, dialogue.stop_text(turn))
+        for i, reply in zip(active, replies):
+            trajectories[i].turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
+        following = [dialogue.proceed(trajectories[i], sight) for i in active]
+        make_ahead((crops[i // copies], messages) for i, messages in zip(active, following))
         going, prompts = [], []
-        for row, (i, reply) in enumerate(zip(active, replies)):
-            trajectory = trajectories[i]
-            trajectory.turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
-            messages = dialogue.proceed(trajectory, sight)
-            if messages is not None:
+        for row, (i, reply, messages) in enumerate(zip(active, replies, following)):
+            if messages is None:
+                continue
+            try:
                 shown[i] = policy.chat.follow(messages, reply, crops[i // copies])
-                going.append(row)
-                prompts.append(shown[i])
+            except BadImage as error:
+                trajectories[i].failed = str(error)
+                continue
+            going.append(row)
+            prompts.append(shown[i])
         active = [active[row] for row in going]
         if active:
             conversation.keep(going)
             conversation.extend(prompts)
         turn += 1
     return trajectories
-
-
-class _Crops:
-    """The pixels of a question's views, each cut once for the whole group."""
-
-    def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None) -> None:
-        self.policy, self.trajectory, self.swap = policy, trajectory, swap
-        self.known: dict[View, Pixels] = {}
-
-    def __call__(self, view: View) -> Pixels:
-        if view not in self.known:
-            self.known[view] = self.policy.pixels(self._shown(view))
-        return self.known[view]
-
-    def _shown(self, view: View) -> Image.Image:
-        image, first = self.trajectory.image, self.trajectory.views[0]
-        if self.swap is None or view == first:
-            return view.pixels(image)
-        return self.swap(image, view, first)
 
 
 def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:

@@ -5,7 +5,7 @@ turn continues on the same cache. The cache may have holes (padding, rows that e
 are masked, and positions are counted per row, so a row's result does not depend on its neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
-from mgpo.types import Prompt, Reply, Stop
+from mgpo.types import Prompt, Reply, Stop, Trajectory
 
 TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
 
@@ -41,9 +41,18 @@ class Sampling:
 class InProcessSampler:
     """Opens conversations on the policy's own weights."""
 
+    exact = True
+
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
         return Conversation(policy, prompts, copies)
+
+    def run(self, policy: Policy, job: Callable[[], list[Trajectory]]) -> list[Trajectory]:
+        """Have a step's rollouts played, now."""
+        return job()
+
+    def release(self) -> None:
+        """There is nothing to give back."""
 
 
 class Conversation:

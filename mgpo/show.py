@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mgpo.gallery.data import PICTURE, region_key
 from mgpo.types import Trajectory
-from mgpo.views import Box
+from mgpo.views import Box, Original
 
 SIDE, GAP, CAPTION = 320, 12, 20  # pixels: the longer side of a panel, between panels, above a panel
 GOOD, BAD, PLAIN = (22, 163, 74), (220, 38, 38), (37, 99, 235)
@@ -33,7 +33,7 @@ def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
 
 
 def framed(
-    image: Image.Image,
+    image: Original,
     boxes: Sequence[Box],
     side: int = SIDE,
     colours: Sequence[tuple[int, int, int]] = (),

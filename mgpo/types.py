@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mgpo.boxes import Finding
-from mgpo.views import Box, View
+from mgpo.views import Box, Original, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
 
@@ -82,6 +82,7 @@ class Turn:
     text: str
     finding: Finding | None = None
     learnt: bool = True  # whether the reply's tokens are in the loss
+    scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
     seen: View | None = None  # the picture in which the finding's box was named
 
     @property
@@ -97,14 +98,14 @@ class Trajectory:
     """One rollout: exactly what was shown and sampled, turn by turn, and how it was judged."""
 
     question: Question
-    image: Image.Image
+    image: Original
     turns: list[Turn] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     answer: str | None = None
     right: bool = False  # by the reward on the answer alone
     reward: float = 0.0  # what training sees: that reward and whatever was added to it
     limited: bool = False  # the turns ran out on a look
-    failed: str | None = None  # why a server did not play it to the end
+    failed: str | None = None  # why it was not played to the end: by a server, or for want of a crop
 
     @property
     def finding(self) -> Finding | None:

@@ -9,12 +9,35 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Size = tuple[int, int]  # width, height
 Resize = Callable[[Size], Size]  # the size at which a model sees an image of that size
+
+
+class Original(Protocol):
+    """What views are cut from: a PIL image, or a picture that is decoded no further than it is needed (`originals.py`).
+
+    The methods are those of a PIL image.
+    """
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    def crop(self, box: Box) -> Image.Image: ...
+
+    def resize(
+        self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
+    ) -> Image.Image: ...
 
 
 class Frame(Enum):
@@ -77,7 +100,7 @@ class View:
         y2 = max(min(math.ceil(y2 - 1e-6), bottom), y1 + 1)
         return View((x1, y1, x2, y2), resize((x2 - x1, y2 - y1)))
 
-    def pixels(self, original: Image.Image) -> Image.Image:
+    def pixels(self, original: Original) -> Image.Image:
         """Cut the region from the original and resize it once (bicubic, antialiased)."""
         # Cut first: resizing with a box would let the neighbourhood bleed into the edges.
         part = original if self.region == (0, 0, *original.size) else original.crop(self.region)

@@ -22,6 +22,7 @@ from tests.test_module import MGPO, equal, fit, make, weights
 HEALTHY = {
     "reward": 0.4, "right": 0.4, "valid_box": 0.4, "no_signal": 0.2, "cut": 0.0, "image_reliance": 0.7,
     "entropy_turn1": 0.5, "entropy_turn2": 0.4, "length_turn1": 11.0, "length_turn2": 4.0, "grad_norm": 0.6,
+    "engine_gap": 0.008,
 }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ SICK = {
     "length_blow_up": {"length_turn2": 40.0},
     "no_signal": {"no_signal": 1.0},
     "image_blind": {"image_reliance": 0.001},
+    "engine_apart": {"engine_gap": 1.4},
 }
 
 

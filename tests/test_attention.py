@@ -1,5 +1,7 @@
 """Attention over a packed sequence, against one mask over everything in float64."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,8 +20,11 @@ packings = st.lists(
 ).filter(lambda groups: sum(prompt + sum(rows) for prompt, rows in groups) > 0)
 
 
-def packing_of(groups) -> Packing:
-    return Packing([prompt for prompt, _ in groups], [rows for _, rows in groups])
+def packing_of(groups, share: float = 1.0) -> Packing:
+    """Asked are about `share` of the continuations' tokens."""
+    prompts, rows = [prompt for prompt, _ in groups], [rows for _, rows in groups]
+    places = range(sum(prompts), sum(prompts) + sum(map(sum, rows)))
+    return Packing(prompts, rows, [place for place in places if random.Random(place).random() < share])
 
 
 def states(total: int, seed: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -56,15 +61,35 @@ def test_values_and_gradients_are_those_of_one_softmax(groups, seed):
         assert torch.allclose(mine, theirs, atol=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
+@given(packings, st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+def test_in_the_last_layer_only_the_asked_tokens_look(groups, seed, share):
+    packing = packing_of(groups, share)
+    q, k, v = states(sum(packing.prompts) + sum(map(sum, packing.rows)), seed)
+    got, whole = packed_attention(q, k, v, packing, SCALE, last=True), plain(q, k, v, groups)
+    expected = torch.zeros_like(whole).index_copy(1, packing.asked_M, whole[:, packing.asked_M])
+    assert torch.allclose(got, expected, atol=1e-12)
+    upstream = torch.randn_like(expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(got, (q, k, v), upstream), torch.autograd.grad(expected, (q, k, v), upstream)
+    ):
+        assert torch.allclose(mine, theirs, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @settings(max_examples=10, deadline=None)
 @given(packings, st.integers(0, 99))
 def test_the_path_for_other_devices_sees_the_same(groups, seed):
     """FlexAttention has no backward pass on a CPU."""
-    packing = packing_of(groups)
+    packing = packing_of(groups, 0.5)
     q, k, v = (x.detach() for x in states(sum(packing.prompts) + sum(map(sum, packing.rows)), seed))
     got = flex_attention(q, k, v, block_mask=packing.block_mask, scale=SCALE, enable_gqa=True).transpose(1, 2)
     assert torch.allclose(got, plain(q, k, v, groups), atol=1e-12)
+    if packing.asked:
+        asked = flex_attention(
+            q[:, :, packing.asked_M], k, v, block_mask=packing.asked_block_mask, scale=SCALE, enable_gqa=True
+        )
+        assert torch.allclose(asked.transpose(1, 2), got[:, packing.asked_M], atol=1e-12)
 
 
 def test_under_autocast_it_computes_in_the_lower_precision():

@@ -4,18 +4,18 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from PIL import Image
 
 from mgpo.callbacks.folder import run_folder
 from mgpo.callbacks.panels import post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images import BadImage
+from mgpo.originals import open_original
 from mgpo.ranks import share_objects
 from mgpo.types import Question
+from mgpo.views import Original, Resize
 
 NAME = "gallery.html"
-KEPT = 400_000_000  # bytes of decoded originals that are kept from one look to the next
 
 
 class GroundingGallery(L.Callback):
@@ -34,7 +34,7 @@ class GroundingGallery(L.Callback):
         self.gallery = Gallery()
         self.chosen: list[Question] = []
         self.looked = -1  # the step of the latest look
-        self.originals: dict[tuple[str, str], Image.Image | None] = {}
+        self.originals: dict[tuple[str, str], Original | None] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.look(trainer, pl_module)
@@ -64,9 +64,12 @@ class GroundingGallery(L.Callback):
         if not self.chosen:
             return
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
-        samples = [(question, image) for question in mine if (image := self._original(question)) is not None]
+        whole = pl_module.policy.sight.whole
+        samples = [(question, image) for question in mine if (image := self._original(question, whole)) is not None]
         with pl_module.under_precision():
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
+        gone = {t.question.id for t in rolled if t.failed is not None}  # there is no crop to be shown
+        rolled = [t for t in rolled if t.question.id not in gone]
         parts = share_objects(snapshot(rolled, self.rollouts, pictures=first), trainer.world_size)
         if trainer.is_global_zero:
             shown = self.gallery.merge(step, parts)
@@ -82,18 +85,17 @@ class GroundingGallery(L.Callback):
         if self.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
             self.gallery.restore(read_page(path), step)
 
-    def _original(self, question: Question) -> Image.Image | None:
-        """Decoded once while there is room; None where it can't be, which costs the question, not the run."""
+    def _original(self, question: Question, whole: Resize) -> Original | None:
+        """Opened once; None where it can't be, which costs the question, not the run."""
         key = (question.split, question.id)
         if key in self.originals:
             return self.originals[key]
         try:
-            image = question.picture.load()
+            image = open_original(question.picture, whole)
         except BadImage:
             self.originals[key] = None
             return None
-        if sum(3 * kept.width * kept.height for kept in self.originals.values() if kept) < KEPT:
-            self.originals[key] = image
+        self.originals[key] = image
         return image
 
 

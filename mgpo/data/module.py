@@ -1,4 +1,4 @@
-"""The LightningDataModule: batches of questions with their originals, decoded ahead in a worker."""
+"""The LightningDataModule: batches of questions with their originals, whose first views are made ahead in a worker."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,29 +6,35 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from mgpo.data.sources import DataError, Source
 from mgpo.images import BadImage
+from mgpo.originals import Deferred, hand_over, open_original
 from mgpo.types import Question
+from mgpo.views import Original, Resize
 
 
 class Sample(NamedTuple):
     """A question and its original; `image` is None where it could not be decoded, and `why` says why."""
 
     question: Question
-    image: Image.Image | None
+    image: Original | None
     why: str = ""
 
 
 class Decoded(Dataset):
-    """A source whose pictures are loaded; a bad one costs its row, not the run."""
+    """A source whose pictures are opened; a bad one costs its row, not the run.
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    Args:
+        source: The questions.
+        whole: The size of first views, which are all that is made of a large JPEG; without it all is decoded.
+    """
+
+    def __init__(self, source: Source, whole: Resize | None = None) -> None:
+        self.source, self.whole = source, whole
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,7 +42,7 @@ class Decoded(Dataset):
     def __getitem__(self, index: int) -> Sample:
         question = self.source[index]
         try:
-            return Sample(question, question.picture.load())
+            return Sample(question, open_original(question.picture, self.whole))
         except BadImage as error:
             return Sample(question, None, str(error))
 
@@ -92,7 +98,7 @@ class VQAData(L.LightningDataModule):
 
     def _loader(self, source: Source, batch_size: int, shuffle: bool) -> StatefulDataLoader:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        data = Decoded(source)
+        data = Decoded(source, self._whole())
         sampler = StatefulDistributedSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's call, not ours
@@ -101,11 +107,24 @@ class VQAData(L.LightningDataModule):
                 batch_size=batch_size,
                 sampler=sampler,
                 num_workers=self.num_workers,
-                collate_fn=list,
+                collate_fn=_collate,
                 drop_last=shuffle,
                 prefetch_factor=2 if self.num_workers else None,
                 worker_init_fn=_one_thread,
             )
+
+    def _whole(self) -> Resize | None:
+        """The size at which the policy first sees pictures, where there is a policy to learn it from."""
+        policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
+        sight = getattr(policy, "sight", None)
+        return None if sight is None else sight.whole
+
+
+def _collate(samples: list[Sample]) -> list[Sample]:
+    """The samples as they are; their pixels leave a worker through shared memory."""
+    if get_worker_info() is not None:
+        hand_over([sample.image for sample in samples if isinstance(sample.image, Deferred)])
+    return samples
 
 
 def _one_thread(worker: int) -> None:

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from mgpo.views import Size, View
+from mgpo.views import Original, Size, View
 
 PICTURE = 360  # pixels of a picture's longer side on the page
 CROP = 112  # of a crop's
@@ -13,12 +13,12 @@ QUALITY = 60
 GAP = 1.5  # of how many times the final size a quick whole-number reduction comes first
 
 
-def picture_uri(image: Image.Image) -> str:
+def picture_uri(image: Original) -> str:
     """The whole picture, small."""
     return _encode(image.resize(_scaled(image.size, PICTURE / max(image.size)), Image.Resampling.BICUBIC, None, GAP))
 
 
-def crop_uris(image: Image.Image, first: View, crop: View) -> tuple[str, str]:
+def crop_uris(image: Original, first: View, crop: View) -> tuple[str, str]:
     """A crop cut from the original, and the same region in the pixels of the first view.
 
     The crop is never larger than the policy saw it or than the original has pixels. Where it is shrunk to fit the

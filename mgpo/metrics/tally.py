@@ -44,13 +44,13 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective) -> dict[st
 
     At the first update of a step the gap is zero but for rounding.
     """
-    mask_NC, old_NC = batch.policy_NC, batch.sampled_logprobs_NC
+    mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
     metrics = {
         "clip_fraction": objective.clip_fraction(scores.logprobs_NC, old_NC, mask_NC).item(),
-        "sampler_gap": (scores.logprobs_NC - old_NC)[mask_NC].abs().max().item(),
+        "sampler_gap": (scores.logprobs_NC - batch.sampled_logprobs_NC)[mask_NC].abs().max().item(),
     }
     for k in range(int(batch.turn_NC.max()) + 1):
         turn_NC = mask_NC & (batch.turn_NC == k)
-        if turn_NC.any():
+        if turn_NC.any() and not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
             metrics[f"entropy_turn{k + 1}"] = scores.entropy_NC[turn_NC].mean().item()
     return metrics

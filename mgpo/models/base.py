@@ -14,16 +14,17 @@ from mgpo.data.sources import Source
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.evaluation import assess
-from mgpo.images import open_image, to_rgb
+from mgpo.images import FilePicture, to_rgb
+from mgpo.originals import open_original
 from mgpo.records import Record
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import Play
 from mgpo.sampler import Sampling
 from mgpo.show import look
-from mgpo.types import Question, Trajectory
-from mgpo.views import Box, Sight
+from mgpo.types import Picture, Question, Trajectory
+from mgpo.views import Box, Original, Resize, Sight
 
-Samples = Sequence[tuple[Question, Image.Image]]
+Samples = Sequence[tuple[Question, Original]]
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,16 @@ class AskedModel(ABC):
         seed: int = 0,
     ) -> Answer:
         """Ask about a picture or a file; greedy at temperature 0. Raises UserError where it can't be opened."""
-        picture = to_rgb(image) if isinstance(image, Image.Image) else open_image(Path(image))
-        asked = Question("asked", InMemory(picture), question, "", tuple(choices))
+        handed = isinstance(image, Image.Image)
+        picture: Picture = InMemory(to_rgb(image)) if handed else FilePicture(str(image))
+        asked = Question("asked", picture, question, "", tuple(choices))
         return self.group(asked, 1, temperature, seed)[0]
 
     def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
         """Several answers to one question, sampled as in training. Raises UserError where a server fails."""
         sampling = Sampling(self.max_new_tokens, temperature)
-        played = self.play(self.dialogue, [(question, question.picture.load())], rollouts, sampling, (seed, 0))
+        original = open_original(question.picture, self.sight.whole)
+        played = self.play(self.dialogue, [(question, original)], rollouts, sampling, (seed, 0))
         if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
             raise UserError(failed[0])
         return [Answer(trajectory) for trajectory in played]
@@ -120,12 +123,14 @@ class AskedModel(ABC):
     ) -> list[Record]:
         """Greedy episodes on the first `limit` questions of a source, and of each sub-image alone."""
         sampling = Sampling(self.max_new_tokens, 0.0)
-        batches = in_batches(source, limit, batch_size)
+        batches = in_batches(source, limit, batch_size, self.sight.whole)
         return [r for b in batches for r in assess(self.play, self.sight, self.dialogue, b, sampling, reward, 0)]
 
 
-def in_batches(source: Source, limit: int | None, size: int) -> Iterator[list[tuple[Question, Image.Image]]]:
-    """The first `limit` questions of a source with their pictures."""
+def in_batches(
+    source: Source, limit: int | None, size: int, whole: Resize
+) -> Iterator[list[tuple[Question, Original]]]:
+    """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
     questions = iter([source[i] for i in range(len(source))][:limit])
-    while batch := [(question, question.picture.load()) for question in islice(questions, size)]:
+    while batch := [(question, open_original(question.picture, whole)) for question in islice(questions, size)]:
         yield batch

@@ -43,7 +43,7 @@ class Model(AskedModel):
     ) -> list[Row]:
         """The same questions with something else in place of the crop; see `mgpo.counterfactuals.compare`."""
         sampling = Sampling(self.max_new_tokens, 0.0)
-        batches = in_batches(source, limit, batch_size)
+        batches = in_batches(source, limit, batch_size, self.sight.whole)
         arguments = (sampling, reward, 0)
         return [
             r for b in batches for r in counterfactuals(self.policy, InProcessSampler(), self.dialogue, b, *arguments)

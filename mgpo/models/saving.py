@@ -66,7 +66,7 @@ def save_model(
         (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     else:
         _save_adapters(policy, unfinished, dtype)
-    _save_processors(policy, unfinished)
+    save_processors(policy, unfinished)
     (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
     os.replace(unfinished, folder)
 
@@ -120,7 +120,7 @@ def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
     policy.model.save_pretrained(folder, state_dict=adapters)
 
 
-def _save_processors(policy: Any, folder: Path) -> None:
+def save_processors(policy: Any, folder: Path) -> None:
     """Tokenizer with its chat template, image processor with the policy's budget, video processor."""
     policy.tokenizer.save_pretrained(folder)
     processor, whole = copy.deepcopy(policy.processor), policy.sight.whole

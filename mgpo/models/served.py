@@ -9,13 +9,14 @@ from typing import Any
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.images import BadImage
 from mgpo.models.base import AskedModel, Samples
 from mgpo.models.client import ChatClient, NoReply, ServerError
 from mgpo.policy.pixels import PixelBudget
 from mgpo.rollout import seed_of
 from mgpo.sampler import Sampling
 from mgpo.types import Message, Prompt, Question, Reply, Stop, Trajectory, Turn
-from mgpo.views import Frame, Sight, View
+from mgpo.views import Frame, Original, Sight, View
 
 FENCE = "```"
 
@@ -106,7 +107,7 @@ class ServedModel(AskedModel):
         self,
         dialogue: Dialogue,
         question: Question,
-        image: Image.Image,
+        image: Original,
         sampling: Sampling,
         key: tuple[int | str, ...],
         sight: Sight,
@@ -122,7 +123,7 @@ class ServedModel(AskedModel):
                 history.append({"role": "assistant", "content": text})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
                 messages = dialogue.proceed(trajectory, sight)
-        except NoReply as error:
+        except (NoReply, BadImage) as error:
             trajectory.failed = str(error)
         return trajectory
 
@@ -148,7 +149,7 @@ class ServedModel(AskedModel):
         raise ServerError(f"{self.client.base_url} serves {', '.join(names) or 'no model'}; name one with model")
 
 
-def spoken(message: Message, image: Image.Image) -> dict[str, Any]:
+def spoken(message: Message, image: Original) -> dict[str, Any]:
     """A message of a dialogue as the protocol has it, with the pixels of its views."""
     if all(isinstance(part, str) for part in message.parts):
         return {"role": message.role, "content": "".join(str(part) for part in message.parts)}

@@ -5,17 +5,19 @@ Pure tensor functions, each named after its equation; `Objective` is a choice am
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mgpo.errors import UserError
 from mgpo.objective.advantages import Baseline, group_advantages, has_signal
+from mgpo.objective.correction import truncated_ratio
 from mgpo.objective.kl import Estimator, kl_k1, kl_k2, kl_k3
 from mgpo.objective.surrogates import Surrogate, cispo_loss, clip_fraction, gspo_loss, ppo_loss, ratio, sequence_ratio
 from mgpo.objective.weights import Normalisation, token_weights, turn_factors, weighted_sum
 
 __all__ = [
     "Objective", "cispo_loss", "clip_fraction", "group_advantages", "gspo_loss", "has_signal", "kl_k1", "kl_k2",
-    "kl_k3", "ppo_loss", "sequence_ratio", "token_weights", "turn_factors", "weighted_sum",
+    "kl_k3", "ppo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors", "weighted_sum",
 ]  # fmt: skip
 ESTIMATES = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
@@ -37,6 +39,8 @@ class Objective:
             the base; 0 keeps no reference.
         kl: Its estimate: k1, k2 or k3.
         turn_weights: Weight of the tokens of turn 1, turn 2 …; the last serves all later ones. Empty: all 1.
+        correction_cap: Most that a token may weigh for being likelier under the trainer than under the sampler,
+            where these differ; null weighs none. Where the sampler is exact all weigh 1.
     """
 
     surrogate: Surrogate = "ppo"
@@ -49,10 +53,13 @@ class Objective:
     kl_weight: float = 0.0
     kl: Estimator = "k3"
     turn_weights: tuple[float, ...] = ()
+    correction_cap: float | None = 2.0
 
     def __post_init__(self) -> None:
         if self.constant_length < 1 or self.clip_low < 0 or self.clip_high < 0 or self.kl_weight < 0:
             raise UserError(f"an objective needs clip bounds, kl_weight >= 0 and constant_length >= 1, not {self}")
+        if self.correction_cap is not None and self.correction_cap < 1:
+            raise UserError(f"objective.correction_cap is {self.correction_cap}; it is at least 1, or null for none")
 
     def advantages(self, rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
         """(B, G)."""
@@ -70,6 +77,12 @@ class Objective:
         else:
             losses_NC = ppo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
         return losses_NC * turn_factors(turn_NC, self.turn_weights) if self.turn_weights else losses_NC
+
+    def correction(self, old_logprobs_NC: Tensor, sampled_logprobs_NC: Tensor) -> Tensor:
+        """What the policy loss of each token weighs for the gap between trainer and sampler: (N, C)."""
+        if self.correction_cap is None:
+            return torch.ones_like(old_logprobs_NC)
+        return truncated_ratio(old_logprobs_NC, sampled_logprobs_NC, self.correction_cap)
 
     def clip_fraction(self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor) -> Tensor:
         """The share of policy tokens whose ratio lies outside the clip range."""

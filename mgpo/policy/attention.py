@@ -1,17 +1,19 @@
 """Attention over one packed sequence: prompts that groups share, then the rows that continue them, without padding.
 
-A continuation looks at its own prompt and, causally, at itself. Both looks are flash attention, joined by their
-log-sum-exps; the backward pass calls each look's kernel with the joint output and log-sum-exp, by which its gradients
-are those of the whole softmax. So no token is passed twice, no prompt is copied, and no mask is made.
+A continuation looks at its own prompt and, causally, at itself. Every look is flash attention; looks are joined by
+their log-sum-exps, and the backward pass calls each look's kernel with the joint output and log-sum-exp, by which its
+gradients are those of the whole softmax. So no token is passed twice, no prompt is copied, and no mask is made.
 
-Shapes: H heads, K key-value heads, T packed tokens, E width of a head.
+The last layer is asked for those tokens only from which something is drawn: the others have had their say in its keys.
+
+Shapes: H heads, K key-value heads, T packed tokens, M tokens that are asked for, E width of a head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate, groupby, pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +24,14 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+class Look(NamedTuple):
+    """Queries and the keys that they see: all of them, or, where both are the same tokens, those up to themselves."""
+
+    queries: slice
+    keys: slice
+    causal: bool
+
+
 @dataclass(frozen=True)
 class Packing:
     """How one sequence is made up: all prompts one after the other, then all continuations, prompt by prompt.
@@ -29,10 +39,12 @@ class Packing:
     Args:
         prompts: Tokens of each prompt.
         rows: For each prompt the tokens of the continuations that share it.
+        asked: Places of the tokens whose states are wanted of the last layer, all of them in continuations.
     """
 
     prompts: Sequence[int]
     rows: Sequence[Sequence[int]]
+    asked: Sequence[int]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
@@ -49,47 +61,79 @@ class Packing:
         return _spans([length for lengths in self.rows for length in lengths], sum(self.prompts))
 
     @cached_property
-    def pieces(self) -> list[slice]:
-        """What is passed causally, one at a time: all prompts and all rows that are not empty."""
-        return [span for span in (*self.prompt_spans, *self.row_spans) if span.stop > span.start]
+    def asked_M(self) -> Tensor:
+        return torch.tensor(self.asked, dtype=torch.long, device=self.device)
 
     @cached_property
-    def looks(self) -> list[tuple[slice, slice]]:
-        """The continuations of each prompt, and the prompt that they look back at."""
-        pairs = zip(self.group_spans, self.prompt_spans)
-        return [(group, prompt) for group, prompt in pairs if group.stop > group.start and prompt.stop > prompt.start]
+    def looks(self) -> list[Look]:
+        """Of all tokens: first each prompt's and row's at itself, then the rows' at their prompts."""
+        own = [Look(span, span, True) for span in (*self.prompt_spans, *self.row_spans)]
+        back = [Look(group, prompt, False) for group, prompt in zip(self.group_spans, self.prompt_spans)]
+        return _not_empty([*own, *back])
+
+    @cached_property
+    def asked_looks(self) -> list[Look]:
+        """Of the asked tokens alone, which are counted by themselves: at their own run of neighbours, at what comes
+        before that in their row, and at their prompt."""
+        row_of = {place: span for span in self.row_spans for place in range(span.start, span.stop)}
+        own, before, at = [], [], 0
+        for (row, _), run in groupby(enumerate(self.asked), key=lambda p: (row_of[p[1]].start, p[1] - p[0])):
+            places = [place for _, place in run]
+            queries = slice(at, at := at + len(places))
+            own.append(Look(queries, slice(places[0], places[-1] + 1), True))
+            before.append(Look(queries, slice(row, places[0]), False))
+        counts = [sum(group.start <= place < group.stop for place in self.asked) for group in self.group_spans]
+        back = [Look(queries, prompt, False) for queries, prompt in zip(_spans(counts, 0), self.prompt_spans)]
+        return _not_empty([*own, *before, *back])
 
     @cached_property
     def block_mask(self) -> BlockMask:
         """The same for FlexAttention: a token sees its own piece up to itself, and its prompt."""
+        return self._block_mask(torch.arange(sum(self.prompts) + sum(map(sum, self.rows)), device=self.device))
+
+    @cached_property
+    def asked_block_mask(self) -> BlockMask:
+        return self._block_mask(self.asked_M)
+
+    def _block_mask(self, place_Q: Tensor) -> BlockMask:
         lengths = torch.tensor([span.stop - span.start for span in (*self.prompt_spans, *self.row_spans)])
         piece_T = torch.arange(len(lengths)).repeat_interleave(lengths).to(self.device)
         prompt_of = [i for i, rows in enumerate(self.rows) for _ in rows]
         prompt_T = torch.tensor([*range(len(self.prompts)), *prompt_of], device=self.device)[piece_T]
-        total = len(piece_T)
 
-        def sees(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return (q >= k) & ((piece_T[q] == piece_T[k]) | (prompt_T[q] == piece_T[k]))
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            place = place_Q[query]
+            return (place >= key) & ((piece_T[place] == piece_T[key]) | (prompt_T[place] == piece_T[key]))
 
-        return create_block_mask(sees, None, None, total, total, device=str(self.device))
+        return create_block_mask(sees, None, None, len(place_Q), len(piece_T), device=str(self.device))
 
 
 def _spans(lengths: Sequence[int], start: int) -> list[slice]:
-    ends = list(accumulate(lengths, initial=start))
-    return [slice(a, b) for a, b in pairwise(ends)]
+    return [slice(a, b) for a, b in pairwise(accumulate(lengths, initial=start))]
 
 
-def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
-    """(1, T, H, E): flash attention on CPUs, FlexAttention elsewhere; under autocast in its type."""
+def _not_empty(looks: Sequence[Look]) -> list[Look]:
+    return [look for look in looks if look.queries.stop > look.queries.start and look.keys.stop > look.keys.start]
+
+
+def packed_attention(
+    q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float, last: bool = False
+) -> Tensor:
+    """(1, T, H, E): flash attention on CPUs, FlexAttention elsewhere; under autocast in its type.
+
+    In the last layer only the asked tokens look; the others are given zeros.
+    """
     kind = q_1HTE.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q_1HTE, k_1KTE, v_1KTE = q_1HTE.to(dtype), k_1KTE.to(dtype), v_1KTE.to(dtype)
+    q = q_1HTE[:, :, packing.asked_M] if last else q_1HTE
     if kind == "cpu":
-        return _Shared.apply(q_1HTE, k_1KTE, v_1KTE, packing, scale)
-    return compiled_flex()(
-        q_1HTE, k_1KTE, v_1KTE, block_mask=packing.block_mask, scale=scale, enable_gqa=True
-    ).transpose(1, 2)
+        out = _Looks.apply(q, k_1KTE, v_1KTE, packing.asked_looks if last else packing.looks, scale)
+    else:
+        mask = packing.asked_block_mask if last else packing.block_mask
+        out = compiled_flex()(q, k_1KTE, v_1KTE, block_mask=mask, scale=scale, enable_gqa=True).transpose(1, 2)
+    return q_1HTE.new_zeros(q_1HTE.transpose(1, 2).shape).index_copy(1, packing.asked_M, out) if last else out
 
 
 @cache
@@ -97,46 +141,41 @@ def compiled_flex() -> Any:
     return torch.compile(flex_attention, dynamic=True)
 
 
-class _Shared(torch.autograd.Function):
-    """The CPU kernel's looks, joined."""
+class _Looks(torch.autograd.Function):
+    """The CPU kernel's looks, joined. A query's first look is at itself."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, looks: Sequence[Look], scale: float) -> Tensor:
         _, heads, total, width = q.shape
         out = torch.empty(1, total, heads, width, dtype=q.dtype).transpose(1, 2)
-        lse_HT = torch.empty(heads, total, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
-        for at in packing.pieces:
-            out[:, :, at], lse_HT[:, at] = _flash(q[:, :, at], k[:, :, at], v[:, :, at], 0.0, True, scale=scale)
-        for group, prompt in packing.looks:
-            back, back_lse = _flash(q[:, :, group], k[:, :, prompt], v[:, :, prompt], 0.0, False, scale=scale)
-            _join(out[0, :, group], lse_HT[:, group], back[0], back_lse[0])
-        ctx.save_for_backward(q, k, v, out, lse_HT)
-        ctx.packing, ctx.scale = packing, scale
+        lse = torch.empty(1, heads, total, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+        for at, keys, causal in looks:
+            seen, seen_lse = _flash(q[:, :, at], k[:, :, keys], v[:, :, keys], 0.0, causal, scale=scale)
+            if causal:
+                out[:, :, at], lse[:, :, at] = seen, seen_lse
+            else:
+                _join(out[:, :, at], lse[:, :, at], seen, seen_lse)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.looks, ctx.scale = looks, scale
         return out.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_1THE: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse_HT = ctx.saved_tensors
-        grad, lse = grad_1THE.transpose(1, 2), lse_HT[None]
-        wholes = [torch.empty_like(x) for x in (q, k, v)]
-
-        def look(at: slice, keys: slice, causal: bool) -> tuple[Tensor, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        grad = grad_1THE.transpose(1, 2)
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for at, keys, causal in ctx.looks:
             queries = grad[:, :, at], q[:, :, at], k[:, :, keys], v[:, :, keys], out[:, :, at], lse[:, :, at]
-            return _flash_backward(*queries, 0.0, causal, scale=ctx.scale)
-
-        for at in ctx.packing.pieces:
-            for whole, part in zip(wholes, look(at, at, causal=True)):
-                whole[:, :, at] = part
-        for group, prompt in ctx.packing.looks:
-            for whole, span, part in zip(wholes, (group, prompt, prompt), look(group, prompt, causal=False)):
+            parts = _flash_backward(*queries, 0.0, causal, scale=ctx.scale)
+            for whole, span, part in zip((dq, dk, dv), (at, keys, keys), parts):
                 whole[:, :, span] += part
-        return *wholes, None, None
+        return dq, dk, dv, None, None
 
 
-def _join(out_HTE: Tensor, lse_HT: Tensor, other_HTE: Tensor, other_lse_HT: Tensor) -> None:
-    """Into the first look's results, in place, those of both."""
-    joint_HT = torch.logaddexp(lse_HT, other_lse_HT)
-    own, other = (lse_HT - joint_HT).exp()[..., None], (other_lse_HT - joint_HT).exp()[..., None]
-    out_HTE.copy_(out_HTE * own + other_HTE * other)
-    lse_HT.copy_(joint_HT)
+def _join(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> None:
+    """Into earlier looks' results, in place, those of one more."""
+    joint = torch.logaddexp(lse, other_lse)
+    own, new = (lse - joint).exp()[..., None], (other_lse - joint).exp()[..., None]
+    out.copy_(out * own + other * new)
+    lse.copy_(joint)

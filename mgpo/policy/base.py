@@ -1,7 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -52,6 +52,7 @@ class Policy(nn.Module):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+    fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
 
     def __init__(self) -> None:
@@ -98,7 +99,8 @@ class Policy(nn.Module):
 
         Image features take the places of the placeholders, row by row. `mask` is (rows, 1, tokens,
         cached + tokens), true where order and holes let a token look; None for rows that begin here.
-        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of.
+        The tokens of a row stand before its holes. `packing` says what a single row without a cache is made of
+        and for which of its tokens states are returned.
 
         Raises:
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
@@ -109,6 +111,11 @@ class Policy(nn.Module):
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         raise NotImplementedError
 
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocabulary, width): of a head that is one matrix without a bias."""
+        raise NotImplementedError
+
     def reference(self) -> AbstractContextManager | None:
         """Within it the policy is its base, with adapters off; None where it has none."""
         return None
@@ -116,3 +123,14 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.banned.device
+
+
+@contextmanager
+def evaluating(policy: nn.Module, switch: bool = True) -> Iterator[None]:
+    """Within it the policy is in evaluation mode, and then as it was before; nothing is done without `switch`."""
+    training = policy.training
+    if switch:
+        policy.eval()
+    yield
+    if switch:
+        policy.train(training)

@@ -34,6 +34,7 @@ class Batch:
     policy_NC: Tensor
     turn_NC: Tensor
     sampled_logprobs_NC: Tensor
+    old_logprobs_NC: Tensor  # by the trainer, before the step's updates
     owner_N: Tensor  # which prefix a trajectory continues
     images: list[Pixels]  # those of the prefixes, row by row, then those of the continuations
 
@@ -46,10 +47,12 @@ class Batch:
 
     @cached_property
     def packing(self) -> Packing:
-        """The prompts one after the other, then the fed tokens of all rows."""
+        """The prompts one after the other, then the fed tokens of all rows; asked are those before a policy token."""
         lengths = zip(self.owner_N.tolist(), self.fed_NC.sum(1).tolist())
         rows = [[length for _, length in group] for _, group in groupby(lengths, key=lambda row: row[0])]
-        return Packing(self.prefix_valid_BP.sum(1).tolist(), rows, self.valid_NC.device)
+        prompts = self.prefix_valid_BP.sum(1).tolist()
+        asked_M = self.policy_NC.roll(-1, 1)[self.fed_NC].nonzero().flatten() + sum(prompts)
+        return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device)
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
@@ -82,6 +85,7 @@ def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: in
         policy_NC=pad_sequence([row.policy for row in rows], True, False),
         turn_NC=pad_sequence([row.turn for row in rows], True, 0),
         sampled_logprobs_NC=pad_sequence([row.logprobs for row in rows], True, 0.0),
+        old_logprobs_NC=pad_sequence([row.old for row in rows], True, 0.0),
         owner_N=torch.tensor([number[id(t.turns[0].prompt)] for t in trajectories]),
         images=images,
     )
@@ -94,6 +98,7 @@ class _Row:
     policy: Tensor
     turn: Tensor
     logprobs: Tensor
+    old: Tensor
 
 
 def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _Row:
@@ -103,6 +108,7 @@ def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _
     policy: list[bool] = []
     turns: list[int] = []
     logprobs: list[float] = []
+    old: list[float] = []
     for k, turn in enumerate(trajectory.turns):
         shown = turn.prompt if k else Prompt(turn.prompt.ids[-1:])
         for piece, sampled in ((shown, False), (Prompt(turn.reply.ids), True)):
@@ -112,9 +118,11 @@ def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _
             policy += [sampled and turn.learnt] * len(piece.ids)
             turns += [k] * len(piece.ids)
             logprobs += turn.reply.logprobs if sampled else [0.0] * len(piece.ids)
+            old += (turn.scored or turn.reply.logprobs) if sampled else [0.0] * len(piece.ids)
     return _Row(
-        torch.tensor(ids), torch.cat(places, 1), torch.tensor(policy), torch.tensor(turns), torch.tensor(logprobs)
-    )
+        torch.tensor(ids), torch.cat(places, 1), torch.tensor(policy), torch.tensor(turns), torch.tensor(logprobs),
+        torch.tensor(old),
+    )  # fmt: skip
 
 
 def _valid(rows: list[Tensor]) -> Tensor:

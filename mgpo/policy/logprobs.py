@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch
+from mgpo.policy.fused import fused_logprobs
 
 CHUNK = 2**24  # logits in memory at a time …
 LEAST_ROWS = 1024  # … or those of this many tokens, or of as many as a state is wide
@@ -39,6 +40,9 @@ def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperatu
     Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
     Each chunk makes a gradient of the head, so with few rows a wide vocabulary would cost more to sum than to multiply.
     """
+    if policy.fused_head:
+        logprobs_M = fused_logprobs(hidden_MD, policy.head_weight, targets_M, policy.banned, temperature)
+        return logprobs_M, torch.full_like(logprobs_M, torch.nan)  # its distributions are never seen
     rows = max(CHUNK // len(policy.banned), min(hidden_MD.shape[1], LEAST_ROWS))
     if len(targets_M) <= rows:
         return _score_chunk(policy, hidden_MD, targets_M, temperature, [True])
@@ -58,9 +62,7 @@ def predicting(policy: Policy, batch: Batch) -> Tensor:
     prefix_BP, fed_NC = batch.prefix_valid_BP, batch.fed_NC
     ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], batch.ids_NC[fed_NC]])[None]
     positions_31T = torch.cat([batch.prefix_positions_3BP[:, prefix_BP], batch.positions_3NC[:, fed_NC]], 1)[:, None]
-    hidden_TD = policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
-    place_NC = fed_NC.flatten().cumsum(0).view_as(fed_NC) - 1 + prefix_BP.sum()
-    return hidden_TD[place_NC[:, :-1][chosen_NC]]
+    return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
 
 
 def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:

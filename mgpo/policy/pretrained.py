@@ -6,20 +6,19 @@ from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mgpo.errors import UserError
-from mgpo.policy.attention import Packing, packed_attention
 from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.fused import load_kernel
 from mgpo.policy.lora import Lora, add_lora, without_lora
+from mgpo.policy.packed import use_packing
 from mgpo.policy.published import read, read_config, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
@@ -27,7 +26,6 @@ from mgpo.policy.trained import save_trained_only
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
-PACKED = "mgpo"  # the name under which the library knows `attend`
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 
 
@@ -46,6 +44,7 @@ class Pretrained(Policy):
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
             less memory, about a third more time, the same gradients.
+        fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
     """
 
@@ -63,6 +62,7 @@ class Pretrained(Policy):
         lora: Lora | None = None,
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
+        fused_head: bool = False,
         start: str | None = None,
     ) -> None:
         super().__init__()
@@ -72,7 +72,9 @@ class Pretrained(Policy):
             )
         if freeze_vision and lora is not None and lora.vision:
             raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
-        self.path, self.lora, self.start = path, lora, start
+        if fused_head:
+            load_kernel()
+        self.path, self.lora, self.start, self.fused_head = path, lora, start, fused_head
         self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
         self.dtype, self.attention = getattr(torch, dtype), attention
 
@@ -108,7 +110,7 @@ class Pretrained(Policy):
                 f"this is not a {self.model_types[0]} checkpoint"
             )
         if self.packs:
-            model.model.language_model.set_attn_implementation(PACKED)
+            use_packing(model.model.language_model)
         self.choose_trained(model)
         if self.gradient_checkpointing:
             decoder = model.model.language_model.layers
@@ -194,25 +196,10 @@ class Pretrained(Policy):
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.model.lm_head.weight
+
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""
         return without_lora(self.model) if self.lora is not None else None
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    packing: Packing | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """The library's attention, but for a packed row."""
-    if packing is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return packed_attention(query, key, value, packing, options["scaling"]), None
-
-
-AttentionInterface.register(PACKED, attend)
-AttentionMaskInterface.register(PACKED, sdpa_mask)

@@ -1,6 +1,6 @@
 """Gradient checkpointing (arXiv 1604.06174) of layers that read and grow a cache."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from functools import partial
 from types import MethodType
@@ -17,7 +17,7 @@ def recompute(decoder: Iterable[nn.Module], blocks: Iterable[nn.Module]) -> None
     The library's own switch drops the cache, by which continuations see their shared prefix.
     """
     for index, layer in enumerate(decoder):
-        layer.forward = MethodType(partial(_decode, index), layer)
+        layer.forward = MethodType(partial(_decode, index, layer.forward.__func__), layer)
     for block in blocks:
         block.forward = MethodType(_see, block)
 
@@ -27,9 +27,11 @@ def _see(block: nn.Module, *inputs: Any, **options: Any) -> Tensor:
     return checkpoint(forward, *inputs, use_reentrant=False) if _learns(block) else forward(*inputs)
 
 
-def _decode(index: int, layer: nn.Module, *inputs: Any, past_key_values: Any, **options: Any) -> Tensor:
+def _decode(
+    index: int, whole: Callable[..., Tensor], layer: nn.Module, *inputs: Any, past_key_values: Any, **options: Any
+) -> Tensor:
     """The first pass grows the cache. Later ones grow a copy of what it was before, so they see the same."""
-    forward = partial(type(layer).forward, layer, **options)
+    forward = partial(whole, layer, **options)
     if not _learns(layer):
         return forward(*inputs, past_key_values=past_key_values)
     if past_key_values is None:

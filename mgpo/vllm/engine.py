@@ -1,0 +1,180 @@
+"""vLLM in this process. Its modules are imported when the engine starts, not before."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgpo.errors import UserError
+from mgpo.sampler import Sampling
+from mgpo.vllm.requests import Drawn, Request, Shown
+
+# Set before vLLM is imported, unless they are set already: the engine in this very process, and quiet.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an engine needs to start; the folder holds configuration, tokenizer and processors, and no weights."""
+
+    folder: str
+    dtype: str
+    end_id: int
+    banned: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class LocalEngine:
+    """`vllm.LLM` with ids and patches going in and ids coming out. It starts without weights.
+
+    Raises:
+        UserError: If vLLM is not installed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            import vllm
+        except ImportError as error:
+            raise UserError(
+                f"model.sampler needs vLLM ({error}); install it as the README says, or leave it out"
+            ) from None
+        several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        if several:  # vLLM finds the others by what torchrun would have set
+            os.environ.setdefault("RANK", str(torch.distributed.get_rank()))
+        gpu = torch.cuda.is_available()
+        options = {
+            "enable_sleep_mode": gpu,
+            "enforce_eager": not gpu,  # a CPU's kernels would be compiled for minutes
+            "kv_cache_memory_bytes": None if gpu else 1 << 30,  # or it would take nearly all of a CPU's
+            # A prompt that is passed in parts turns its seed's generator back, which a CPU's can't.
+            "enable_chunked_prefill": None if gpu else False,
+            "distributed_executor_backend": "external_launcher" if several else None,
+            **settings.options,
+        }
+        self.llm = vllm.LLM(
+            model=settings.folder,
+            dtype=settings.dtype,
+            load_format="dummy",  # the first push fills it
+            generation_config="vllm",  # no penalties of the checkpoint's
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled
+            enable_prefix_caching=True,
+            limit_mm_per_prompt={"video": 0},
+            mm_processor_cache_gb=0,  # nothing is processed,
+            mm_device_do_normalize=False,  # for patches come as the vision tower takes them
+            **options,
+        )
+        self.settings, self.numbers = settings, itertools.count()
+        # Minus infinity, where the constructor's converter would stop at -100.
+        self.bias = dict.fromkeys(settings.banned, float("-inf"))
+
+    def sample(self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None) -> list[Drawn]:
+        """A reply behind every history; a stop text's token is kept whole.
+
+        With `top_p` the log-probs are those of the likeliest tokens alone.
+
+        Raises:
+            RuntimeError: If the engine has seen other ids than it was given.
+        """
+        engine = self.llm.llm_engine
+        order: dict[str, int] = {}
+        drawn: dict[int, Drawn] = {}
+        try:
+            for row, request in enumerate(requests):
+                name = str(next(self.numbers))
+                engine.add_request(name, _input(request), self._params(request.seed, sampling, stop_text))
+                order[name] = row
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        row = order[output.request_id]
+                        drawn[row] = _drawn(requests[row], output)
+        except BaseException:
+            engine.abort_request(list(order))
+            raise
+        return [drawn[row] for row in range(len(requests))]
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Wake up and take these weights; what was computed under others is forgotten."""
+        self._wake("weights")
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._wake("kv_cache")
+        self.llm.reset_prefix_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+
+    def sleep(self) -> None:
+        """Give weights and cache of a GPU back; on a CPU there is no such thing."""
+        if torch.cuda.is_available():
+            self.llm.sleep(level=2)
+
+    def close(self) -> None:
+        """Shut down; a process holds one engine at a time."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+    def _wake(self, part: str) -> None:
+        if torch.cuda.is_available() and self.llm.llm_engine.is_sleeping():
+            self.llm.wake_up(tags=[part])
+
+    def _params(self, seed: int, sampling: Sampling, stop_text: str | None) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=seed,
+            stop=[stop_text] if stop_text else [],
+            stop_token_ids=[self.settings.end_id],
+            ignore_eos=True,  # but for the end of the turn, which stands above
+            logit_bias=self.bias,
+            logprobs=0,  # the sampled token's own
+            skip_special_tokens=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def _input(request: Request) -> Any:
+    from vllm.inputs import mm_input, tokens_input
+    from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
+
+    ids = list(request.ids)
+    if not request.images:
+        return tokens_input(ids)
+    return mm_input(
+        ids,
+        MultiModalKwargsItems({"image": [_item(image) for image in request.images]}),
+        {"image": [image.name for image in request.images]},
+        {"image": [PlaceholderRange(image.offset, image.length) for image in request.images]},
+    )
+
+
+def _item(image: Shown) -> Any:
+    """The patches as the Qwen families' own processors in vLLM lay them out."""
+    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+
+    grid = torch.tensor([image.pixels.grid])
+    fields = {
+        "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", grid.prod(-1)),
+        "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+    }
+    data: Any = {"pixel_values": image.pixels.patches, "image_grid_thw": grid}
+    return MultiModalKwargsItems.from_hf_inputs(data, fields)["image"][0]
+
+
+def _drawn(request: Request, output: Any) -> Drawn:
+    if tuple(output.prompt_token_ids) != request.ids:
+        raise RuntimeError("the engine has seen other ids than those it was given")
+    (reply,) = output.outputs
+    ids = tuple(reply.token_ids)
+    return Drawn(ids, tuple(step[i].logprob for i, step in zip(ids, reply.logprobs)), output.num_cached_tokens or 0)

@@ -1,0 +1,181 @@
+"""The sampler that asks vLLM: the same conversations as in process, with whole histories sent in every turn."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from mgpo.errors import UserError
+from mgpo.models.saving import merged_weights, save_processors
+from mgpo.policy.base import Policy
+from mgpo.policy.qwen import QwenVL
+from mgpo.rollout import Conversations, Job
+from mgpo.sampler import TAIL, Sampling
+from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
+from mgpo.vllm.engine import LocalEngine, Settings
+from mgpo.vllm.requests import Drawn, Engine, Request, place_images
+
+
+class VLLMSampler:
+    """vLLM in this process, beside the trainer and on its device. It is started by the first rollouts.
+
+    Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. Weights,
+    with adapters merged, are pushed before the first rollouts after every change. On a GPU the engine sleeps while the
+    policy learns.
+
+    Args:
+        dtype: Type in which the engine computes, such as bfloat16; by default that of the policy's weights.
+        max_model_len: Tokens of a conversation at most; by default what the checkpoint allows.
+        options: Further arguments of `vllm.LLM`, such as gpu_memory_utilization, tensor_parallel_size or block_size.
+    """
+
+    exact = False
+
+    def __init__(
+        self, dtype: str | None = None, max_model_len: int | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        self.dtype, self.max_model_len, self.options = dtype, max_model_len, options or {}
+        self.engine: Engine | None = None
+        self.current = False  # whether the engine has the policy's weights as they are
+        self.numbers = itertools.count()
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """Show each prompt to `copies` rows, under the policy's weights as they are."""
+        return self.talk(self.push(policy), policy, prompts, copies)
+
+    def talk(self, engine: Engine, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "EngineConversations":
+        """Conversations under the weights that the engine has."""
+        return EngineConversations(engine, served(policy), prompts, copies, self.numbers)
+
+    def push(self, policy: Policy) -> Engine:
+        """The engine, with the policy's weights as they are."""
+        if self.engine is None:
+            self.engine = self.start(served(policy))
+        if not self.current:
+            self.engine.load(weights_of(policy))
+            self.current = True
+        return self.engine
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played, now."""
+        return job()
+
+    def release(self) -> None:
+        """The weights are about to change: sleep until the next `open` brings new ones."""
+        if self.engine is not None and self.current:
+            self.engine.sleep()
+        self.current = False
+
+    def close(self) -> None:
+        """Shut the engine down; the next `open` starts another."""
+        if self.engine is not None:
+            self.engine.close()
+        self.engine, self.current = None, False
+
+    def start(self, policy: QwenVL) -> Engine:
+        """An engine for this policy, without weights."""
+        with tempfile.TemporaryDirectory() as folder:
+            return LocalEngine(self.settings(policy, folder))
+
+    def settings(self, policy: QwenVL, folder: str) -> Settings:
+        """What an engine has to know, with configuration, tokenizer and processors in a folder."""
+        policy.model.config.save_pretrained(folder)
+        save_processors(policy, Path(folder))
+        return Settings(
+            folder=folder,
+            dtype=self.dtype or str(policy.dtype).removeprefix("torch."),
+            end_id=policy.chat.end_id,
+            banned=tuple(policy.banned.nonzero().flatten().tolist()),
+            options={"max_model_len": self.max_model_len, **self.options},
+        )
+
+
+def served(policy: Policy) -> QwenVL:
+    """The policy, of a family whose patches the engine takes as they are. Raises UserError for others."""
+    if not isinstance(policy, QwenVL):
+        raise UserError(f"model.sampler: vLLM serves the Qwen families here, not {type(policy).__name__}; leave it out")
+    return policy
+
+
+def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
+    """The plain model's weights by name, whole where they are sharded; all ranks must go through them."""
+    for name, value in merged_weights(policy.model).items():
+        yield name, value.full_tensor() if isinstance(value, DTensor) else value
+
+
+class EngineConversations:
+    """A batch of open conversations. The engine's prefix cache makes it cheap to send each from its beginning."""
+
+    def __init__(
+        self, engine: Engine, policy: QwenVL, prompts: Sequence[Prompt], copies: int, numbers: Iterator[int]
+    ) -> None:
+        self.engine, self.policy, self.numbers = engine, policy, numbers
+        self.histories = [prompt for prompt in prompts for _ in range(copies)]
+        self.named: dict[int, tuple[Pixels, str]] = {}  # holds the pixels, so that no other object takes their number
+        self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
+
+    def extend(self, prompts: Sequence[Prompt]) -> None:
+        """Show every row its next prompt."""
+        self.histories = [_joined(history, p.ids, p.images) for history, p in zip(self.histories, prompts, strict=True)]
+
+    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
+        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit.
+
+        `seeds` holds one seed a row: the same seed behind the same history gives the same reply.
+
+        Raises:
+            ValueError: If a history's placeholders don't match its images.
+            RuntimeError: If the engine samples a banned token, or stops for no reason that is known here.
+        """
+        requests = [self._request(history, seed) for history, seed in zip(self.histories, seeds, strict=True)]
+        drawn = self.engine.sample(requests, sampling, stop_text)
+        replies = [self._reply(one, sampling, stop_text) for one in drawn]
+        self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies)]
+        self.cached = [one.cached for one in drawn]
+        return replies
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let go of all rows but these."""
+        self.histories = [self.histories[i] for i in rows]
+
+    def _request(self, history: Prompt, seed: int) -> Request:
+        images = place_images(history, self.policy.chat.image_id, self._tokens, self._name)
+        return Request(history.ids, tuple(images), seed)
+
+    def _tokens(self, pixels: Pixels) -> int:
+        return self.policy.expand(pixels).count(self.policy.image_token)
+
+    def _name(self, pixels: Pixels) -> str:
+        if id(pixels) not in self.named:
+            self.named[id(pixels)] = (pixels, str(next(self.numbers)))
+        return self.named[id(pixels)][1]
+
+    def _reply(self, drawn: Drawn, sampling: Sampling, stop_text: str | None) -> Reply:
+        if any(bool(self.policy.banned[i]) for i in drawn.ids):
+            raise RuntimeError("the engine sampled a token that is banned")
+        length, stop = reply_end(self.policy, drawn.ids, stop_text)
+        if stop == "length" and length < sampling.max_new_tokens:
+            raise RuntimeError(f"the engine stopped after {length} tokens, for no reason that is known here")
+        return Reply(drawn.ids[:length], drawn.logprobs[:length], stop)
+
+
+def reply_end(policy: QwenVL, ids: Sequence[int], stop_text: str | None) -> tuple[int, Stop]:
+    """Where a reply ends and why, by the rule of the in-process sampler: behind the token that completes the text.
+
+    An engine that decodes as it goes may hold back a text whose last character is incomplete, and stop later.
+    """
+    for count, token in enumerate(ids, 1):
+        if token == policy.chat.end_id:
+            return count, "end"
+        tail = ids[max(0, count - TAIL) : count]
+        if stop_text and stop_text[-1] in policy.token_texts[token] and stop_text in policy.chat.decode(tail):
+            return count, "marker"
+    return len(ids), "length"
+
+
+def _joined(history: Prompt, ids: tuple[int, ...], images: tuple[Pixels, ...] = ()) -> Prompt:
+    return Prompt(history.ids + ids, history.images + images)

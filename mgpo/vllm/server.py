@@ -1,0 +1,63 @@
+"""vLLM in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.served` and by nobody else."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from mgpo.sampler import Sampling
+from mgpo.types import Pixels
+from mgpo.vllm.engine import LocalEngine, Settings
+from mgpo.vllm.requests import Request, Shown
+from mgpo.vllm.wire import receive, send
+
+
+def serve(pipe: socket.socket) -> None:
+    """Answer one question after the other until the other side is gone; a mistake is told, and ends nothing."""
+    engine: LocalEngine | None = None
+    while True:
+        try:
+            head, tensors = receive(pipe)
+        except EOFError:
+            return
+        try:
+            if head["do"] == "start":
+                engine = LocalEngine(Settings(**head["settings"]))
+            answer = _answer(engine, head, tensors, pipe) if engine is not None else {}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        send(pipe, answer)
+
+
+def _answer(engine: LocalEngine, head: dict[str, Any], tensors: dict[str, Tensor], pipe: socket.socket) -> Any:
+    if head["do"] == "load":
+        weights = _weights(pipe)
+        try:
+            engine.load(weights)
+        finally:
+            list(weights)  # what was not taken is not the next question
+    if head["do"] == "sample":
+        requests = [_request(asked, tensors) for asked in head["requests"]]
+        drawn = engine.sample(requests, Sampling(**head["sampling"]), head["stop_text"])
+        return {"drawn": [(one.ids, one.logprobs, one.cached) for one in drawn]}
+    return {}
+
+
+def _weights(pipe: socket.socket) -> Iterator[tuple[str, Tensor]]:
+    """As they arrive, so that no more than a piece is held twice."""
+    while True:
+        head, tensors = receive(pipe)
+        if not head["more"]:
+            return
+        yield from tensors.items()
+
+
+def _request(asked: dict[str, Any], patches: dict[str, Tensor]) -> Request:
+    images = [Shown(name, Pixels(patches[name], tuple(grid)), *run) for name, grid, *run in asked["images"]]
+    return Request(tuple(asked["ids"]), tuple(images), asked["seed"])
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,137 @@
+"""What goes to an engine and what comes back, without one."""
+
+import socket
+import threading
+from importlib.util import find_spec
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgpo.errors import UserError
+from mgpo.sampler import Sampling
+from mgpo.types import Pixels, Prompt
+from mgpo.vllm import VLLMSampler
+from mgpo.vllm.requests import Drawn, place_images
+from mgpo.vllm.sampler import EngineConversations, reply_end
+from mgpo.vllm.wire import receive, send
+from tests.conftest import noise_image
+from tests.test_cli import ROOT, run
+
+IMAGE = 9
+
+
+def images_of(sizes):
+    return tuple(Pixels(torch.zeros(n, 1), (1, 1, n)) for n in sizes)
+
+
+def place(ids, images):
+    return list(place_images(Prompt(tuple(ids), images), IMAGE, lambda p: len(p.patches), lambda p: str(id(p))))
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=4))
+def test_images_are_placed_at_their_placeholders(parts):
+    ids = [i for text, n in parts for i in [0] * text + [IMAGE] * n] + [0]
+    images = images_of([n for _, n in parts])
+    placed = place(ids, images)
+    assert [one.pixels for one in placed] == list(images)
+    assert [ids[one.offset : one.offset + one.length] for one in placed] == [[IMAGE] * n for _, n in parts]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 30), st.sampled_from([0, IMAGE]))
+def test_any_changed_placeholder_is_noticed(sizes, at, value):
+    ids = [i for n in sizes for i in [0, *[IMAGE] * n]] + [0]
+    at %= len(ids)
+    changed = [*ids[:at], value, *ids[at + 1 :]]
+    if changed == ids:
+        assert len(place(ids, images_of(sizes))) == len(sizes)
+    else:
+        with pytest.raises(ValueError, match="placeholders"):
+            place(changed, images_of(sizes))
+
+
+BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "mark"}]\n```'
+
+
+def test_a_reply_is_cut_where_the_in_process_sampler_stops(policy):
+    ids = policy.chat.encode_text(BOX)
+    more = policy.chat.encode_text(" and so on")
+    assert reply_end(policy, [*ids, *more], "]\n```") == (len(ids), "marker")
+    assert reply_end(policy, [*ids, *more], None) == (len(ids) + len(more), "length")
+    assert reply_end(policy, [*more, policy.chat.end_id, *ids], "]\n```") == (len(more) + 1, "end")
+
+
+class Parrot:
+    """An engine that says the same to everybody."""
+
+    def __init__(self, ids):
+        self.ids = tuple(ids)
+        self.asked = []
+
+    def sample(self, requests, sampling, stop_text):
+        self.asked.append(list(requests))
+        return [Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests]
+
+
+def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),)):
+    engine = Parrot(ids)
+    return engine, EngineConversations(engine, policy, prompts, copies, iter(range(100)))
+
+
+def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
+    said = policy.chat.encode_text("yes")
+    image = policy.pixels(noise_image(56, 56))
+    shown = (policy.chat.image_id,) * 4
+    engine, talk = open_talk(policy, [*said, policy.chat.end_id], 2, [Prompt((105,)), Prompt((106, *shown), (image,))])
+    talk.reply([1, 2, 3, 4], Sampling(8))
+    talk.keep([1, 3])
+    talk.extend([Prompt((107,)), Prompt((108, *shown), (image,))])
+    talk.reply([5, 6], Sampling(8))
+    first, second = engine.asked
+    assert [r.ids for r in first] == [(105,)] * 2 + [(106, *shown)] * 2 and [r.seed for r in first] == [1, 2, 3, 4]
+    tail = (*said, policy.chat.end_id)
+    assert [r.ids for r in second] == [(105, *tail, 107), (106, *shown, *tail, 108, *shown)]
+    assert [i.offset for i in second[1].images] == [1, len(second[1].ids) - 4]
+    assert len({i.name for r in (*first, *second) for i in r.images}) == 1
+
+
+def test_what_an_engine_may_not_say(policy):
+    _, talk = open_talk(policy, [policy.chat.ids["<|im_start|>"]])
+    with pytest.raises(RuntimeError, match="banned"):
+        talk.reply([0], Sampling(1))
+    _, talk = open_talk(policy, policy.chat.encode_text("yes"))
+    with pytest.raises(RuntimeError, match="no reason"):
+        talk.reply([0], Sampling(8))
+
+
+def test_other_families_are_refused():
+    with pytest.raises(UserError, match="serves the Qwen families"):
+        VLLMSampler().open(torch.nn.Identity(), [Prompt((1,))], 1)
+
+
+def test_frames_arrive_as_they_were_sent():
+    a, b = socket.socketpair()
+    shared = torch.randn(300, 1000)
+    tensors = {"whole": shared, "tied": shared, "half": shared[:, ::2].bfloat16(), "none": torch.zeros(0, 3)}
+    thread = threading.Thread(target=send, args=(a, {"do": "it", "ids": [1, 2]}, tensors))
+    thread.start()
+    head, got = receive(b)
+    thread.join()
+    assert head == {"do": "it", "ids": [1, 2]}
+    assert got.keys() == tensors.keys() and all(torch.equal(got[name], tensors[name]) for name in tensors)
+    a.close()
+    with pytest.raises(EOFError, match="has ended"):
+        receive(b)
+    b.close()
+
+
+def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed")
+    done = run(
+        "fit", f"--config={ROOT}/configs/mgpo.yaml", f"--config={ROOT}/configs/vllm.yaml",
+        "--data.train.init_args.count=8", "--measure=never", cwd=tmp_path, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mgpo: model.sampler needs vLLM") and "Traceback" not in done.stderr
