@@ -38,7 +38,7 @@ SAMPLES = [(make_question(image, f"q{i}"), image) for i, image in enumerate(IMAG
 def case_of(policy, dialogue=None, **changes):
     usual = dict(
         sampler=InProcessSampler(), dialogue=dialogue or TwoTurn(rule=RULE), objective=Objective(),
-        sampling=Sampling(max_new_tokens=12), samples=SAMPLES[1:],
+        sampling=Sampling(max_new_tokens=8), samples=SAMPLES[1:],
         make_optimizer=lambda: adam(p for p in policy.parameters() if p.requires_grad),
     )  # fmt: skip
     return Case(policy, **{**usual, **changes})
@@ -213,7 +213,7 @@ PLANTED = [
 )
 def test_a_planted_mistake_is_found(fresh_policy, monkeypatch, plant, check, words):
     plant(fresh_policy, monkeypatch)
-    result = CHECKS[check](case_of(fresh_policy, sampling=Sampling(max_new_tokens=12, temperature=0.7)))
+    result = CHECKS[check](case_of(fresh_policy, sampling=Sampling(max_new_tokens=8, temperature=0.7)))
     assert result.passed is False
     assert words in result.text
 
@@ -227,6 +227,19 @@ def test_sampler_and_trainer_agree_on_wrong_positions(fresh_policy, monkeypatch)
 def test_a_picture_that_is_not_shown_is_found(fresh_policy):
     dialogue = TwoTurn(rule=RULE, show_region="{question}", show_whole="{reason} {question}")
     assert failures(case_of(fresh_policy, dialogue)).keys() == {"image tokens", "boxes land"}
+
+
+class Engine(InProcessSampler):
+    """Has a copy of the weights in another type, one would think."""
+
+    exact = False
+
+
+def test_an_engine_may_round(fresh_policy):
+    result = CHECKS["sampler = trainer"](case_of(fresh_policy, sampler=Engine()))
+    assert result.passed and "on average" in result.text
+    nucleus = case_of(fresh_policy, sampler=Engine(), sampling=Sampling(8, top_p=0.9))
+    assert CHECKS["sampler = trainer"](nucleus).passed is None
 
 
 class NoBaseline(Objective):
@@ -324,7 +337,7 @@ def test_a_failure_stops_a_fit_unless_it_is_to_warn(tokenizer, tmp_path, monkeyp
 
 
 def test_preflight_comes_before_an_evaluation_that_precedes_training(tokenizer, tmp_path, monkeypatch):
-    module = make(tokenizer)
+    module = make(tokenizer, eval_sampling=Sampling(6, 0))
     data = VQAData(Scenes(4, side=128), [Scenes(2, side=128, split="val")], num_workers=0)
     trainer = L.Trainer(
         accelerator="cpu", default_root_dir=tmp_path, logger=False, callbacks=[Preflight()], enable_progress_bar=False

@@ -16,6 +16,9 @@ ROUGH = 0.1  # nats, the mean gap where products are rounded: single tokens may 
 
 def sampler_agrees(case: Case) -> Result:
     """Each sampled token has the log-prob in training under which it was drawn."""
+    name, exact = "sampler = trainer", case.sampler.exact
+    if not exact and case.sampling.top_p < 1:
+        return Result(name, None, "with top_p the engine's log-probs are those of the likeliest tokens alone")
     gaps: defaultdict[int, list[Tensor]] = defaultdict(list)
     for row, ours_M in enumerate(_trained(case)):
         turn_M = case.batch.turn_NC[row][case.batch.policy_NC[row]]
@@ -23,7 +26,7 @@ def sampler_agrees(case: Case) -> Result:
             if turn.learnt and len(turn.reply.logprobs) == int((turn_M == k).sum()):
                 theirs = torch.tensor(turn.reply.logprobs, device=ours_M.device)
                 gaps[k].append((ours_M[turn_M == k] - theirs).abs())
-    return _judge(case, "sampler = trainer", gaps, "the sampler's and the trainer's log-probs")
+    return _judge(name, gaps, "the sampler's and the trainer's log-probs", is_rough(case.policy) or not exact)
 
 
 def stock_model_agrees(case: Case) -> Result:
@@ -40,7 +43,8 @@ def stock_model_agrees(case: Case) -> Result:
         turn_M = case.batch.turn_NC[row][case.batch.policy_NC[row]]
         for k in turn_M.unique().tolist():
             gaps[k].append((ours_M - plain_M)[turn_M == k].abs())
-    return _judge(case, name, gaps, "the log-probs of the trainer and of a plain pass through the stock model")
+    what = "the log-probs of the trainer and of a plain pass through the stock model"
+    return _judge(name, gaps, what, is_rough(case.policy))
 
 
 def positions(case: Case) -> Result:
@@ -74,11 +78,10 @@ def _trained(case: Case) -> list[Tensor]:
     return [row_C[mask_C] for row_C, mask_C in zip(logprobs_NC, case.batch.policy_NC)]
 
 
-def _judge(case: Case, name: str, gaps: dict[int, list[Tensor]], what: str) -> Result:
+def _judge(name: str, gaps: dict[int, list[Tensor]], what: str, rough: bool) -> Result:
     """The largest gap of each turn, or its mean where products are rounded."""
     if not gaps:
         return Result(name, None, "the sampler gives no log-probs")
-    rough = is_rough(case.policy)
     limit, word = (ROUGH, "on average") if rough else (EXACT, "at most")
     by_turn = {k + 1: torch.cat(parts) for k, parts in sorted(gaps.items())}
     sizes = {k: (gap.mean() if rough else gap.max()).item() for k, gap in by_turn.items()}

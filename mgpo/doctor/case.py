@@ -13,9 +13,10 @@ from mgpo.doctor.marker import box_text, draw_canvas, frame_of
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
-from mgpo.rollout import roll_out
+from mgpo.rollout import Conversations, Job, Sampler, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Pixels, Question, Reply, Trajectory
+from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory
+from mgpo.views import Original
 
 COPIES = 4  # rollouts a question
 SHORT = 48  # tokens of a reply at most: enough to compare, and seconds on a large model
@@ -42,17 +43,18 @@ class Case:
     """
 
     policy: Policy
-    sampler: InProcessSampler
+    sampler: Sampler
     dialogue: Dialogue
     objective: Objective
     sampling: Sampling
-    samples: Sequence[tuple[Question, Image.Image]]
+    samples: Sequence[tuple[Question, Original]]
     make_optimizer: Callable[[], Optimizer]
 
     def __post_init__(self) -> None:
         short = replace(self.sampling, max_new_tokens=min(self.sampling.max_new_tokens, SHORT))
         self.witness = Witness(self.sampler)
         self.sampled = roll_out(self.policy, self.witness, self.dialogue, self.samples, COPIES, short, KEY)
+        self.sampler.release()  # an engine's memory is wanted from here on
         self.watched: Any = _Watched(self.policy)
         dictator = _Dictator(lambda: box_text(self.watched.shown[0].size, frame_of(self.policy)))
         canvas = [(self.samples[0][0], draw_canvas())]
@@ -79,27 +81,33 @@ class Case:
         return collate(trajectories, self.policy.positions, self.policy.pad_id).to(self.policy.device)
 
 
-class Witness(InProcessSampler):
+class Witness:
     """A sampler that writes down the ids it was shown and those it drew, turn by turn and row by row."""
 
-    def __init__(self, sampler: InProcessSampler) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.exact = sampler, sampler.exact
         self.shown: list[list[tuple[int, ...]]] = []
         self.drawn: list[list[tuple[int, ...]]] = []
 
-    def open(self, policy: Policy, prompts: Sequence[Any], copies: int) -> Any:
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         self.shown.append([prompt.ids for prompt in prompts for _ in range(copies)])
         return _Witnessed(self.sampler.open(policy, prompts, copies), self)
 
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        return job()
+
+    def release(self) -> None:
+        self.sampler.release()
+
 
 class _Witnessed:
-    def __init__(self, conversation: Any, witness: Witness) -> None:
+    def __init__(self, conversation: Conversations, witness: Witness) -> None:
         self.conversation, self.witness = conversation, witness
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.conversation, name)
+    def keep(self, rows: Sequence[int]) -> None:
+        self.conversation.keep(rows)
 
-    def extend(self, prompts: Sequence[Any]) -> None:
+    def extend(self, prompts: Sequence[Prompt]) -> None:
         self.witness.shown.append([prompt.ids for prompt in prompts])
         self.conversation.extend(prompts)
 
@@ -115,7 +123,7 @@ class _Dictator(InProcessSampler):
     def __init__(self, text: Callable[[], str]) -> None:
         self.text = text
 
-    def open(self, policy: Policy, prompts: Sequence[Any], copies: int) -> Any:
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Any:
         conversation: Any = super().open(policy, prompts, copies)
         sample, ids = conversation.reply, tuple(policy.chat.encode_text(self.text()))
 

@@ -39,10 +39,11 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
     policy = module.policy
     training, samples = policy.training, some_samples(data)
     with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
-        policy.train()
+        policy.eval()
         try:
             with module.under_precision():
                 case = case_of(module, samples)
+            policy.train()
             results = [_run(name, check, case, module) for name, check in CHECKS.items()]
         except (ValueError, RuntimeError) as error:
             if isinstance(error, UserError):

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch.distributed.tensor import DTensor
 
 from mgpo.doctor.case import Result
 from mgpo.doctor.examine import examine
@@ -21,7 +22,7 @@ class Preflight(L.Callback):
     """Runs all checks once the weights are there: before an evaluation that precedes training, or the first step.
 
     They take no exchange between processes, so the first one makes them and tells the others what came of it.
-    Sharded weights would take one, and are not examined.
+    Sharded weights would take one, as would an engine that several processes share; they are not examined.
 
     Args:
         mode: What a failure does: stop the run with one sentence, or warn; "only" stops after the checks anyway.
@@ -43,8 +44,8 @@ class Preflight(L.Callback):
         if self.done:
             return
         self.done = True
-        if isinstance(trainer.strategy, SHARDED):
-            pl_module.print("preflight: skipped, because weights are sharded over devices")
+        if reason := _out_of_reach(trainer, pl_module):
+            pl_module.print(f"preflight: skipped, because {reason}")
             return
         verdict = self._examine(trainer, pl_module) if trainer.is_global_zero else None
         verdict = trainer.strategy.broadcast(verdict)
@@ -63,6 +64,15 @@ class Preflight(L.Callback):
         else:
             print(summary(results))
         return verdict(failed) if failed and self.mode != "warn" else None
+
+
+def _out_of_reach(trainer: L.Trainer, pl_module: Any) -> str | None:
+    """Why one process alone can't make the checks."""
+    if isinstance(trainer.strategy, SHARDED) or any(isinstance(p, DTensor) for p in pl_module.policy.parameters()):
+        return "weights are sharded over devices"
+    if trainer.world_size > 1 and not pl_module.sampler.exact:
+        return "several processes share an engine"
+    return None
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -60,7 +60,7 @@ def image_tokens(case: Case) -> Result:
                 return Result(name, False, f"question {trajectory.question.id}: {what}")
             counted += places
         images = sum(len(turn.prompt.images) for turn in trajectory.turns)
-        if images != len(trajectory.views):
+        if images != len(trajectory.views) and trajectory.failed is None:
             what = f"the dialogue shows {images} pictures of {len(trajectory.views)} views"
             return Result(name, False, f"question {trajectory.question.id}: {what}")
     return Result(name, True, f"{counted} image tokens have a feature each, and every view is shown")
