@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import jsonargparse
@@ -16,13 +17,13 @@ from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
-from mgpo.errors import find_user_error
+from mgpo.errors import UserError, find_user_error
 from mgpo.export import export
 from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
 from mgpo.plan.command import plan
 from mgpo.predict import predict
-from mgpo.ranks import check_strategy
+from mgpo.ranks import SHARDED, check_strategy
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -64,7 +65,6 @@ class CLI(LightningCLI):
             default="both",
             help="When `fit` evaluates: before and after, side by side; after only; or never.",
         )
-
         parser.add_argument(
             "--preflight",
             type=Literal["stop", "warn", "off"],
@@ -81,7 +81,11 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config if self.subcommand is None else self.config[self.subcommand]
         strategy = config["trainer"]["strategy"]
-        check_strategy(strategy if isinstance(strategy, str) else strategy["class_path"])
+        name = strategy if isinstance(strategy, str) else strategy["class_path"]
+        check_strategy(name)
+        path = config.get("ckpt_path")
+        if path and Path(path).is_dir() and not name.endswith(SHARDED):
+            raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         torch.set_num_threads(config["threads"])
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
