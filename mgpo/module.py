@@ -16,6 +16,7 @@ from mgpo.errors import UserError
 from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
+from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
@@ -27,7 +28,7 @@ from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.sharding import FSDP2Strategy, clip_gradients, gathered
+from mgpo.sharding import FSDP2Strategy, gathered
 from mgpo.types import Trajectory
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -111,7 +112,7 @@ class MGPO(EvaluatedModule):
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally, self.published = Tally(), dict[str, float]()
+        self.tally, self.published, self.guard = Tally(), dict[str, float](), Guard()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -210,25 +211,22 @@ class MGPO(EvaluatedModule):
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
-        optimizer: Any = self.optimizers()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
         weights_N = self.objective.weights(lengths_N, counted_N, mean)
+
+        def part(rows: list[int]) -> tuple[Tensor, dict[str, float]]:
+            batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
+            return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+
         whole = 0.0
         moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
         for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
-            batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
-            loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+            loss, metrics = part(rows)
             self.manual_backward(loss)
             self.tally.add(metrics, len(rows))
             whole += loss.item()
-        norm = clip_gradients(self.policy, self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
-        schedule: Any = self.lr_schedulers()
-        if schedule is not None:
-            schedule.step()
-        self.tally.add({"grad_norm": norm, "loss": whole}, 1)
+        self.guard.step(self, whole, trajectories, part)
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
