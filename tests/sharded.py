@@ -68,8 +68,9 @@ def make(kind, lora=None, **options):
     draw falls so near to a boundary between two that rounding decides.
     """
     policy = make_policy(train_tokenizer(), lora=lora).train()
-    policy.banned[torch.arange(len(policy.banned)) % 37 != 0] = True
-    policy.banned[policy.chat.end_id] = False
+    if kind != "sft":  # which forces what it likes
+        policy.banned[torch.arange(len(policy.banned)) % 37 != 0] = True
+        policy.banned[policy.chat.end_id] = False
     sampling = Sampling(max_new_tokens=4)
     module = Noisy(policy, group_size=4, sampling=sampling, **{"optimizer": adam, **KINDS[kind], **options})
     if module.objective.kl_weight and lora is None:
