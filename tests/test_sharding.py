@@ -38,7 +38,7 @@ def check_equal(folder, runs):
             names = ("loss", "grad_norm", "reward") if kind != "sft" else ("loss", "grad_norm")
             for name in names:
                 # Rounding that Adam amplifies is seen in a gradient's norm before it is in anything else.
-                near = 1e-3 if name == "grad_norm" else 1e-5
+                near = 1e-4 if name == "grad_norm" else 1e-5  # of a sum that nearly cancels
                 assert two[name] == pytest.approx(one[name], rel=near, abs=1e-5), (kind, lora, step, name)
         assert weights.keys() == expected.keys()
         for name, value in expected.items():
