@@ -21,6 +21,7 @@ ROWS = {  # each is a module here with a function `measure`
     "rollouts": "two-turn rollouts against transformers' generate",
     "training_pass": "a training pass with shared prompts against plain rows",
     "logprobs": "log-probs of a large vocabulary against full logits",
+    "images": "a large JPEG's first view and crop against decoding it in full",
     "outside": "the share of a default step that is not the model's",
     "matmul_rate": "the training pass's rate of multiplications against bare ones",
 }
