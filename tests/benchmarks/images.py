@@ -1,8 +1,8 @@
-"""A JPEG of 33 megapixels until it is first seen, and until its first crop is: ours against decoding it in full.
+"""What a large JPEG costs until it is first seen, and until its first crop is: ours against decoding it in full.
 
-The plain way opens the file, converts it to RGB, resizes all of it, and cuts the crop out of that. Both run in a fresh
-process, under the allocator as it comes: where freed memory is kept (`mgpo.allocator`), the plain way, which maps three
-times as much, gains more by that. Memory is a process's peak, less what it had before it opened the file (Linux).
+The plain way opens the file, converts it to RGB, resizes all of it, and cuts the crop out of that. The two run in turn
+in a process of their own, under the allocator as it comes: one that keeps freed memory (`mgpo.allocator`) helps the plain
+way more, which takes three times as much. Memory is a process's peak, less what it had before it opened the file (Linux).
 """
 
 import multiprocessing
@@ -19,25 +19,12 @@ from mgpo.images import FilePicture
 from mgpo.originals import open_original
 from mgpo.policy.pixels import PixelBudget
 from mgpo.views import View
-from tests.benchmarks.pairs import Options, Pairs, Row, faster, run_pairs, smaller, table
+from tests.benchmarks.pairs import Options, Row, faster, run_pairs, smaller
 
 SIZE = (7680, 4320)
 BUDGET = PixelBudget(256 * 28 * 28, 1280 * 28 * 28, 28)  # of the published recipe
 REGION = (3000, 1900, 3800, 2500)
-AGAINST = "open, convert, resize in full"
-
-
-def measure(options: Options) -> list[Row]:
-    """Seconds and memory of the first view, and seconds of it with one crop."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "large.jpg")
-        picture(Path(path))
-        what = f"JPEG of {SIZE[0]} x {SIZE[1]}, first view"
-        return [
-            faster(what, AGAINST, 3.0, pairs(path, False, options.pairs)),
-            smaller(f"{what}: peak memory", AGAINST, 0.35, *peaks(path, False)),
-            faster(f"{what} and a crop", AGAINST, 1.5, pairs(path, True, options.pairs)),
-        ]
+Pair = tuple[float, float]  # ours, theirs
 
 
 def picture(path: Path, seed: int = 0) -> None:
@@ -64,15 +51,18 @@ def theirs(path: str, crop: bool) -> None:
         image.crop(REGION).resize(BUDGET((800, 600)), Image.Resampling.BICUBIC)
 
 
-def pairs(path: str, crop: bool, count: int = 7) -> Pairs:
-    """Seconds of ours and theirs, by turns."""
-    return _apart(run_pairs, partial(ours, path, crop), partial(theirs, path, crop), count)
-
-
-def peaks(path: str, crop: bool) -> tuple[int, int]:
-    """Bytes of ours and theirs."""
+def peaks(path: str, crop: bool) -> Pair:
+    """Bytes of (ours, theirs)."""
     mine, plain = (_apart(_grown, way, path, crop) for way in (ours, theirs))
     return mine, plain
+
+
+def difference(path: str) -> float:
+    """Mean absolute difference of the two first views, in levels of 255."""
+    original = open_original(FilePicture(path), BUDGET)
+    seen = View.whole(original.size, BUDGET).pixels(original)
+    plain = Image.open(path).convert("RGB").resize(seen.size, Image.Resampling.BICUBIC)
+    return float(np.abs(np.asarray(seen, int) - np.asarray(plain, int)).mean())
 
 
 def _apart(function: Callable, *arguments: object) -> Any:
@@ -81,17 +71,32 @@ def _apart(function: Callable, *arguments: object) -> Any:
         return pool.apply(function, arguments)
 
 
-def _grown(way: Callable[[str, bool], None], path: str, crop: bool) -> int:
+def _grown(way: Callable[[str, bool], None], path: str, crop: bool) -> float:
     before = _peak()
     way(path, crop)
     return _peak() - before
 
 
-def _peak() -> int:
+def _peak() -> float:
     """Bytes; the `ru_maxrss` of a new process begins with its parent's."""
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-if __name__ == "__main__":
-    print(table(measure(Options())))
+def measure(options: Options) -> list[Row]:
+    """Time of the first view, and of the first view and one crop; memory of the first view."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "large.jpg")
+        picture(Path(path))
+        what, against = f"first view of a {SIZE[0]} × {SIZE[1]} JPEG", "open, convert, resize, crop in full"
+        rows = [
+            faster(
+                name,
+                against,
+                target,
+                _apart(run_pairs, *(partial(w, path, crop) for w in (ours, theirs)), options.pairs),
+            )
+            for name, crop, target in ((what, False, 3), (f"{what}, and a crop", True, 1.5))
+        ]
+        print(f"the first views differ by {difference(path):.2f} of 255 levels")
+        return [*rows, smaller(f"{what}: peak memory", against, 0.35, *map(int, peaks(path, crop=False)))]
