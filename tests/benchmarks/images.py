@@ -1,8 +1,9 @@
 """What a large JPEG costs until it is first seen, and until its first crop is: ours against decoding it in full.
 
 The plain way opens the file, converts it to RGB, resizes all of it, and cuts the crop out of that. The two run in turn
-in a process of their own, under the allocator as it comes: one that keeps freed memory (`mgpo.allocator`) helps the plain
-way more, which takes three times as much. Memory is a process's peak, less what it had before it opened the file (Linux).
+in a process of their own, under the allocator as it comes: one that keeps freed memory (`mgpo.allocator`) helps the
+plain way more, which takes three times as much. Memory is a process's peak, less what it had before it opened the file
+(Linux).
 """
 
 import multiprocessing
@@ -94,7 +95,7 @@ def measure(options: Options) -> list[Row]:
                 name,
                 against,
                 target,
-                _apart(run_pairs, *(partial(w, path, crop) for w in (ours, theirs)), options.pairs),
+                _apart(run_pairs, partial(ours, path, crop), partial(theirs, path, crop), options.pairs),
             )
             for name, crop, target in ((what, False, 3), (f"{what}, and a crop", True, 1.5))
         ]
