@@ -3,10 +3,10 @@
 import re
 import string
 import unicodedata
+from functools import lru_cache
 
-LONGEST_REPLY = 100_000
-LONGEST_ANSWER = 500
-MOST_STATEMENTS = 50  # boxes, and "the answer is …", from the end
+LONGEST_REPLY, LONGEST_ANSWER = 10_000, 500  # characters that are read, of a reply from its end: there it commits
+MOST_STATEMENTS = 25  # of each kind, such as "the answer is …", from the end
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
 LETTERS = string.ascii_uppercase
 WORDS = (
@@ -15,7 +15,7 @@ WORDS = (
 )  # fmt: skip
 _BOXED = re.compile(r"\\?boxed\s{0,3}\{")
 _BOXED_LETTER = re.compile(r"\\boxed\s{1,3}([A-Z])\b")
-_TAG = re.compile(r"<answer>(.{0,500}?)</answer>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<answer>((?:[^<]|<(?!answer>)){0,500}?)</answer>", re.IGNORECASE)
 _KEY = re.compile(
     r"""["'](?:final_)?(?:answer|choice|option|count)["']\s{0,3}:\s{0,3}(?:"([^"]{0,500})"|'([^']{0,500})'|(\d+))"""
 )
@@ -100,7 +100,7 @@ def extract(reply: str, choices: tuple[str, ...] = ()) -> str | None:
     said = [(m.end(), _shortest(m[1], choices)) for m in statements if not _void(reply, m.start())]
     picks = [(at, text) for at, text in said if (choice_letter(text, choices) if choices else _PICK.match(text))]
     if last is None:
-        loose = [m for rule in (_CHOSEN, _LAST, _RIGHT) for m in rule.finditer(reply)]
+        loose = [m for rule in (_CHOSEN, _LAST, _RIGHT) for m in [*rule.finditer(reply)][-MOST_STATEMENTS:]]
         picks += [(m.start(1), m[1]) for m in loose if not _void(reply, m.start(1))]
     if picks or (last is None and said):
         last = max(picks or said)[1]
@@ -145,9 +145,9 @@ def _chosen(reply: str, choices: tuple[str, ...]) -> str | None:
         return None
     if letter := choice_letter(reply, choices):
         return letter
-    words = f" {normalise(reply)}"
-    named = [x for x, choice in zip(LETTERS, choices) if re.search(rf"\W{re.escape(normalise(choice))}(?!\w)", words)]
-    whole = len(named) == 1 and words.endswith(normalise(choices[LETTERS.index(named[0])]))
+    words, texts = f" {normalise(reply)}", _normalised(choices)
+    named = [x for x, text in zip(LETTERS, texts) if re.search(rf"\W{re.escape(text)}(?!\w)", words)]
+    whole = len(named) == 1 and words.endswith(texts[LETTERS.index(named[0])])
     return named[0] if whole and not _HEDGE.search(reply) else None
 
 
@@ -167,7 +167,8 @@ def _plain(reply: str) -> str | None:
 
 def unwrap(answer: str) -> str:
     r"""An answer without what models wrap around it: \text{…}, $…$, quotes, brackets, a full stop."""
-    answer = unicodedata.normalize("NFKC", answer)[:LONGEST_ANSWER].replace("{,}", "").replace("\\,", "")
+    short = unicodedata.normalize("NFKC", answer[:LONGEST_ANSWER])[:LONGEST_ANSWER]  # one sign may become eighteen
+    answer = short.replace("{,}", "").replace("\\,", "")
     answer = _WRAPPER.sub(r"\1", answer).replace("\\$", "$").replace("\\%", "%")
     answer = re.sub(r"^[\s$\"'`*“”]+|[\s$\"'`*“”.。]+$", "", answer)
     return answer[1:-1].strip() if answer[:1] + answer[-1:] in ("{}", "[]") else answer
@@ -180,18 +181,21 @@ def normalise(answer: str) -> str:
 
 def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     """The letter that an answer picks: "B", "(B)", "B. seven", or the option's own text; None where it picks none."""
-    letters = LETTERS[: len(choices)]
-    for letter, choice in zip(letters, choices):
-        if normalise(answer) == normalise(choice):
-            return letter
-    words = unwrap(answer)
-    option = None if _SEVERAL.match(words) else _OPTION.match(words)
+    letters, texts = LETTERS[: len(choices)], _normalised(choices)
+    if (text := normalise(answer)) in texts:
+        return letters[texts.index(text)]
+    option = None if _SEVERAL.match(words := unwrap(answer)) else _OPTION.match(words)
     letter = (option[1] or option[2]).upper() if option else ""
     if option is None or letter not in letters:
         return None
     rest = words[option.end() :]
     denied = option[2] and not _NOT_OTHER.match(rest) and _VOID.search(_CLAUSE.split(rest)[0])
-    return None if denied and not normalise(rest).startswith(normalise(choices[LETTERS.index(letter)])) else letter
+    return None if denied and not normalise(rest).startswith(texts[LETTERS.index(letter)]) else letter
+
+
+@lru_cache(1024)  # a reply is compared with its question's options many times
+def _normalised(choices: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(normalise(choice) for choice in choices[: len(LETTERS)])
 
 
 def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:

@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 
+import torch
+from torch import Tensor
+
+from mgpo.ranks import share_objects
 from mgpo.types import Trajectory
 
 Agree = Callable[[int], int]  # the passes that one process needs -> those that all make
@@ -47,6 +51,15 @@ def micro_batches(
         parts += parts.pop().split(2)
     dealt = sorted(deal([part.tokens for part in parts], passes), key=lambda hand: -sum(parts[i].tokens for i in hand))
     return [sorted(row for i in hand for row in parts[i].rows) for hand in dealt]
+
+
+def passes(trajectories: Sequence[Trajectory], moved_N: Tensor, budget: int, world_size: int) -> list[list[int]]:
+    """Rows of each micro-batch, of those that have a gradient (`moved_N` is not zero); of all, where all ranks must
+    pass equally often."""
+    rows_N = moved_N.nonzero().flatten() if world_size == 1 else torch.arange(len(trajectories))
+    moving = [trajectories[i] for i in rows_N.tolist()]
+    parts = micro_batches(moving, budget, lambda needed: max(share_objects(needed, world_size)))
+    return [rows_N[part].tolist() for part in parts]
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:

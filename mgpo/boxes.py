@@ -6,6 +6,7 @@ here raises.
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from mgpo.views import Box, Frame, Size
@@ -21,6 +22,7 @@ REASONS: dict[Reason, str] = {
     "no_picture": "there is no picture of that number",
 }
 LONGEST_REPLY = 20_000  # characters searched; a box stands far in front of that
+MOST_LISTS = 200  # that are looked at
 _NUMBER = r"[-+]?\d{1,9}(?:\.\d{1,17})?"
 _LIST = re.compile(rf"[\[(]\s{{0,9}}({_NUMBER}(?:\s{{0,9}},\s{{0,9}}{_NUMBER}){{0,15}})\s{{0,9}},?\s{{0,9}}[\])]")
 
@@ -63,14 +65,15 @@ class Finding:
 
 
 def number_lists(text: str) -> list[tuple[float, ...]]:
-    """Every bracketed list of 1 to 16 numbers, in order; those behind a "bbox_2d" key alone where one is named.
+    """The bracketed lists of 1 to 16 numbers, in order; those behind a "bbox_2d" key alone where one is named.
 
     One pattern covers what models really write: fenced or bare JSON, one object or several, nested
     lists, floats, text before and after, and JSON that was cut off behind the box.
     """
     text = text[:LONGEST_REPLY]
     key = text.find("bbox_2d")
-    return [tuple(float(n) for n in match[1].split(",")) for match in _LIST.finditer(text, max(key, 0))]
+    found = islice(_LIST.finditer(text, max(key, 0)), MOST_LISTS)
+    return [tuple(float(n) for n in match[1].split(",")) for match in found]
 
 
 def find_box(text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule()) -> Finding:

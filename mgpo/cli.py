@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import jsonargparse
 import torch
@@ -15,13 +16,14 @@ from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.data.module import VQAData
-from mgpo.errors import find_user_error
+from mgpo.doctor.preflight import Preflight
+from mgpo.errors import UserError, find_user_error
 from mgpo.export import export
 from mgpo.leaks.command import leaks
 from mgpo.module import MGPO
 from mgpo.plan.command import plan
 from mgpo.predict import predict
-from mgpo.ranks import check_strategy
+from mgpo.ranks import SHARDED, check_strategy
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -63,7 +65,12 @@ class CLI(LightningCLI):
             default="both",
             help="When `fit` evaluates: before and after, side by side; after only; or never.",
         )
-
+        parser.add_argument(
+            "--preflight",
+            type=Literal["stop", "warn", "off"],
+            default="off",
+            help="What a failed check does before the first step of `fit`: stop it, warn only; or make no checks.",
+        )
         parser.add_argument(
             "--threads",
             type=PositiveInt,
@@ -72,9 +79,13 @@ class CLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        config = self.config[str(self.subcommand)]
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
         strategy = config["trainer"]["strategy"]
-        check_strategy(strategy if isinstance(strategy, str) else strategy["class_path"])
+        name = strategy if isinstance(strategy, str) else strategy["class_path"]
+        check_strategy(name)
+        path = config.get("ckpt_path")
+        if path and Path(path).is_dir() and not name.endswith(SHARDED):
+            raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         torch.set_num_threads(config["threads"])
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -84,6 +95,9 @@ class CLI(LightningCLI):
         return parser
 
     def before_fit(self) -> None:
+        config, trainer = self.config["fit"], cast(Any, self.trainer)
+        if config["preflight"] != "off":
+            trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
         if self._measures("both") and not self.config["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
@@ -114,6 +128,23 @@ class PlanCLI(CLI):
         pass
 
 
+class DoctorCLI(CLI):
+    """Takes what `fit` takes, makes its checks on one device, and trains nothing; leaves no files."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        self.save_config_callback = None
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer: Any = super().instantiate_trainer(
+            **{**kwargs, **quiet, "callbacks": None, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        )
+        trainer.callbacks = [Preflight("only", self.config.as_dict())]
+        return trainer
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.trainer.fit(self.model, self.datamodule)
+
+
 def hush() -> None:
     """Leave the terminal to what the run has to say."""
     for message in NOISE:
@@ -140,7 +171,8 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
             parser_kwargs={
                 "prog": "mgpo",
                 "description": "Teach a vision-language model where to look, from answers alone. More commands: "
-                "`mgpo plan` says what a step will cost, `mgpo predict` answers questions about pictures, "
+                "`mgpo plan` says what a step will cost, `mgpo doctor` whether all is well before one, "
+                "`mgpo predict` answers questions about pictures, "
                 "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the training "
                 "images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
             },
@@ -160,6 +192,8 @@ def main(args: list[str] | None = None) -> None:
             jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
         elif args[:1] == ["plan"]:
             run(args[1:], PlanCLI, run=False)
+        elif args[:1] == ["doctor"]:
+            run(args[1:], DoctorCLI, run=False)
         else:
             run(args)
     except Exception as error:

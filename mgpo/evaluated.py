@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import lightning as L
@@ -20,6 +20,7 @@ from mgpo.report import format_report, summarise
 from mgpo.rewards import Reward
 from mgpo.rollout import Sampler
 from mgpo.sampler import Sampling
+from mgpo.sharding import gathered
 from mgpo.types import Question
 
 
@@ -66,9 +67,12 @@ class EvaluatedModule(L.LightningModule):
         self.loaded_step = checkpoint["global_step"]
         self.sampler.release()
 
-    def under_precision(self) -> AbstractContextManager[None]:
-        """The trainer's precision, which Lightning sets around its own steps only: callbacks run the policy in it."""
-        return self.trainer.precision_plugin.forward_context()
+    @contextmanager
+    def under_precision(self) -> Iterator[None]:
+        """The whole policy under the trainer's precision, which Lightning sets around its own steps only: callbacks
+        run the policy in it. All ranks must enter, and may then pass as often as they like."""
+        with self.trainer.precision_plugin.forward_context(), gathered(self.policy):
+            yield
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The samples whose image could be decoded; the others are counted and shown."""
@@ -91,15 +95,15 @@ class EvaluatedModule(L.LightningModule):
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)
-        if samples:
-            with self.clock.phase("evaluation"):
+        with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
+            if samples:
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
                     self.step,
                 )  # fmt: skip
-            self.records += records
-            for metric in self.metrics.values():
-                metric.update(records)
+                self.records += records
+                for metric in self.metrics.values():
+                    metric.update(records)
 
     def on_validation_epoch_end(self) -> None:
         self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)

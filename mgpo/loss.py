@@ -23,7 +23,7 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference."""
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
-    scores = score(policy, batch, temperature)
+    scores = policy(score, batch, temperature)
     mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
     metrics = score_metrics(batch, scores, objective)
     losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
@@ -37,7 +37,7 @@ def policy_loss(
 
 def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
     """The same for supervised fine-tuning: the negative log-likelihood of the tokens that are learnt."""
-    nll_NC = -score(policy, batch).logprobs_NC
+    nll_NC = -policy(score, batch).logprobs_NC
     metrics = {"nll": nll_NC.detach()[batch.policy_NC].mean().item()}
     return weighted_sum(nll_NC, batch.policy_NC, weights_N), metrics
 
@@ -46,7 +46,7 @@ def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor
 def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Policy | None) -> Tensor | None:
     """(N, C) log-probs under the weights before training: a frozen copy, or the policy with its adapters off."""
     if frozen is not None:
-        return score(frozen, batch, temperature).logprobs_NC
+        return frozen(score, batch, temperature).logprobs_NC
     back = policy.reference()
     with back or nullcontext():
-        return score(policy, batch, temperature).logprobs_NC if back is not None else None
+        return policy(score, batch, temperature).logprobs_NC if back is not None else None

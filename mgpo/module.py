@@ -7,26 +7,28 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
-from mgpo.balance import micro_batches
+from mgpo.balance import passes
 from mgpo.data.module import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
+from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
-from mgpo.ranks import check_strategy, share_objects
+from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
 from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.sharding import FSDP2Strategy, gathered
 from mgpo.types import Trajectory
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -110,17 +112,18 @@ class MGPO(EvaluatedModule):
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.rolled_out: list[Trajectory] = []
-        self.tally, self.published = Tally(), dict[str, float]()
+        self.tally, self.published, self.guard = Tally(), dict[str, float](), Guard()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
 
     def configure_model(self) -> None:
-        if self.policy.model is not None:
-            return
-        self.policy.load().train()
-        if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
-            self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        if self.policy.model is None:
+            self.policy.load().train()
+            if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
+                self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
+            self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
@@ -134,7 +137,9 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        if samples := self.even(self.usable(batch)):
+        samples = self.usable(batch)
+        samples = samples[: min(share_objects(len(samples), self.trainer.world_size))]  # all ranks pass equally often
+        if samples:
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
 
@@ -178,9 +183,10 @@ class MGPO(EvaluatedModule):
     def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """Every epoch over these trajectories, in mini-batches of whole groups."""
         self.sampler.release()
+        how = (self.micro_batch_tokens, self.trainer.world_size)
         if not self.supervised and not self.sampler.exact:
             with self.clock.phase("update"):
-                parts = self.passes(trajectories, torch.ones(len(trajectories)))
+                parts = passes(trajectories, torch.ones(len(trajectories)), *how)
                 self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
@@ -191,16 +197,11 @@ class MGPO(EvaluatedModule):
                     self.update(part, advantages_N[rows], counted_N[rows])
                     work.add(part)
 
-    def even(self, samples: list[tuple]) -> list[tuple]:
-        """As many samples as the rank with the fewest has: all ranks must pass the same number of times."""
-        if self.trainer.world_size == 1:
-            return samples
-        return samples[: int(min(share_objects(len(samples), self.trainer.world_size)))]
-
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
         how = (copies or self.group_size, self.sampling, (self.seed, step))
-        with evaluating(self.policy, self.sampler.exact):  # beside an engine it may be learning meanwhile
+        exact = self.sampler.exact  # an engine has weights of its own, and the policy may be learning meanwhile
+        with evaluating(self.policy, exact), gathered(self.policy, exact):
             trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
         judge(trajectories, self.reward)
         for trajectory in trajectories:
@@ -210,29 +211,22 @@ class MGPO(EvaluatedModule):
 
     def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
         """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
-        optimizer: Any = self.optimizers()
         lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
-        weights_N = self.objective.weights(lengths_N, counted_N)
-        for rows in self.passes(trajectories, weights_N if self.objective.kl_weight else weights_N * advantages_N):
+        mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
+        weights_N = self.objective.weights(lengths_N, counted_N, mean)
+
+        def part(rows: list[int]) -> tuple[Tensor, dict[str, float]]:
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
-            loss, metrics = self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+            return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+
+        whole = 0.0
+        moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
+        for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
+            loss, metrics = part(rows)
             self.manual_backward(loss)
             self.tally.add(metrics, len(rows))
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
-        schedule: Any = self.lr_schedulers()
-        if schedule is not None:
-            schedule.step()
-        self.tally.add({"grad_norm": norm.item()}, 1)
-
-    def passes(self, trajectories: list[Trajectory], moved_N: Tensor) -> list[list[int]]:
-        """Rows of each micro-batch, of those that have a gradient; all ranks pass equally often."""
-        world = self.trainer.world_size
-        rows_N = moved_N.nonzero().flatten() if world == 1 else torch.arange(len(trajectories))
-        moving = [trajectories[i] for i in rows_N]
-        parts = micro_batches(moving, self.micro_batch_tokens, lambda passes: int(max(share_objects(passes, world))))
-        return [rows_N[part].tolist() for part in parts]
+            whole += loss.item()
+        self.guard.step(self, whole, trajectories, part)
 
     def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""

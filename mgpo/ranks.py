@@ -1,4 +1,4 @@
-"""What processes tell each other besides gradients, and what they can't share yet."""
+"""What processes tell each other besides gradients, and which strategies they may have."""
 
 from typing import TypeVar
 
@@ -7,15 +7,14 @@ import torch
 from mgpo.errors import UserError
 
 T = TypeVar("T")
+SHARDED = "FSDP2Strategy"
 
 
 def check_strategy(name: str) -> None:
-    """Raises UserError for the name of a strategy that cuts weights over devices: no model here does so."""
-    if any(kind in name.lower().replace("_", "") for kind in ("fsdp", "modelparallel")):
-        raise UserError(
-            f"trainer.strategy is {name}, but sharded training isn't supported yet; take ddp, and for models that "
-            "don't fit a device adapters, as configs/qwen2_5_vl_7b_lora.yaml does"
-        )
+    """Raises UserError for the name of a strategy that cuts weights over devices and knows nothing of policies."""
+    other = any(kind in name.lower().replace("_", "") for kind in ("fsdp", "modelparallel", "deepspeed"))
+    if other and name.rsplit(".", 1)[-1] != SHARDED:
+        raise UserError(f"trainer.strategy is {name}; sharded training here is --config configs/fsdp.yaml")
 
 
 def share_objects(value: T, world_size: int) -> list[T]:
@@ -25,3 +24,8 @@ def share_objects(value: T, world_size: int) -> list[T]:
     everywhere: list[T] = [value] * world_size
     torch.distributed.all_gather_object(everywhere, value)
     return everywhere
+
+
+def mean_over_ranks(value: torch.Tensor, world_size: int) -> torch.Tensor:
+    """Of a tensor that every rank has; all must call."""
+    return torch.stack([other.to(value) for other in share_objects(value.cpu(), world_size)]).mean(0)

@@ -32,7 +32,7 @@ def rescore(
     for rows in passes:
         part = [trajectories[i] for i in rows]
         batch = collate(part, policy.positions, policy.pad_id).to(policy.device)
-        scores_NC = score(policy, batch, temperature).logprobs_NC
+        scores_NC = policy(score, batch, temperature).logprobs_NC
         gaps.append((scores_NC - batch.sampled_logprobs_NC)[batch.policy_NC].cpu())
         for trajectory, row_C, mask_C in zip(part, scores_NC, batch.policy_NC):
             learnt = [turn for turn in trajectory.turns if turn.learnt]

@@ -204,6 +204,7 @@ def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Te
             probs_NV = _nucleus(probs_NV, sampling.top_p)
         cdf_NV = probs_NV.cumsum(-1, dtype=torch.double)
         id_N = torch.searchsorted(cdf_NV, uniform_N[:, None].double() * cdf_NV[:, -1:], right=True).squeeze(-1)
+        id_N = id_N.where(id_N < len(logits_NV[0]), 0)  # only NaN leads out of the vocabulary; its log-prob is NaN too
     return id_N, logprobs_NV.gather(-1, id_N[:, None]).squeeze(-1)
 
 

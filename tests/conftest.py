@@ -1,9 +1,11 @@
+import os
 import shutil
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
@@ -94,6 +96,20 @@ def family_folder(family, tmp_path_factory):
 def family_policy(family, family_folder):
     """That checkpoint, loaded; tests leave its weights alone."""
     return family_of(str(family_folder))(str(family_folder), **family.caps).load().eval()
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory):
+    """What two ranks left behind; they are started once, whichever processes the tests run in."""
+    from tests.sharded import launch, quick  # which import from here
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_ranks"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            launch(quick, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

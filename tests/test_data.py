@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from mgpo.data.files import Files
-from mgpo.data.module import Decoded, VQAData
+from mgpo.data.module import Decoded, GlobalSampler, VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.data.sources import DataError
 from mgpo.types import Question
@@ -99,6 +99,26 @@ def test_missing_file_and_unknown_kind_of_file(folder):
     (folder / "q.txt").write_text("x")
     with pytest.raises(DataError, match=r"\.jsonl"):
         Files(str(folder / "q.txt"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_any_number_of_ranks_goes_on_with_the_same_questions(ranks):
+    """Whoever dealt the first eight of twenty, the next ones are the same."""
+
+    def deal(ranks, skipped=0):
+        samplers = [GlobalSampler(range(20), ranks, rank, shuffle=True, drop_last=True) for rank in range(ranks)]
+        for sampler in samplers:
+            sampler.load_state_dict({"yielded": skipped})
+        return samplers, [iter(sampler) for sampler in samplers]
+
+    before, dealt = deal(2)
+    first = [next(part) for _ in range(4) for part in dealt]
+    (state,) = {str(sampler.state_dict()): sampler.state_dict() for sampler in before}.values()
+    assert state == {"yielded": 8}
+    _, going = deal(ranks, state["yielded"])
+    rest = [next(part) for _ in range(8 // ranks) for part in going]
+    (everything,) = deal(1)[1]
+    assert first + rest == list(everything)[:16]
 
 
 def test_a_picture_that_breaks_later_costs_its_row_only(folder):

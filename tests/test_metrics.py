@@ -127,6 +127,7 @@ def test_order_batches_and_duplicates_change_nothing(make, records, random, cut)
     assert all(math.isnan(value) or low <= value <= high for value in again)
 
 
+@settings(deadline=None)
 @given(records=some_records)
 def test_the_report_says_the_same(records):
     summary = summarise(records)

@@ -162,6 +162,21 @@ def test_micro_batches_add_up(normalisation):
     assert float(weighted_sum(torch.ones(6, 4), mask, weights)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("normalisation", ["token", "sequence", "constant"])
+def test_processes_together_weigh_as_one(normalisation):
+    """The mean over processes of what each makes of its part is what one makes of all; one part counts nothing."""
+    lengths, counted = torch.tensor([3, 1, 5, 2, 4, 7]), torch.tensor([True, True, False, True, False, False])
+    rows = [[0, 2, 3], [1], [4, 5]]
+    whole = token_weights(lengths, normalisation, counted, 10)
+    totals: list[torch.Tensor] = []
+    for part in rows:
+        token_weights(lengths[part], normalisation, counted[part], 10, lambda total: totals.append(total) or total)
+    mean = torch.stack(totals).mean()
+    for part in rows:
+        weights = token_weights(lengths[part], normalisation, counted[part], 10, lambda _: mean)
+        torch.testing.assert_close(weights / 3, whole[part])
+
+
 @given(st.floats(-300, 300), st.floats(-300, 300))
 def test_k3_is_finite_and_not_negative(a, b):
     value = float(kl_k3(torch.tensor([[a]]), torch.tensor([[b]])))

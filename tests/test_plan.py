@@ -136,6 +136,20 @@ def test_what_is_held_is_what_is_trained(shape):
     assert measure(shape, seeing).step["gradients"] > measure(shape, launch(lora=lora)).step["gradients"]
 
 
+def test_shards_divide_what_is_held(shape):
+    """Rollouts gather all weights in what is computed in; an update the root's, and layers one by one."""
+    mixed = dict(weight=4, value=2, gradient=4, state=8)
+    whole = measure(shape, launch(**mixed, devices=Devices(8)))
+    cut = measure(shape, launch(**mixed, devices=Devices(8, shards=8)))
+    for kind in ("weights", "optimiser", "reference", "gradients"):
+        assert cut.step[kind] == whole.step[kind] // 8
+    assert cut.rollouts["gathered weights"] == 2 * shape.parameters
+    assert 2 * 545e6 * 2 < cut.update["gathered weights"] < 4e9  # embeddings and head have 545 million each
+    assert cut.peak < whole.peak
+    moved = measure(shape, launch(**mixed, devices=Devices(8, shards=8, offload=True)))
+    assert moved.host["optimiser"] == cut.step["optimiser"] and moved.of("step") == 0
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 64), st.integers(1, 32), st.integers(2, 16), st.integers(16, 2048), st.booleans())
 def test_more_is_never_less(shape, micro, questions, group, reply, adapted):

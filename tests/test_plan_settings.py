@@ -1,4 +1,4 @@
-"""What `plan` reads of a configuration: types, optimiser states, devices; sharding is refused there and in `fit`."""
+"""What `plan` reads of a configuration: types, optimiser states, devices; others' sharding is refused as in `fit`."""
 
 import lightning as L
 import pytest
@@ -60,16 +60,22 @@ def test_strategies_keep_what_they_say(name, options, buckets):
     assert devices_of({"devices": 8, "num_nodes": 2, "strategy": strategy}) == Devices(8, 2, buckets)
 
 
+def test_shards_are_as_many_as_a_replica_has_devices():
+    strategy = {"class_path": "mgpo.sharding.FSDP2Strategy", "init_args": {"replicas": 2, "cpu_offload": True}}
+    found = devices_of({"devices": 8, "num_nodes": 2, "strategy": strategy})
+    assert found == Devices(8, 2, buckets=False, shards=8, offload=True)
+
+
 @pytest.mark.parametrize("command", ["plan", "fit"])
 @pytest.mark.parametrize("strategy", ["fsdp_cpu_offload", "lightning.pytorch.strategies.ModelParallelStrategy"])
-def test_sharding_is_refused(command, strategy):
-    with pytest.raises(SystemExit, match=r"sharded training isn't supported yet; take ddp.*qwen2_5_vl_7b_lora") as stop:
+def test_sharding_that_knows_no_policies_is_refused(command, strategy):
+    with pytest.raises(SystemExit, match="sharded training here is --config configs/fsdp") as stop:
         main([command, "--config", str(shipped_config("mgpo")), f"--trainer.strategy={strategy}"])
     assert "\n" not in str(stop.value)
 
 
-def test_sharding_is_refused_from_python_too():
+def test_so_it_is_from_python():
     module = MGPO(Qwen25VL())
     module.trainer = L.Trainer(accelerator="cpu", devices=1, strategy=ModelParallelStrategy(), logger=False)
-    with pytest.raises(UserError, match="ModelParallelStrategy, but sharded training isn't supported yet"):
+    with pytest.raises(UserError, match="ModelParallelStrategy; sharded training here"):
         module.setup("fit")

@@ -32,9 +32,11 @@ class Counterfactuals(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: list, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        samples = pl_module.usable(batch) if self.enabled and not trainer.sanity_checking else []
-        if samples:
-            with pl_module.under_precision():
+        if not self.enabled or trainer.sanity_checking:
+            return
+        samples = pl_module.usable(batch)
+        with pl_module.under_precision():
+            if samples:
                 self.rows += counterfactuals(
                     pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,
                     pl_module.reward, pl_module.seed,

@@ -47,6 +47,16 @@ class Decoded(Dataset):
             return Sample(question, None, str(error))
 
 
+class GlobalSampler(StatefulDistributedSampler):
+    """Deals questions round robin; how far it has come is counted over all ranks, so that any number may go on."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {self._YIELDED: self.yielded * self.num_replicas}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        super().load_state_dict({self._YIELDED: state_dict[self._YIELDED] // self.num_replicas})
+
+
 class VQAData(L.LightningDataModule):
     """Questions for training and, by split, for validation and testing. No boxes anywhere.
 
@@ -99,7 +109,7 @@ class VQAData(L.LightningDataModule):
     def _loader(self, source: Source, batch_size: int, shuffle: bool) -> StatefulDataLoader:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         data = Decoded(source, self._whole())
-        sampler = StatefulDistributedSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
+        sampler = GlobalSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's call, not ours
             return StatefulDataLoader(

@@ -94,6 +94,8 @@ def inside(folder: Path, name: str, column: str) -> Path:
 
 def check_inside(folder: Path, name: str, column: str) -> None:
     """Raises DataError for a name that leads out of a folder, links followed, and for one that no file can have."""
+    if len(name) > LONGEST_PATH:
+        raise DataError(f"column {column}: no file can be called {name[:100]!r} and so on")
     try:
         within = (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):

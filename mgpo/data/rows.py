@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from mgpo.answers import LETTERS
@@ -59,11 +60,15 @@ class RowSource(ABC):
         return name
 
     def _questions(self, rows: Iterable[Row]) -> Iterator[Question]:
-        for number, row in enumerate(rows, start=1):
-            try:
-                yield self.question(row, number)
-            except (DataError, BadImage) as error:
-                self.bad.append(f"row {number}, {error}")
+        number = 0
+        try:
+            for number, row in enumerate(rows, start=1):
+                try:
+                    yield self.question(row, number)
+                except (DataError, BadImage) as error:
+                    self.bad.append(f"row {number}, {error}")
+        except UnicodeDecodeError:  # texts are decoded where they are looked at
+            raise DataError(f"{self.name}: the file can't be read behind row {number}: it is not UTF-8") from None
 
 
 def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
@@ -77,6 +82,8 @@ def text_of(row: Row, column: str) -> str:
     value = row[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"column {column}: a text is needed, not {value!r}")
+    if isinstance(value, float) and not isfinite(value):
+        raise DataError(f"column {column}: {value} is no number that can be meant; write a text in quotes")
     if not str(value).strip():
         raise DataError(f"column {column}: it is empty")
     return str(value).strip()

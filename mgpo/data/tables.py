@@ -3,6 +3,7 @@
 What is on disk is memory-mapped: a table may be larger than memory. Images in it stay encoded.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from datasets.exceptions import DatasetNotFoundError
 from mgpo.data.sources import DataError
 
 Table = datasets.Dataset | datasets.IterableDataset
+DEEPEST = 64  # lists and objects in each other in JSON
+_STRING, _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?'), re.compile(rb"[\[\]{}]|null")
 AT_ONCE = 8  # rows read and written together: with images in them they are megabytes long each
 
 
@@ -22,6 +25,8 @@ def open_file(path: Path, streaming: bool = False) -> Table:
     kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".tsv": "csv"}.get(path.suffix)
     if kind is None:
         raise DataError(f"{path}: questions are read from .jsonl, .json, .parquet and .tsv files")
+    if kind == "json":
+        _check_json(path)
     try:
         how = _tsv(path) if kind == "csv" else {}
         files = {"train": str(path)}
@@ -92,6 +97,23 @@ def _tsv(path: Path) -> dict[str, Any]:
         columns = lines.readline().rstrip("\r\n").split("\t")
     features = datasets.Features({column: datasets.Value("string") for column in columns})
     return {"sep": "\t", "features": features, "keep_default_na": False, "chunksize": AT_ONCE}
+
+
+def _check_json(path: Path) -> None:
+    """Raises DataError for what would end the process in the JSON reader: nesting without end, and null as a row."""
+    depth, outer = 0, b""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            depth = 0 if path.suffix == ".jsonl" else depth  # a row stands on a line of its own
+            if path.suffix == ".jsonl" and line[:1] == b"{" and line.count(b"[") + line.count(b"{") <= DEEPEST:
+                continue  # as nearly all are
+            for token in _TOKEN.findall(_STRING.sub(b"", line)):
+                if token == b"null" and (depth == 0 or (depth == 1 and outer == b"[")):
+                    raise DataError(f"{path}, line {number}: null stands where a row should")
+                depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token, 0)
+                outer = token if depth == 1 and token in b"[{" else outer
+                if depth > DEEPEST:
+                    raise DataError(f"{path}, line {number}: lists or objects are nested more than {DEEPEST} deep")
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ Metrics, training and reports are all made of these functions.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations, groupby
-from math import comb
+from math import comb, isfinite, nan
 from statistics import fmean, pstdev
 
 from mgpo.records import Record
@@ -108,7 +108,8 @@ def overlap(a: Box, b: Box) -> float:
 
 def reward_spread(group: Group) -> float:
     """Population standard deviation of the rewards: what divides the advantages of GRPO."""
-    return pstdev(record.reward for record in group)
+    rewards = [record.reward for record in group]
+    return pstdev(rewards) if all(map(isfinite, rewards)) else nan
 
 
 def silent(group: Group) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def load(
     if name == EMBEDDED:
         model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
     elif (folder / SETTINGS).is_file():
-        model = _from_config(json.loads((folder / SETTINGS).read_text()), dialogue, {"path": name, **options})
+        settings = _checked(folder / SETTINGS, json.loads)
+        model = _from_config(settings, dialogue, {"path": name, **options})
     elif (folder / "config.yaml").is_file():
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
@@ -57,7 +59,17 @@ def load(
 
 
 def _model_part(config: Path) -> dict[str, Any]:
-    return yaml.safe_load(config.read_text())["model"]
+    return _checked(config, lambda text: yaml.safe_load(text)["model"])
+
+
+def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
+    """What `_from_config` needs, from a file. Raises UserError where it is not there."""
+    try:
+        part = read(file.read_text(encoding="utf-8"))
+        policy, _ = part["policy"], part["eval_sampling"]["max_new_tokens"]
+        return {**part, "policy": {**policy, "init_args": dict(policy.get("init_args") or {})}}
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{file} can't be read as the configuration of a run, with model.policy in it") from None
 
 
 def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
@@ -91,6 +103,6 @@ def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
 
 def _checkpoint(run: Path) -> Path:
     for name in CHECKPOINTS:
-        if (path := run / "checkpoints" / name).is_file():
+        if (path := run / "checkpoints" / name).exists():
             return path
     raise UserError(f"{run}/checkpoints holds neither {' nor '.join(CHECKPOINTS)}; this run has saved no weights yet")

@@ -3,6 +3,7 @@
 Pure tensor functions, each named after its equation; `Objective` is a choice among them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,8 @@ class Objective:
         clip_high: Ratios above 1 + clip_high earn nothing further; larger than clip_low is clip-higher.
         baseline: What is subtracted from a reward: the group's mean, or the mean of the other rollouts.
         scale_advantages: Divide advantages by the standard deviation of the group's rewards.
-        normalisation: Whether every token or every trajectory of a process's mini-batch counts the same, or
-            tokens are divided by a constant.
+        normalisation: Whether every token or every trajectory of a mini-batch counts the same, or tokens are
+            divided by a constant.
         constant_length: Tokens by which "constant" normalisation divides.
         kl_weight: Weight of the penalty against the policy as it was before training, or with adapters against
             the base; 0 keeps no reference.
@@ -96,6 +97,8 @@ class Objective:
         """The estimate of the divergence at each token, not yet weighted: (N, C)."""
         return ESTIMATES[self.kl](logprobs_NC, reference_logprobs_NC)
 
-    def weights(self, lengths_N: Tensor, counted_N: Tensor) -> Tensor:
-        """(N,): the weight of each policy token of a trajectory."""
-        return token_weights(lengths_N, self.normalisation, counted_N, self.constant_length)
+    def weights(
+        self, lengths_N: Tensor, counted_N: Tensor, mean: Callable[[Tensor], Tensor] = lambda total: total
+    ) -> Tensor:
+        """(N,): the weight of each policy token of a trajectory; `mean` averages over processes."""
+        return token_weights(lengths_N, self.normalisation, counted_N, self.constant_length, mean)

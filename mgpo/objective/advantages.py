@@ -41,4 +41,4 @@ def has_signal(rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
         return rewards_BG.amax(1) != rewards_BG.amin(1)
     high_B = rewards_BG.masked_fill(~counted_BG, -torch.inf).amax(1)
     low_B = rewards_BG.masked_fill(~counted_BG, torch.inf).amin(1)
-    return high_B > low_B
+    return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for silence

@@ -12,6 +12,7 @@ from mgpo.policy.lora import Lora
 
 LEAST_TOKENS = 512  # of a pass; one trajectory is passed however long it is
 Keys = dict[str, Any]  # of the configuration, with their new values
+STRATEGY = "mgpo.sharding.FSDP2Strategy"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
         yield replace(launch, questions=size), {"data.batch_size": size}
 
 
+def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
+    """Weights cut over all devices instead of copied to each."""
+    devices = launch.devices
+    if devices.shards == 1 and devices.count * devices.nodes > 1:
+        cut = replace(devices, buckets=False, shards=devices.count * devices.nodes)
+        yield replace(launch, devices=cut), {"trainer.strategy": STRATEGY, "trainer.inference_mode": "false"}
+
+
 def adapters(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
     """Adapters alone are trained, and the base without them is the reference."""
     if launch.lora is None:
@@ -61,7 +70,7 @@ def caps(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 Knob = Callable[[Launch], Iterator[tuple[Launch, Keys]]]
-KNOBS: tuple[Knob, ...] = (micro_batches, batches, adapters, caps)
+KNOBS: tuple[Knob, ...] = (micro_batches, batches, shards, adapters, caps)
 
 
 def advise(shape: Shape, launch: Launch, limit: int) -> list[Suggestion]:

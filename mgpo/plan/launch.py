@@ -9,11 +9,16 @@ from mgpo.plan.passes import Types
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices of a node, and nodes; `buckets` says that DDP keeps copies of the gradients to exchange."""
+    """Devices of a node, and nodes; `buckets` says that DDP keeps copies of the gradients to exchange.
+
+    `shards` is over how many devices weights are cut, `offload` whether shards lie in the host's memory.
+    """
 
     count: int = 1
     nodes: int = 1
     buckets: bool = False
+    shards: int = 1
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,18 @@ class Launch:
     host: bool = False
 
     @property
+    def copied(self) -> bool:
+        """The reference is a copy of the policy."""
+        return self.penalised and not self.lora
+
+    @property
     def types(self) -> Types:
-        return Types(self.weight, self.value)
+        return Types(self.gathered, self.value)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of a weight where it is computed with: of a shard's copy, that is what is computed in."""
+        return min(self.weight, self.value) if self.devices.shards > 1 else self.weight
 
     @property
     def rows(self) -> int:

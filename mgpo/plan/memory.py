@@ -6,6 +6,7 @@ from mgpo.plan.launch import Launch
 from mgpo.plan.moments import micro_batch, pixels, rollout_peak, update_peak
 from mgpo.plan.passes import Trained
 from mgpo.plan.shape import Shape
+from mgpo.plan.sharded import in_rollouts, in_update
 
 Parts = dict[str, int]  # bytes by kind
 
@@ -36,7 +37,8 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     turns = launch.turns(reply)
     micro = micro_batch(turns, launch.micro_tokens, launch.rows, launch.group)
     parts = trained_parameters(shape, launch)
-    lasting, gradients = held(shape, launch), {"gradients": launch.gradient * parts}
+    cut = launch.devices.shards
+    lasting, gradients = held(shape, launch), {"gradients": launch.gradient * parts // cut}
     several = micro.rows * launch.mini_batches < launch.rows
     update = update_peak(shape, micro, launch.types, trained_layers(shape, launch), launch.checkpointing)
     rollouts = rollout_peak(
@@ -44,24 +46,31 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     )  # fmt: skip
     seen = {"pixels": pixels(shape, turns, launch.questions, launch.group)}
     here, host = (seen, {}) if launch.host else ({}, seen)
+    work = {"optimiser's work": launch.gradient * parts // cut}
+    if cut > 1:  # before anything is cut, every process has all of it
+        host = {**host, "weights as they are read": launch.weight * shape.parameters * (2 if launch.copied else 1)}
+    if launch.devices.offload and not launch.host:
+        host = {**host, **lasting, **gradients, **work}
+        lasting, gradients, work = {}, {}, {}
     return Memory(
-        rollouts={**lasting, **here, **rollouts},
-        update={**lasting, **(gradients if several else {}), **here, **update},
-        step={**lasting, **gradients, **here, "optimiser's work": launch.gradient * parts},
+        rollouts={**lasting, **here, **in_rollouts(shape, launch), **rollouts},
+        update={**lasting, **(gradients if several else {}), **here, **in_update(shape, launch), **update},
+        step={**lasting, **gradients, **here, **work},
         host=host,
     )
 
 
 def held(shape: Shape, launch: Launch) -> Parts:
-    """Weights, optimiser states, the reference, and what the exchange of gradients keeps."""
+    """Weights, optimiser states, the reference, and what the exchange of gradients keeps: a device's shard of each."""
     parts = trained_parameters(shape, launch)
     base = launch.weight * shape.parameters
-    return {
+    whole = {
         "weights": base + (launch.gradient * parts if launch.lora else 0),
         "optimiser": int(launch.state * parts),
-        "reference": base if launch.penalised and not launch.lora else 0,
+        "reference": base if launch.copied else 0,
         "gradient buckets": launch.gradient * parts if launch.devices.buckets else 0,
     }
+    return {kind: size // launch.devices.shards for kind, size in whole.items()}
 
 
 def trained_parameters(shape: Shape, launch: Launch) -> int:

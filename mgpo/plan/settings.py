@@ -14,7 +14,7 @@ from mgpo.plan.lengths import converse, counter
 from mgpo.plan.passes import FLOAT
 from mgpo.plan.shape import Shape
 from mgpo.policy.base import Policy
-from mgpo.ranks import check_strategy
+from mgpo.ranks import SHARDED, check_strategy
 
 Settings = dict[str, Any]  # nested, as in the configuration
 OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
@@ -105,8 +105,11 @@ def devices_of(trainer: Settings) -> Devices:
     name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
     options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
     check_strategy(name)
+    if name == SHARDED:
+        shards = count * nodes // int(options.get("replicas") or 1)
+        return Devices(count, nodes, shards=max(1, shards), offload=bool(options.get("cpu_offload")))
     if not name.lower().startswith(("ddp", "auto", "singledevice", "single_device")):
-        raise UserError(f"trainer.strategy is {name}; plan knows ddp and a single device")
+        raise UserError(f"trainer.strategy is {name}; plan knows ddp, configs/fsdp.yaml and a single device")
     return Devices(count, nodes, buckets=count * nodes > 1 and not options.get("gradient_as_bucket_view"))
 
 

@@ -68,7 +68,7 @@ def _verdict(report: Report) -> list[Table | str]:
     if not report["suggestions"]:
         return [
             *lines,
-            "No smaller micro-batch, fewer questions, LoRA or smaller pictures would mend that.",
+            "No smaller micro-batch, fewer questions, sharding, LoRA or smaller pictures would mend that.",
         ]
     table = Table(
         Column("keys", overflow="fold"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from mgpo.policy.attention import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import Sight, View
+
+T = TypeVar("T")
 
 
 class Codec(Protocol):
@@ -52,12 +54,20 @@ class Policy(nn.Module):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
+    whole = False  # gathered for rollouts, where weights are sharded
     fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
 
     def __init__(self) -> None:
         super().__init__()
         self.model: Any = None  # the family's own network, once it is loaded
+
+    def forward(self, work: Callable[..., T], *inputs: Any) -> T:
+        """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
+
+        Passes with gradients go this way, and so do others unless they are within `mgpo.sharding.gathered`.
+        """
+        return work(self, *inputs)
 
     def load(self) -> "Policy":
         """Read tokenizer, image processor and weights."""

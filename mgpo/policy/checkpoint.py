@@ -1,10 +1,12 @@
 """The policy's weights in a checkpoint that a run has left behind."""
 
 import pickle
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mgpo import shards
 from mgpo.errors import UserError
 
 PREFIX = "policy."
@@ -12,7 +14,13 @@ UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError
 
 
 def policy_weights(path: str) -> dict[str, Tensor]:
-    """Read them without running any code of the file's. Raises UserError where there are none."""
+    """Read them, from a file or from shards in a folder, without running any code of theirs.
+
+    Raises UserError where there are none.
+    """
+    if Path(path).is_dir():
+        state = shards.weights(Path(path))
+        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}

@@ -169,7 +169,7 @@ class Pretrained(Policy):
         count = 0 if features is None else len(features)
         if int(places.sum()) != count:
             raise ValueError(f"{int(places.sum())} image placeholders, but {count} image features")
-        if not count or features is None:
+        if features is None:
             return embeddings
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
 

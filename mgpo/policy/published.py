@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
@@ -21,7 +23,9 @@ def read(path: str, what: str, load: Callable[[str], T]) -> T:
     """Call `load` on a path. Raises UserError, naming what could not be read, where it fails."""
     try:
         return load(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except torch.OutOfMemoryError:  # the checkpoint may be sound
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if Path(path).is_dir():
             raise UserError(f"the folder {path} holds no readable {what}: {_first_line(error)}") from None
         raise UserError(

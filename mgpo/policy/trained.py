@@ -20,6 +20,11 @@ def save_trained_only(policy: nn.Module) -> None:
     policy.register_load_state_dict_pre_hook(_check_and_fill_in)
 
 
+def remember_base(policy: nn.Module) -> None:
+    """Keep the fingerprint of the frozen weights, which after this may be cut into shards."""
+    policy.base_fingerprint = fingerprint(split(policy)[1])
+
+
 def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The trained and the frozen parameters; tied ones are under each of their names."""
     parameters: dict[str, Tensor] = dict(policy.named_parameters(remove_duplicate=False))
@@ -29,7 +34,14 @@ def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 def fingerprint(weights: dict[str, Tensor]) -> Tensor:
     """The first values of every tensor, in bfloat16, so that the type in which a base was read does not matter."""
+    if not weights:
+        return torch.empty(0, dtype=torch.bfloat16)
     return torch.cat([value.detach().flatten()[:8].to("cpu", torch.bfloat16) for value in weights.values()])
+
+
+def _known(policy: nn.Module, frozen: dict[str, Tensor]) -> Tensor:
+    remembered = getattr(policy, "base_fingerprint", None)
+    return fingerprint(frozen) if remembered is None else remembered
 
 
 def _leave_out(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -37,7 +49,7 @@ def _leave_out(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -
     for name in frozen:
         del state[prefix + name]
     if frozen:
-        state[prefix + BASE] = fingerprint(frozen)
+        state[prefix + BASE] = _known(policy, frozen)
 
 
 def _check_and_fill_in(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -53,6 +65,6 @@ def _check_and_fill_in(policy: nn.Module, state: dict[str, Any], prefix: str, *_
             raise UserError(f"{name} is {shapes}; {ADVICE}")
     if missing := sorted(trained.keys() - given.keys()):
         raise UserError(f"the checkpoint lacks {missing[0]}, which this policy trains; {ADVICE}")
-    if base is not None and not torch.equal(base, fingerprint(frozen)):
+    if base is not None and not torch.equal(base, _known(policy, frozen)):
         raise UserError(f"the checkpoint was trained on another base: its frozen weights are not these; {ADVICE}")
     state.update({prefix + name: value for name, value in frozen.items() if name not in given})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -194,7 +195,7 @@ def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, C
     held += [value for state in optimizer.state.values() for value in state.values()]
     held += [*frozen.parameters(), *frozen.buffers()] if frozen else []
     trajectories: list[Trajectory] = []
-    with Live(held) as rolling:
+    with Live(held) as rolling, patch("mgpo.rollout.make_ahead"):  # other threads are not counted
         trajectories += rollouts(policy, setting)
     pixels = {id(i): i.patches for t in trajectories for turn in t.turns for i in turn.prompt.images}.values()
     with Live([*held, *pixels]) as updating:
