@@ -2,7 +2,6 @@
 
 import gc
 import io
-import math
 import os
 import pickle
 from dataclasses import dataclass, field
@@ -11,8 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from mgpo import originals
@@ -20,7 +17,7 @@ from mgpo.data.module import Decoded, VQAData
 from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.evaluation import assess
 from mgpo.groups import Groups
-from mgpo.images import BadImage, FilePicture, decode_image, first_view
+from mgpo.images import FilePicture, decode_image
 from mgpo.originals import Deferred, Room, hand_over, open_original
 from mgpo.rewards import ExactAnswer
 from mgpo.rollout import roll_out
@@ -29,25 +26,8 @@ from mgpo.shared import SharedImage
 from mgpo.types import Question
 from mgpo.views import View
 from tests.conftest import MemoryPicture, noise_image
+from tests.test_first_views import jpeg, small, smooth
 from tests.test_rollout import Scripted
-
-
-def small(size):
-    """A resize rule: a tenth of each side, as wide a rule as any family's."""
-    return (max(1, size[0] // 10), max(1, size[1] // 10))
-
-
-def smooth(width, height):
-    """Light that varies over the picture, and noise on it."""
-    coarse = noise_image(width // 40 + 2, height // 40 + 2).resize((width, height), Image.Resampling.BICUBIC)
-    return Image.blend(coarse, noise_image(width, height, 1), 0.2)
-
-
-def jpeg(image, orientation=1, **options):
-    exif, buffer = Image.Exif(), io.BytesIO()
-    exif[0x0112] = orientation
-    image.save(buffer, "JPEG", exif=exif, **options)
-    return buffer.getvalue()
 
 
 @dataclass
@@ -63,35 +43,6 @@ class Encoded:
     def load(self):
         self.decodes.append(1)
         return decode_image(self.data, "it")
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.integers(300, 900), st.integers(300, 900), st.integers(1, 8), st.sampled_from([70, 95]), st.sampled_from([0, 2]),
-    st.sampled_from(["RGB", "L"]), st.booleans(), st.integers(3, 25),
-)  # fmt: skip
-def test_a_reduced_first_view_is_that_of_the_whole(width, height, turn, quality, chroma, mode, progressive, shrink):
-    image = smooth(width, height).convert(mode)
-    data = jpeg(image, turn, quality=quality, subsampling=chroma, progressive=progressive)
-
-    def whole(size):
-        return (size[0] // shrink, size[1] // shrink)
-
-    plain = decode_image(data, "it")
-    view = View.whole(plain.size, whole)
-    found = first_view(data, whole)
-    assert (found is not None) == all(side // math.ceil(2.75 * seen) >= 2 for side, seen in zip(plain.size, view.size))
-    if found is not None:
-        assert found[0] == plain.size
-        assert found[1].size == view.size and found[1].mode == "RGB"
-        assert np.abs(np.asarray(found[1], int) - np.asarray(view.pixels(plain), int)).mean() < 1
-
-
-def test_even_noise_stays_within_two_levels():
-    data = jpeg(noise_image(1100, 1100), quality=95, subsampling=0)
-    _, seen = first_view(data, lambda size: (200, 200))
-    plain = decode_image(data, "it").resize((200, 200), Image.Resampling.BICUBIC)
-    assert 0 < np.abs(np.asarray(seen, int) - np.asarray(plain, int)).mean() < 2
 
 
 def saved(image, kind, **options):
@@ -258,24 +209,6 @@ def test_without_a_policy_everything_is_decoded(files):
     samples = [Decoded(Listed(files))[i] for i in range(4)]
     assert [type(sample.image).__name__ for sample in samples[:3]] == ["JpegImageFile"] * 2 + ["PngImageFile"]
     assert samples[3].image is None
-
-
-def test_what_gives_a_first_view_can_be_decoded():
-    """Damage that a reduced decode passes over would cost a rollout."""
-    whole, rng, outcomes = jpeg(smooth(500, 400)), np.random.default_rng(0), set()
-    for i in range(150):
-        data = bytearray(whole)
-        if i % 2:
-            data = data[: int(rng.integers(len(data)))]
-        else:
-            for place in rng.integers(0, len(data), 8):
-                data[place] = int(rng.integers(256))
-        seen = first_view(bytes(data), small)
-        try:
-            outcomes.add((seen is not None, decode_image(bytes(data), "it").size == (seen[0] if seen else None)))
-        except BadImage:
-            outcomes.add((seen is not None, False))
-    assert (True, False) not in outcomes and (True, True) in outcomes and (False, False) in outcomes
 
 
 @pytest.fixture

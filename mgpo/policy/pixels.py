@@ -36,14 +36,17 @@ class Patcher:
     def __init__(self, processor: Qwen2VLImageProcessorPil) -> None:
         self.patch, self.merge = processor.patch_size, processor.merge_size
         self.frames = processor.temporal_patch_size
-        mean, std = (torch.tensor(v, dtype=torch.float32) for v in (processor.image_mean, processor.image_std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (processor.image_mean, processor.image_std)
+        )
         self.scale, self.offset = processor.rescale_factor / std, mean / std
 
     def __call__(self, image: Image.Image) -> Pixels:
-        pixels = torch.from_numpy(np.array(image)).float() * self.scale - self.offset
+        pixels = torch.from_numpy(np.array(image))
         height, width = (side // self.patch for side in pixels.shape[:2])
         blocks = pixels.view(
             height // self.merge, self.merge, self.patch, width // self.merge, self.merge, self.patch, 3
-        ).permute(0, 3, 1, 4, 6, 2, 5)
+        ).permute(0, 3, 1, 4, 6, 2, 5)  # while they are bytes
+        blocks = blocks.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).sub_(self.offset)
         frames = blocks.unsqueeze(5).expand(*blocks.shape[:5], self.frames, self.patch, self.patch)
         return Pixels(frames.reshape(height * width, -1), (1, height, width))
