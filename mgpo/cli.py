@@ -9,21 +9,27 @@ from typing import Any, Literal, cast
 import jsonargparse
 import torch
 import transformers
+import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError, find_user_error
 from mgpo.export import export
+from mgpo.files import replaced
 from mgpo.leaks.command import leaks
+from mgpo.metrics_file import KeepRows
 from mgpo.module import MGPO
 from mgpo.plan.command import plan
 from mgpo.predict import predict
 from mgpo.ranks import SHARDED, check_strategy
+from mgpo.resume import last_checkpoint, loggers
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -41,16 +47,17 @@ COMMANDS = {"predict": predict, "export": export, "leaks": leaks, "study": study
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the resolved configuration into the run directory, which is new for every run."""
+    """Saves the resolved configuration into the run directory; that of a run which goes on is the same again."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self.parser.save(
-            self.config, run_folder(trainer) / "config.yaml", skip_unset=False, overwrite=True, multifile=False
-        )
+        with replaced(run_folder(trainer) / "config.yaml") as unfinished:
+            self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
 
 
 class CLI(LightningCLI):
     """`fit` is framed by two evaluations, so that it ends with what was gained."""
+
+    last: tuple[Path, int] | None = None  # the checkpoint that `--ckpt_path last` means, and its updates
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -87,6 +94,23 @@ class CLI(LightningCLI):
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         torch.set_num_threads(config["threads"])
+        if self.subcommand == "fit" and path == "last":
+            self._find_last(config)
+
+    def _find_last(self, config: Any) -> None:
+        """What was asked for is saved without it, so that the same command finds the run again."""
+        config["ckpt_path"] = None
+        self.asked = self.config.clone()
+        self.last = last_checkpoint(
+            config["trainer"], yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
+        )
+        if self.last is not None:
+            for logger in loggers(config["trainer"]):
+                logger["version"] = self.last[0].parent.parent.name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        self.config = getattr(self, "asked", self.config)
+        return super().instantiate_trainer(**kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -98,7 +122,16 @@ class CLI(LightningCLI):
         config, trainer = self.config["fit"], cast(Any, self.trainer)
         if config["preflight"] != "off":
             trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
-        if self._measures("both") and not self.config["fit"].get("ckpt_path"):
+        stop = StopOnSignal()
+        stop.listen()
+        trainer.callbacks.insert(0, KeepRows(afresh=not config.get("ckpt_path") and self.last is None))
+        trainer.callbacks.append(stop)  # after those that save
+        if self.last is not None:
+            self.config_init["fit"]["ckpt_path"] = str(self.last[0])
+            rank_zero_info(f"going on from {self.last[0]}, after {self.last[1]} updates")
+        elif hasattr(self, "asked"):
+            rank_zero_info("no run of this configuration has a checkpoint; starting at the beginning")
+        if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def after_fit(self) -> None:
@@ -155,6 +188,7 @@ def hush() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+@handlers_kept()
 def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
     if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):

@@ -28,6 +28,7 @@ from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout import Sampler, add_extras, force_answers, judge, roll_out
 from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.saving import save_whole_files
 from mgpo.sharding import FSDP2Strategy, gathered
 from mgpo.types import Trajectory
 
@@ -116,6 +117,7 @@ class MGPO(EvaluatedModule):
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
+        save_whole_files(self.trainer.strategy)
 
     def configure_model(self) -> None:
         if self.policy.model is None:

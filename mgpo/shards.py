@@ -41,7 +41,7 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
     Raises:
         UserError: Where the folder is no complete checkpoint.
     """
-    path = _complete(path)
+    path = complete(path)
     reader = _Reader(path)
     tensors: dict[str, Tensor] = {}
     for name, (size, dtype) in reader.sizes().items():
@@ -67,7 +67,7 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
 
 def weights(path: Path) -> dict[str, Tensor]:
     """Whole weights out of a folder, in one process. Raises UserError where it is no complete checkpoint."""
-    reader = _Reader(_complete(path))
+    reader = _Reader(complete(path))
     stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in stored.items()}
     _fill(tensors, reader, alone=True)
@@ -106,7 +106,7 @@ class _Reader(FileSystemReader):
         return {name: (kind.size, kind.properties.dtype) for name, kind in tensors}
 
 
-def _complete(path: Path) -> Path:
+def complete(path: Path) -> Path:
     """The folder, or its predecessor where a save was killed between taking its name and giving it to the new one."""
     for folder in (path, path.with_name(path.name + ".old")):
         if (folder / INDEX).is_file() and (folder / REST).is_file():

@@ -5,7 +5,8 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.files import replaced
 from mgpo.scoring.flips import summary
 from mgpo.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
 
@@ -25,6 +26,10 @@ class BenchmarkTable(L.Callback):
     def __init__(self, row: str = "this run") -> None:
         self.row = row
         self.runs: dict[str, dict[str, float | None]] = {}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if goes_on(trainer) and (path := run_folder(trainer) / f"{NAME}.json").is_file():
+            self.runs = json.loads(path.read_text())["rows"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._write(trainer, pl_module, trainer.datamodule.val)  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,8 +55,10 @@ class BenchmarkTable(L.Callback):
             "step": trainer.global_step,
         }
         path = run_folder(trainer) / f"{NAME}.json"
-        path.write_text(json.dumps(report, indent=1, ensure_ascii=False))
-        path.with_suffix(".md").write_text(f"{as_markdown(self.runs)}\nPublished figures: {SOURCE}.\n")
+        with replaced(path) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        with replaced(path.with_suffix(".md")) as unfinished:
+            unfinished.write_text(f"{as_markdown(self.runs)}\nPublished figures: {SOURCE}.\n")
         print(as_text(self.runs) + _details(benchmarks) + f"benchmarks: {path}")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from mgpo.callbacks.folder import run_folder
 from mgpo.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation import gather
+from mgpo.files import replaced
 
 NAME = "counterfactuals.json"
 
@@ -58,7 +59,8 @@ class Counterfactuals(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(shares, pl_module.step)
             path = run_folder(trainer) / NAME
-            path.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
+            with replaced(path) as unfinished:
+                unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
             Console(width=110).print(_table(splits))
             print(f"counterfactuals: {path}")
 

@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 
 from mgpo.alarms import RULES, Alarm, Limits, Watch
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.curves import Curve
+from mgpo.files import replaced, writing
 from mgpo.reliance import image_reliance
 
 NAME = "warnings.jsonl"
@@ -42,6 +43,12 @@ class EarlyWarning(L.Callback):
         states = {f"warning/{kind}": float(kind in self.watch.sounding) for kind in RULES}
         pl_module.log_dict(states, batch_size=1, rank_zero_only=True)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            with replaced(path) as unfinished:
+                unfinished.write_text("".join(x for x in whole if json.loads(x)["step"] <= checkpoint["global_step"]))
+
     def state_dict(self) -> dict[str, Any]:
         curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
         return {"curves": curves, "sounding": dict(self.watch.sounding), "measured": self.measured}
@@ -66,5 +73,6 @@ class EarlyWarning(L.Callback):
     def _say(self, alarm: Alarm, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.print(f"warning at step {trainer.global_step}: {alarm.text}")
         row = {"step": trainer.global_step, **asdict(alarm)}
-        with (run_folder(trainer) / NAME).open("a") as lines:
+        path = run_folder(trainer) / NAME
+        with writing(path), path.open("a") as lines:
             lines.write(json.dumps(row) + "\n")

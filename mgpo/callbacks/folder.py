@@ -6,6 +6,8 @@ from weakref import WeakKeyDictionary
 import lightning as L
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from mgpo.files import writing
+
 _WITHOUT_LOGGER: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
 
@@ -25,8 +27,16 @@ def run_folder(trainer: L.Trainer) -> Path:
     else:
         _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]  # W&B names a run when it starts
         folder = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / str(logger.version)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def goes_on(trainer: L.Trainer) -> bool:
+    """On rank 0: whether training goes on in the folder of the checkpoint that it starts from."""
+    if not trainer.is_global_zero or trainer.state.fn != "fit" or trainer.ckpt_path is None:
+        return False
+    return run_folder(trainer).absolute() in Path(trainer.ckpt_path).absolute().parents
 
 
 def _next_version(parent: Path) -> Path:

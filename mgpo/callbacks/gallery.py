@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.callbacks.panels import post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
@@ -33,11 +33,22 @@ class GroundingGallery(L.Callback):
         self.every_n_steps, self.questions, self.rollouts = every_n_steps, questions, rollouts
         self.gallery = Gallery()
         self.chosen: list[Question] = []
-        self.looked = -1  # the step of the latest look
+        self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
         self.originals: dict[tuple[str, str], Original | None] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"looked": self.looked}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.saved = state_dict["looked"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.look(trainer, pl_module)
+        there = self.saved >= 0 and goes_on(trainer) and (run_folder(trainer) / NAME).is_file()
+        if trainer.strategy.broadcast(there):
+            self.looked = self.saved
+            self.begin(trainer, self.looked + 1)
+        else:
+            self.look(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step // self.every_n_steps > max(self.looked, 0) // self.every_n_steps:

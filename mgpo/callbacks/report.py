@@ -6,7 +6,8 @@ from typing import Any
 import lightning as L
 import yaml
 
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.files import replaced
 from mgpo.report import Summary, format_report
 
 NAME = "report.json"
@@ -17,6 +18,11 @@ class ReportWriter(L.Callback):
 
     def __init__(self) -> None:
         self.before: Summary | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
+            report = json.loads(path.read_text())
+            self.before = report if report["step"] == 0 else report.get("before")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -31,7 +37,8 @@ class ReportWriter(L.Callback):
         folder = run_folder(trainer)
         config = folder / "config.yaml"
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
-        (folder / NAME).write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        with replaced(folder / NAME) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
         print(f"report: {folder / NAME}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:

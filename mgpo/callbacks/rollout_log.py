@@ -7,7 +7,8 @@ from typing import Any
 import lightning as L
 import pyarrow.parquet as pq
 
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.files import replaced
 from mgpo.rows import rows_of, table_of
 
 FOLDER = "rollouts"
@@ -18,11 +19,12 @@ class RolloutLog(L.Callback):
 
     `datasets.load_dataset("parquet", data_files="…/rollouts/*.parquet")` reads them all. A shard appears under
     its name when it is whole, also where training is interrupted or fails, and no other is ever replaced: where
-    the name is taken, as after resuming into the same folder, a number is added, and `run` tells the rows apart.
-    Supervised runs learn from no rollout, so they write nothing.
+    the name is taken, as after a second run into the same folder, a number is added, and `run` tells the rows apart.
+    A run that goes on in its own folder first takes away the rows of the steps that it does again. Supervised
+    runs learn from no rollout, so they write nothing.
 
     Args:
-        every_n_steps: Optimiser steps in a shard; so many are lost at most when the process is killed.
+        every_n_steps: Optimiser steps in a shard; there is one at every checkpoint too.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
@@ -48,6 +50,15 @@ class RolloutLog(L.Callback):
         if trainer.global_step - self.written >= self.every_n_steps:
             self._write(trainer)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._write(trainer)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if goes_on(trainer):
+            for path in (run_folder(trainer) / FOLDER).glob("rank-*-steps-*"):
+                if int(path.name.split("-")[3]) >= checkpoint["global_step"] or path.suffix != ".parquet":
+                    path.unlink()
+
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._write(trainer)
 
@@ -69,14 +80,12 @@ class RolloutLog(L.Callback):
         self.written = trainer.global_step
         if not self.rows or self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         steps = [row["step"] for row in self.rows]
         stem = f"rank-{trainer.global_rank}-steps-{min(steps):06d}-{max(steps):06d}"
         path, number = self.folder / f"{stem}.parquet", 1
         while path.exists():
             number += 1
             path = self.folder / f"{stem}-{number}.parquet"
-        unfinished = path.with_suffix(".unfinished")
-        pq.write_table(table_of(self.rows), unfinished)
-        unfinished.rename(path)
+        with replaced(path) as unfinished:
+            pq.write_table(table_of(self.rows), unfinished)
         self.rows = []

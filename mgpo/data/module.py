@@ -1,5 +1,6 @@
 """The LightningDataModule: batches of questions with their originals, whose first views are made ahead in a worker."""
 
+import signal
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -120,7 +121,7 @@ class VQAData(L.LightningDataModule):
                 collate_fn=_collate,
                 drop_last=shuffle,
                 prefetch_factor=2 if self.num_workers else None,
-                worker_init_fn=_one_thread,
+                worker_init_fn=_begin_worker,
             )
 
     def _whole(self) -> Resize | None:
@@ -137,5 +138,8 @@ def _collate(samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    """One thread; and a signal to all processes of a run is for the one that trains, and needs its workers for it."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))  # the second ends it

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from string import Template
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.files import replaced
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.embed import to_json
 
@@ -32,12 +32,8 @@ def write_page(path: Path, gallery: Gallery, title: str) -> None:
     }
     skeleton = Template(page).substitute(slots, data="").encode("utf-8", "replace")
     data = to_json(gallery.document(title, gallery.budget - len(skeleton)))
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(Template(page).substitute(slots, data=data).encode("utf-8", "replace"))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as unfinished:
+        unfinished.write_bytes(Template(page).substitute(slots, data=data).encode("utf-8", "replace"))
 
 
 def read_page(path: Path) -> dict[str, Any]:

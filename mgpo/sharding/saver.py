@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
+from mgpo.files import writing
 from mgpo.shards import REST, WEIGHTS
 
 State = dict[str, Any]
@@ -30,13 +31,16 @@ class Saver:
         self.group: Any = distributed.new_group(backend="gloo") if background else None
         self.first = distributed.get_rank() == 0
         self.thread = ThreadPoolExecutor(1)
-        self.pending: Future | None = None
+        self.pending: tuple[Path, Future] | None = None
         self.unwanted: list[Path] = []
 
     def save(self, path: Path, checkpoint: State) -> None:
         """Raises what went wrong with the one before, if that was written in the background."""
         self.wait()
-        tensors, rest = split(checkpoint)
+        with writing(path):
+            self._save(path, *split(checkpoint))
+
+    def _save(self, path: Path, tensors: State, rest: State) -> None:
         unfinished = path.with_name(path.name + ".unfinished")
         if self.first:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -50,7 +54,7 @@ class Saver:
             distributed.barrier()
         else:
             written: Any = async_save(tensors, storage_writer=writer, process_group=self.group)
-            self.pending = self.thread.submit(lambda: (written.result(), self._name(unfinished, path)))
+            self.pending = path, self.thread.submit(lambda: (written.result(), self._name(unfinished, path)))
 
     def remove(self, path: Path) -> None:
         """Once what was saved since is complete."""
@@ -62,8 +66,9 @@ class Saver:
     def wait(self) -> None:
         """Until everything is written."""
         if self.pending is not None:
-            pending, self.pending = self.pending, None
-            pending.result()
+            (path, pending), self.pending = self.pending, None
+            with writing(path):
+                pending.result()
             for path in self.unwanted:
                 shutil.rmtree(path, ignore_errors=True)
             self.unwanted = []

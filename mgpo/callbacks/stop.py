@@ -1,0 +1,87 @@
+"""Ends training between two steps when the process is told to stop, so that it can go on as if nothing had been."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+from mgpo.ranks import share_objects
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopOnSignal(L.Callback):
+    """At SIGTERM or Ctrl-C the running step ends, is saved, and the process exits with 128 + the signal's number.
+
+    All ranks stop at the same step, whichever was told. While nothing is being trained, and at the second signal,
+    it stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.training = False
+
+    def listen(self, *args: Any) -> None:
+        """Instead of whoever has listened so far, in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.hear)
+
+    on_validation_start = listen  # Lightning's own handler, which waits for all ranks inside, comes with every stage
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        if self.told:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.told = number
+        if not self.training:
+            raise SystemExit(128 + number)
+        os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print() may be running
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.listen()
+        self.training = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        told = max(share_objects(self.told, trainer.world_size))
+        if told:
+            self.told = told
+            saved = self._save(trainer)
+            pl_module.print(f"stopped by {signal.Signals(told).name} after step {trainer.global_step}; {saved}")
+            self._exit(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.training = False
+        self.told = max(share_objects(self.told, trainer.world_size))
+        if self.told:
+            self._exit(trainer)
+
+    def _save(self, trainer: L.Trainer) -> str:
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if folder is None:
+            return "nothing is saved, because trainer.callbacks has no ModelCheckpoint"
+        path = Path(folder) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        return f"saved {path}; start again with --ckpt_path last"
+
+    def _exit(self, trainer: L.Trainer) -> None:
+        """Rank 0 speaks for the run; whoever started the others would take another code for a crash, and kill it."""
+        raise SystemExit(128 + self.told if trainer.is_global_zero else 0)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards signals are handled as before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""Files that are whole or not there, and one sentence where the disk takes no more."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.distributed.checkpoint.api import CheckpointException
+
+from mgpo.errors import UserError
+
+REFUSED = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "it would be larger than files may be here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing there is not permitted",
+    errno.EPERM: "writing there is not permitted",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "a part of the path is a file",
+    errno.ENOENT: "a folder of the path can't be made",
+}
+ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises UserError where the system refuses to write; libraries may have wrapped its refusal."""
+    try:
+        yield
+    except Exception as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        raise UserError(f"{path} can't be written: {REFUSED[refusal]}; {ADVICE}") from error
+
+
+@contextmanager
+def replaced(path: Path, lasting: bool = False) -> Iterator[Path]:
+    """Where to write a file's new content; it takes its place when the block ends well.
+
+    Args:
+        path: In a folder that is made if need be.
+        lasting: Wait until the content has reached the disk.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            if lasting:
+                with unfinished.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except Exception:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _refusal(error: BaseException | None) -> int | None:
+    """The errno of the system's refusal in a chain of exceptions."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            return error.errno
+        if isinstance(error, CheckpointException):  # of several ranks
+            return next((code for cause, _ in error.failures.values() if (code := _refusal(cause))), None)
+        error = error.__cause__ or error.__context__
+    return None

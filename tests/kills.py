@@ -1,0 +1,256 @@
+"""Kills small runs at random moments, starts them again by the same command, and compares what they end with.
+
+    python -m tests.kills --kills 50 --modes one batches ddp fsdp
+
+Every run saves after every step. It is killed (SIGKILL) in a rollout, in an update, while it saves or in between, as the
+dice say, again and again until it ends. Then its weights, its optimiser's state, its metrics, rollouts, warnings and page
+are compared with those of a run that was left alone, bit for bit.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import lightning as L
+import pyarrow.parquet as pq
+import torch
+import yaml
+
+from mgpo import cli, shards
+from mgpo.gallery.page import read_page
+
+ROOT = Path(__file__).parent.parent
+PHASES = ("rollout", "update", "saving", "between")
+MODES = {
+    "one": [],
+    "batches": ["--model.mini_batches=2", "--model.epochs=2"],
+    "ddp": ["--trainer.devices=2", "--trainer.strategy=ddp"],
+    "fsdp": [f"--config={ROOT}/configs/fsdp.yaml", "--trainer.devices=2", "--model.mini_batches=2"],
+}
+SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
+SMALL = {
+    "model": {"group_size": 4},
+    "data": {
+        "train": {"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 16, "side": 512}},
+        "val": [{"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 4, "side": 512, "split": "val"}}],
+        "batch_size": 2,
+    },
+    "trainer": {
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+        "callbacks": [
+            {"class_path": "tests.kills.Phases"},
+            {"class_path": "mgpo.callbacks.GroundingGallery", "init_args": {"every_n_steps": 3, "questions": 2, "rollouts": 2}},
+            {"class_path": "mgpo.callbacks.RolloutLog", "init_args": {"every_n_steps": 3}},
+            {"class_path": "mgpo.callbacks.EarlyWarning", "init_args": {"every_n_steps": 3, "rows": 4}},
+            {"class_path": "mgpo.callbacks.ThroughputMonitor"},
+            {"class_path": SAVER, "init_args": {"filename": "last", "every_n_train_steps": 1, "enable_version_counter": False}},
+            {"class_path": SAVER, "init_args": {"filename": "trained", "save_on_train_epoch_end": True, "enable_version_counter": False}},
+        ],
+    },
+}  # fmt: skip
+
+
+class Phases(L.Callback):
+    """Writes into a file what rank 0 is doing, for whoever wants to kill it while it does."""
+
+    def on_fit_start(self, trainer, pl_module):
+        if trainer.is_global_zero:
+            self.file = os.open("phase", os.O_WRONLY | os.O_CREAT)
+            self.say("between")
+            pl_module.clock.phase = self.spoken(pl_module.clock.phase)
+            self.save, trainer.strategy.save_checkpoint = trainer.strategy.save_checkpoint, self.saving
+
+    def say(self, phase):
+        os.pwrite(self.file, phase.ljust(10).encode(), 0)
+
+    def spoken(self, plain):
+        @contextmanager
+        def phase(name):
+            self.say(name)
+            with plain(name) as work:
+                yield work
+            self.say("between")
+
+        return phase
+
+    def saving(self, *args, **kwargs):
+        self.say("saving")
+        self.save(*args, **kwargs)
+        self.say("between")
+
+
+def fit(arguments, folder):
+    """In a process of its own, forked from this one to save the seconds of its imports, else as by hand."""
+    os.setsid()
+    os.chdir(folder)
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    try:
+        cli.main(arguments)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+
+
+class Run:
+    """A run in a folder, under way."""
+
+    def __init__(self, mode, folder):
+        small = folder.parent / "small.yaml"
+        small.write_text(yaml.safe_dump(SMALL))
+        arguments = ["fit", f"--config={ROOT}/configs/mgpo.yaml", f"--config={small}", "--measure=never"]
+        arguments += [*MODES[mode], "--ckpt_path=last"]
+        self.phase_file = folder / "phase"
+        self.phase_file.unlink(missing_ok=True)
+        self.ranks = mode in ("ddp", "fsdp")
+        if self.ranks:  # the other repeats the command
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+            with (folder / "log").open("a") as log:
+                command = [sys.executable, "-m", "mgpo", *arguments]
+                options = dict(cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+                process = subprocess.Popen(command, **options)
+            self.pid, self.code, self.wait = process.pid, process.poll, process.wait
+        else:
+            process = multiprocessing.get_context("fork").Process(target=fit, args=(arguments, folder))
+            process.start()
+            self.pid, self.code, self.wait = process.pid, lambda: process.exitcode, process.join
+
+    def phase(self):
+        try:
+            return self.phase_file.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def kill(self, dice):
+        """In which phase it was killed; None where it ended before. Of two ranks at times only one: the other notices."""
+        wanted, steps = dice.choice(PHASES), dice.randrange(4)
+        while self.code() is None and steps >= 0:
+            if self.phase() == wanted:
+                time.sleep(dice.random() * (0.02 if wanted == "saving" else 0.1))
+                steps -= 1
+            else:
+                time.sleep(0.001)
+        if self.code() is not None:
+            return None
+        phase = self.phase()
+        if self.ranks and dice.random() < 0.25:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)  # ranks come before workers
+            self.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+        return phase
+
+
+def endure(mode, folder, dice, most):
+    """Kill a run at most so often, until it ends by itself; the phases in which it was killed."""
+    folder.mkdir()
+    killed = []
+    while True:
+        run = Run(mode, folder)
+        phase = run.kill(dice) if len(killed) < most else None
+        run.wait()
+        if phase is not None:
+            killed.append(phase)
+        elif run.code() != 0:
+            raise SystemExit(f"a run failed: {folder}/log\n" + (folder / "log").read_text()[-3000:])
+        else:
+            return killed
+
+
+def left(folder) -> Iterator[tuple[str, object]]:
+    """What a run has left behind, by name."""
+    (path,) = folder.glob("runs/mgpo/*/checkpoints/trained.ckpt")
+    run = path.parent.parent
+    checkpoint = torch.load(path, weights_only=True) if path.is_file() else shards.load(path, {}, [])
+    yield "weights", checkpoint["state_dict"]
+    yield "optimiser", [state["state"] for state in checkpoint["optimizer_states"]]
+    yield "scheduler", checkpoint["lr_schedulers"]
+    with (run / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    yield "metrics", [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
+    rows = [row for path in (run / "rollouts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    key = ("step", "rank", "id", "rollout")
+    yield "rollouts", sorted(({**row, "run": ""} for row in rows), key=lambda row: [row.get(name, 0) for name in key])
+    yield "warnings", (run / "warnings.jsonl").read_text() if (run / "warnings.jsonl").exists() else ""
+    page = read_page(run / "gallery.html")
+    yield "page", [page["steps"], page["questions"]]
+    yield "files", sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name.endswith(".unfinished"))
+
+
+def equal(a, b) -> bool:
+    """Bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(equal, a, b))
+    return a == b or (a != a and b != b)
+
+
+def differences(folder, reference) -> list[str]:
+    return [name for (name, a), (_, b) in zip(left(folder), left(reference), strict=True) if not equal(a, b)]
+
+
+def trials(mode, kills, folder, dice) -> Iterator[tuple[list[str], list[str]]]:
+    """(phases in which it was killed, what differs in the end) of each run, until there were so many kills."""
+    folder.mkdir()
+    endure(mode, folder / "alone", dice, 0)
+    number = 0
+    while kills > 0:
+        trial = folder / f"trial-{number}"
+        killed = endure(mode, trial, dice, kills)
+        with multiprocessing.get_context("fork").Pool(1) as pool:  # whose threads would not outlive the next fork
+            found = pool.apply(differences, (trial, folder / "alone"))
+        yield killed, found
+        if not found:
+            shutil.rmtree(trial)
+        kills, number = kills - len(killed), number + 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="of each mode")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp())
+    failed = False
+    print(
+        f"{'mode':10}{'runs':>6}{'kills':>7}" + "".join(f"{phase:>10}" for phase in PHASES) + "  differences",
+        flush=True,
+    )
+    for mode in options.modes:
+        phases, runs, found = Counter(), 0, []
+        for killed, differing in trials(mode, options.kills, folder / mode, random.Random(options.seed)):
+            phases.update(killed)
+            runs += 1
+            found += differing
+        counts = "".join(f"{phases[phase]:>10}" for phase in PHASES)
+        print(f"{mode:10}{runs:>6}{phases.total():>7}{counts}  {', '.join(found) or 0}", flush=True)
+        failed |= bool(found)
+    if failed:
+        raise SystemExit(f"see {folder}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
