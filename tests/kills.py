@@ -2,9 +2,9 @@
 
     python -m tests.kills --kills 50 --modes one batches ddp fsdp
 
-Every run saves after every step. It is killed (SIGKILL) in a rollout, in an update, while it saves or in between, as the
-dice say, again and again until it ends. Then its weights, its optimiser's state, its metrics, rollouts, warnings and page
-are compared with those of a run that was left alone, bit for bit.
+Every run saves after every step. It is killed (SIGKILL) in a rollout, in an update, while it saves or in between, as
+the dice say, again and again until it ends. Then its weights, its optimiser's state, its metrics, rollouts, warnings
+and page are compared with those of a run that was left alone, bit for bit.
 """
 
 import argparse
@@ -40,6 +40,7 @@ MODES = {
     "ddp": ["--trainer.devices=2", "--trainer.strategy=ddp"],
     "fsdp": [f"--config={ROOT}/configs/fsdp.yaml", "--trainer.devices=2", "--model.mini_batches=2"],
 }
+PLAIN = {"enable_version_counter": False}
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 SMALL = {
     "model": {"group_size": 4},
@@ -53,12 +54,13 @@ SMALL = {
         "log_every_n_steps": 1,
         "callbacks": [
             {"class_path": "tests.kills.Phases"},
-            {"class_path": "mgpo.callbacks.GroundingGallery", "init_args": {"every_n_steps": 3, "questions": 2, "rollouts": 2}},
+            {"class_path": "mgpo.callbacks.GroundingGallery",
+             "init_args": {"every_n_steps": 3, "questions": 2, "rollouts": 2}},
             {"class_path": "mgpo.callbacks.RolloutLog", "init_args": {"every_n_steps": 3}},
             {"class_path": "mgpo.callbacks.EarlyWarning", "init_args": {"every_n_steps": 3, "rows": 4}},
             {"class_path": "mgpo.callbacks.ThroughputMonitor"},
-            {"class_path": SAVER, "init_args": {"filename": "last", "every_n_train_steps": 1, "enable_version_counter": False}},
-            {"class_path": SAVER, "init_args": {"filename": "trained", "save_on_train_epoch_end": True, "enable_version_counter": False}},
+            {"class_path": SAVER, "init_args": {"filename": "last", "every_n_train_steps": 1, **PLAIN}},
+            {"class_path": SAVER, "init_args": {"filename": "trained", "save_on_train_epoch_end": True, **PLAIN}},
         ],
     },
 }  # fmt: skip
@@ -113,7 +115,13 @@ class Run:
     def __init__(self, mode, folder):
         small = folder.parent / "small.yaml"
         small.write_text(yaml.safe_dump(SMALL))
-        arguments = ["fit", f"--config={ROOT}/configs/mgpo.yaml", f"--config={small}", "--measure=never"]
+        arguments = [
+            "fit",
+            f"--config={ROOT}/configs/mgpo.yaml",
+            f"--config={small}",
+            "--measure=never",
+            "--preflight=off",
+        ]
         arguments += [*MODES[mode], "--ckpt_path=last"]
         self.phase_file = folder / "phase"
         self.phase_file.unlink(missing_ok=True)
@@ -137,7 +145,7 @@ class Run:
             return None
 
     def kill(self, dice):
-        """In which phase it was killed; None where it ended before. Of two ranks at times only one: the other notices."""
+        """In which phase it was killed; None where it ended before. Of two ranks at times one: the other notices."""
         wanted, steps = dice.choice(PHASES), dice.randrange(4)
         while self.code() is None and steps >= 0:
             if self.phase() == wanted:
