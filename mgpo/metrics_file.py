@@ -77,6 +77,8 @@ class Rows(ExperimentWriter):
 class KeepRows(L.Callback):
     """Tells each checkpoint how many rows there are, and the row of its own step, which Lightning writes after it.
 
+    A name that has no value in a step keeps that of an earlier one; after a new start this is the checkpoint's.
+
     Args:
         afresh: The run begins in this process; rows of another in its folder are dropped.
     """
@@ -84,6 +86,7 @@ class KeepRows(L.Callback):
     def __init__(self, afresh: bool) -> None:
         self.afresh = afresh
         self.in_step = False
+        self.earlier: Row = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self.afresh:
@@ -91,8 +94,11 @@ class KeepRows(L.Callback):
             for file in _files(trainer):
                 file.keep(0)
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.in_step = True
+        if self.earlier and self.earlier.pop("epoch") == trainer.current_epoch:  # in which alone they are kept
+            pl_module.log_dict(self.earlier, batch_size=1, rank_zero_only=True)
+        self.earlier = {}
 
     def on_validation_start(self, *args: Any) -> None:
         self.in_step = False
@@ -101,22 +107,23 @@ class KeepRows(L.Callback):
         self.in_step = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        logs: Any = trainer._logger_connector  # only there is the row before it is written
+        row = convert_tensors_to_scalars(logs.metrics["log"]) if self.in_step else {}
+        checkpoint[KEY] = {"row": row, "due": logs.should_update_logs, "epoch": trainer.current_epoch, "count": 0}
         for file in _files(trainer):
             file.save()
-            logs: Any = trainer._logger_connector  # only there is the row before it is written
-            due = self.in_step and logs.should_update_logs
-            checkpoint[KEY] = {
-                "rows": file.count,
-                "next": convert_tensors_to_scalars(logs.metrics["log"]) if due else {},
-            }
+            checkpoint[KEY]["count"] = file.count
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint or not goes_on(trainer):
+        if (saved := checkpoint.get(KEY)) is None or trainer.state.fn != "fit":
             return
-        for file in _files(trainer):
-            file.keep(checkpoint[KEY]["rows"])
-            if row := dict(checkpoint[KEY]["next"]):
-                file.log_metrics(row, int(row.pop("step")))
+        row = dict(saved["row"])
+        step = row.pop("step", None)
+        self.earlier = {**row, "epoch": saved["epoch"]}
+        for file in _files(trainer) if goes_on(trainer) else ():
+            file.keep(saved["count"])
+            if row and saved["due"]:
+                file.log_metrics(row, int(step))
                 file.save()
 
 

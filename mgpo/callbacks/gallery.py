@@ -24,7 +24,7 @@ class GroundingGallery(L.Callback):
     The page is written anew after each look; open it while the run goes on. The rollouts train nothing.
 
     Args:
-        every_n_steps: Optimiser updates between two looks; one more comes before the first and after the last.
+        every_n_steps: Optimiser updates between two looks; there is one at the start and at each epoch's end too.
         questions: How many, spread evenly over the validation sources; 0 draws nothing.
         rollouts: Of each question.
     """
@@ -54,7 +54,7 @@ class GroundingGallery(L.Callback):
         if trainer.global_step // self.every_n_steps > max(self.looked, 0) // self.every_n_steps:
             self.look(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.look(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
