@@ -22,7 +22,7 @@ from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError, find_user_error
 from mgpo.export import export
-from mgpo.files import replaced
+from mgpo.files import refused, replaced
 from mgpo.leaks.command import leaks
 from mgpo.metrics_file import KeepRows
 from mgpo.module import MGPO
@@ -37,6 +37,7 @@ from mgpo.world.pretrain import pretrain
 # Remarks of libraries that nobody who runs this can act on.
 NOISE = (
     "Using ModelCheckpoint with manual optimization",
+    "Checkpoint directory .* exists and is not empty",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "The 'val_dataloader' does not have many workers",
     "The 'train_dataloader' does not have many workers",
@@ -231,6 +232,6 @@ def main(args: list[str] | None = None) -> None:
         else:
             run(args)
     except Exception as error:
-        if (mistake := find_user_error(error)) is None:
+        if (mistake := find_user_error(error) or refused(error)) is None:
             raise
         raise SystemExit(f"mgpo: {mistake}") from None

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,11 +10,14 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from mgpo.errors import UserError
 
-REFUSED = {
+NO_ROOM = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "it would be larger than files may be here",
     errno.EROFS: "the file system is read-only",
+}
+REFUSED = {
+    **NO_ROOM,
     errno.EACCES: "writing there is not permitted",
     errno.EPERM: "writing there is not permitted",
     errno.ENOTDIR: "a part of the path is a file",
@@ -30,9 +33,17 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (refusal := _refusal(error)) is None:
+        if (mistake := refused(error, str(path), REFUSED)) is None:
             raise
-        raise UserError(f"{path} can't be written: {REFUSED[refusal]}; {ADVICE}") from error
+        raise mistake from error
+
+
+def refused(
+    error: Exception, path: str = "a file of the run", reasons: Mapping[int, str] = NO_ROOM
+) -> UserError | None:
+    """What to say where one of these reasons is in a chain of exceptions."""
+    code = _code(error)
+    return UserError(f"{path} can't be written: {reasons[code]}; {ADVICE}") if code in reasons else None
 
 
 @contextmanager
@@ -57,12 +68,12 @@ def replaced(path: Path, lasting: bool = False) -> Iterator[Path]:
             raise
 
 
-def _refusal(error: BaseException | None) -> int | None:
-    """The errno of the system's refusal in a chain of exceptions."""
+def _code(error: BaseException | None) -> int | None:
+    """The errno of the system's refusal."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REFUSED:
             return error.errno
         if isinstance(error, CheckpointException):  # of several ranks
-            return next((code for cause, _ in error.failures.values() if (code := _refusal(cause))), None)
+            return next((code for cause, _ in error.failures.values() if (code := _code(cause))), None)
         error = error.__cause__ or error.__context__
     return None

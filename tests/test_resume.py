@@ -10,18 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mgpo.callbacks import EarlyWarning, RolloutLog
 from mgpo.callbacks.stop import StopOnSignal
 from mgpo.errors import UserError
 from mgpo.files import replaced, writing
-from mgpo.metrics_file import MetricsFile
+from mgpo.metrics_file import KeepRows, MetricsFile
 from mgpo.resume import last_checkpoint
 from mgpo.saving import WholeFiles, newest
 from tests.kills import SMALL, differences
+from tests.test_module import Noisy, fit, make
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,6 +95,37 @@ def test_rows_stay_and_are_kept_in_number(tmp_path):
     write().keep(2)
     assert write((3, {"a": 3.0})).count == 3
     assert read() == [{"step": step, "a": float(step)} for step in (1, 2, 3)]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_going_on_neither_loses_nor_doubles_a_row(tokenizer, tmp_path):
+    """The fourth step fails in its update, after rollouts that are written on the way out; the third was saved."""
+
+    class Failing(Noisy):
+        def update(self, *args):
+            if self.global_step == 3:
+                raise ZeroDivisionError
+            super().update(*args)
+
+    def train(name, kind=Noisy, **options):
+        saver = ModelCheckpoint(filename="last", every_n_train_steps=1, enable_version_counter=False)
+        callbacks = [KeepRows("ckpt_path" not in options), RolloutLog(), EarlyWarning(every_n_steps=2, rows=4), saver]
+        logger = MetricsFile(tmp_path, name, version=0)
+        fit(make(tokenizer, kind), tmp_path, questions=10, callbacks=callbacks, logger=logger, **options)
+
+    def left(name):
+        run = tmp_path / name / "version_0"
+        rollouts = [row for path in (run / "rollouts").iterdir() for row in pq.read_table(path).to_pylist()]
+        rollouts = sorted(({**row, "run": ""} for row in rollouts), key=lambda r: (r["step"], r["id"], r["rollout"]))
+        return (run / "metrics.csv").read_text(), rollouts
+
+    train("alone")
+    with pytest.raises(ZeroDivisionError):
+        train("broken", Failing)
+    assert {row["step"] for row in left("broken")[1]} == {0, 1, 2, 3}
+    train("broken", ckpt_path=str(tmp_path / "broken/version_0/checkpoints/last.ckpt"))
+    assert left("broken") == left("alone")
+    assert len(left("alone")[1]) == 5 * 8 and left("alone")[0].count("\n") == 6
 
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "is read-only")])
