@@ -59,6 +59,7 @@ class CLI(LightningCLI):
     """`fit` is framed by two evaluations, so that it ends with what was gained."""
 
     last: tuple[Path, int] | None = None  # the checkpoint that `--ckpt_path last` means, and its updates
+    asked: Any = None  # the configuration without it
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -99,18 +100,18 @@ class CLI(LightningCLI):
             self._find_last(config)
 
     def _find_last(self, config: Any) -> None:
-        """What was asked for is saved without it, so that the same command finds the run again."""
+        """Of the run whose saved configuration is this one; so neither may name a checkpoint or a run's folder."""
         config["ckpt_path"] = None
         self.asked = self.config.clone()
-        self.last = last_checkpoint(
-            config["trainer"], yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
-        )
+        saved = self._parser("fit").dump(config, skip_unset=False)
+        self.last = last_checkpoint(config["trainer"], yaml.safe_load(saved))
         if self.last is not None:
             for logger in loggers(config["trainer"]):
                 logger["version"] = self.last[0].parent.parent.name
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        self.config = getattr(self, "asked", self.config)
+        if self.asked is not None:
+            self.config = self.asked  # which SaveConfig takes
         return super().instantiate_trainer(**kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -130,7 +131,7 @@ class CLI(LightningCLI):
         if self.last is not None:
             self.config_init["fit"]["ckpt_path"] = str(self.last[0])
             rank_zero_info(f"going on from {self.last[0]}, after {self.last[1]} updates")
-        elif hasattr(self, "asked"):
+        elif self.asked is not None:
             rank_zero_info("no run of this configuration has a checkpoint; starting at the beginning")
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)

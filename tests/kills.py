@@ -224,7 +224,7 @@ def trials(mode, kills, folder, dice) -> Iterator[tuple[list[str], list[str]]]:
     number = 0
     while kills > 0:
         trial = folder / f"trial-{number}"
-        killed = endure(mode, trial, dice, kills)
+        killed = endure(mode, trial, dice, min(kills, dice.randint(1, 8)))
         with multiprocessing.get_context("fork").Pool(1) as pool:  # whose threads would not outlive the next fork
             found = pool.apply(differences, (trial, folder / "alone"))
         yield killed, found
