@@ -11,8 +11,8 @@ import torch
 import transformers
 import yaml
 from jsonargparse.typing import PositiveInt
+from lightning.fabric.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter

@@ -43,7 +43,11 @@ def refused(
 ) -> UserError | None:
     """What to say where one of these reasons is in a chain of exceptions."""
     code = _code(error)
-    return UserError(f"{path} can't be written: {reasons[code]}; {ADVICE}") if code in reasons else None
+    return (
+        None
+        if (reason := reasons.get(code or 0)) is None
+        else UserError(f"{path} can't be written: {reason}; {ADVICE}")
+    )
 
 
 @contextmanager

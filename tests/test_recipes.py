@@ -40,7 +40,7 @@ def test_published_recipe_runs(folder, names):
         "--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.max_epochs=1",
         "--measure=after", cwd=folder,
     )  # fmt: skip
-    (report,) = folder.glob("lightning_logs/version_*/report.json") if names == ["qwen2_5_vl_7b"] else [None]
+    (report,) = folder.glob("runs/mgpo/version_*/report.json") if names == ["qwen2_5_vl_7b"] else [None]
     if report:
         numbers = json.loads(report.read_text())
         assert numbers["step"] == 4  # four mini-batches of one step

@@ -27,13 +27,11 @@ class StopOnSignal(L.Callback):
         self.told = 0
         self.training = False
 
-    def listen(self, *args: Any) -> None:
+    def listen(self) -> None:
         """Instead of whoever has listened so far, in the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.hear)
-
-    on_validation_start = listen  # Lightning's own handler, which waits for all ranks inside, comes with every stage
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         if self.told:
@@ -43,6 +41,9 @@ class StopOnSignal(L.Callback):
         if not self.training:
             raise SystemExit(128 + number)
         os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print() may be running
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.listen()  # Lightning's own handler, which waits for all ranks inside, comes with every stage
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.listen()
