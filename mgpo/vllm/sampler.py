@@ -134,11 +134,12 @@ class EngineConversations:
             RuntimeError: If the engine samples a banned token, or stops for no reason that is known here.
         """
         requests = [self._request(history, seed) for history, seed in zip(self.histories, seeds, strict=True)]
-        drawn = self.engine.sample(requests, sampling, stop_text)
-        replies = [self._reply(one, sampling, stop_text) for one in drawn]
-        self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies)]
-        self.cached = [one.cached for one in drawn]
-        yield from enumerate(replies)
+        self.cached = [0] * len(requests)
+        for row, drawn in self.engine.sample(requests, sampling, stop_text):
+            reply = self._reply(drawn, sampling, stop_text)
+            self.histories[row] = _joined(self.histories[row], reply.ids)
+            self.cached[row] = drawn.cached
+            yield row, reply
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these."""
