@@ -60,6 +60,10 @@ class VLLMSampler:
             self.current = True
         return self.engine
 
+    def prepare(self, policy: Policy) -> None:
+        """Push the policy's weights, if they have changed; all ranks must where they are sharded."""
+        self.push(policy)
+
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played, now."""
         return job()

@@ -62,9 +62,14 @@ class ServedVLLMSampler(VLLMSampler):
         if getattr(self.inside, "job", False):  # its weights were pushed before, and are changing now
             assert self.engine is not None
             return self.talk(self.engine, policy, prompts, copies)
+        self.prepare(policy)
+        return super().open(policy, prompts, copies)
+
+    def prepare(self, policy: Policy) -> None:
+        """As for VLLMSampler."""
         if self.playing is not None:
             wait([self.playing])
-        return super().open(policy, prompts, copies)
+        super().prepare(policy)
 
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played; with `ahead` those of the step before are returned, at first none."""
