@@ -125,5 +125,5 @@ def test_a_recipe_runs_with_another_familys_model(name, tmp_path):
         "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto",
         "--trainer.max_epochs=1", cwd=tmp_path,
     )  # fmt: skip
-    (report,) = tmp_path.glob("lightning_logs/version_*/report.json")
+    (report,) = tmp_path.glob("runs/mgpo/version_*/report.json")
     assert json.loads(report.read_text())["step"] == 2
