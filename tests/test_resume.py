@@ -24,7 +24,8 @@ from mgpo.files import replaced, writing
 from mgpo.metrics_file import KeepRows, MetricsFile
 from mgpo.resume import last_checkpoint
 from mgpo.saving import WholeFiles, newest
-from tests.kills import SMALL, differences
+from tests.kills import SMALL
+from tests.remains import differences
 from tests.test_module import Noisy, fit, make
 
 ROOT = Path(__file__).parent.parent
