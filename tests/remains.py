@@ -14,7 +14,8 @@ def left(folder) -> Iterator[tuple[str, object]]:
     """What a run has left behind, by name."""
     (path,) = folder.glob("runs/mgpo/*/checkpoints/trained.ckpt")
     run = path.parent.parent
-    checkpoint = torch.load(path, weights_only=True) if path.is_file() else shards.load(path, {}, [])
+    whole = [torch.empty(0)] * 1000  # as many parameters as any model here has, none of them cut
+    checkpoint = torch.load(path, weights_only=True) if path.is_file() else shards.load(path, {}, whole)
     yield "weights", checkpoint["state_dict"]
     yield "optimiser", [state["state"] for state in checkpoint["optimizer_states"]]
     yield "scheduler", checkpoint["lr_schedulers"]
@@ -22,8 +23,8 @@ def left(folder) -> Iterator[tuple[str, object]]:
         rows = list(csv.DictReader(lines))
     yield "metrics", [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
     rows = [row for path in (run / "rollouts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    key = ("step", "rank", "id", "rollout")
-    yield "rollouts", sorted(({**row, "run": ""} for row in rows), key=lambda row: [row.get(name, 0) for name in key])
+    key = ("step", "id", "rollout")
+    yield "rollouts", sorted(({**row, "run": ""} for row in rows), key=lambda row: [row[name] for name in key])
     yield "warnings", (run / "warnings.jsonl").read_text() if (run / "warnings.jsonl").exists() else ""
     page = read_page(run / "gallery.html")
     yield "page", [page["steps"], page["questions"]]
