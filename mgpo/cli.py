@@ -11,7 +11,6 @@ import torch
 import transformers
 import yaml
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.allocator import keep_freed_memory
@@ -130,15 +129,19 @@ class CLI(LightningCLI):
         trainer.callbacks.append(stop)  # after those that save
         if self.last is not None:
             self.config_init["fit"]["ckpt_path"] = str(self.last[0])
-            rank_zero_info(f"going on from {self.last[0]}, after {self.last[1]} updates")
+            self._say(f"going on from {self.last[0]}, after {self.last[1]} updates")
         elif self.asked is not None:
-            rank_zero_info("no run of this configuration has a checkpoint; starting at the beginning")
+            self._say("no run of this configuration has a checkpoint; starting at the beginning")
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def after_fit(self) -> None:
         if self._measures("both", "after") and not self.trainer.interrupted:
             self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
 
     def _measures(self, *when: str) -> bool:
         config = self.config["fit"]
