@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from mgpo.callbacks.folder import run_folder
@@ -17,7 +16,7 @@ SIGNAL = signal.SIGUSR1
 LAST = "checkpoints/last.ckpt"
 
 
-class Requeue(Checkpoint):
+class Requeue(L.Callback):
     """On SIGUSR1 finishes the step, saves `checkpoints/last.ckpt` into the run directory and puts the job back.
 
     Lightning's own handler saves wherever the signal finds a process: between two updates of a step, or while others

@@ -17,7 +17,7 @@ def format_plan(report: Report, model: str) -> list[Table | str]:
         f"{launch['questions']} questions x {launch['group']} rollouts a process and step, "
         f"{_devices(launch['devices'])}"
     )
-    return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report)]
+    return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report), *_estimate(report)]
 
 
 def _turns(report: Report) -> Table:
@@ -81,6 +81,36 @@ def _verdict(report: Report) -> list[Table | str]:
         table.add_row(keys, _gb(found["peak"]), *map(_gb, sizes))
         table.add_section()
     return [*lines, table]
+
+
+def _estimate(report: Report) -> list[Table | str]:
+    """Seconds of a step by phase on other numbers of devices, and on what that rests."""
+    if not (found := report.get("estimate")) or not found["machines"]:
+        return []
+    device, share, reply = found["device"], found["assumed"], report["launch"]["reply"]
+    phases = list(found["machines"][0]["seconds"])
+    table = Table(
+        *(_right(name) for name in ("devices", "questions each", *phases, "step", "GB", "fits")),
+        title=f"estimate: seconds of a step of {found['questions']} questions on {device['name']}",
+    )
+    for row in found["machines"]:
+        spent = row["seconds"].values()
+        table.add_row(
+            str(row["devices"]), str(row["questions"]), *(f"{s:,.1f}" for s in (*spent, sum(spent))), _gb(row["peak"]),
+            "yes" if row["fits"] else "no",
+        )  # fmt: skip
+    rates = (
+        f"Published rates of {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32, of which "
+        f"{share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
+        f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and "
+        f"{device['between'] / 1e9:g} GB/s a device between nodes, of which {share['links']:g}. All replies have "
+        f"{reply} tokens; exchange hides behind nothing."
+    )
+    left_out = (
+        "Left out: pictures on the CPU, launching kernels, drawing tokens, the optimiser's step, attention inside the "
+        "vision tower, checkpoints and evaluations. Nothing of this was measured on such a device."
+    )
+    return [table, rates, left_out]
 
 
 def _columns(report: Report) -> tuple[Column, Column]:

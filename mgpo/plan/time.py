@@ -1,10 +1,10 @@
 """How long a step would take on machines that are not here: counted operations and bytes over published rates.
 
 An estimate. Nothing of it was measured on such a machine: the rates are the maker's, the shares of them that a run
-reaches are assumed. What is measured here is no help: on a CPU a training pass runs at 0.75 of the rate of bare products
-(`tests.benchmarks.matmul_rate`), which says nothing of a GPU. Left out are pictures on the CPU, launching kernels,
-drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints and evaluations; exchange is added,
-though FSDP2 hides part of it behind the passes; all replies are equally long.
+reaches are assumed. What is measured here is no help: on a CPU a training pass runs at 0.75 of the rate of bare
+products (`tests.benchmarks.matmul_rate`), which says nothing of a GPU. Left out are pictures on the CPU, launching
+kernels, drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints and evaluations. Exchange
+is added, though FSDP2 hides part of it behind the passes; all replies are equally long.
 """
 
 from dataclasses import dataclass
