@@ -87,24 +87,25 @@ def _estimate(report: Report) -> list[Table | str]:
     """Seconds of a step by phase on other numbers of devices, and on what that rests."""
     if not (found := report.get("estimate")) or not found["machines"]:
         return []
-    device, share, reply = found["device"], found["assumed"], report["launch"]["reply"]
-    phases = list(found["machines"][0]["seconds"])
+    device, share, machines = found["device"], found["assumed"], found["machines"]
     table = Table(
-        *(_right(name) for name in ("devices", "questions each", *phases, "step", "GB", "fits")),
-        title=f"estimate: seconds of a step of {found['questions']} questions on {device['name']}",
+        device["name"],
+        *(_right(str(row["devices"])) for row in machines),
+        title=f"estimate: a step of {found['questions']} questions, in seconds",
     )
-    for row in found["machines"]:
-        spent = row["seconds"].values()
-        table.add_row(
-            str(row["devices"]), str(row["questions"]), *(f"{s:,.1f}" for s in (*spent, sum(spent))), _gb(row["peak"]),
-            "yes" if row["fits"] else "no",
-        )  # fmt: skip
+    for phase in machines[0]["seconds"]:
+        table.add_row(phase, *(f"{row['seconds'][phase]:,.1f}" for row in machines))
+    table.add_section()
+    table.add_row("step", *(f"{sum(row['seconds'].values()):,.1f}" for row in machines))
+    table.add_row("questions each", *(str(row["questions"]) for row in machines))
+    table.add_row("GB of a device", *(_gb(row["peak"]) for row in machines))
+    table.add_row("fits", *("yes" if row["fits"] else "no" for row in machines))
     rates = (
-        f"Published rates of {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32, of which "
-        f"{share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
-        f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and "
+        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16 and {device['single'] / 1e12:g} in float32, of "
+        f"which {share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
+        f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
         f"{device['between'] / 1e9:g} GB/s a device between nodes, of which {share['links']:g}. All replies have "
-        f"{reply} tokens; exchange hides behind nothing."
+        f"{report['launch']['reply']} tokens; exchange hides behind nothing."
     )
     left_out = (
         "Left out: pictures on the CPU, launching kernels, drawing tokens, the optimiser's step, attention inside the "
