@@ -38,6 +38,7 @@ echo "${tasks[@]}" > tasks
 for task in "${tasks[@]}"; do wait "$task" || code=$?; done
 exit "${code:-0}"
 """
+PYTHON = f'#!/bin/bash\nexec {sys.executable} "$@"\n'
 SCONTROL = '#!/bin/bash\necho "$@" >> {folder}/requeued\n'
 
 
@@ -50,15 +51,13 @@ class Interrupt(L.Callback):
 
 
 @contextmanager
-def programs(folder):
+def programs(folder, **more):
     """SLURM's, as far as they are needed, before all others; without the variables by which Lightning knows SLURM."""
     there = folder / "bin"
     there.mkdir(parents=True)
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL.format(folder=folder))):
+    for name, text in {"scontrol": SCONTROL.format(folder=folder), **more}.items():
         (there / name).write_text(text)
         (there / name).chmod(0o755)
-    (there / "python").write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
-    (there / "python").chmod(0o755)
     before, handler = dict(os.environ), signal.getsignal(signal.SIGUSR1)
     os.environ.update(PATH=f"{there}:{os.environ['PATH']}", SLURM_JOB_ID=JOB)
     try:
@@ -138,7 +137,7 @@ def finish(folder, *started):
         codes = [process.wait(200) for process in started]
     finally:
         for process in started:
-            process.kill()
+            process.terminate()  # torchrun then ends what it started
     assert not any(codes), (folder / "log").read_text()[-3000:]
 
 
@@ -173,7 +172,7 @@ def equal(found, expected):
 def test_an_interrupted_job_ends_like_one_that_was_let_be(tmp_path, way):
     """By the script; as under srun every process of a task gets the signal, the one that opens pictures too."""
     run = tmp_path / f"runs/mgpo/version_{JOB}"
-    with programs(tmp_path):
+    with programs(tmp_path, srun=SRUN, python=PYTHON):
         finish(tmp_path, submit(tmp_path, way, "4700"))
         job = submit(tmp_path, way)
         while not (run / "checkpoints/step=2.ckpt").exists():
@@ -193,10 +192,10 @@ def test_an_interrupted_job_ends_like_one_that_was_let_be(tmp_path, way):
 
 @pytest.mark.slow
 def test_one_node_and_torchrun_train_as_slurm_does(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    torchrun += ["--nnodes=2", "--nproc_per_node=1", "--rdzv_id=run", f"--rdzv_endpoint=localhost:{free_port()}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--rdzv_backend=c10d", "--rdzv_id=1", f"--rdzv_endpoint=localhost:{free_port()}"]
     fit_ = ["-m", "mgpo", "fit", *RUN, WAYS["ddp"]]
-    with programs(tmp_path):
+    with programs(tmp_path, srun=SRUN, python=PYTHON):
         finish(tmp_path, submit(tmp_path, "ddp"))
     finish(tmp_path, start(tmp_path, sys.executable, *fit_, "--trainer.devices=2"))
     nodes = [*torchrun, *fit_, "--trainer.num_nodes=2", "--trainer.devices=1"]

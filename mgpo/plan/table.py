@@ -101,7 +101,7 @@ def _estimate(report: Report) -> list[Table | str]:
     table.add_row("GB of a device", *(_gb(row["peak"]) for row in machines))
     table.add_row("fits", *("yes" if row["fits"] else "no" for row in machines))
     rates = (
-        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16 and {device['single'] / 1e12:g} in float32, of "
+        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32, of "
         f"which {share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
         f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
         f"{device['between'] / 1e9:g} GB/s a device between nodes, of which {share['links']:g}. All replies have "
