@@ -122,8 +122,10 @@ class EngineConversations:
         """Show every row its next prompt."""
         self.histories = [_joined(history, p.ids, p.images) for history, p in zip(self.histories, prompts, strict=True)]
 
-    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
-        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit.
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit: (row, reply).
 
         `seeds` holds one seed a row: the same seed behind the same history gives the same reply.
 
@@ -136,7 +138,7 @@ class EngineConversations:
         replies = [self._reply(one, sampling, stop_text) for one in drawn]
         self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies)]
         self.cached = [one.cached for one in drawn]
-        return replies
+        yield from enumerate(replies)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these."""
