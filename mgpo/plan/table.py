@@ -109,7 +109,7 @@ def _estimate(report: Report) -> list[Table | str]:
     )
     left_out = (
         "Left out: pictures on the CPU, launching kernels, drawing tokens, the optimiser's step, attention inside the "
-        "vision tower, checkpoints and evaluations. Nothing of this was measured on such a device."
+        "vision tower, checkpoints, evaluations, an engine's memory. Nothing of this was measured on such a device."
     )
     return [table, rates, left_out]
 
