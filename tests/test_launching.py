@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from mgpo.callbacks import Requeue
+from mgpo.callbacks.requeue import requeue
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.vllm.wire import receive, send
 from tests.sharded import fit, make
 from tests.test_cli import ROOT
 
@@ -107,8 +109,6 @@ def test_shards_are_left_by_all_ranks_at_one_step(two_ranks):
 
 
 def test_a_task_of_an_array_is_requeued_alone(tmp_path, monkeypatch):
-    from mgpo.callbacks.requeue import requeue
-
     with programs(tmp_path):
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4700")
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
@@ -117,12 +117,24 @@ def test_a_task_of_an_array_is_requeued_alone(tmp_path, monkeypatch):
 
 
 def test_without_scontrol_it_is_said_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from mgpo.callbacks.requeue import requeue
-
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", JOB)
     requeue(Path("last.ckpt"))
     assert "a new job goes on with --ckpt_path last.ckpt" in capsys.readouterr().out
+
+
+def test_an_engine_s_process_outlives_the_signal():
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with ours, theirs, subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()]) as server:
+        theirs.close()
+        for _ in range(2):
+            send(ours, {"do": "nothing"})
+            assert receive(ours)[0] == {}
+            server.send_signal(signal.SIGUSR1)
+        ours.close()
+        assert server.wait(20) == 0
 
 
 def start(folder, *command, **variables):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from mgpo.callbacks.folder import run_folder
 from mgpo.sharding import FSDP2Strategy
@@ -37,7 +37,7 @@ class Requeue(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
-        folder = run_folder(trainer) if trainer.is_global_zero else None  # only this rank is sure to know it
+        folder = run_folder(trainer) if trainer.is_global_zero else Path()  # only this rank is sure to know it
         trainer.save_checkpoint(trainer.strategy.broadcast(folder) / LAST)
         self.saved = True
 
