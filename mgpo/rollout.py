@@ -44,6 +44,10 @@ class Sampler(Protocol):
         """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
         ...
 
+    def prepare(self, policy: Policy) -> None:
+        """Have the policy's weights as they are. Where they are sharded all ranks must ask; then each may `open`."""
+        ...
+
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
         then returned."""

@@ -47,6 +47,9 @@ class InProcessSampler:
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
         return Conversation(policy, prompts, copies)
 
+    def prepare(self, policy: Policy) -> None:
+        """The weights are the policy's own."""
+
     def run(self, policy: Policy, job: Callable[[], list[Trajectory]]) -> list[Trajectory]:
         """Have a step's rollouts played, now."""
         return job()

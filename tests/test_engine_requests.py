@@ -71,7 +71,7 @@ class Parrot:
 
     def sample(self, requests, sampling, stop_text):
         self.asked.append(list(requests))
-        return [Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests]
+        yield from enumerate(Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests)
 
 
 def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),)):

@@ -93,6 +93,9 @@ class Witness:
         self.shown.append([prompt.ids for prompt in prompts for _ in range(copies)])
         return _Witnessed(self.sampler.open(policy, prompts, copies), self)
 
+    def prepare(self, policy: Policy) -> None:
+        self.sampler.prepare(policy)
+
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         return job()
 
