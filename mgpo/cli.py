@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
@@ -123,6 +124,8 @@ class CLI(LightningCLI):
         config, trainer = self.config["fit"], cast(Any, self.trainer)
         if config["preflight"] != "off":
             trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
+        if under_srun():
+            trainer.callbacks.append(Requeue())
         stop = StopOnSignal()
         stop.listen()
         trainer.callbacks.insert(0, KeepRows(afresh=not config.get("ckpt_path") and self.last is None))
