@@ -1,7 +1,7 @@
 """Hostile model output, by the million: nothing may raise, and nothing may be slow.
 
     python -m tests.fuzz --strings 1000000 --seed 0
-    python -m tests.fuzz --atheris -- -runs=200000     # guided by coverage, where atheris is installed
+    python -m tests.fuzz --atheris -max_total_time=600     # guided by coverage, where atheris is installed
 
 Strings grow from valid replies that are cut, spliced, repeated and nested, up to what 8,000 tokens may be.
 """
@@ -144,10 +144,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strings", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--atheris", nargs="*", help="arguments of libFuzzer")
-    arguments = parser.parse_args()
-    if arguments.atheris is not None:
-        guided(arguments.atheris)
+    parser.add_argument("--atheris", action="store_true", help="what follows are arguments of libFuzzer")
+    arguments, more = parser.parse_known_args()
+    if arguments.atheris:
+        guided(more)
     rng, slowest, failures, characters = random.Random(arguments.seed), 0.0, 0, 0
     for number in range(arguments.strings):
         text = hostile(rng)
