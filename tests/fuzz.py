@@ -7,6 +7,7 @@ Strings grow from valid replies that are cut, spliced, repeated and nested, up t
 """
 
 import argparse
+import inspect
 import random
 import sys
 import time
@@ -48,7 +49,7 @@ ATOMS = (
     "9" * 5000,
     "1e999", "-0.0", "NaN", "Infinity", "-inf", "null", "true", "\u0661\u0662", "\u00b2", "\u2167", "\u00bd", "\ufdfa",
     "\ufb03", "\u0130", "\u0301", "\u200b", "\u202e", "\ud800", "\udfff", "\U0001d7d8", "\U0010ffff", "\x00", "\x1b[2J",
-    "\x85", "\u2028", "\r", "\n", "\t", " ", " " * 9, "是", "选", "，", "。", "é", "<|image_pad|>", "<|im_end|>",
+    "\x1d", "\x85", "\u2028", "\r", "\n", "\t", " ", " " * 9, "是", "选", "，", "。", "é", "<|image_pad|>", "<|im_end|>",
 )  # fmt: skip
 Case = tuple[str, Callable[[], object]]
 
@@ -169,7 +170,11 @@ def guided(options: list[str]) -> None:
     def one(data: bytes) -> None:
         check(data.decode("utf-8", "surrogateescape"), random.Random(len(data)))
 
-    atheris.instrument_all()
+    for module in [module for name, module in sys.modules.items() if name.startswith("mgpo.")]:
+        for part in vars(module).values():
+            for function in (part, *vars(part).values()) if inspect.isclass(part) else (part,):
+                if inspect.isfunction(function) and function.__module__ == module.__name__:
+                    atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
 

@@ -26,9 +26,9 @@ from mgpo.cli import main as command
 from tests.test_cli import ROOT
 
 MIB = 2**20
-GROWTH = 0.01  # of memory
+ROOM = {"resident": 0.01, "anonymous": 0.01, "with_children": 0.01, "handles": 0, "threads": 0, "processes": 0}
 SAMPLES = 10  # in a median
-COLUMNS = ("step", "resident", "with_children", "handles", "threads", "processes", "disk")
+COLUMNS = ("step", "resident", "anonymous", "with_children", "handles", "threads", "processes", "disk")
 NAME = "long_run.jsonl"
 
 
@@ -55,6 +55,7 @@ def sizes(step: int, folder: Path) -> dict[str, float]:
     return {
         "step": step,
         "resident": own.memory_info().rss / MIB,
+        "anonymous": anonymous(),
         "with_children": sum(process.memory_full_info().pss for process in tree) / MIB,
         "handles": sum(process.num_fds() for process in tree),
         "threads": sum(process.num_threads() for process in tree),
@@ -63,11 +64,17 @@ def sizes(step: int, folder: Path) -> dict[str, float]:
     }
 
 
+def anonymous() -> float:
+    """MiB of this process that are neither a file's nor an original's that a worker handed over."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) / 1024
+
+
 def grown(rows: list[dict[str, float]], first: int) -> list[str]:
-    """What is larger in the last samples than in those from step `first` on; memory may be by `GROWTH`."""
+    """What is larger in the last samples than in those from step `first` on by more than `ROOM`, a share."""
     kept = [row for row in rows if row["step"] >= first]
     lines = []
-    for name, room in {"resident": GROWTH, "with_children": GROWTH, "handles": 0, "threads": 0, "processes": 0}.items():
+    for name, room in ROOM.items():
         start, end = (median(row[name] for row in part) for part in (kept[:SAMPLES], kept[-SAMPLES:]))
         print(f"{name}: {start:.1f} from step {first} on, {end:.1f} at the end, {100 * (end / start - 1):+.2f} %")
         if end > (1 + room) * start:
