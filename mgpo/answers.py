@@ -76,6 +76,7 @@ _OPTION = re.compile(
     r"|([A-Za-z])(?=\s+is\b|(?<![AIai])\s))",
     re.IGNORECASE,
 )
+_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\].:]{0,2}")
 _SEVERAL = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&、]|or\b|and\b|oder\b|und\b|或|和)\s{0,3}\(?[A-Z]\b(?!')")
 
 
@@ -180,8 +181,13 @@ def normalise(answer: str) -> str:
 
 
 def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
-    """The letter that an answer picks: "B", "(B)", "B. seven", or the option's own text; None where it picks none."""
+    """The letter that an answer picks: "B", "(B)", "B. seven", or the option's own text; None where it picks none.
+
+    A letter alone is that option's, even where it is also the text of another one.
+    """
     letters, texts = LETTERS[: len(choices)], _normalised(choices)
+    if (alone := _ALONE.fullmatch(unwrap(answer))) and alone[1].upper() in letters:
+        return alone[1].upper()
     if (text := normalise(answer)) in texts:
         return letters[texts.index(text)]
     option = None if _SEVERAL.match(words := unwrap(answer)) else _OPTION.match(words)

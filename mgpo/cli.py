@@ -72,7 +72,7 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--preflight",
             type=Literal["stop", "warn", "off"],
-            default="off",
+            default="stop",
             help="What a failed check does before the first step of `fit`: stop it, warn only; or make no checks.",
         )
         parser.add_argument(

@@ -27,7 +27,7 @@ def random_region(image: Original, view: View, first: View) -> Image.Image:
     """Another region of the same size; which one follows from the true region alone."""
     left, top, right, bottom = view.region
     rng = np.random.default_rng(view.region)
-    x, y = int(rng.integers(image.width - (right - left) + 1)), int(rng.integers(image.height - (bottom - top) + 1))
+    x, y = (int(rng.integers(side - part + 1)) for side, part in zip(image.size, (right - left, bottom - top)))
     return View((x, y, x + right - left, y + bottom - top), view.size).pixels(image)
 
 

@@ -1,13 +1,11 @@
 """The pixels of what a rollout shows: decoded, cut and resized in threads, once for a whole group."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 
 from PIL import Image
 
-from mgpo.images import BadImage
 from mgpo.policy.base import Policy
 from mgpo.types import Message, Pixels, Trajectory
 from mgpo.views import Original, View
@@ -18,40 +16,30 @@ THREADS = min(8, os.cpu_count() or 1)
 
 
 class Crops:
-    """The pixels of a question's views, each made once for the whole group."""
+    """The pixels of a question's views, each made once for the whole group, while the policy goes on.
 
-    def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None) -> None:
-        self.policy, self.trajectory, self.swap = policy, trajectory, swap
-        self.known: dict[View, Pixels] = {}
+    Threads are enough for that: Pillow works outside of Python's lock.
+    """
+
+    def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None, threads: Executor) -> None:
+        self.policy, self.trajectory, self.swap, self.threads = policy, trajectory, swap, threads
+        self.known: dict[View, Future[Pixels]] = {}
+
+    def begin(self, messages: Sequence[Message] | None) -> None:
+        """Have the pixels made that these messages show."""
+        for part in (part for message in messages or () for part in message.parts):
+            if isinstance(part, View) and part not in self.known:
+                self.known[part] = self.threads.submit(self._make, part)
 
     def __call__(self, view: View) -> Pixels:
-        """Raises BadImage where the original can't be decoded any more."""
-        if view not in self.known:
-            self.known[view] = self.policy.pixels(self._shown(view))
-        return self.known[view]
+        """Pixels that were begun. Raises BadImage where the original can't be decoded any more."""
+        return self.known[view].result()
+
+    def _make(self, view: View) -> Pixels:
+        return self.policy.pixels(self._shown(view))
 
     def _shown(self, view: View) -> Image.Image:
         image, first = self.trajectory.image, self.trajectory.views[0]
         if self.swap is None or view == first:
             return view.pixels(image)
         return self.swap(image, view, first)
-
-
-def make_ahead(shown: Iterable[tuple[Crops, Sequence[Message] | None]]) -> None:
-    """Make the pixels that these messages show, the questions' side by side: Pillow works outside of Python's lock.
-
-    An original that can't be decoded is passed over here; it is found when its crop is asked for.
-    """
-    views: dict[Crops, list[View]] = {}
-    for crops, messages in shown:
-        parts = [part for message in messages or () for part in message.parts]
-        views.setdefault(crops, []).extend(p for p in parts if isinstance(p, View) and p not in crops.known)
-    wanted = [(crops, asked) for crops, asked in views.items() if asked]
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda job: _make(*job), wanted))
-
-
-def _make(crops: Crops, views: Sequence[View]) -> None:
-    with suppress(BadImage):
-        for view in views:
-            crops(view)

@@ -92,6 +92,7 @@ class EvaluatedModule(L.LightningModule):
         for metric in self.metrics.values():
             metric.reset()
             metric.update([])  # a rank may get no batch
+        self.sampler.prepare(self.policy)  # nor open anything
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.usable(batch)

@@ -1,5 +1,6 @@
 """Originals of which first only the first view is there: all pixels are decoded where a crop needs them, and once."""
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -34,14 +35,6 @@ class Deferred:
         self.lock = threading.Lock()
         if decoded is not None:
             ROOM.use(self)
-
-    @property
-    def width(self) -> int:
-        return self.size[0]
-
-    @property
-    def height(self) -> int:
-        return self.size[1]
 
     def crop(self, box: Box) -> Image.Image:
         return self.whole().crop(box)
@@ -84,11 +77,11 @@ class Room:
         with self.lock:
             alive = [user for ref in self.users if (user := ref()) is not None and user.decoded is not None]
             others = [user for user in alive if user is not original]
-            held = BYTES * sum(user.width * user.height for user in [*others, original])
+            held = BYTES * sum(math.prod(user.size) for user in [*others, original])
             while others and held > self.limit:
                 oldest = others.pop(0)
                 oldest.forget()
-                held -= BYTES * oldest.width * oldest.height
+                held -= BYTES * math.prod(oldest.size)
             self.users = [weakref.ref(user) for user in [*others, original]]
 
 
@@ -118,7 +111,7 @@ def hand_over(originals: Sequence[Deferred]) -> None:
     decoded: list[tuple[Deferred, Image.Image]] = []
     room = HANDED
     for original in originals:
-        if original.decoded is not None and (room := room - BYTES * original.width * original.height) >= 0:
+        if original.decoded is not None and (room := room - BYTES * math.prod(original.size)) >= 0:
             decoded.append((original, original.decoded))
     firsts = [(original, original.first) for original in originals if isinstance(original.first, Image.Image)]
     if not firsts:

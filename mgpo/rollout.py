@@ -1,20 +1,21 @@
 """Rollouts: a dialogue played with a sampler, for every question a group of trajectories."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
-from mgpo.crops import Crops, Swap, make_ahead
+from mgpo.crops import THREADS, Crops, Swap
 from mgpo.dialogues import Dialogue
 from mgpo.extras import Extra
 from mgpo.images import BadImage
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.sampler import Sampling
-from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
+from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Original, Sight
 
 Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
@@ -23,7 +24,11 @@ Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
 class Conversations(Protocol):
     """A batch of open conversations, one a row: `reply`, then `extend` with what is shown next, and so on."""
 
-    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]: ...
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """(row, its reply), for every row as it ends."""
+        ...
 
     def extend(self, prompts: Sequence[Prompt]) -> None: ...
 
@@ -37,6 +42,10 @@ class Sampler(Protocol):
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
+        ...
+
+    def prepare(self, policy: Policy) -> None:
+        """Have the policy's weights as they are. Where they are sharded all ranks must ask; then each may `open`."""
         ...
 
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
@@ -88,39 +97,50 @@ def roll_out(
     """
     sight = sight or policy.sight
     firsts = [Trajectory(question, image) for question, image in samples]
-    crops = [Crops(policy, first, swap) for first in firsts]
     opened = [dialogue.open(first, sight) for first in firsts]
-    make_ahead(zip(crops, opened))
-    prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
-    shown = [prompt for prompt in prompts for _ in range(copies)]
-    conversation = sampler.open(policy, prompts, copies)
-    active = list(range(len(trajectories)))
-    turn = 0
-    while active:
-        seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
-        replies = conversation.reply(seeds, sampling, dialogue.stop_text(turn))
-        for i, reply in zip(active, replies):
-            trajectories[i].turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
-        following = [dialogue.proceed(trajectories[i], sight) for i in active]
-        make_ahead((crops[i // copies], messages) for i, messages in zip(active, following))
-        going, prompts = [], []
-        for row, (i, reply, messages) in enumerate(zip(active, replies, following)):
-            if messages is None:
-                continue
-            try:
-                shown[i] = policy.chat.follow(messages, reply, crops[i // copies])
-            except BadImage as error:
-                trajectories[i].failed = str(error)
-                continue
-            going.append(row)
-            prompts.append(shown[i])
-        active = [active[row] for row in going]
-        if active:
-            conversation.keep(going)
-            conversation.extend(prompts)
-        turn += 1
+    with ThreadPoolExecutor(THREADS) as threads:
+        crops = [Crops(policy, first, swap, threads) for first in firsts]
+        for c, messages in zip(crops, opened):
+            c.begin(messages)
+        prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
+        conversation = sampler.open(policy, prompts, copies)
+        shown = dict(enumerate(prompt for prompt in prompts for _ in range(copies)))
+        turn = 0
+        while shown:
+            active = list(shown)
+            seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
+            following: dict[int, Sequence[Message] | None] = {}
+            for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
+                i = active[row]
+                trajectories[i].turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
+                following[i] = dialogue.proceed(trajectories[i], sight)
+                crops[i // copies].begin(following[i])  # while other rows go on
+            shown = _next_prompts(policy, trajectories, following, crops, copies)
+            if shown:
+                conversation.keep([row for row, i in enumerate(active) if i in shown])
+                conversation.extend(list(shown.values()))
+            turn += 1
     return trajectories
+
+
+def _next_prompts(
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    following: Mapping[int, Sequence[Message] | None],
+    crops: Sequence[Crops],
+    copies: int,
+) -> dict[int, Prompt]:
+    """What is shown next, by trajectory, in order; those that have ended, or whose crop can't be had, are left out."""
+    prompts: dict[int, Prompt] = {}
+    for i, messages in sorted(following.items()):
+        if messages is None:
+            continue
+        try:
+            prompts[i] = policy.chat.follow(messages, trajectories[i].turns[-1].reply, crops[i // copies])
+        except BadImage as error:
+            trajectories[i].failed = str(error)
+    return prompts
 
 
 def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:

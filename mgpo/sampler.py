@@ -5,7 +5,7 @@ turn continues on the same cache. The cache may have holes (padding, rows that e
 are masked, and positions are counted per row, so a row's result does not depend on its neighbours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,9 @@ class InProcessSampler:
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""
         return Conversation(policy, prompts, copies)
+
+    def prepare(self, policy: Policy) -> None:
+        """The weights are the policy's own."""
 
     def run(self, policy: Policy, job: Callable[[], list[Trajectory]]) -> list[Trajectory]:
         """Have a step's rollouts played, now."""
@@ -97,8 +100,12 @@ class Conversation:
         self.pending = [()] * len(shown)
 
     @torch.no_grad()
-    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit.
+
+        Yields (row, reply) as rows end; all of them have to be taken before anything else is asked.
 
         `seeds` holds one seed a row: a row's reply depends on its own seed and history only.
         """
@@ -112,8 +119,7 @@ class Conversation:
         seen = self.valid_NS.shape[1]
         self.valid_NS = torch.cat([self.valid_NS, self.valid_NS.new_zeros(rows, limit - 1)], 1)
         ender_V = self._enders(stop_text)
-        stops: list[Stop] = ["length"] * rows
-        lengths = [limit] * rows
+        replies: dict[int, Reply] = {}
         slot_N = torch.arange(rows, device=device)  # the rows that go on
         hidden_ND = self.last_ND
         for step in range(limit):
@@ -126,18 +132,20 @@ class Conversation:
                 row, sampled = self.order[slot], int(id_N[slot])
                 if sampled == policy.chat.end_id or self._has_stop(ids_NT[row, : step + 1], stop_text):
                     goes_on[slot] = False
-                    lengths[row], stops[row] = step + 1, "end" if sampled == policy.chat.end_id else "marker"
+                    stop = "end" if sampled == policy.chat.end_id else "marker"
+                    replies[row] = _reply(ids_NT[row, : step + 1], logprobs_NT[row, : step + 1], stop)
+                    yield row, replies[row]
             if not all(goes_on):
                 going = self._set_aside(goes_on)
                 slot_N = torch.tensor(self.order[:going], device=device)
             if not len(slot_N):
                 break
         self.valid_NS = self.valid_NS[:, : seen + step]
-        ids, logprobs = ids_NT.tolist(), logprobs_NT.tolist()
-        replies = [Reply(tuple(i[:n]), tuple(p[:n]), s) for i, p, n, s in zip(ids, logprobs, lengths, stops)]
-        self.pending = [reply.ids[-1:] for reply in replies]  # sampled, but not yet seen by the model
-        self.next_N = [start + len(reply.ids) - 1 for start, reply in zip(self.next_N, replies)]
-        return replies
+        for row in slot_N.tolist():
+            replies[row] = _reply(ids_NT[row], logprobs_NT[row], "length")
+            yield row, replies[row]
+        self.pending = [replies[row].ids[-1:] for row in range(rows)]  # sampled, but not yet seen by the model
+        self.next_N = [start + len(replies[row].ids) - 1 for row, start in enumerate(self.next_N)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these, and put them into order."""
@@ -169,9 +177,8 @@ class Conversation:
         """Pass one sampled token in each of the first slots; in the others it leaves a hole in the cache."""
         self.valid_NS[: len(id_N), end - 1] = True
         mask = self.valid_NS[: len(id_N), None, None, :end]
-        return self.policy.decode(id_N[:, None], None, position_N.expand(3, 1, -1).transpose(1, 2), mask, self.cache)[
-            :, 0
-        ]
+        position_3N1 = position_N.expand(3, -1)[..., None]
+        return self.policy.decode(id_N[:, None], None, position_3N1, mask, self.cache)[:, 0]
 
     def _enders(self, stop_text: str | None) -> Tensor:
         """(vocabulary,): ids after which a row may have ended; only these are looked at in Python."""
@@ -184,6 +191,10 @@ class Conversation:
 
     def _has_stop(self, ids_T: Tensor, stop_text: str | None) -> bool:
         return stop_text is not None and stop_text in self.policy.chat.decode(ids_T[-TAIL:].tolist())
+
+
+def _reply(ids_T: Tensor, logprobs_T: Tensor, stop: Stop) -> Reply:
+    return Reply(tuple(ids_T.tolist()), tuple(logprobs_T.tolist()), stop)
 
 
 def _behind(valid_NS: Tensor, width: int) -> Tensor:

@@ -49,18 +49,11 @@ class SharedImage:
     start: int
     size: Size
 
-    @property
-    def width(self) -> int:
-        return self.size[0]
-
-    @property
-    def height(self) -> int:
-        return self.size[1]
-
     def crop(self, box: Box) -> Image.Image:
         left, top, right, bottom = map(round, box)
-        pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * self.width + left))
-        return Image.frombytes("RGB", (right - left, bottom - top), pixels, "raw", "RGBX", BYTES * self.width, 1)
+        width = self.size[0]
+        pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * width + left))
+        return Image.frombytes("RGB", (right - left, bottom - top), pixels, "raw", "RGBX", BYTES * width, 1)
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None

@@ -67,7 +67,7 @@ class Engine:
         policy, (stop,) = self.policy, body.get("stop", [None])
         sampling = Sampling(body["max_tokens"], 0.0)
         conversation = InProcessSampler().open(policy, [self.prompt(body["messages"])], 1)
-        (reply,) = conversation.reply([body["seed"]], sampling, stop)
+        ((_, reply),) = conversation.reply([body["seed"]], sampling, stop)
         text = policy.chat.decode(reply.ids)
         if reply.stop == "marker":
             text = text[: text.index(stop)]

@@ -49,6 +49,13 @@ def test_choices(answer, letter):
 
 
 @pytest.mark.parametrize(
+    ("answer", "letter"), [("E", "E"), ("(a)", "A"), ("C.", "C"), ("K", "B"), ("A. E", "A"), ("(C) A", "C")]
+)
+def test_a_letter_alone_is_an_option_even_where_it_is_the_text_of_another(answer, letter):
+    assert choice_letter(answer, ("E", "K", "A", "C", "none of these")) == letter
+
+
+@pytest.mark.parametrize(
     ("answer", "truth", "right"),
     [("k", "K", True), ("7.0", "7", True), ("1,200", "1200", True), (None, "K", False), ("seven", "7", False),
      (r"\text{KP}", "kp", True), ("K P", "KP", False), ("inf", "K", False),

@@ -1,6 +1,7 @@
 """Rollouts whose log-probs are not the trainer's: they are scored again, and weighed for the gap."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from mgpo.policy.logprobs import score
 from mgpo.rescore import rescore
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.types import Reply
 from tests.conftest import make_question, noise_image
 from tests.test_module import fit, make, watch
 
@@ -58,7 +58,8 @@ class Skewed(InProcessSampler):
         sample = conversation.reply
 
         def reply(*asked):
-            return [Reply(r.ids, tuple(p - self.gap for p in r.logprobs), r.stop) for r in sample(*asked)]
+            for row, r in sample(*asked):
+                yield row, replace(r, logprobs=tuple(p - self.gap for p in r.logprobs))
 
         conversation.reply = reply
         return conversation

@@ -71,7 +71,7 @@ class Parrot:
 
     def sample(self, requests, sampling, stop_text):
         self.asked.append(list(requests))
-        return [Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests]
+        yield from enumerate(Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests)
 
 
 def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),)):
@@ -84,10 +84,10 @@ def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
     image = policy.pixels(noise_image(56, 56))
     shown = (policy.chat.image_id,) * 4
     engine, talk = open_talk(policy, [*said, policy.chat.end_id], 2, [Prompt((105,)), Prompt((106, *shown), (image,))])
-    talk.reply([1, 2, 3, 4], Sampling(8))
+    list(talk.reply([1, 2, 3, 4], Sampling(8)))
     talk.keep([1, 3])
     talk.extend([Prompt((107,)), Prompt((108, *shown), (image,))])
-    talk.reply([5, 6], Sampling(8))
+    list(talk.reply([5, 6], Sampling(8)))
     first, second = engine.asked
     assert [r.ids for r in first] == [(105,)] * 2 + [(106, *shown)] * 2 and [r.seed for r in first] == [1, 2, 3, 4]
     tail = (*said, policy.chat.end_id)
@@ -99,10 +99,10 @@ def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
 def test_what_an_engine_may_not_say(policy):
     _, talk = open_talk(policy, [policy.chat.ids["<|im_start|>"]])
     with pytest.raises(RuntimeError, match="banned"):
-        talk.reply([0], Sampling(1))
+        list(talk.reply([0], Sampling(1)))
     _, talk = open_talk(policy, policy.chat.encode_text("yes"))
     with pytest.raises(RuntimeError, match="no reason"):
-        talk.reply([0], Sampling(8))
+        list(talk.reply([0], Sampling(8)))
 
 
 def test_other_families_are_refused():

@@ -45,9 +45,8 @@ class Dictated:
 
         def reply(*args):
             conversation.policy = _Dictating(policy, policy.chat.encode_text(self.text))
-            replies = sample(*args)
+            yield from sample(*args)
             conversation.policy, conversation.reply = policy, sample
-            return replies
 
         conversation.reply = reply
         return conversation

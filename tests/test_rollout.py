@@ -26,11 +26,10 @@ class Scripted:
         sample, turn = conversation.reply, [0]
 
         def reply(seeds, sampling, stop_text=None):
-            replies = sample(seeds, sampling, stop_text)
             turn[0] += 1
-            if turn[0] > 1:
-                return replies
-            return [force(policy, conversation, i, r) if i % self.every == 0 else r for i, r in enumerate(replies)]
+            for row, said in sorted(dict(sample(seeds, sampling, stop_text)).items()):
+                forced = turn[0] == 1 and row % self.every == 0
+                yield row, force(policy, conversation, row, said) if forced else said
 
         conversation.reply = reply
         return conversation
@@ -261,7 +260,7 @@ def test_the_stop_text_ends_a_turn(policy, samples):
         TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(v.pixels(samples[0][1]))
     )
     conversation = InProcessSampler().open(Speller(), [prompt], 1)
-    (reply,) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
+    ((_, reply),) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
     assert reply.stop == "marker"
     assert list(reply.ids) == ids
 

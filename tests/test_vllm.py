@@ -171,12 +171,12 @@ def test_shared_prompts_and_earlier_turns_are_cached(policy, sampler, samples):
         for t in firsts
     ]
     talk = sampler.open(policy, prompts, 4)
-    replies = talk.reply(range(8), Sampling(32), dialogue.stop_text(0))
+    replies = [reply for _, reply in talk.reply(range(8), Sampling(32), dialogue.stop_text(0))]
     shared = [len(prompts[row // 4].ids) for row in range(8)]
     assert all(talk.cached[row] >= (shared[row] - 1) // BLOCK * BLOCK for row in range(8) if row % 4)
     before = [length + len(reply.ids) for length, reply in zip(shared, replies)]
     talk.extend([Prompt((policy.chat.end_id,))] * 8)
-    talk.reply(range(8), Sampling(8))
+    list(talk.reply(range(8), Sampling(8)))
     assert all(cached >= (length - 1) // BLOCK * BLOCK > 0 for cached, length in zip(talk.cached, before))
 
 
@@ -238,7 +238,7 @@ def test_a_corrupted_prompt_is_refused_and_the_engine_goes_on(policy, sampler, s
     else:
         images = (policy.pixels(samples[0][1].resize((56, 56))),)
     with pytest.raises(ValueError, match="placeholders"):
-        sampler.open(policy, [Prompt(ids, images)], 2).reply([0, 1], Sampling(4))
+        list(sampler.open(policy, [Prompt(ids, images)], 2).reply([0, 1], Sampling(4)))
     assert ids_of(rollouts(policy, sampler, samples[:1])) == ids_of(trajectories[:4])
 
 
@@ -270,7 +270,7 @@ def test_weights_go_to_the_other_process(policy, served, samples):
 def test_what_goes_wrong_there_is_told_here_and_ends_nothing(policy, served, samples, trajectories):
     prompt = trajectories[0].turns[0].prompt
     with pytest.raises(RuntimeError, match=r"the engine says: .*longer than the maximum model length"):
-        served.open(policy, [Prompt(prompt.ids * 300, prompt.images * 300)], 1).reply([0], Sampling(4))
+        list(served.open(policy, [Prompt(prompt.ids * 300, prompt.images * 300)], 1).reply([0], Sampling(4)))
     assert ids_of(rollouts(policy, served, samples[:1])) == ids_of(trajectories[:4])
 
 

@@ -1,8 +1,10 @@
 """The LightningDataModule: batches of questions with their originals, whose first views are made ahead in a worker."""
 
+import sys
+import time
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -15,6 +17,8 @@ from mgpo.images import BadImage
 from mgpo.originals import Deferred, hand_over, open_original
 from mgpo.types import Question
 from mgpo.views import Original, Resize
+
+REST = 0.2  # seconds in which other threads come to rest
 
 
 class Sample(NamedTuple):
@@ -112,7 +116,7 @@ class VQAData(L.LightningDataModule):
         sampler = GlobalSampler(data, world, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata's call, not ours
-            return StatefulDataLoader(
+            return _Loader(
                 data,
                 batch_size=batch_size,
                 sampler=sampler,
@@ -128,6 +132,19 @@ class VQAData(L.LightningDataModule):
         policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
         sight = getattr(policy, "sight", None)
         return None if sight is None else sight.whole
+
+
+class _Loader(StatefulDataLoader):
+    """Forks its workers while other threads are at rest.
+
+    Up to Python 3.11.9 a worker hangs if, when it is forked, another thread is just about to run Python, as gloo's do
+    behind a collective: it is born with their lock on the interpreter's list of threads (CPython issue 112275).
+    """
+
+    def __iter__(self) -> Any:
+        if self.num_workers and torch.distributed.is_initialized() and sys.version_info < (3, 11, 10):
+            time.sleep(REST)
+        return super().__iter__()
 
 
 def _collate(samples: list[Sample]) -> list[Sample]:

@@ -1,6 +1,6 @@
 """What is examined: a few rollouts of the configured policy, and some in which a box is dictated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -93,6 +93,9 @@ class Witness:
         self.shown.append([prompt.ids for prompt in prompts for _ in range(copies)])
         return _Witnessed(self.sampler.open(policy, prompts, copies), self)
 
+    def prepare(self, policy: Policy) -> None:
+        self.sampler.prepare(policy)
+
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         return job()
 
@@ -111,10 +114,14 @@ class _Witnessed:
         self.witness.shown.append([prompt.ids for prompt in prompts])
         self.conversation.extend(prompts)
 
-    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
-        replies = self.conversation.reply(seeds, sampling, stop_text)
-        self.witness.drawn.append([reply.ids for reply in replies])
-        return replies
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        drawn: dict[int, tuple[int, ...]] = {}
+        for row, reply in self.conversation.reply(seeds, sampling, stop_text):
+            drawn[row] = reply.ids
+            yield row, reply
+        self.witness.drawn.append([drawn[row] for row in sorted(drawn)])
 
 
 class _Dictator(InProcessSampler):
@@ -127,10 +134,10 @@ class _Dictator(InProcessSampler):
         conversation: Any = super().open(policy, prompts, copies)
         sample, ids = conversation.reply, tuple(policy.chat.encode_text(self.text()))
 
-        def dictate(seeds: Sequence[int], *options: Any) -> list[Reply]:
+        def dictate(seeds: Sequence[int], *options: Any) -> Iterator[tuple[int, Reply]]:
             conversation.reply = sample
             conversation.pending = [ids] * len(seeds)  # said, but not yet seen by the model
-            return [Reply(ids, (0.0,) * len(ids), "marker") for _ in seeds]
+            yield from enumerate(Reply(ids, (0.0,) * len(ids), "marker") for _ in seeds)
 
         conversation.reply = dictate
         return conversation

@@ -55,7 +55,7 @@ class Preflight(L.Callback):
         try:
             results = examine(pl_module, trainer.datamodule, self.config)  # pyright: ignore[reportAttributeAccessIssue]
         except UserError as error:
-            return f"preflight: {error}"
+            return str(error)
         failed = [result for result in results if result.passed is False]
         if self.mode == "only" or failed:
             Console().print(table(results))

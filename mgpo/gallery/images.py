@@ -30,7 +30,7 @@ def crop_uris(image: Original, first: View, crop: View) -> tuple[str, str]:
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
     # Only this part of the whole picture is resized: with `box` its neighbourhood bleeds in, as it does in the whole.
     part = first.to_original((x1, y1, x2, y2))
-    part = (*part[:2], min(part[2], image.width), min(part[3], image.height))  # rounding may lead out of the picture
+    part = (*part[:2], min(part[2], image.size[0]), min(part[3], image.size[1]))  # rounding may lead out of the picture
     blurred = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, part)
     pixels = (min(crop.size[0], right - left), min(crop.size[1], bottom - top))
     scale = CROP / max(*pixels, *blurred.size)

@@ -3,7 +3,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,8 +78,10 @@ class LocalEngine:
         # Minus infinity, where the constructor's converter would stop at -100.
         self.bias = dict.fromkeys(settings.banned, float("-inf"))
 
-    def sample(self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None) -> list[Drawn]:
-        """A reply behind every history; a stop text's token is kept whole.
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
+    ) -> Iterator[tuple[int, Drawn]]:
+        """(row, reply behind its history), as they end; a stop text's token is kept whole.
 
         With `top_p` the log-probs are those of the likeliest tokens alone.
 
@@ -88,7 +90,6 @@ class LocalEngine:
         """
         engine = self.llm.llm_engine
         order: dict[str, int] = {}
-        drawn: dict[int, Drawn] = {}
         try:
             for row, request in enumerate(requests):
                 name = str(next(self.numbers))
@@ -98,11 +99,10 @@ class LocalEngine:
                 for output in engine.step():
                     if output.finished:
                         row = order[output.request_id]
-                        drawn[row] = _drawn(requests[row], output)
+                        yield row, _drawn(requests[row], output)
         except BaseException:
             engine.abort_request(list(order))
             raise
-        return [drawn[row] for row in range(len(requests))]
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Wake up and take these weights; what was computed under others is forgotten."""

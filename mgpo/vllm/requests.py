@@ -42,7 +42,11 @@ class Drawn:
 class Engine(Protocol):
     """vLLM in this process or in another."""
 
-    def sample(self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None) -> list[Drawn]: ...
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
+    ) -> Iterator[tuple[int, Drawn]]:
+        """(row, reply behind its history), for every row as it ends."""
+        ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Wake up and take these weights, by their names in transformers; forget what was computed under others."""

@@ -60,6 +60,10 @@ class VLLMSampler:
             self.current = True
         return self.engine
 
+    def prepare(self, policy: Policy) -> None:
+        """Push the policy's weights, if they have changed; all ranks must where they are sharded."""
+        self.push(policy)
+
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played, now."""
         return job()
@@ -122,8 +126,10 @@ class EngineConversations:
         """Show every row its next prompt."""
         self.histories = [_joined(history, p.ids, p.images) for history, p in zip(self.histories, prompts, strict=True)]
 
-    def reply(self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None) -> list[Reply]:
-        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit.
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit: (row, reply).
 
         `seeds` holds one seed a row: the same seed behind the same history gives the same reply.
 
@@ -132,11 +138,12 @@ class EngineConversations:
             RuntimeError: If the engine samples a banned token, or stops for no reason that is known here.
         """
         requests = [self._request(history, seed) for history, seed in zip(self.histories, seeds, strict=True)]
-        drawn = self.engine.sample(requests, sampling, stop_text)
-        replies = [self._reply(one, sampling, stop_text) for one in drawn]
-        self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies)]
-        self.cached = [one.cached for one in drawn]
-        return replies
+        self.cached = [0] * len(requests)
+        for row, drawn in self.engine.sample(requests, sampling, stop_text):
+            reply = self._reply(drawn, sampling, stop_text)
+            self.histories[row] = _joined(self.histories[row], reply.ids)
+            self.cached[row] = drawn.cached
+            yield row, reply
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these."""

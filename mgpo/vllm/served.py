@@ -62,9 +62,14 @@ class ServedVLLMSampler(VLLMSampler):
         if getattr(self.inside, "job", False):  # its weights were pushed before, and are changing now
             assert self.engine is not None
             return self.talk(self.engine, policy, prompts, copies)
+        self.prepare(policy)
+        return super().open(policy, prompts, copies)
+
+    def prepare(self, policy: Policy) -> None:
+        """As for VLLMSampler."""
         if self.playing is not None:
             wait([self.playing])
-        return super().open(policy, prompts, copies)
+        super().prepare(policy)
 
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played; with `ahead` those of the step before are returned, at first none."""
@@ -115,8 +120,10 @@ class ServedEngine:
             self.close()
             raise UserError(f"model.sampler: the engine's process did not start ({error})") from None
 
-    def sample(self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None) -> list[Drawn]:
-        """A reply behind every history; each image goes over once, however many histories show it."""
+    def sample(
+        self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
+    ) -> Iterator[tuple[int, Drawn]]:
+        """(row, reply behind its history), all at once; each image goes over once, however many histories show it."""
         patches = {image.name: image.pixels.patches for request in requests for image in request.images}
         asked = [
             {
@@ -129,7 +136,7 @@ class ServedEngine:
         answer = self._ask(
             {"do": "sample", "requests": asked, "sampling": asdict(sampling), "stop_text": stop_text}, patches
         )
-        return [Drawn(tuple(ids), tuple(logprobs), cached) for ids, logprobs, cached in answer["drawn"]]
+        yield from ((row, Drawn(tuple(ids), tuple(logprobs), cached)) for row, ids, logprobs, cached in answer["drawn"])
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Hand over weights, a piece at a time."""

@@ -41,7 +41,7 @@ def _answer(engine: LocalEngine, head: dict[str, Any], tensors: dict[str, Tensor
     if head["do"] == "sample":
         requests = [_request(asked, tensors) for asked in head["requests"]]
         drawn = engine.sample(requests, Sampling(**head["sampling"]), head["stop_text"])
-        return {"drawn": [(one.ids, one.logprobs, one.cached) for one in drawn]}
+        return {"drawn": [(row, one.ids, one.logprobs, one.cached) for row, one in drawn]}
     return {}
 
 

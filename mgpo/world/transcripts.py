@@ -78,9 +78,9 @@ class Transcripts(IterableDataset):
             for i, mark in marks.items():
                 turn = max(1, int(batch.turn_NC[row, i]))
                 view = trajectory.views[min(turn, len(trajectory.views)) - 1]
-                if trajectory.image.width == self.side and view is trajectory.views[0]:
+                if trajectory.image.size[0] == self.side and view is trajectory.views[0]:
                     labels[row, i, 0], labels[row, i, 1] = int(mark.x * BINS), int(mark.y * BINS)
-                if trajectory.image.width < self.side or self._legible(view, mark):
+                if trajectory.image.size[0] < self.side or self._legible(view, mark):
                     labels[row, i, 2] = CONTENTS.index(mark.bears)
                     if len(colours) > 1:
                         labels[row, i, 3] = int(mark.x == min(m.x for m in marks.values()))

@@ -3,7 +3,8 @@
 import copy
 import random
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -104,6 +105,15 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
+class AtOnce(ThreadPoolExecutor):
+    """No threads: everything is done where it is asked for."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 class Cropping(TwoTurn):
     """Every rollout gets a part of its own, which a random policy would not ask for."""
 
@@ -195,7 +205,7 @@ def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, C
     held += [value for state in optimizer.state.values() for value in state.values()]
     held += [*frozen.parameters(), *frozen.buffers()] if frozen else []
     trajectories: list[Trajectory] = []
-    with Live(held) as rolling, patch("mgpo.rollout.make_ahead"):  # other threads are not counted
+    with Live(held) as rolling, patch("mgpo.rollout.ThreadPoolExecutor", AtOnce):  # other threads are not counted
         trajectories += rollouts(policy, setting)
     pixels = {id(i): i.patches for t in trajectories for turn in t.turns for i in turn.prompt.images}.values()
     with Live([*held, *pixels]) as updating:

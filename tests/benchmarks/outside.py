@@ -14,11 +14,11 @@ from lightning.pytorch.trainer import call
 import mgpo
 import mgpo.module
 import mgpo.sampler
+from mgpo.crops import Crops
 from mgpo.dialogues import TwoTurn
 from mgpo.module import MGPO
 from mgpo.policy.chat import Chat
 from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.views import View
 from tests.benchmarks.pairs import Options, Row, spread
 from tests.benchmarks.profile import Timers
 
@@ -44,8 +44,7 @@ PHASES = [
     (torch.optim.AdamW, "step", "model: optimiser"),
     (mgpo.module, "roll_out", "rollout"),
     (mgpo.sampler, "choose", "drawing tokens"),
-    (View, "pixels", "cutting and resizing"),
-    (Qwen25VL, "pixels", "patches"),
+    (Crops, "__call__", "waiting for pixels"),
     (TwoTurn, "open", "dialogue"),
     (TwoTurn, "proceed", "dialogue"),
     (Chat, "open", "encoding"),

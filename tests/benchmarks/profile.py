@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from threading import get_ident
 from typing import Any
 from unittest.mock import patch
 
@@ -12,10 +13,10 @@ Name = str | Callable[["Timers", tuple[Any, ...]], str]  # a phase, or how it is
 
 
 class Timers:
-    """Seconds by phase, each without those of the phases inside it."""
+    """Seconds of the thread that made it by phase, each without those of the phases inside it."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self.now = now
+        self.now, self.thread = now, get_ident()
         self.seconds: dict[str, float] = defaultdict(float)
         self.running: list[str] = ["elsewhere"]
         self.since = now()
@@ -52,6 +53,8 @@ class Timers:
     def _wrap(self, function: Callable[..., Any], phase: Name) -> Callable[..., Any]:
         @wraps(function)  # configurations are checked against signatures
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if get_ident() != self.thread:
+                return function(*args, **kwargs)
             with self.phase(phase if isinstance(phase, str) else phase(self, args)):
                 return function(*args, **kwargs)
 
