@@ -1,4 +1,4 @@
-"""What is installed is bounded, locked and under licences that somebody has looked at; and nothing is fetched unasked."""
+"""What is installed is bounded, locked and under licences that somebody looked at; nothing is fetched unasked."""
 
 import json
 import os
