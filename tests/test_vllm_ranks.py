@@ -23,7 +23,7 @@ def test_shards_are_put_together_for_every_engine(tmp_path, options):
     noise_image(448, 448).save(tmp_path / "whole.png")
     noise_image(448, 448, 1).save(tmp_path / "torn.jpg")
     (tmp_path / "torn.jpg").write_bytes((tmp_path / "torn.jpg").read_bytes()[:5000])
-    rows = [{"image": name, "question": "Which letter?", "answer": "K"} for name in ("whole.png", "torn.jpg")]
+    rows = [{"image": name, "question": "Which letter?", "answer": "K"} for name in ("torn.jpg", "whole.png")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = [
         sys.executable, "-m", "mgpo", "fit",
