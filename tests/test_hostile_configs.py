@@ -147,6 +147,6 @@ def test_a_class_path_is_imported_and_so_trusted(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stranger.py").write_text("open('owned', 'w').close()\nclass Thing: pass\n")
     (tmp_path / "hostile.yaml").write_text("model: {dialogue: {class_path: stranger.Thing}}\n")
-    with pytest.raises(SystemExit, match=r"stranger\.Thing does not correspond to a subclass of Dialogue"):
+    with pytest.raises(SystemExit, match=r"stranger\.Thing does not implement protocol Dialogue"):
         main(["fit", "--config", CONFIG, "--config", "hostile.yaml"])
     assert (tmp_path / "owned").exists()

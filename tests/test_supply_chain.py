@@ -23,6 +23,8 @@ def hook(event, arguments):
         place = arguments[1]
     else:
         return
+    if place is None:  # sent to where the socket was connected before
+        return
     with open(os.environ["PLACES"], "a") as lines:
         lines.write(json.dumps(place[0] if isinstance(place, tuple) else str(place)) + "\\n")
 
