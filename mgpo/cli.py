@@ -195,7 +195,7 @@ def main(args: list[str] | None = None) -> None:
     jsonargparse.set_parsing_settings(add_print_completion_argument=True)
     try:
         if args[:1] and args[0] in COMMANDS:
-            how = dict(args=args[1:], prog=f"mgpo {args[0]}", as_positional=False, exit_on_error=False)
+            how: dict[str, Any] = dict(args=args[1:], prog=f"mgpo {args[0]}", as_positional=False, exit_on_error=False)
             with reading(args):
                 jsonargparse.auto_cli(COMMANDS[args[0]], **how)
         elif args[:1] == ["plan"]:
