@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.configs import reading
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
@@ -102,6 +103,8 @@ class CLI(LightningCLI):
         config, trainer = self.config["fit"], cast(Any, self.trainer)
         if config["preflight"] != "off":
             trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
+        if under_srun():
+            trainer.callbacks.append(Requeue())
         if self._measures("both") and not self.config["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 

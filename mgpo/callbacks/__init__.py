@@ -6,10 +6,11 @@ from mgpo.callbacks.early_warning import EarlyWarning
 from mgpo.callbacks.gallery import GroundingGallery
 from mgpo.callbacks.progress import Progress
 from mgpo.callbacks.report import ReportWriter
+from mgpo.callbacks.requeue import Requeue
 from mgpo.callbacks.rollout_log import RolloutLog
 from mgpo.callbacks.throughput import ThroughputMonitor
 
 __all__ = [
-    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "RolloutLog",
-    "ThroughputMonitor",
+    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingGallery", "Progress", "ReportWriter", "Requeue",
+    "RolloutLog", "ThroughputMonitor",
 ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""What a launch will cost before it is launched: tokens and memory of a step, and what would make it fit."""
+"""What a launch will cost before it is launched: tokens, memory and time of a step, and what would make it fit."""

@@ -1,7 +1,7 @@
 """`python -m mgpo plan`: what a step of a configuration will cost, and whether it fits."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from mgpo.plan.advice import Suggestion, advise
 from mgpo.plan.disk import disk, format_disk
 from mgpo.plan.launch import Launch
 from mgpo.plan.memory import Memory, measure, tokens
-from mgpo.plan.settings import build, read
+from mgpo.plan.settings import build, devices_of, read
 from mgpo.plan.shape import Shape, measure_shape, published, read_config
 from mgpo.plan.table import format_plan
+from mgpo.plan.time import BANDWIDTH, H100, LINKS, UTILISATION, seconds
 
 GB = 2**30  # as in the names of devices
 SHOWN = ("reply", "limit", "questions", "group", "micro_tokens", "mini_batches", "epochs", "weight", "value", "devices")
+MACHINES = (1, 8, 32, 64)  # devices for which a step's time is estimated
 FREE = 0.95  # of a device; what the driver, kernels and fragmentation take is assumed, not computed
 
 
@@ -48,6 +50,8 @@ def plan(
         raise UserError(f"memory is {memory}; give the gigabytes of one device, such as 80")
     limit = None if memory is None else int(memory * FREE * GB)
     report = summarise(shape, launch, limit, memory) | {"disk": disk(config["trainer"], shape, launch)}
+    if not launch.host:
+        report["estimate"] = estimate(shape, launch, config["trainer"])
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=1))
@@ -71,6 +75,25 @@ def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | N
             _suggestion(found) for found in (advise(shape, launch, limit) if limit is not None and not fits else ())
         ],
     }
+
+
+def estimate(shape: Shape, launch: Launch, trainer: dict[str, Any]) -> dict[str, Any]:
+    """The same step, with as many questions in all, on other numbers of devices: seconds by phase, bytes of a device.
+
+    Numbers of devices over which the questions can't be dealt evenly are left out.
+    """
+    questions = launch.questions * launch.devices.count * launch.devices.nodes
+    rows = []
+    for count in MACHINES:
+        if questions % count == 0:
+            nodes = -(-count // H100.node)
+            devices = devices_of({**trainer, "devices": count // nodes, "num_nodes": nodes})
+            there = replace(launch, questions=questions // count, devices=devices)
+            phases, peak = seconds(shape, there), measure(shape, there).peak
+            fits = peak <= FREE * H100.gigabytes * GB
+            rows.append({"devices": count, "questions": there.questions, "seconds": phases, "peak": peak, "fits": fits})
+    shares = {"utilisation": UTILISATION, "bandwidth": BANDWIDTH, "links": LINKS}
+    return {"device": asdict(H100), "assumed": shares, "questions": questions, "machines": rows}
 
 
 def _phases(needed: Memory) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Launch:
         gradient: Bytes of a trained weight's gradient, and of that weight.
         state: Bytes of the optimiser's state for a trained weight.
         penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
+        rescored: An engine samples, and the trainer scores once more what it sampled.
         lora: Rank and targets of adapters, where they alone are trained.
         freeze_vision: Neither the tower nor what projects its features is trained.
         nucleus: Sampling cuts by top-p.
@@ -69,6 +70,7 @@ class Launch:
     nucleus: bool = False
     checkpointing: bool = False
     host: bool = False
+    rescored: bool = False
 
     @property
     def copied(self) -> bool:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from mgpo.plan.launch import Launch
-from mgpo.plan.moments import micro_batch, pixels, rollout_peak, update_peak
-from mgpo.plan.passes import Trained
+from mgpo.plan.moments import Shown, micro_batch, pixels, rollout_peak, update_peak
+from mgpo.plan.passes import Micro, Trained
 from mgpo.plan.shape import Shape
 from mgpo.plan.sharded import in_rollouts, in_update
 
@@ -88,6 +88,12 @@ def trained_layers(shape: Shape, launch: Launch) -> Trained:
     return Trained(rank, shape.adapted(targets, seen=False), shape.adapted(targets, seen=True))
 
 
+def training_passes(launch: Launch, turns: list[Shown]) -> tuple[Micro, int]:
+    """The largest micro-batch, and how many of them a step takes."""
+    micro = micro_batch(turns, launch.micro_tokens, launch.rows, launch.group)
+    return micro, launch.epochs * -(-launch.rows // micro.rows)
+
+
 def tokens(shape: Shape, launch: Launch, reply: int | None = None) -> dict[str, int]:
     """What one step of one process passes: tokens shown and decoded in rollouts, tokens trained on, patches seen.
 
@@ -96,8 +102,7 @@ def tokens(shape: Shape, launch: Launch, reply: int | None = None) -> dict[str, 
     """
     turns = launch.turns(reply)
     first, *later = turns
-    micro = micro_batch(turns, launch.micro_tokens, launch.rows, launch.group)
-    passes = launch.epochs * -(-launch.rows // micro.rows)
+    micro, passes = training_passes(launch, turns)
     trained = passes * (micro.prefixes * micro.prompt + micro.rows * micro.continuation)
     area = shape.merge**2
     images = launch.questions * first.image + launch.rows * sum(turn.image for turn in later)

@@ -70,6 +70,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         nucleus=model["sampling"]["top_p"] < 1,
         checkpointing=policy.gradient_checkpointing,
         host=trainer["accelerator"] == "cpu",
+        rescored="vllm" in str(model.get("sampler")) and not supervised,
     )
 
 

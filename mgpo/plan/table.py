@@ -17,7 +17,7 @@ def format_plan(report: Report, model: str) -> list[Table | str]:
         f"{launch['questions']} questions x {launch['group']} rollouts a process and step, "
         f"{_devices(launch['devices'])}"
     )
-    return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report)]
+    return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report), *_estimate(report)]
 
 
 def _turns(report: Report) -> Table:
@@ -81,6 +81,37 @@ def _verdict(report: Report) -> list[Table | str]:
         table.add_row(keys, _gb(found["peak"]), *map(_gb, sizes))
         table.add_section()
     return [*lines, table]
+
+
+def _estimate(report: Report) -> list[Table | str]:
+    """Seconds of a step by phase on other numbers of devices, and on what that rests."""
+    if not (found := report.get("estimate")) or not found["machines"]:
+        return []
+    device, share, machines = found["device"], found["assumed"], found["machines"]
+    table = Table(
+        device["name"],
+        *(_right(str(row["devices"])) for row in machines),
+        title=f"estimate: a step of {found['questions']} questions, in seconds",
+    )
+    for phase in machines[0]["seconds"]:
+        table.add_row(phase, *(f"{row['seconds'][phase]:,.1f}" for row in machines))
+    table.add_section()
+    table.add_row("step", *(f"{sum(row['seconds'].values()):,.1f}" for row in machines))
+    table.add_row("questions each", *(str(row["questions"]) for row in machines))
+    table.add_row("GB of a device", *(_gb(row["peak"]) for row in machines))
+    table.add_row("fits", *("yes" if row["fits"] else "no" for row in machines))
+    rates = (
+        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32, of "
+        f"which {share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
+        f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
+        f"{device['between'] / 1e9:g} GB/s a device between nodes, of which {share['links']:g}. All replies have "
+        f"{report['launch']['reply']} tokens; exchange hides behind nothing."
+    )
+    left_out = (
+        "Left out: pictures on the CPU, launching kernels, drawing tokens, the optimiser's step, attention inside the "
+        "vision tower, checkpoints, evaluations, an engine's memory. Nothing of this was measured on such a device."
+    )
+    return [table, rates, left_out]
 
 
 def _columns(report: Report) -> tuple[Column, Column]:

@@ -102,9 +102,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         elif self.is_global_zero:
             self.saver.remove(Path(filepath))
 
-    def teardown(self) -> None:
+    def finish_saving(self) -> None:
+        """Wait for what is written in the background; all ranks must call."""
         if self.saver is not None:
             self.saver.wait()
+
+    def teardown(self) -> None:
+        self.finish_saving()
         super().teardown()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> State:

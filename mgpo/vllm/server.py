@@ -1,5 +1,6 @@
 """vLLM in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.served` and by nobody else."""
 
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -60,4 +61,5 @@ def _request(asked: dict[str, Any], patches: dict[str, Tensor]) -> Request:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM sends it to every process; it is the trainer's business
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,117 @@
+"""The estimate of a step's time: against counting by hand, and against the plan of each number of devices."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgpo.cli import main
+from mgpo.plan.launch import Devices, Launch
+from mgpo.plan.lengths import Said
+from mgpo.plan.shape import Block, Shape
+from mgpo.plan.time import BANDWIDTH, LINKS, UTILISATION, Device, seconds
+from mgpo.shipped import shipped_config
+
+# One operation or byte a second each, so that a time is a count over its share; nodes of 2.
+UNIT = Device("unit", 1, 1, 1, 1, 1, 0.25, 2)
+LANGUAGE = Block(2, 4, 1, 4, 4, 8, True, 100)
+SHAPE = Shape(LANGUAGE, Block(1, 4, 1, 4, 4, 8, True, 50), 10, 330, 50, 14, 8, 2, None, {})
+# A prompt of 9 tokens, 4 of them of the image, is answered with 2; 3 more tokens with 2.
+LAUNCH = Launch(
+    (Said(5, "whole"), Said(3, None)), whole=4, crop=4, side=28, least=1, reply=2, limit=2, questions=2, group=2,
+    micro_tokens=24, mini_batches=1, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=False, lora=None,
+    devices=Devices(),
+)  # fmt: skip
+
+
+def test_a_step_counted_by_hand():
+    found = seconds(SHAPE, LAUNCH, UNIT)
+    # Prefill: 2 prompts of 9 tokens, whose pairs are 9 · 4.5 each, and 4 times 3 tokens after 11; 16 patches a prompt.
+    tokens, pairs = 2 * 9 + 4 * 3, 2 * 40.5 + 4 * (3 * 11 + 4.5)
+    tower = 2 * 50 * 16
+    assert found["prefill"] * UTILISATION == pytest.approx(2 * (2 * 100 * tokens + 4 * 4 * pairs) + 2 * tower)
+    # Decoding: layers and head (240 weights) for each token; 4 rows read keys and values, 2 layers x 4 x (2 + 2) bytes.
+    seen = 4 * (2 * (9 + 1) + 2 * (11 + 3 + 1))
+    assert found["decode"] * UTILISATION == pytest.approx(2 * 240 * 4 * 4 + 2 * 4 * 4 * seen)
+    quick = seconds(SHAPE, LAUNCH, replace(UNIT, half=100))  # reading takes longer then
+    assert quick["decode"] * BANDWIDTH == pytest.approx(2 * 240 * 4 + 32 * seen)
+    # Two passes, a group each: 8 tokens of a prompt, twice 1 + 3 + 4 behind it; the 4 of each that are sampled scored.
+    language = 2 * (2 * 100 * 24 + 4 * 4 * (32 + 2 * (64 + 32))) + 2 * 10 * 4 * 8
+    assert found["training"] * UTILISATION == pytest.approx(2 * 3 * (language + tower))
+    assert found["scoring"] == found["exchange"] == 0
+    penalised = seconds(SHAPE, replace(LAUNCH, penalised=True, checkpointing=True), UNIT)
+    assert penalised["scoring"] * 3 == pytest.approx(found["training"])
+    assert penalised["training"] * 3 == pytest.approx(found["training"] * 4)
+
+
+def test_what_is_exchanged_counted_by_hand():
+    """330 weights, of which 80 are the root's; two passes, each of which gathers twice and adds up in float32."""
+    cut = replace(LAUNCH, devices=Devices(2, 2, shards=4))
+    passed = 2 * 330 + 2 * (2 * 330 + 2 * 250 + 4 * 330)
+    assert seconds(SHAPE, cut, UNIT)["exchange"] == pytest.approx(passed * 3 / 4 / (LINKS * 0.5))
+    inside = replace(LAUNCH, devices=Devices(2, 2, shards=2))
+    between = 2 * 2 * (4 * 330 / 2) / 2 / (LINKS * 0.25)
+    assert seconds(SHAPE, inside, UNIT)["exchange"] == pytest.approx(passed / 2 / LINKS + between)
+    copies = replace(LAUNCH, devices=Devices(2, 1, buckets=True))
+    assert seconds(SHAPE, copies, UNIT)["exchange"] == pytest.approx(2 * 2 * 2 * 330 / 2 / LINKS)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 8), st.integers(2, 8), st.booleans())
+def test_more_takes_longer(reply, questions, group, cut):
+    devices = Devices(2, 2, shards=4) if cut else Devices()
+    one = replace(LAUNCH, reply=reply, questions=questions, group=group, devices=devices)
+    before = seconds(SHAPE, one, UNIT)
+    for more in (dict(reply=reply + 1), dict(questions=questions + 1), dict(rescored=True), dict(epochs=2)):
+        after = seconds(SHAPE, replace(one, **more), UNIT)
+        assert sum(after.values()) > sum(before.values())
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+
+    def run(name, *arguments):
+        main(["plan", "--config", str(shipped_config(name)), *arguments, f"--output={path}"])
+        return json.loads(path.read_text())
+
+    return run
+
+
+def test_the_published_run_on_more_devices(plan, capsys):
+    machines = plan("qwen2_5_vl_7b")["estimate"]["machines"]
+    assert [(row["devices"], row["questions"]) for row in machines] == [(1, 512), (8, 64), (32, 16), (64, 8)]
+    steps = [sum(row["seconds"].values()) for row in machines]
+    for fewer, more in pairwise(machines):
+        assert all(more["seconds"][phase] < fewer["seconds"][phase] for phase in ("prefill", "decode", "training"))
+        assert more["peak"] < fewer["peak"] and more["fits"] >= fewer["fits"]
+    assert steps == sorted(steps, reverse=True) and len(set(steps)) == 4
+    printed = capsys.readouterr().out
+    assert all(f"{step:,.1f}" in printed for step in steps) and "Nothing of this was measured" in " ".join(
+        printed.split()
+    )
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [(8, 1), (8, 8)])
+def test_its_memory_is_the_plan_s(plan, devices, nodes):
+    (row,) = [row for row in plan("qwen2_5_vl_7b")["estimate"]["machines"] if row["devices"] == devices * nodes]
+    there = [f"--trainer.devices={devices}", f"--trainer.num_nodes={nodes}", f"--data.batch_size={row['questions']}"]
+    own = plan("qwen2_5_vl_7b", *there, "--memory=80")
+    assert own["memory"]["assumed"]["peak"] == row["peak"] and own["device"]["fits"] == row["fits"]
+    assert row in own["estimate"]["machines"]
+
+
+def test_an_engine_s_rollouts_are_scored_once_more(plan):
+    def scoring(*arguments):
+        return plan("qwen2_5_vl_7b", *arguments)["estimate"]["machines"][2]["seconds"]["scoring"]
+
+    assert scoring(f"--config={shipped_config('vllm')}") == pytest.approx(2 * scoring())
+
+
+def test_numbers_of_devices_that_share_out_evenly_alone(plan):
+    one = plan("qwen2_5_vl_7b", "--trainer.num_nodes=1", "--trainer.devices=3", "--data.batch_size=8")
+    assert [row["devices"] for row in one["estimate"]["machines"]] == [1, 8]
+    assert "estimate" not in plan("mgpo")  # which runs on a CPU
