@@ -73,7 +73,8 @@ def number_lists(text: str) -> list[tuple[float, ...]]:
     text = text[:LONGEST_REPLY]
     key = text.find("bbox_2d")
     found = islice(_LIST.finditer(text, max(key, 0)), MOST_LISTS)
-    return [tuple(float(n) for n in match[1].split(",")) for match in found]
+    # Stripped, because the pattern's white space is more than float's.
+    return [tuple(float(n.strip()) for n in match[1].split(",")) for match in found]
 
 
 def find_box(text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule()) -> Finding:

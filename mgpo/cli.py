@@ -18,6 +18,7 @@ from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
+from mgpo.configuration import reading
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError, find_user_error
@@ -64,6 +65,9 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name not in COMMANDS}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**{"exit_on_error": False, **kwargs})  # a hundred lines of usage hide the sentence
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ReportWriter, "report")
@@ -204,22 +208,24 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     keep_freed_memory()
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
-        return cli(
-            MGPO,
-            VQAData,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
-            trainer_defaults={"num_sanity_val_steps": 0},
-            parser_kwargs={
-                "prog": "mgpo",
-                "description": "Teach a vision-language model where to look, from answers alone. More commands: "
-                "`mgpo plan` says what a step will cost, `mgpo doctor` whether all is well before one, "
-                "`mgpo predict` answers questions about pictures, "
-                "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the training "
-                "images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model anew.",
-            },
-            **options,
-        )
+        with reading(args):
+            return cli(
+                MGPO,
+                VQAData,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
+                trainer_defaults={"num_sanity_val_steps": 0},
+                parser_kwargs={
+                    "prog": "mgpo",
+                    "description": "Teach a vision-language model where to look, from answers alone. More commands: "
+                    "`mgpo plan` says what a step will cost, `mgpo doctor` whether all is well before one, "
+                    "`mgpo predict` answers questions about pictures, "
+                    "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the "
+                    "training images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model "
+                    "anew.",
+                },
+                **options,
+            )
     finally:
         sys.argv = before
 
@@ -231,7 +237,9 @@ def main(args: list[str] | None = None) -> None:
     jsonargparse.set_parsing_settings(add_print_completion_argument=True)
     try:
         if args[:1] and args[0] in COMMANDS:
-            jsonargparse.auto_cli(COMMANDS[args[0]], args=args[1:], prog=f"mgpo {args[0]}", as_positional=False)
+            how: dict[str, Any] = dict(args=args[1:], prog=f"mgpo {args[0]}", as_positional=False, exit_on_error=False)
+            with reading(args):
+                jsonargparse.auto_cli(COMMANDS[args[0]], **how)
         elif args[:1] == ["plan"]:
             run(args[1:], PlanCLI, run=False)
         elif args[:1] == ["doctor"]:

@@ -84,7 +84,7 @@ class EvaluatedModule(L.LightningModule):
     def leave_out(self, question: Question, why: str) -> None:
         """Count a question that can't be played, and show it the first time."""
         if question.id not in self.skipped:
-            say = self.print if self.trainer.is_global_zero else print  # the other ranks have no bar to write above
+            say = print if self.global_rank else self.print  # the other ranks have no bar to write above
             say(f"left out: question {question.id}, {why}")
             self.skipped[question.id] += 1
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -46,7 +47,9 @@ class Guard:
     def _show(self, module: Any, trajectories: Sequence[Trajectory], part: Part) -> None:
         sharded = isinstance(module.trainer.strategy, FSDP2Strategy)  # there a gradient takes all ranks
         parameters = [] if sharded else [p for p in module.policy.parameters() if p.requires_grad]
-        with gathered(module.policy), torch.set_grad_enabled(not sharded):
+        with ExitStack() as whole, torch.set_grad_enabled(not sharded):
+            for policy in (module.policy, *module.references):  # each rank passes until it finds something
+                whole.enter_context(gathered(policy))
             found = describe(trajectories, part, parameters)
         lines = [line for line in share_objects(found, module.trainer.world_size) if line is not None]
         cause = lines[0] if lines else "no single question gives such a number; their sum overflows"

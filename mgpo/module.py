@@ -20,6 +20,7 @@ from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
+from mgpo.policy.attention import check_kernel
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
@@ -128,6 +129,7 @@ class MGPO(EvaluatedModule):
             self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
+        check_kernel(self.device.type)
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)

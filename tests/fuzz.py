@@ -1,12 +1,13 @@
 """Hostile model output, by the million: nothing may raise, and nothing may be slow.
 
     python -m tests.fuzz --strings 1000000 --seed 0
-    python -m tests.fuzz --atheris -- -runs=200000     # guided by coverage, where atheris is installed
+    python -m tests.fuzz --atheris -max_total_time=600     # guided by coverage, where atheris is installed
 
 Strings grow from valid replies that are cut, spliced, repeated and nested, up to what 8,000 tokens may be.
 """
 
 import argparse
+import inspect
 import random
 import sys
 import time
@@ -48,7 +49,8 @@ ATOMS = (
     "9" * 5000,
     "1e999", "-0.0", "NaN", "Infinity", "-inf", "null", "true", "\u0661\u0662", "\u00b2", "\u2167", "\u00bd", "\ufdfa",
     "\ufb03", "\u0130", "\u0301", "\u200b", "\u202e", "\ud800", "\udfff", "\U0001d7d8", "\U0010ffff", "\x00", "\x1b[2J",
-    "\x85", "\u2028", "\r", "\n", "\t", " ", " " * 9, "是", "选", "，", "。", "é", "<|image_pad|>", "<|im_end|>",
+    "\x1d", "\x85", "\u2028",
+    "\r", "\n", "\t", " ", " " * 9, "是", "选", "，", "。", "é", "<|image_pad|>", "<|im_end|>",
 )  # fmt: skip
 Case = tuple[str, Callable[[], object]]
 
@@ -144,10 +146,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strings", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--atheris", nargs="*", help="arguments of libFuzzer")
-    arguments = parser.parse_args()
-    if arguments.atheris is not None:
-        guided(arguments.atheris)
+    parser.add_argument("--atheris", action="store_true", help="what follows are arguments of libFuzzer")
+    arguments, more = parser.parse_known_args()
+    if arguments.atheris:
+        guided(more)
     rng, slowest, failures, characters = random.Random(arguments.seed), 0.0, 0, 0
     for number in range(arguments.strings):
         text = hostile(rng)
@@ -169,7 +171,11 @@ def guided(options: list[str]) -> None:
     def one(data: bytes) -> None:
         check(data.decode("utf-8", "surrogateescape"), random.Random(len(data)))
 
-    atheris.instrument_all()
+    for module in [module for name, module in sys.modules.items() if name.startswith("mgpo.")]:
+        for part in vars(module).values():
+            for function in (part, *vars(part).values()) if inspect.isclass(part) else (part,):
+                if inspect.isfunction(function) and function.__module__ == module.__name__:
+                    atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
 

@@ -46,12 +46,13 @@ def launch(work, folder, ranks=2, seconds=240):
 
 def quick(rank, folder):
     """All that takes no `slow` mark, in one go: processes take longer to start than to do it."""
+    from tests.test_guard_ranks import leave_out
     from tests.test_launching import interrupt_one
     from tests.test_sharded_families import work
     from tests.test_sharding import learn
     from tests.test_shards import save_and_resume
 
-    for part in (work, learn, save_and_resume, interrupt_one):
+    for part in (work, learn, save_and_resume, leave_out, interrupt_one):
         part(rank, folder)
 
 

@@ -1,6 +1,7 @@
 """Attention over a packed sequence, against one mask over everything in float64."""
 
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
+from torch.torch_version import TorchVersion
 
-from mgpo.policy.attention import Packing, packed_attention
+from mgpo.errors import UserError
+from mgpo.policy.attention import Packing, check_kernel, packed_attention
 from mgpo.policy.batch import collate
 from tests.test_balance import group
 
@@ -105,3 +108,12 @@ def test_a_group_s_trajectories_have_to_be_next_to_each_other():
     a, b = group(3, [2, 2]), group(4, [2, 2])
     with pytest.raises(ValueError, match="next to each other"):
         collate([a[0], b[0], a[1]], lambda prompt, start: (torch.zeros(3, len(prompt.ids)), start), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "refused"), [("cpu", "2.8.1", True), ("cpu", "2.10.0", False), ("cuda", "2.6.0", False)]
+)
+def test_a_kernel_that_breaks_memory_is_not_used(monkeypatch, kind, version, refused):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(UserError, match=r"needs torch 2\.9") if refused else nullcontext():
+        check_kernel(kind)

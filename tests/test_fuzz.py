@@ -11,7 +11,8 @@ from tests.fuzz import LONGEST, cases, hostile
 
 ONCE_SLOW = ["so B. ", "A is correct ", "<answer>", "the answer is B. ", "\ufdfa", "[1, 2, 3, 4],", "=> B ",
              "(((\ufdfaA, B or C not \\boxed{)))"]  # fmt: skip
-ONCE_WRONG = ["9" * 5000, "[" * LONGEST, "{" * LONGEST, "\ud800" * 99, "[NaN, Infinity, 1e999, 0]", "[\u0661, 2, 3, 4]"]
+ONCE_WRONG = ["9" * 5000, "[" * LONGEST, "{" * LONGEST, "\ud800" * 99, "[NaN, Infinity, 1e999, 0]", "[\u0661, 2, 3, 4]",
+              "[10, 20, 110,\x1d102]"]  # fmt: skip
 
 
 def read(text, seed=0):
@@ -19,7 +20,7 @@ def read(text, seed=0):
         call()
 
 
-@pytest.mark.parametrize("text", [*((part * LONGEST)[:LONGEST] for part in ONCE_SLOW), *ONCE_WRONG], ids=range(14))
+@pytest.mark.parametrize("text", [*((part * LONGEST)[:LONGEST] for part in ONCE_SLOW), *ONCE_WRONG], ids=range(15))
 def test_what_was_found(text):
     for seed in range(12):
         read(text, seed)

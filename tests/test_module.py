@@ -130,7 +130,7 @@ def test_undecodable_samples_are_left_out(tokenizer):
     assert said == ["left out: question broken, broken.png: the image is damaged"]
 
 
-def test_mini_batches_holdmini_batches():
+def test_mini_batches_hold_whole_groups():
     parts = mini_batches(5, 4, 2, (0, 1, 0))
     assert sorted(i for part in parts for i in part) == list(range(20))
     for part in parts:

@@ -200,3 +200,20 @@ def test_two_ranks_write_their_own(tmp_path):
     with (folder / "metrics.csv").open() as lines:
         columns = csv.DictReader(lines).fieldnames
     assert {"speed/tokens_per_s", "memory/resident_gib", "train/image_reliance", "warning/image_blind"} <= set(columns)
+
+
+def test_the_oldest_go_where_room_is_short(tokenizer, tmp_path):
+    module = make(tokenizer)
+    said = []
+    module.print = said.append
+    fit(module, tmp_path / "all", enable_checkpointing=False, callbacks=[RolloutLog(1)])
+    sizes = [path.stat().st_size for path in shards(tmp_path / "all")]
+    assert len(sizes) == 4 and not said
+    module = make(tokenizer)
+    module.print = said.append
+    keep_gb = (sum(sizes[2:]) + 100) / 1e9
+    fit(module, tmp_path / "some", enable_checkpointing=False, callbacks=[RolloutLog(1, keep_gb)])
+    assert {row["step"] for row in rows(tmp_path / "some")} == {2, 3}
+    assert said == [f"rollouts: the oldest are removed from now on (keep_gb: {keep_gb:g})"]
+    fit(make(tokenizer), tmp_path / "last", enable_checkpointing=False, callbacks=[RolloutLog(1, keep_gb=0)])
+    assert {row["step"] for row in rows(tmp_path / "last")} == {3}

@@ -8,10 +8,12 @@ import lightning as L
 import pyarrow.parquet as pq
 
 from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.errors import UserError
 from mgpo.files import replaced
 from mgpo.rows import rows_of, table_of
 
 FOLDER = "rollouts"
+KEEP_GB = 10.0
 
 
 class RolloutLog(L.Callback):
@@ -25,10 +27,14 @@ class RolloutLog(L.Callback):
 
     Args:
         every_n_steps: Optimiser steps in a shard; there is one at every checkpoint too.
+        keep_gb: Gigabytes that all ranks' shards may take; beyond that each rank removes its oldest, but for the last.
     """
 
-    def __init__(self, every_n_steps: int = 20) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_steps: int = 20, keep_gb: float = KEEP_GB) -> None:
+        if keep_gb < 0:
+            raise UserError(f"RolloutLog.keep_gb is {keep_gb}; it is the gigabytes that rollouts may take")
+        self.every_n_steps, self.keep_gb = every_n_steps, keep_gb
+        self.told = False  # that shards are removed
         self.rows: list[dict[str, Any]] = []
         self.seen = 0  # rollouts of the run when rows were made last
         self.folder: Path | None = None  # once training has begun
@@ -89,3 +95,18 @@ class RolloutLog(L.Callback):
         with replaced(path) as unfinished:
             pq.write_table(table_of(self.rows), unfinished)
         self.rows = []
+        self._make_room(trainer)
+
+    def _make_room(self, trainer: L.Trainer) -> None:
+        """Remove this rank's oldest shards, of earlier runs into the folder too, until its share is kept to."""
+        assert self.folder is not None
+        shards = sorted(self.folder.glob(f"rank-{trainer.global_rank}-*.parquet"), key=lambda p: p.stat().st_mtime_ns)
+        sizes = [path.stat().st_size for path in shards]
+        while len(shards) > 1 and sum(sizes) > self.keep_gb * 1e9 / trainer.world_size:
+            shards.pop(0).unlink()
+            sizes.pop(0)
+            if not self.told:
+                self.told = True
+                trainer.lightning_module.print(
+                    f"rollouts: the oldest are removed from now on (keep_gb: {self.keep_gb:g})"
+                )

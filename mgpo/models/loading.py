@@ -10,6 +10,8 @@ import jsonargparse
 import torch
 import yaml
 
+from mgpo.configuration import load as load_yaml
+from mgpo.configuration import read_text
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.models.local import Model
@@ -59,13 +61,14 @@ def load(
 
 
 def _model_part(config: Path) -> dict[str, Any]:
-    return _checked(config, lambda text: yaml.safe_load(text)["model"])
+    return _checked(config, lambda text: load_yaml(text)["model"])
 
 
 def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
     """What `_from_config` needs, from a file. Raises UserError where it is not there."""
+    text = read_text(file)
     try:
-        part = read(file.read_text(encoding="utf-8"))
+        part = read(text)
         policy, _ = part["policy"], part["eval_sampling"]["max_new_tokens"]
         return {**part, "policy": {**policy, "init_args": dict(policy.get("init_args") or {})}}
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

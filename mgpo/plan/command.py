@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mgpo.errors import UserError
 from mgpo.plan.advice import Suggestion, advise
+from mgpo.plan.disk import disk, format_disk
 from mgpo.plan.launch import Launch
 from mgpo.plan.memory import Memory, measure, tokens
 from mgpo.plan.settings import build, devices_of, read
@@ -48,13 +49,14 @@ def plan(
     if memory is not None and memory <= 0:
         raise UserError(f"memory is {memory}; give the gigabytes of one device, such as 80")
     limit = None if memory is None else int(memory * FREE * GB)
-    report = summarise(shape, launch, limit, memory)
+    report = summarise(shape, launch, limit, memory) | {"disk": disk(config["trainer"], shape, launch)}
     if not launch.host:
         report["estimate"] = estimate(shape, launch, config["trainer"])
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=1))
-    Console().print(*format_plan(report, f"Qwen2.5-VL {model_size}" if model_size else path), sep="\n")
+    tables = format_plan(report, f"Qwen2.5-VL {model_size}" if model_size else path)
+    Console().print(*tables, format_disk(report["disk"]), sep="\n")
 
 
 def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | None) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from mgpo.errors import UserError
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -139,6 +141,16 @@ def packed_attention(
 @cache
 def compiled_flex() -> Any:
     return torch.compile(flex_attention, dynamic=True)
+
+
+def check_kernel(kind: str) -> None:
+    """Before torch 2.9 the CPU kernel's backward pass wrote past its memory where heads share keys.
+
+    Raises:
+        UserError: On a CPU with such a torch.
+    """
+    if kind == "cpu" and torch.__version__ < "2.9":
+        raise UserError(f"training on a CPU needs torch 2.9 or newer, not {torch.__version__}; install a newer one")
 
 
 class _Looks(torch.autograd.Function):

@@ -16,7 +16,7 @@ from mgpo.views import View
 # change it, but for the white space at its ends, which some templates trim.
 SIGN = "\ue000"
 REPLY = f"{SIGN}reply{SIGN}"
-REMEMBERED = 4096  # texts and turns: those of a group are the same, and much of a prompt never changes
+REMEMBERED = 512  # texts and turns: those of a group are the same, and much of a prompt never changes
 
 
 class Chat:
