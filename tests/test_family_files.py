@@ -123,7 +123,7 @@ def test_a_recipe_runs_with_another_familys_model(name, tmp_path):
         "--model.eval_sampling.max_new_tokens=6", "--model.group_size=2", "--model.mini_batches=2",
         f"--data.train={source}", f"--data.val=[{source}]", "--data.batch_size=2", "--data.num_workers=0",
         "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto",
-        "--trainer.max_epochs=1", cwd=tmp_path,
+        "--trainer.max_epochs=1", "--model.dialogue.init_args.rule.min_side=8", cwd=tmp_path,
     )  # fmt: skip
     (report,) = tmp_path.glob("runs/mgpo/version_*/report.json")
     assert json.loads(report.read_text())["step"] == 2

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mgpo.errors import UserError
-from mgpo.gallery import page as page_module
 from mgpo.gallery.data import TEXT, Gallery, snapshot
 from mgpo.gallery.embed import shorten, size_of, to_json
 from mgpo.gallery.images import crop_uris
@@ -202,7 +202,7 @@ def test_a_page_is_whole_or_the_one_before(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(page_module.os, "replace", no_room)
+    monkeypatch.setattr(os, "replace", no_room)
     with pytest.raises(OSError, match="No space"):
         write_page(path, gallery, "second")
     assert read_page(path)["title"] == "first" and [p.name for p in tmp_path.iterdir()] == ["page.html"]

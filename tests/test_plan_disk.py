@@ -18,7 +18,7 @@ def planned(folder, *options):
 
 def test_a_run_leaves_what_was_planned(tmp_path, capsys):
     needed = planned(tmp_path)
-    assert "3 checkpoints of 0.0142 GB" in capsys.readouterr().out
+    assert "2 checkpoints of 0.0142 GB" in capsys.readouterr().out
     run("fit", CONFIG, *SMALL, "--measure=never", "--trainer.callbacks.every_n_train_steps=1", cwd=tmp_path)
     folder = tmp_path / "runs/mgpo/version_0"
     sizes = {path.name: path.stat().st_size for path in (folder / "checkpoints").iterdir()}
