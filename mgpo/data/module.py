@@ -139,7 +139,7 @@ class _Loader(StatefulDataLoader):
     """Forks its workers while other threads are at rest.
 
     Up to Python 3.11.9 a worker hangs if, when it is forked, another thread is just about to run Python, as gloo's do
-    behind a collective: it is born with their lock on the interpreter's list of threads (CPython issue 112275).
+    behind a collective: it is born with their lock on the interpreter's list of threads (CPython gh-112275).
     """
 
     def __iter__(self) -> Any:
