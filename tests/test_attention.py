@@ -65,21 +65,6 @@ def test_values_and_gradients_are_those_of_one_softmax(groups, seed):
         assert torch.allclose(mine, theirs, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(packings, st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-def test_in_the_last_layer_only_the_asked_tokens_look(groups, seed, share):
-    packing = packing_of(groups, share)
-    q, k, v = states(sum(packing.prompts) + sum(map(sum, packing.rows)), seed)
-    got, whole = packed_attention(q, k, v, packing, SCALE, last=True), plain(q, k, v, groups)
-    expected = torch.zeros_like(whole).index_copy(1, packing.asked_M, whole[:, packing.asked_M])
-    assert torch.allclose(got, expected, atol=1e-12)
-    upstream = torch.randn_like(expected)
-    for mine, theirs in zip(
-        torch.autograd.grad(got, (q, k, v), upstream), torch.autograd.grad(expected, (q, k, v), upstream)
-    ):
-        assert torch.allclose(mine, theirs, atol=1e-12)
-
-
 def test_under_autocast_it_computes_in_the_lower_precision():
     groups = [(5, [3, 4])]
     q, k, v = states(12, 0, torch.float32)

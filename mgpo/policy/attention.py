@@ -18,16 +18,9 @@ from mgpo.policy.kernels import FLASH, aligned, kernel_of
 from mgpo.policy.packing import Looks, Packing
 
 
-def packed_attention(
-    q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float, last: bool = False
-) -> Tensor:
-    """(1, T, H, E): every token sees its own piece up to itself, and its prompt; under autocast in its type.
-
-    In the last layer only the asked tokens look; the others are given zeros.
-    """
-    q = q_1HTE[:, :, packing.asked_M] if last else q_1HTE
-    out = _joined(q, k_1KTE, v_1KTE, packing.asked_looks if last else packing.looks, scale)
-    return q_1HTE.new_zeros(q_1HTE.transpose(1, 2).shape).index_copy(1, packing.asked_M, out) if last else out
+def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
+    """(1, T, H, E): every token sees its own piece up to itself, and its prompt; under autocast in its type."""
+    return _joined(q_1HTE, k_1KTE, v_1KTE, packing.looks, scale)
 
 
 def separate_attention(q_1HTE: Tensor, k_1HTE: Tensor, v_1HTE: Tensor, looks: Looks, scale: float) -> Tensor:
@@ -53,13 +46,12 @@ def _joined(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, looks: Sequence[Look
 
 
 class _Joined(torch.autograd.Function):
-    """Looks of several kinds in one softmax. Those of the first kind are of all queries, in order; there are none where
-    there are no queries."""
+    """Looks of several kinds in one softmax. Those of the first kind are of all queries, in order."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, looks: Sequence[Looks], scale: float) -> Tensor:
         kernel = kernel_of(q)
-        out, lse = kernel.forward(q, k, v, looks[0], scale) if looks else (torch.zeros_like(q), q[..., 0].float())
+        out, lse = kernel.forward(q, k, v, looks[0], scale)
         for more in looks[1:]:
             at = more.query_index
             out[:, :, at], lse[:, :, at] = _join(out[:, :, at], lse[:, :, at], *kernel.forward(q, k, v, more, scale))

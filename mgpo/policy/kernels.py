@@ -67,7 +67,7 @@ def aligned(*states: Tensor) -> list[Tensor]:
 
 def _flash_forward(q: Tensor, k: Tensor, v: Tensor, looks: Looks, scale: float) -> tuple[Tensor, Tensor]:
     out, lse, *_ = aten._flash_attention_forward(
-        _rows(q, looks.query_index), _rows(k, looks.key_index), _rows(v, looks.key_index), *_ends(looks), 0.0,
+        _rows(q)[looks.query_index], _rows(k)[looks.key_index], _rows(v)[looks.key_index], *_ends(looks), 0.0,
         looks.causal, False, scale=scale,
     )  # fmt: skip
     return out.transpose(0, 1)[None], lse[None]
@@ -79,7 +79,7 @@ def _flash_backward(
     at, keys = looks.query_index, looks.key_index
     random = torch.zeros(2, dtype=torch.uint64, device=q.device), torch.zeros(0, device=q.device)  # nothing is dropped
     parts = aten._flash_attention_backward(
-        _rows(grad, at), _rows(q, at), _rows(k, keys), _rows(v, keys), _rows(out, at), lse[0][:, at].contiguous(),
+        _rows(grad)[at], _rows(q)[at], _rows(k)[keys], _rows(v)[keys], _rows(out)[at], lse[0][:, at].contiguous(),
         *_ends(looks), 0.0, looks.causal, *random, scale=scale,
     )  # fmt: skip
     for whole, index, part in zip(sums, (at, keys, keys), parts):
@@ -89,9 +89,9 @@ def _flash_backward(
             whole[0].index_add_(1, index, part.transpose(0, 1))
 
 
-def _rows(x_1HTE: Tensor, index: slice | Tensor) -> Tensor:
-    """(tokens, H, E)."""
-    return x_1HTE[0].transpose(0, 1)[index]
+def _rows(x_1HTE: Tensor) -> Tensor:
+    """(T, H, E), a view."""
+    return x_1HTE[0].transpose(0, 1)
 
 
 def _ends(looks: Looks) -> tuple[Tensor, Tensor, int, int]:

@@ -6,7 +6,7 @@ A continuation sees its own prompt and, causally, itself; a prompt sees itself. 
 Shapes: M tokens that are asked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
@@ -102,31 +102,15 @@ class Packing:
 
     @cached_property
     def looks(self) -> list[Looks]:
-        """Of all tokens: first each prompt's and row's at itself, then the rows' at their prompts."""
-        own = [*self.prompt_spans, *self.row_spans]
-        return self._looks([(zip(own, own), True), (zip(self.group_spans, self.prompt_spans), False)])
-
-    @cached_property
-    def asked_looks(self) -> list[Looks]:
-        """Of the asked tokens alone, which are counted by themselves: at their own run of neighbours, at what comes
-        before that in their row, and at their prompt."""
-        row_of = {place: span for span in self.row_spans for place in range(span.start, span.stop)}
-        own, before, at = [], [], 0
-        for (row, _), run in groupby(enumerate(self.asked), key=lambda p: (row_of[p[1]].start, p[1] - p[0])):
-            places = [place for _, place in run]
-            queries = slice(at, at := at + len(places))
-            own.append((queries, slice(places[0], places[-1] + 1)))
-            before.append((queries, slice(row, places[0])))
-        counts = [sum(group.start <= place < group.stop for place in self.asked) for group in self.group_spans]
-        return self._looks([(own, True), (before, False), (zip(_spans(counts, 0), self.prompt_spans), False)])
-
-    def _looks(self, kinds: Iterable[tuple[Iterable[tuple[slice, slice]], bool]]) -> list[Looks]:
-        found = [([pair for pair in pairs if all(map(_length, pair))], causal) for pairs, causal in kinds]
-        return [
-            Looks([queries for queries, _ in pairs], [keys for _, keys in pairs], causal, self.device)
-            for pairs, causal in found
-            if pairs
+        """First each prompt's and row's at itself, up to every token, then the rows' at their prompts."""
+        own = [span for span in (*self.prompt_spans, *self.row_spans) if _length(span)]
+        back = [
+            (rows, prompt)
+            for rows, prompt in zip(self.group_spans, self.prompt_spans)
+            if _length(rows) * _length(prompt)
         ]
+        at_prompts = Looks([rows for rows, _ in back], [prompt for _, prompt in back], False, self.device)
+        return [Looks(own, own, True, self.device), *([at_prompts] if back else [])]
 
 
 def pieces(ends: Tensor) -> Looks:
