@@ -8,6 +8,19 @@ _TAG = re.compile(
 )
 
 
+def is_tag(token: str) -> bool:
+    """Whether a token is the tag of a thought: text that may be sampled, even where a tokenizer calls it special."""
+    return _TAG.fullmatch(token) is not None
+
+
+def closing(prompt: str) -> str:
+    """The tag that closes the thought inside which a prompt ends; nothing where it ends in none."""
+    *_, last = [None, *_TAG.finditer(prompt)]
+    if last is None or "/" in last[0]:
+        return ""
+    return f"{last[0][0]}/{last[0][1:]}"
+
+
 def spoken(text: str, opened: bool = False) -> str:
     """A reply without its thoughts: `<think>…</think>` and the like, in any number.
 
