@@ -60,7 +60,7 @@ def rows(folder):
 def test_rows_with_an_error_are_asked_again_and_no_others(pictures, capsys):
     with Server(Fails("1", "4")) as server:
         ask(pictures, server)
-        assert "5 questions, 2 with an error; started again, it asks those once more" in capsys.readouterr().out
+        assert "5 questions, 2 with an error); started again, it asks those once more" in capsys.readouterr().out
         before = rows(pictures)
         server.answers, server.seen = Fails("4"), []
         ask(pictures, server)
