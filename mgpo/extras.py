@@ -1,6 +1,5 @@
 """Additions to the reward. None is part of the published method; each is a class path in `model.extras`."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from mgpo.answers import extract
 from mgpo.boxes import number_lists
 from mgpo.errors import UserError
+from mgpo.files import parse_json
 from mgpo.types import Trajectory
 
 
@@ -93,7 +93,7 @@ def _points(value: list) -> np.ndarray:
 
 
 def _load(path: str) -> dict:
-    points = json.loads(Path(path).read_text())
+    points = parse_json(Path(path).read_text())
     if not isinstance(points, dict):
         raise ValueError("it holds no object")
     return points

@@ -2,10 +2,12 @@
 
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -26,6 +28,14 @@ REFUSED = {
     errno.ENOENT: "a folder of the path can't be made",
 }
 ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; raises ValueError, and nothing else, for whatever a file or a server may hold."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 @contextmanager

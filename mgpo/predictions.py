@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.files import replaced, writing
+from mgpo.files import parse_json, replaced, writing
 
 ORIGIN, LOCK = ".origin.json", ".lock"
 ADVICE = "what was written before is kept; make room or name another --output, then start again"
@@ -71,8 +71,8 @@ class Predictions:
     def _changes(self) -> list[str]:
         """What the file's rows come from that is not what they are to come from, by name."""
         try:
-            before = dict(json.loads(self.beside.read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):
+            before = dict(parse_json(self.beside.read_text()))
+        except (OSError, ValueError, TypeError):
             raise UserError(
                 f"{self.path} exists, but {self.beside.name}, which says what it came from, can't be read; "
                 "name another --output"
@@ -109,7 +109,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _row(line: bytes) -> Mapping[str, Any] | None:
     """The row in a line; None where the line is torn or no row."""
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        row = parse_json(line) if line.endswith(b"\n") else None
+    except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None

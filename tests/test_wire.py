@@ -71,7 +71,7 @@ def test_a_reply_that_comes_in_pieces_and_in_time_is_read():
 @pytest.mark.parametrize(
     ("said", "words", "tries"),
     [
-        (DEEP, "nested too deep", 1),
+        (DEEP, "no JSON, 3 times", 3),
         (b"\xff\xfe\x00 no text", "no JSON, 3 times", 3),
         (b"9" * 5000, "no JSON, 3 times", 3),
         (b"\n<!DOCTYPE html><title>Sign in</title>", r"a web page \(is the address .*\) and no JSON, 3 times", 3),

@@ -26,6 +26,7 @@ PAUSE = 1.0  # seconds between two looks
 LINGER = 2.5 * PAUSE  # seconds for which rank 0, whose process holds what ranks tell, stays to be heard
 GRACE = 30.0  # seconds after a failure elsewhere for which a rank may go on without noticing
 PYTHON = sysconfig.get_path("stdlib")
+WAITING = ("torch/distributed/", "torch/autograd/")  # whose functions wait for other ranks
 SHOWN, MOST = 300, 4  # characters of an error, ranks in a sentence
 # What a rank meets because another one has gone.
 _LOST = re.compile(r"(closed|reset) by peer|broken pipe|remote process|timed out waiting", re.IGNORECASE)
@@ -111,7 +112,10 @@ class Watch(threading.Thread):
             print(f"mgpo: {said}", file=sys.stderr, flush=True)
 
     def place(self) -> tuple[str, float | None]:
-        """The main thread's innermost function that is no library's, and for how long it has waited for other ranks; None if it does not."""
+        """The main thread's innermost function that is no library's, and how long it has waited for other ranks.
+
+        None where it does not.
+        """
         frames = _frames(sys._current_frames().get(self.watched or 0))
         stack = tuple((frame.f_code, frame.f_lineno) for frame in frames)
         if stack != self.stack:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request
 
 from mgpo.errors import UserError
+from mgpo.files import parse_json
 from mgpo.models.bounded import bounded_opener
 
 LARGEST_ANSWER = 50_000_000  # bytes
@@ -193,9 +194,7 @@ def _is_address(base_url: str) -> bool:
 def _object(raw: bytes) -> dict[str, Any]:
     """The JSON object that a reply is."""
     try:
-        answer = json.loads(raw)
-    except RecursionError:
-        raise NoReply("the reply is nested too deep") from None
+        answer = parse_json(raw)
     except ValueError:
         page = "a web page (is the address that of the protocol, such as …/v1?) and " if _is_page(raw) else ""
         raise _Passing(f"the reply is {page}no JSON") from None
@@ -232,10 +231,10 @@ def _key(variable: str) -> str:
 def _message(error: HTTPError, key: str | None) -> str:
     """What a server says about an error, behind a colon; nothing where it says nothing that can be read."""
     try:
-        said = json.loads(error.read(10_000))
+        said = parse_json(error.read(10_000))
         said = said.get("error", said.get("detail", said.get("message", "")))
         said = said.get("message", "") if isinstance(said, dict) else said
-    except (ValueError, AttributeError, RecursionError, OSError, HTTPException):
+    except (ValueError, AttributeError, OSError, HTTPException):
         return ""
     line = shown(said, key)
     return f": {line}" if line else ""
