@@ -18,6 +18,7 @@ from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import run_folder
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
+from mgpo.callbacks.watch import RankWatch, end_of_a_rank
 from mgpo.configuration import reading
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
@@ -116,7 +117,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
-        return super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, RankWatch())
+        return trainer
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -197,6 +200,9 @@ def hush() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(
+        lambda record: "Forcefully terminating" not in record.getMessage()  # behind what the rank itself has said
+    )
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -247,6 +253,7 @@ def main(args: list[str] | None = None) -> None:
         else:
             run(args)
     except Exception as error:
+        end_of_a_rank(error)
         if (mistake := find_user_error(error) or refused(error)) is None:
             raise
         raise SystemExit(f"mgpo: {mistake}") from None

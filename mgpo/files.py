@@ -1,10 +1,13 @@
 """Files that are whole or not there, and one sentence where the disk takes no more."""
 
 import errno
+import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -27,39 +30,76 @@ REFUSED = {
 ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; raises ValueError, and nothing else, for whatever a file or a server may hold."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
     """Raises UserError where the system refuses to write; libraries may have wrapped its refusal."""
     try:
         yield
     except Exception as error:
-        if (mistake := refused(error, str(path), REFUSED)) is None:
+        if (mistake := refused(error, str(path), REFUSED, advice)) is None:
             raise
         raise mistake from error
 
 
+@contextmanager
+def locked(path: Path, busy: str, advice: str = ADVICE) -> Iterator[None]:
+    """A file that one process at a time can have; it is gone once the block ends, and free once the process does.
+
+    Raises:
+        UserError: Which says `busy`, where another process has it.
+    """
+    with writing(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        except OSError:
+            pass  # a file system without locks
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise UserError(busy)  # whoever had it has just ended, and somebody else may have made it anew
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def refused(
-    error: Exception, path: str = "a file of the run", reasons: Mapping[int, str] = NO_ROOM
+    error: Exception,
+    path: str = "a file of the run",
+    reasons: Mapping[int, str] = NO_ROOM,
+    advice: str = ADVICE,
 ) -> UserError | None:
     """What to say where one of these reasons is in a chain of exceptions."""
     code = _code(error)
     return (
         None
         if (reason := reasons.get(code or 0)) is None
-        else UserError(f"{path} can't be written: {reason}; {ADVICE}")
+        else UserError(f"{path} can't be written: {reason}; {advice}")
     )
 
 
 @contextmanager
-def replaced(path: Path, lasting: bool = False) -> Iterator[Path]:
+def replaced(path: Path, lasting: bool = False, advice: str = ADVICE) -> Iterator[Path]:
     """Where to write a file's new content; it takes its place when the block ends well.
 
     Args:
         path: In a folder that is made if need be.
         lasting: Wait until the content has reached the disk.
+        advice: What to do where it can't be written.
     """
     unfinished = path.with_name(path.name + ".unfinished")
-    with writing(path):
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished

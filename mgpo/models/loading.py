@@ -29,7 +29,11 @@ CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
 def load(
-    path: str | Path = EMBEDDED, dialogue: Dialogue | None = None, device: str | None = None, **options: Any
+    path: str | Path = EMBEDDED,
+    dialogue: Dialogue | None = None,
+    device: str | None = None,
+    max_new_tokens: int | None = None,
+    **options: Any,
 ) -> Model | ServedModel:
     """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
 
@@ -38,14 +42,18 @@ def load(
             or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
+        max_new_tokens: A reply is cut here; by default where the configuration says, or at 1024.
         options: Of the policy's class, such as `max_pixels` or `dtype`; of `ServedModel`, such as `model`.
 
     Raises:
         UserError: Where nothing can be loaded.
     """
     folder, name = Path(path), str(path)
+    if max_new_tokens is not None and not (isinstance(max_new_tokens, int) and max_new_tokens > 0):
+        raise UserError(f"max_new_tokens is {max_new_tokens!r}; a reply has at least 1 token")
     if name.startswith(ADDRESSES):
-        return _served({"base_url": name, **options}, dialogue)
+        limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        return _served({"base_url": name, **limit, **options}, dialogue)
     if name == EMBEDDED:
         model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
     elif (folder / SETTINGS).is_file():
@@ -56,6 +64,7 @@ def load(
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
     else:
         model = Model(family_of(name)(name, **options).load().eval(), dialogue or TwoTurn())
+    model.max_new_tokens = max_new_tokens or model.max_new_tokens
     model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model
 

@@ -1,6 +1,5 @@
 """From the keys of a `fit` configuration to a launch in numbers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
+from mgpo.files import parse_json
 from mgpo.plan.launch import Devices, Launch
 from mgpo.plan.lengths import converse, counter
 from mgpo.plan.passes import FLOAT
@@ -77,8 +77,13 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
 def own_cap(path: str) -> int:
     """The pixel cap that a local checkpoint's image processor brings."""
     file = Path(path) / "preprocessor_config.json"
-    own = json.loads(file.read_text()) if file.is_file() else {}
-    return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+    try:
+        own = parse_json(file.read_text()) if file.is_file() else {}
+        return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+    except (ValueError, AttributeError):
+        raise UserError(
+            f"{file} can't be read as the settings of an image processor; fetch the checkpoint anew"
+        ) from None
 
 
 def state_bytes(optimizer: Any, value: int) -> float:

@@ -20,6 +20,7 @@ class Codec(Protocol):
 
     end_id: int
     image_id: int
+    closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt: ...
 

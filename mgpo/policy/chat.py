@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mgpo.errors import UserError
+from mgpo.thoughts import closing
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import View
 
@@ -56,6 +57,7 @@ class Chat:
         if self.end not in self.ids:
             raise UserError(f"the chat template in {tokenizer.name_or_path} does not end replies with a control token")
         self.end_id = self.ids[self.end]
+        self.closing = closing(self._render([{"role": "user", "content": "?"}]).rpartition(self.end)[-1])
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids of a conversation's beginning, up to where the policy's first reply starts."""

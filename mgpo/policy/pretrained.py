@@ -24,6 +24,7 @@ from mgpo.policy.published import read, read_config, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
 from mgpo.policy.trained import save_trained_only
+from mgpo.thoughts import is_tag
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
@@ -133,7 +134,7 @@ class Pretrained(Policy):
         pad = tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
         banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
-        banned[[i for i in control.values() if i != self.chat.end_id]] = True
+        banned[[i for token, i in control.items() if i != self.chat.end_id and not is_tag(token)]] = True
         banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
         self.register_buffer("banned", banned, persistent=False)
 
