@@ -18,12 +18,12 @@ from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
-from mgpo.metrics import Tally, rollout_metrics
+from mgpo.metrics import PassMetrics, Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.kernels import check_kernel
-from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
+from mgpo.ranks import check_precision, check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
 from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
@@ -118,6 +118,7 @@ class MGPO(EvaluatedModule):
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
+        check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
 
     def configure_model(self) -> None:
@@ -219,7 +220,7 @@ class MGPO(EvaluatedModule):
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
         weights_N = self.objective.weights(lengths_N, counted_N, mean)
 
-        def part(rows: list[int]) -> tuple[Tensor, dict[str, float]]:
+        def part(rows: list[int]) -> tuple[Tensor, PassMetrics]:
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
             return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
 
@@ -228,11 +229,11 @@ class MGPO(EvaluatedModule):
         for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
             loss, metrics = part(rows)
             self.manual_backward(loss)
-            self.tally.add(metrics, len(rows))
+            self.tally.add_pass(metrics)
             whole += loss.item()
         self.guard.step(self, whole, trajectories, part)
 
-    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, PassMetrics]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
@@ -240,12 +241,12 @@ class MGPO(EvaluatedModule):
         return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
 
     def publish(self) -> None:
-        """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.
+        """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.
 
         One exchange a step: ranks may have different metrics, such as those of a third turn. A name that has no
         value in a step keeps its last one in the loggers; `published` holds the step's own.
         """
-        self.published = self.tally.means(self.trainer.world_size)
+        self.published = self.tally.over_ranks(self.trainer.world_size)
         self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
         for name, value in self.published.items():
             self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
