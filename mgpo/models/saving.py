@@ -51,7 +51,7 @@ def save_model(
         max_new_tokens: Of a reply, for `mgpo.load`.
         folder: Made here; it appears when all is written.
         dtype: Of the saved weights; by default that of the policy's.
-        merge: Add adapters to the weights; otherwise they alone are saved.
+        merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
 
     Raises:
         UserError: If the folder holds something, or there are no adapters to be saved alone.
@@ -62,10 +62,10 @@ def save_model(
     unfinished.mkdir(parents=True)
     if merge:
         _save_whole(policy, unfinished, dtype)
-        settings = _settings(policy, dialogue, max_new_tokens, dtype)
-        (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     else:
         _save_adapters(policy, unfinished, dtype)
+    settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None)
+    (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     save_processors(policy, unfinished)
     (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
     os.replace(unfinished, folder)
@@ -117,6 +117,8 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
 def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
     kind = getattr(torch, dtype) if dtype else policy.model.dtype
     adapters = {name: value.to(kind) for name, value in policy.model.get_adapter_state_dict().items()}
+    for config in policy.model.peft_config.values():  # a relative place would be lost
+        config.base_model_name_or_path = str(Path(policy.path).resolve()) if Path(policy.path).is_dir() else policy.path
     policy.model.save_pretrained(folder, state_dict=adapters)
 
 
