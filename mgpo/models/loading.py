@@ -18,7 +18,6 @@ from mgpo.errors import UserError
 from mgpo.models.local import Model
 from mgpo.models.saving import SETTINGS
 from mgpo.models.served import ServedModel
-from mgpo.policy.adapters import base_of
 from mgpo.policy.base import Policy
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.pixels import PixelBudget
@@ -42,7 +41,8 @@ def load(
             or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
-        options: Of the policy's class, such as `max_pixels` or `dtype`, by default the checkpoint's own; of `ServedModel`, such as `model`.
+        options: Of the policy's class, such as `max_pixels`, or `dtype`, which is the checkpoint's own by default; of
+            `ServedModel`, such as `model`.
 
     Raises:
         UserError: Where nothing can be loaded.
@@ -59,7 +59,7 @@ def load(
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
     else:
-        policy = family_of(base_of(name))(name, **{"dtype": "auto", **options}).load().eval()
+        policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
         model = Model(policy, dialogue or TwoTurn())
         if "max_pixels" not in options:
             _tell_budget(name, policy)
@@ -72,8 +72,8 @@ def _tell_budget(name: str, policy: Policy) -> None:
     whole = policy.sight.whole
     if isinstance(whole, PixelBudget) and (tokens := whole.max_pixels // whole.factor**2) > MANY:
         warnings.warn(
-            f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens: slow, and much memory; "
-            f"max_pixels={SOME * whole.factor**2} would make it {SOME:,}",
+            f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens, and takes long for "
+            f"them; max_pixels={SOME * whole.factor**2} would make it {SOME:,} tokens",
             stacklevel=3,
         )
 

@@ -1,6 +1,5 @@
-"""Adapters that were saved alone, by `export --merge false` or by peft elsewhere, and the base that they name."""
+"""Adapters that were saved alone, by `export --merge false` or by peft elsewhere."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from mgpo.errors import UserError
 from mgpo.policy.lora import Lora, in_float32, layers, lora_config
-from mgpo.policy.published import optional_file, read
-from mgpo.policy.weights import check_finite, check_names, unreported
+from mgpo.policy.published import ADAPTERS, adapter_config, optional_file, read
+from mgpo.policy.weights import check_finite, check_names, named, unreported
 
-CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # What may stand in an adapter's configuration without changing what the adapter does here; all else must be empty.
 HARMLESS = {
@@ -32,17 +30,18 @@ class Adapters:
 
     Args:
         folder: Where they lie.
-        base: A checkpoint folder or hub name.
         lora: Their rank, scale and layers.
     """
 
     folder: str
-    base: str
     lora: Lora
 
     def put_into(self, model: Any, wanted: Lora | None) -> Lora:
         """Freeze the model and add them, to be trained in float32. Raises UserError where they are not as wanted."""
-        own = layers(model, self.lora)
+        try:
+            own = layers(model, self.lora)
+        except UserError as error:
+            raise UserError(f"the adapters in {self.folder} can't be used here: {error}; or {ADVICE}") from None
         if wanted is not None:
             asked, has = (wanted.rank, wanted.alpha), (self.lora.rank, self.lora.alpha)
             if asked != has:
@@ -55,10 +54,10 @@ class Adapters:
                     f"policy.lora.targets and the adapters in {self.folder} differ in {len(different)} layers, such as "
                     f"{different[0]}; leave policy.lora out, and theirs are taken"
                 )
-        config, weights = lora_config(self.lora), _weights(self.folder)
+        options: Any = dict(is_trainable=True, ignore_mismatched_sizes=True, dtype_plan={"lora_": torch.float32})
         with unreported():
             found = model.load_adapter(
-                adapter_state_dict=weights, peft_config=config, is_trainable=True, ignore_mismatched_sizes=True
+                adapter_state_dict=_weights(self.folder), peft_config=lora_config(self.lora), **options
             )
         check_names(self.folder, found.missing_keys, found.unexpected_keys, found.mismatched_keys)
         in_float32(model)
@@ -68,26 +67,13 @@ class Adapters:
 def read_adapters(path: str) -> Adapters | None:
     """Those in a folder or under a hub name; None where there are none.
 
-    Raises UserError where they do what can't be done here, or where a model lies beside them.
+    Raises UserError where they do what can't be done here.
     """
-    if Path(path).is_file() or (file := optional_file(path, CONFIG)) is None:
+    given = adapter_config(path)
+    if given is None:
         return None
-    if (file.parent / "config.json").exists():
-        raise UserError(f"{path} holds a model and adapters; take {CONFIG} away, or the adapters to a folder of their own")
-    given: Any = read(path, CONFIG, lambda _: json.loads(file.read_text()))
-    lora = read(path, CONFIG, lambda _: _lora(path, given))
-    base = given.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise UserError(f"{path}/{CONFIG} names no base_model_name_or_path; write that of the base into it")
-    if base.startswith(("/", ".")) and not Path(base).is_dir():
-        raise UserError(f"the adapters in {path} belong to {base}, which is not here; write its place into {CONFIG}")
-    return Adapters(path, base, lora)
-
-
-def base_of(path: str) -> str:
-    """The base that adapters name; the path itself where it holds none."""
-    adapters = read_adapters(path)
-    return path if adapters is None else adapters.base
+    lora = read(path, ADAPTERS, lambda _: _lora(path, given))
+    return Adapters(path, lora)
 
 
 def _lora(path: str, given: dict[str, Any]) -> Lora:
@@ -101,10 +87,14 @@ def _lora(path: str, given: dict[str, Any]) -> Lora:
     if isinstance(targets, list) and targets:
         targets = rf"(.*\.)?({'|'.join(sorted(re.escape(target) for target in targets))})"
     if not isinstance(targets, str) or targets == "all-linear":
-        raise UserError(f"the adapters in {path} have target_modules {str(targets)[:80]}, not a list of layers; {ADVICE}")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(f"the adapters in {path} have r {rank} and lora_alpha {alpha}; take the file anew from its source")
-    return Lora(rank, alpha, targets)
+        raise UserError(
+            f"the adapters in {path} have target_modules {str(targets)[:80]}, not a list of layers; {ADVICE}"
+        )
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or alpha % 1:
+        raise UserError(
+            f"the adapters in {path} have r {rank} and lora_alpha {alpha}; take the file anew from its source"
+        )
+    return Lora(rank, int(alpha), targets)
 
 
 def _weights(path: str) -> dict[str, Tensor]:
@@ -114,6 +104,8 @@ def _weights(path: str) -> dict[str, Tensor]:
             if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
                 raise UserError(f"{path}/{name} holds no weights; take it anew from its source")
             check_finite(path, weights)
+            if whole := [key for key in weights if ".lora_" not in key]:
+                raise UserError(f"the adapters in {path} come with whole layers ({named(whole)}); {ADVICE}")
             return weights
     raise UserError(f"the adapters in {path} lack {WEIGHTS[0]}")
 

@@ -118,10 +118,8 @@ class Chat:
         return Prompt(tuple(ids), tuple(images))
 
 
-def control_tokens(
-    tokenizer: PreTrainedTokenizerBase, named: Sequence[str], rows: int
-) -> tuple[dict[str, int], int]:
-    """Tokens that are never text: the special ones, those of ChatML's form, and those named; and how many ids there are.
+def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str], rows: int) -> tuple[dict[str, int], int]:
+    """Tokens that are never text: the special ones, those of ChatML's form, and those named. And the number of ids.
 
     Tokens that have no row in the embedding are left out. Raises UserError where text could become one of them.
     """

@@ -20,7 +20,7 @@ from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.fused import load_kernel
 from mgpo.policy.lora import Lora, add_lora, without_lora
 from mgpo.policy.packed import use_packing
-from mgpo.policy.published import read_config, read_processor, read_tokenizer
+from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
 from mgpo.policy.templates import choose_template
@@ -40,17 +40,17 @@ class Pretrained(Policy):
 
     Args:
         path: A checkpoint folder or hub name, or that of adapters (peft's LoRA), which name their base.
-        dtype: Weights' type, such as float32 or bfloat16, or auto, the checkpoint's own; log-probs are float32 anyway. Weights trained in bfloat16
-            lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate of 1e-6: take float32
-            under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
+        dtype: Weights' type, such as float32 or bfloat16, or auto, the checkpoint's own; log-probs are float32 anyway.
+            Weights trained in bfloat16 lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate
+            of 1e-6: take float32 under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
         attention: Attention implementation, by its name in transformers.
         lora: Train these adapters alone, in float32.
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
             less memory, about a third more time, the same gradients.
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
-        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or adapters to go
-            on from, as `export --merge false` and peft save them.
+        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or adapters to
+            go on from, as `export --merge false` and peft save them.
     """
 
     model_types: ClassVar[tuple[str, ...]]  # as in config.json
@@ -93,10 +93,11 @@ class Pretrained(Policy):
         Raises:
             UserError: For a checkpoint of another family, with missing files, or that can't be fetched.
         """
-        adapters = read_adapters(self.path) or (None if self.start is None else read_adapters(self.start))
-        if adapters is not None:
-            self.start = None if adapters.folder == self.start else self.start
-            self.path = adapters.base if adapters.folder == self.path else self.path
+        self.adapters = read_adapters(self.path)
+        if self.adapters is not None:
+            self.path = base_of(self.path)
+        elif self.start is not None and (adapters := read_adapters(self.start)) is not None:
+            self.adapters, self.start = adapters, None
         config = read_config(self.path)
         if config.model_type not in self.model_types:
             right = FAMILIES.get(config.model_type)
@@ -104,7 +105,6 @@ class Pretrained(Policy):
             raise UserError(
                 f"{self.path} holds a {config.model_type} model; this policy needs {self.model_types[0]}; {better}"
             )
-        self.adapters = adapters
         tokenizer = read_tokenizer(self.path)
         choose_template(tokenizer, self.path, self.slot)
         processor = read_processor(self.path, self.processor_class, config.vision_config)
@@ -152,10 +152,19 @@ class Pretrained(Policy):
             self.lora = self.adapters.put_into(model, self.lora)
         elif self.lora is not None:
             add_lora(model, self.lora)
+        if self.lora is not None:
+            self._check_adapters(model)
         elif self.freeze_vision:
             model.model.requires_grad_(False)
             model.model.language_model.requires_grad_(True)
         save_trained_only(self)
+
+    def _check_adapters(self, model: Any) -> None:
+        if self.fused_head and hasattr(model.lm_head, "base_layer"):
+            raise UserError("policy.fused_head takes the head's own weight, not its adapter; drop one of them")
+        language = {id(weight) for weight in (*model.model.language_model.parameters(), *model.lm_head.parameters())}
+        if self.freeze_vision and any(p.requires_grad and id(p) not in language for p in model.parameters()):
+            raise UserError("policy.freeze_vision contradicts the adapters on the vision tower; drop one of them")
 
     def sight_of(self, processor: Any) -> Sight:
         """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""

@@ -1,6 +1,7 @@
 """The files of a published checkpoint, from a folder or from the hub, with errors that name what is missing."""
 
 import importlib
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from mgpo.policy.registry import FAMILIES
 
 T = TypeVar("T")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+ADAPTERS = "adapter_config.json"
 PREPROCESSOR = "preprocessor_config.json"
 LONGEST = 300  # characters of a library's complaint that are passed on
 # Of the image processor, and of the vision tower that takes what it makes.
@@ -47,6 +49,34 @@ def optional_file(path: str, name: str) -> Path | None:
     quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
     file = read(path, name, lambda path: cached_file(path, name, **quiet))
     return None if file is None else Path(file)
+
+
+def adapter_config(path: str) -> dict[str, Any] | None:
+    """Peft's, of a checkpoint of adapters alone; None for others. Raises UserError where a model lies beside them."""
+    if Path(path).is_file() or (file := optional_file(path, ADAPTERS)) is None:
+        return None
+    if (file.parent / "config.json").exists():
+        raise UserError(f"{path} holds a model and adapters; take {ADAPTERS} and its weights to a folder of their own")
+    given: Any = read(path, ADAPTERS, lambda _: json.loads(file.read_text()))
+    if not isinstance(given, dict):
+        raise UserError(f"{file} can't be read as peft's configuration of adapters")
+    return given
+
+
+def base_of(path: str) -> str:
+    """The base that adapters name; the path itself where there are none. Raises UserError where it is not here."""
+    given = adapter_config(path)
+    if given is None:
+        return path
+    base = given.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}/{ADAPTERS} names no base_model_name_or_path; write that of the base into it")
+    if base.startswith(("/", ".")) and not Path(base).is_dir():
+        raise UserError(
+            f"the adapters in {path} belong to {base}, which is not here; give the base as policy.path and these as "
+            "policy.start"
+        )
+    return base
 
 
 def read_config(path: str) -> Any:
@@ -94,8 +124,8 @@ def read_processor(path: str, kind: type[PilBackend], vision: Any) -> Any:
 
 
 def family_of(path: str) -> Callable[..., Policy]:
-    """The class that takes a checkpoint. Raises UserError where there is none."""
-    model_type = read_config(path).model_type
+    """The class that takes a checkpoint, or adapters' base. Raises UserError where there is none."""
+    model_type = read_config(base_of(path)).model_type
     if model_type not in FAMILIES:
         raise UserError(f"{path} holds a {model_type} model; the families here are {', '.join(FAMILIES)}")
     module, name = FAMILIES[model_type].rsplit(".", 1)

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -41,7 +43,9 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, path: str, slot: str) ->
             return
         if fitting:
             names = ", ".join(sorted(fitting)[:4])
-            raise UserError(f"{path}: {where} has several chat templates ({names}); give one of them the name {DEFAULT}")
+            raise UserError(
+                f"{path}: {where} has several chat templates ({names}); give one of them the name {DEFAULT}"
+            )
     if not complaints:
         raise UserError(f"the tokenizer in {path} has no chat template (chat_template.jinja)")
     raise UserError(f"no chat template in {path} can be used: {complaints[0]}; take it from the published model")
@@ -71,14 +75,15 @@ def _found(tokenizer: PreTrainedTokenizerBase, path: str) -> Iterator[tuple[str,
     """Where there are templates, and which by name."""
     for name in FILES:
         file = optional_file(path, name)
-        if file is not None and (templates := _named(read(path, name, lambda _: _content(name, file.read_text())))):
+        if templates := {} if file is None else _named(read(path, name, partial(_content, file))):
             yield name, templates
     if templates := _named(tokenizer.chat_template):
         yield "the tokenizer's files", templates
 
 
-def _content(name: str, text: str) -> Any:
-    return json.loads(text).get("chat_template") if name.endswith(".json") else text
+def _content(file: Path, _: str) -> Any:
+    text = file.read_text()
+    return json.loads(text).get("chat_template") if file.suffix == ".json" else text
 
 
 def _named(given: Any) -> dict[str, str]:

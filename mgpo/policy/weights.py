@@ -17,13 +17,13 @@ NAMED = 2  # weights that a sentence names
 
 
 def read_weights(path: str, **options: Any) -> Any:
-    """The stock model with a checkpoint's weights, under their names of today or under older ones that the library knows.
+    """The stock model with a checkpoint's weights, under today's names or older ones that the library knows.
 
     Raises UserError where one is missing, left over, of another shape or no number: the library would go on with
     random ones.
     """
 
-    def load(path: str) -> tuple[Any, dict[str, Any]]:
+    def load(path: str) -> Any:
         try:
             return AutoModelForImageTextToText.from_pretrained(
                 path, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -31,7 +31,9 @@ def read_weights(path: str, **options: Any) -> Any:
         except RuntimeError as error:
             if "conversion" not in str(error):
                 raise
-            raise UserError(f"{path}: the experts' weights don't fit together: some are missing; fetch it again") from None
+            raise UserError(
+                f"{path}: the experts' weights don't fit together: some are missing; fetch it again"
+            ) from None
 
     with unreported():
         model, found = read(path, "weights", load)
@@ -63,7 +65,9 @@ def check_names(
 def check_finite(where: str | Path, weights: Mapping[str, Tensor]) -> None:
     """Raises UserError where one of them holds NaN or infinity."""
     if broken := not_finite(weights):
-        raise UserError(f"{where}: {len(broken)} weights hold NaN or infinity ({named(broken)}); take another checkpoint")
+        raise UserError(
+            f"{where}: {len(broken)} weights hold NaN or infinity ({named(broken)}); take another checkpoint"
+        )
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
