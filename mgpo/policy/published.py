@@ -108,6 +108,8 @@ def read_processor(path: str, kind: type[PilBackend], vision: Any) -> Any:
         values = given.get(name)
         if not isinstance(values, list) or len(values) != 3 or not all(_is_number(value) for value in values):
             raise UserError(f"{where}: {name} should be three numbers; take this file from the published model")
+    if not _is_number(processor.rescale_factor) or 0 in (processor.rescale_factor, *given["image_std"]):
+        raise UserError(f"{where}: rescale_factor or image_std is no divisor; take this file from the published model")
     for name in ("do_rescale", "do_normalize"):
         if not getattr(processor, name):
             raise UserError(f"{where}: {name} is off, but pictures are always normalised here")

@@ -53,6 +53,8 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, path: str, slot: str) ->
 
 def complain(tokenizer: PreTrainedTokenizerBase, template: str, slot: str) -> str | None:
     """What is wrong with a template: it should show a picture, a question, a reply and another question, each once."""
+    if "**" in template:
+        return "takes powers, which may never end"  # nor can a signal break them off
     try:
         with bounded(SECONDS, BYTES):
             text = str(
