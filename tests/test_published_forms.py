@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def copy(family_folder, tmp_path):
     return shutil.copytree(family_folder, tmp_path / "copy")
 
 
-def load(folder, **options):
+def load(folder, **options) -> Any:
     return family_of(str(folder))(str(folder), **options).load().eval()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -49,8 +50,8 @@ class Pretrained(Policy):
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
             less memory, about a third more time, the same gradients.
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
-        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or adapters to
-            go on from, as `export --merge false` and peft save them.
+        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or a folder
+            of adapters to go on from, as `export --merge false` and peft save them.
     """
 
     model_types: ClassVar[tuple[str, ...]]  # as in config.json
@@ -96,7 +97,7 @@ class Pretrained(Policy):
         self.adapters = read_adapters(self.path)
         if self.adapters is not None:
             self.path = base_of(self.path)
-        elif self.start is not None and (adapters := read_adapters(self.start)) is not None:
+        elif self.start is not None and Path(self.start).is_dir() and (adapters := read_adapters(self.start)):
             self.adapters, self.start = adapters, None
         config = read_config(self.path)
         if config.model_type not in self.model_types:
