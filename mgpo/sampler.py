@@ -182,12 +182,10 @@ class Conversation:
 
     def _enders(self, stop_text: str | None) -> Tensor:
         """(vocabulary,): ids after which a row may have ended; only these are looked at in Python."""
-        enders = torch.zeros(len(self.policy.banned), dtype=torch.bool)
-        if stop_text:
-            last = stop_text[-1]
-            enders[: len(self.policy.token_texts)] = torch.tensor([last in text for text in self.policy.token_texts])
+        held = self.policy.holding(stop_text[-1]) if stop_text else torch.zeros_like(self.policy.banned)
+        enders = held.clone()
         enders[self.policy.chat.end_id] = True
-        return enders.to(self.policy.device)
+        return enders
 
     def _has_stop(self, ids_T: Tensor, stop_text: str | None) -> bool:
         return stop_text is not None and stop_text in self.policy.chat.decode(ids_T[-TAIL:].tolist())

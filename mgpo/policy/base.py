@@ -62,6 +62,7 @@ class Policy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.model: Any = None  # the family's own network, once it is loaded
+        self._holding: dict[str, Tensor] = {}
 
     def forward(self, work: Callable[..., T], *inputs: Any) -> T:
         """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
@@ -130,6 +131,14 @@ class Policy(nn.Module):
     def reference(self) -> AbstractContextManager | None:
         """Within it the policy is its base, with adapters off; None where it has none."""
         return None
+
+    def holding(self, sign: str) -> Tensor:
+        """(vocabulary,): ids whose text holds a sign. They are looked for once."""
+        if sign not in self._holding:
+            held = torch.zeros_like(self.banned)
+            held[: len(self.token_texts)] = torch.tensor([sign in text for text in self.token_texts])
+            self._holding[sign] = held
+        return self._holding[sign].to(self.device)
 
     @property
     def device(self) -> torch.device:
