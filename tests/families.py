@@ -147,10 +147,14 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **names)
 
 
-def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """The stock class by way of its configuration, with weights large enough to tell inputs apart."""
+def make_model(family: Family, tokenizer: PreTrainedTokenizerFast, rows: int | None = None, tied: bool = False) -> Any:
+    """The stock class by way of its configuration, with weights large enough to tell inputs apart.
+
+    The embedding has `rows` rows, or a few more than there are tokens.
+    """
     token = tokenizer.convert_tokens_to_ids
-    text = family.text | dict(vocab_size=len(tokenizer) + 5, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None, tie_word_embeddings=tied)
+    text["vocab_size"] = rows or len(tokenizer) + 5
     text["eos_token_id"] = token("<end_of_turn>" if family.gemma else "<|im_end|>")
     if family.gemma:
         names = dict(image_token_index="<image_soft_token>", boi_token_index="<start_of_image>")
@@ -159,7 +163,7 @@ def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
     else:
         names = dict(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
         names |= dict(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
-        extra = dict(tie_word_embeddings=False)
+        extra = dict(tie_word_embeddings=tied)
     config = AutoConfig.for_model(
         family.name, text_config=text, vision_config=family.vision, **{k: token(v) for k, v in names.items()}, **extra
     )
