@@ -20,9 +20,9 @@ from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
-from mgpo.policy.attention import check_kernel
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
+from mgpo.policy.kernels import check_kernel
 from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
 from mgpo.rescore import rescore

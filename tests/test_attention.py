@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import flex_attention
 from torch.torch_version import TorchVersion
 
 from mgpo.errors import UserError
-from mgpo.policy.attention import Packing, check_kernel, packed_attention
+from mgpo.policy.attention import packed_attention
 from mgpo.policy.batch import collate
+from mgpo.policy.kernels import check_kernel
+from mgpo.policy.packing import Packing
 from tests.test_balance import group
 
 KV, QUERY, WIDTH = 2, 4, 8
@@ -77,22 +78,6 @@ def test_in_the_last_layer_only_the_asked_tokens_look(groups, seed, share):
         torch.autograd.grad(got, (q, k, v), upstream), torch.autograd.grad(expected, (q, k, v), upstream)
     ):
         assert torch.allclose(mine, theirs, atol=1e-12)
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@settings(max_examples=10, deadline=None)
-@given(packings, st.integers(0, 99))
-def test_the_path_for_other_devices_sees_the_same(groups, seed):
-    """FlexAttention has no backward pass on a CPU."""
-    packing = packing_of(groups, 0.5)
-    q, k, v = (x.detach() for x in states(sum(packing.prompts) + sum(map(sum, packing.rows)), seed))
-    got = flex_attention(q, k, v, block_mask=packing.block_mask, scale=SCALE, enable_gqa=True).transpose(1, 2)
-    assert torch.allclose(got, plain(q, k, v, groups), atol=1e-12)
-    if packing.asked:
-        asked = flex_attention(
-            q[:, :, packing.asked_M], k, v, block_mask=packing.asked_block_mask, scale=SCALE, enable_gqa=True
-        )
-        assert torch.allclose(asked.transpose(1, 2), got[:, packing.asked_M], atol=1e-12)
 
 
 def test_under_autocast_it_computes_in_the_lower_precision():

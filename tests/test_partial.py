@@ -136,6 +136,21 @@ def test_a_frozen_tower_stays_and_costs_nothing(tokenizer, tmp_path):
     assert not policy.features([image]).requires_grad
 
 
+@pytest.mark.parametrize("options", [{"lora": LORA}, {"freeze_vision": True}], ids=["adapters", "frozen"])
+def test_a_frozen_tower_sees_every_picture_once_a_step(tokenizer, tmp_path, options):
+    """Not again for the update, its second epoch, or the reference, which is the base or a frozen copy."""
+    seen = []
+    policy = make_policy(tokenizer, **options)
+
+    def watched(images):
+        seen.extend(images)
+        return Qwen25VL.tower(policy, images)
+
+    policy.tower = watched
+    fit(make(policy, objective=Objective(kl_weight=0.1), epochs=2), tmp_path, questions=4, enable_checkpointing=False)
+    assert len(set(seen)) == len(seen) >= 4  # each of the four questions has a picture
+
+
 @pytest.fixture(scope="module")
 def adapted(tokenizer, tmp_path_factory):
     """A run of two steps with adapters and a penalty, and its folder with a checkpoint of every step."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.policy.attention import Packing
+from mgpo.policy.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import Sight, View
 

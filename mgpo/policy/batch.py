@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mgpo.policy.attention import Packing
+from mgpo.policy.packing import Packing
 from mgpo.types import Pixels, Prompt, Trajectory
 
 # (prompt, first position) -> positions (3, tokens) and the position that follows

@@ -1,5 +1,9 @@
-"""The library's decoders on a packed row: our attention, and a last layer for the asked tokens alone."""
+"""Our attention in the library's layers: in decoders on a packed row, in vision towers on all pieces at once.
 
+A packed row's last layer is passed for the asked tokens alone: the others have had their say in its keys.
+"""
+
+from functools import lru_cache
 from types import MethodType
 from typing import Any
 
@@ -8,17 +12,24 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from mgpo.policy.attention import Packing, packed_attention
+from mgpo.policy.attention import packed_attention, separate_attention
+from mgpo.policy.packing import Packing, pieces
 
-NAME = "mgpo"  # under which the library knows `attend`
+DECODER = "mgpo"  # under which the library knows `attend`
+TOWER = "mgpo_flash"  # and `attend_pieces`: it gives where pieces end only to what calls itself flash
 
 
 def use_packing(decoder: Any) -> None:
     """Have a decoder take `packing=` in its forward; without it nothing changes."""
-    decoder.set_attn_implementation(NAME)
+    decoder.set_attn_implementation(DECODER)
     last = decoder.layers[-1]
     last.self_attn.is_last = True
     last.forward = MethodType(_finish, last)
+
+
+def use_pieces(tower: Any) -> None:
+    """Have a vision tower attend to all pictures, or all their windows, in one call a layer."""
+    tower.config._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
 
 
 def attend(
@@ -37,6 +48,23 @@ def attend(
     return packed_attention(query, key, value, packing, options["scaling"], last), None
 
 
+def attend_pieces(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    cu_seq_lens_q: Tensor,
+    scaling: float,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Every picture, or window of one, sees itself."""
+    return separate_attention(query, key, value, _pieces(cu_seq_lens_q), scaling), None
+
+
+_pieces = lru_cache(maxsize=2)(pieces)  # a tower gives all layers the same two tensors, told apart by identity
+
+
 def _finish(layer: Any, hidden_states: Tensor, *inputs: Any, packing: Packing | None = None, **options: Any) -> Tensor:
     """The layer as the families here have it, two residual branches, the second one for the asked tokens only."""
     if packing is None:
@@ -47,5 +75,6 @@ def _finish(layer: Any, hidden_states: Tensor, *inputs: Any, packing: Packing | 
     return asked_1MD + layer.mlp(layer.post_attention_layernorm(asked_1MD))
 
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(DECODER, attend)
+AttentionInterface.register(TOWER, attend_pieces)
+AttentionMaskInterface.register(DECODER, sdpa_mask)

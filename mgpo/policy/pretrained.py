@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -27,6 +28,13 @@ from mgpo.types import Pixels
 from mgpo.views import Sight
 
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
+
+
+class Seen(WeakKeyDictionary[Pixels, Tensor]):
+    """Features of images that are still wanted. A copy of a policy has the same tower, so it has seen the same."""
+
+    def __deepcopy__(self, memo: dict) -> "Seen":
+        return self
 
 
 class Pretrained(Policy):
@@ -112,6 +120,8 @@ class Pretrained(Policy):
         if self.packs:
             use_packing(model.model.language_model)
         self.choose_trained(model)
+        eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
+        self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
         if self.gradient_checkpointing:
             decoder = model.model.language_model.layers
             blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
@@ -154,10 +164,19 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): every distinct image goes through the tower once."""
-        distinct = list({id(image): image for image in images}.values())
-        of = {id(image): rows for image, rows in zip(distinct, self.tower(distinct))}
-        return torch.cat([of[id(image)] for image in images])
+        """(image tokens of all images in order, width): every distinct image goes through the tower once.
+
+        A tower that is not trained sees every image once and for all: what it saw waits on the host, beside the pixels,
+        for the update, the reference and the scoring.
+        """
+        distinct = dict.fromkeys(images)
+        of = {image: self.seen[image].to(self.device) for image in distinct if image in self.seen}
+        if new := [image for image in distinct if image not in of]:
+            made = dict(zip(new, self.tower(new)))
+            of |= made
+            if self.frozen_tower:
+                self.seen.update({image: rows.cpu() for image, rows in made.items()})
+        return torch.cat([of[image] for image in images])
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.

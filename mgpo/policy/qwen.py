@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mgpo.policy.packed import use_pieces
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
 from mgpo.policy.pretrained import Pretrained
@@ -40,6 +42,11 @@ class QwenVL(Pretrained):
     ) -> None:
         super().__init__(path, **options)
         self.min_pixels, self.max_pixels, self.crop_max_pixels = min_pixels, max_pixels, crop_max_pixels
+
+    def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
+        """Take a model that is already in memory."""
+        super().attach(model, tokenizer, processor)
+        use_pieces(model.model.visual)
 
     def sight_of(self, processor: Qwen2VLImageProcessorPil) -> Sight:
         """Sides in multiples of a merged patch, areas between floor and cap."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from mgpo.policy.attention import Packing
+from mgpo.policy.packing import Packing
 from mgpo.policy.qwen import QwenVL
 from mgpo.views import Frame
 
