@@ -147,13 +147,16 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **names)
 
 
-def make_model(family: Family, tokenizer: PreTrainedTokenizerFast, rows: int | None = None, tied: bool = False) -> Any:
+def make_model(
+    family: Family, tokenizer: PreTrainedTokenizerFast, tied: bool | None = None, rows: int | None = None
+) -> Any:
     """The stock class by way of its configuration, with weights large enough to tell inputs apart.
 
-    The embedding has `rows` rows, or a few more than there are tokens.
+    `tied` says whether head and embeddings are one; by default Gemma's are. They have `rows` rows, or a few more than
+    there are tokens.
     """
     token = tokenizer.convert_tokens_to_ids
-    text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None, tie_word_embeddings=tied)
+    text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
     text["vocab_size"] = rows or len(tokenizer) + 5
     text["eos_token_id"] = token("<end_of_turn>" if family.gemma else "<|im_end|>")
     if family.gemma:
@@ -163,7 +166,9 @@ def make_model(family: Family, tokenizer: PreTrainedTokenizerFast, rows: int | N
     else:
         names = dict(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
         names |= dict(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
-        extra = dict(tie_word_embeddings=tied)
+        extra = dict(tie_word_embeddings=False)
+    if tied is not None:
+        extra["tie_word_embeddings"] = text["tie_word_embeddings"] = tied
     config = AutoConfig.for_model(
         family.name, text_config=text, vision_config=family.vision, **{k: token(v) for k, v in names.items()}, **extra
     )

@@ -54,7 +54,7 @@ TOKENIZER = {
 def publish(folder: Path) -> Path:
     """One file of weights, and every other file that such a repository has."""
     tokenizer = make_tokenizer()
-    model = make_model(FAMILY, tokenizer, ROWS, tied=True)
+    model = make_model(FAMILY, tokenizer, tied=True, rows=ROWS)
     make_sure_of(model, tokenizer.convert_tokens_to_ids(LIKELY))
     model.save_pretrained(folder)
     _write(folder / "config.json", CONFIG)
