@@ -3,6 +3,7 @@
 A packed row's last layer is passed for the asked tokens alone: the others have had their say in its keys.
 """
 
+from copy import copy
 from functools import lru_cache
 from types import MethodType
 from typing import Any
@@ -28,8 +29,16 @@ def use_packing(decoder: Any) -> None:
 
 
 def use_pieces(tower: Any) -> None:
-    """Have a vision tower attend to all pictures, or all their windows, in one call a layer."""
-    tower.config._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    """Have a vision tower attend to all pictures, or all their windows, in one call a layer.
+
+    Its configuration becomes a copy: the model's own is what others are made from, and exported with.
+    """
+    config = tower.config
+    own = copy(config)
+    own._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    for part in tower.modules():
+        if getattr(part, "config", None) is config:
+            part.config = own
 
 
 def attend(
