@@ -128,8 +128,8 @@ class Pretrained(Policy):
             recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.sight = self.sight_of(processor)
-        each = [[i] for i in range(len(tokenizer))]  # in one call: there may be a quarter of a million of them
-        self.token_texts = tokenizer.backend_tokenizer.decode_batch(each, skip_special_tokens=False)
+        backend: Any = tokenizer.backend_tokenizer  # asked once for all: there may be a quarter of a million of them
+        self.token_texts = backend.decode_batch([[i] for i in range(len(tokenizer))], skip_special_tokens=False)
         self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)
         pad = tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
