@@ -185,10 +185,10 @@ def make_model(
     return model
 
 
-def save_checkpoint(family: Family, folder: Path) -> Path:
+def save_checkpoint(family: Family, folder: Path, tied: bool | None = None) -> Path:
     """Weights, configuration, tokenizer and image processor in a folder."""
     tokenizer = make_tokenizer(family)
-    make_model(family, tokenizer).save_pretrained(folder)
+    make_model(family, tokenizer, tied).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if family.gemma:
         size = dict(height=56, width=56)

@@ -137,6 +137,11 @@ def _one_processor(folder: Path) -> None:
     _write(folder / "processor_config.json", {"processor_class": own.pop("processor_class"), "image_processor": own})
 
 
+def _template_of_processor(folder: Path) -> None:
+    own = _change(folder / "preprocessor_config.json", lambda content: dict(content))
+    _write(folder / "processor_config.json", {"image_processor": own, "chat_template": _take_template(folder)})
+
+
 def _pixels_as_size(folder: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["size"] = dict(shortest_edge=content.pop("min_pixels"), longest_edge=content.pop("max_pixels"))
@@ -161,6 +166,7 @@ FORMS: dict[str, Callable[[Path], None]] = {
     "template in chat_template.jinja": _template_as_jinja,
     "template in two files": _template_in_both,
     "processor_config.json": _one_processor,
+    "template in processor_config.json": _template_of_processor,
     "caps as a size": _pixels_as_size,
     "settings of the decoder by themselves": _nested,
 }

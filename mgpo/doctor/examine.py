@@ -11,6 +11,7 @@ from mgpo.data.module import Decoded, VQAData
 from mgpo.doctor import agreement, learning, sight, tokens
 from mgpo.doctor.case import Case, Result
 from mgpo.doctor.memory import memory
+from mgpo.doctor.weights import finite_weights
 from mgpo.errors import UserError
 from mgpo.module import MGPO
 
@@ -37,6 +38,9 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
     Raises UserError where none of these has a picture.
     """
     policy = module.policy
+    weights = finite_weights(policy)
+    if not weights.passed:
+        return [weights]  # nothing else can be told
     training, samples = policy.training, some_samples(data)
     with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
         policy.eval()
@@ -52,7 +56,7 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
         finally:
             policy.zero_grad()
             policy.train(training)
-    return [*results, memory(policy, module.dialogue, config)]
+    return [weights, *results, memory(policy, module.dialogue, config)]
 
 
 def case_of(module: MGPO, samples: list[tuple]) -> Case:

@@ -1,6 +1,7 @@
 """From a path, a name or an address to a model that can be asked."""
 
 import json
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,14 @@ from mgpo.models.saving import SETTINGS
 from mgpo.models.served import ServedModel
 from mgpo.policy.base import Policy
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.pixels import PixelBudget
 from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import EMBEDDED
 from mgpo.shipped import shipped_config
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
+MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
 CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
@@ -38,7 +41,8 @@ def load(
             or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
-        options: Of the policy's class, such as `max_pixels` or `dtype`; of `ServedModel`, such as `model`.
+        options: Of the policy's class, such as `max_pixels`, or `dtype`, which is the checkpoint's own by default; of
+            `ServedModel`, such as `model`.
 
     Raises:
         UserError: Where nothing can be loaded.
@@ -55,9 +59,23 @@ def load(
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
     else:
-        model = Model(family_of(name)(name, **options).load().eval(), dialogue or TwoTurn())
+        policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
+        model = Model(policy, dialogue or TwoTurn())
+        if "max_pixels" not in options:
+            _tell_budget(name, policy)
     model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model
+
+
+def _tell_budget(name: str, policy: Policy) -> None:
+    """Warn of a checkpoint whose own cap lets pictures become very long."""
+    whole = policy.sight.whole
+    if isinstance(whole, PixelBudget) and (tokens := whole.max_pixels // whole.factor**2) > MANY:
+        warnings.warn(
+            f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens, and takes long for "
+            f"them; max_pixels={SOME * whole.factor**2} would make it {SOME:,} tokens",
+            stacklevel=3,
+        )
 
 
 def _model_part(config: Path) -> dict[str, Any]:

@@ -87,11 +87,15 @@ class Chat:
 
     def _apply_template(self, spoken: str) -> str:
         # Families that can think before they answer are asked not to: their templates forget thoughts in later turns.
-        return str(
-            self.tokenizer.apply_chat_template(
-                json.loads(spoken), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    json.loads(spoken), tokenize=False, add_generation_prompt=True, enable_thinking=False
+                )
             )
-        )
+        except Exception as error:  # a template may raise anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"the chat template in {self.tokenizer.name_or_path} fails: {reason}") from None
 
     def _behind_reply(self, spoken: list[dict[str, Any]]) -> str:
         before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": REPLY}]
@@ -114,11 +118,23 @@ class Chat:
         return Prompt(tuple(ids), tuple(images))
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str]) -> dict[str, int]:
-    """Tokens that are never text: the special ones, those of ChatML's form, and those named."""
+def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str], rows: int) -> tuple[dict[str, int], int]:
+    """Tokens that are never text: the special ones, those of ChatML's form, and those named. And the number of ids.
+
+    Tokens that have no row in the embedding are left out. Raises UserError where text could become one of them.
+    """
     added = {str(token): (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
     form = re.compile(r"<\|\w+\|>")
-    return {token: i for token, (i, special) in added.items() if special or token in named or form.fullmatch(token)}
+    control = {token: i for token, (i, special) in added.items() if special or token in named or form.fullmatch(token)}
+    vocabulary = tokenizer.get_vocab()
+    lost = [token for token, i in vocabulary.items() if i >= rows and (token in named or token not in control)]
+    if lost:
+        raise UserError(
+            f"the tokenizer in {tokenizer.name_or_path} has {max(vocabulary.values()) + 1:,} tokens, but the embedding "
+            f"{rows:,} rows: {', '.join(sorted(lost)[:3])} has none; take the tokenizer that belongs to the weights"
+        )
+    known = min(max(vocabulary.values()) + 1, rows)
+    return {token: i for token, i in control.items() if i < rows}, known
 
 
 def _number(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str], list[View]]:

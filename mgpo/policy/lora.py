@@ -1,9 +1,12 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685); the policy without them is its own reference."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from mgpo.errors import UserError
 
@@ -48,15 +51,49 @@ def add_lora(model: Any, lora: Lora) -> None:
     In bfloat16 most updates of a usual learning rate would be rounded away. Raises UserError without peft, or where no
     layer fits.
     """
+    layers(model, lora)
+    model.add_adapter(lora_config(lora))
+    in_float32(model)
+
+
+def layers(model: Any, lora: Lora) -> set[str]:
+    """The names of those that get an adapter.
+
+    Raises UserError where there are none, or where one's adapter would be lost: on a weight that another layer shares,
+    and on what is no linear layer and no embedding, whose weight a model may use without calling it.
+    """
+    try:
+        found = {name: module for name, module in model.named_modules() if re.fullmatch(lora.pattern, name)}
+    except re.error as error:
+        raise UserError(f"model.policy.lora.targets {lora.pattern!r} is no regular expression ({error})") from None
+    if not found:
+        raise UserError(f"model.policy.lora: no layer fits targets {lora.pattern!r}")
+    owners: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(weight), []).append(name)
+    for name, module in found.items():
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            kind = type(module).__name__
+            raise UserError(f"model.policy.lora.targets names {name}, a {kind}; only linear layers can have adapters")
+        if others := [other for other in owners[id(module.weight)] if other != f"{name}.weight"]:
+            raise UserError(
+                f"model.policy.lora.targets names {name}, which shares its weight with {others[0]}: an adapter on one "
+                "would be lost when they are saved as one; leave it out"
+            )
+    return set(found)
+
+
+def lora_config(lora: Lora) -> Any:
+    """For peft. Raises UserError where it is not installed."""
     try:
         from peft import LoraConfig
     except ImportError:
         raise UserError("model.policy.lora needs peft; install it with pip install 'mgpo[lora]'") from None
-    targets = lora.pattern
-    try:
-        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets))
-    except ValueError as error:
-        raise UserError(f"model.policy.lora: no layer fits targets {targets!r} ({error})") from None
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.pattern)
+
+
+def in_float32(model: Any) -> None:
+    """What is trained, whatever the type of the rest."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
