@@ -204,7 +204,8 @@ def _behind(valid_NS: Tensor, width: int) -> Tensor:
 
 def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Ids drawn by inverting the cumulative distribution, and their log-probs under temperature, before top-p."""
-    logprobs_NV = torch.log_softmax(logits_NV / (sampling.temperature or 1.0), -1)
+    logprobs_NV = logits_NV / (sampling.temperature or 1.0)
+    logprobs_NV = logprobs_NV - logprobs_NV.logsumexp(-1, keepdim=True)  # `log_softmax` loses a wide vocabulary's tail
     if sampling.temperature == 0:
         id_N = logprobs_NV.argmax(-1)
     else:

@@ -54,7 +54,7 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
         if like is not None and like.shape == size:
             tensors[name] = torch.empty_like(like, dtype=dtype)
         else:
-            tensors[name] = torch.empty(size, dtype=dtype)
+            tensors[name] = torch.empty(size, dtype=dtype, device="cpu")
     _fill(tensors, reader, alone=not distributed.is_initialized())
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = {k.removeprefix(WEIGHTS): v for k, v in tensors.items() if k.startswith(WEIGHTS)}
@@ -69,7 +69,7 @@ def weights(path: Path) -> dict[str, Tensor]:
     """Whole weights out of a folder, in one process. Raises UserError where it is no complete checkpoint."""
     reader = _Reader(complete(path))
     stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
-    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in stored.items()}
+    tensors = {name: torch.empty(size, dtype=dtype, device="cpu") for name, (size, dtype) in stored.items()}
     _fill(tensors, reader, alone=True)
     return {name.removeprefix(WEIGHTS): value for name, value in tensors.items()}
 

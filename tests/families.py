@@ -147,13 +147,17 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **names)
 
 
-def make_model(family: Family, tokenizer: PreTrainedTokenizerFast, tied: bool | None = None) -> Any:
+def make_model(
+    family: Family, tokenizer: PreTrainedTokenizerFast, tied: bool | None = None, rows: int | None = None
+) -> Any:
     """The stock class by way of its configuration, with weights large enough to tell inputs apart.
 
-    `tied` says whether head and embeddings are one; by default Gemma's are.
+    `tied` says whether head and embeddings are one; by default Gemma's are. They have `rows` rows, or a few more than
+    there are tokens.
     """
     token = tokenizer.convert_tokens_to_ids
-    text = family.text | dict(vocab_size=len(tokenizer) + 5, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    text["vocab_size"] = rows or len(tokenizer) + 5
     text["eos_token_id"] = token("<end_of_turn>" if family.gemma else "<|im_end|>")
     if family.gemma:
         names = dict(image_token_index="<image_soft_token>", boi_token_index="<start_of_image>")

@@ -39,11 +39,11 @@ def adam(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
 
 
-def fit(module, tmp_path, questions=8, ckpt_path=None, **options):
+def fit(module, tmp_path, questions=8, ckpt_path=None, accelerator="cpu", **options):
     data = VQAData(train=Scenes(questions, side=128), batch_size=2, num_workers=0)
     options = {"enable_progress_bar": False, "logger": False, **options}
     trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
+        accelerator=accelerator, devices=1, max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
         use_distributed_sampler=False, limit_val_batches=0, log_every_n_steps=1, **options,
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)

@@ -47,7 +47,7 @@ class Gemma3(Pretrained):
 
     def pixels(self, shown: Image.Image) -> Pixels:
         """The normalised image (channels, height, width)."""
-        mean, std = (torch.tensor(v) for v in (self.processor.image_mean, self.processor.image_std))
+        mean, std = (torch.tensor(v, device="cpu") for v in (self.processor.image_mean, self.processor.image_std))
         image = torch.from_numpy(np.array(shown)).float() * self.processor.rescale_factor
         patch = self.model.config.vision_config.patch_size
         return Pixels(((image - mean) / std).permute(2, 0, 1), (1, shown.height // patch, shown.width // patch))
@@ -59,7 +59,7 @@ class Gemma3(Pretrained):
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
         """Positions (3, tokens) of a piece that begins at `start`, and the position behind it: one a token."""
         end = start + len(prompt.ids)
-        return torch.arange(start, end).expand(3, -1), end
+        return torch.arange(start, end, device="cpu").expand(3, -1), end
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (image tokens, width)."""

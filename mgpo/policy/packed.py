@@ -1,5 +1,6 @@
 """Our attention in the library's layers: in decoders on a packed row, in vision towers on all pieces at once."""
 
+from copy import copy
 from functools import lru_cache
 from types import MethodType
 from typing import Any
@@ -28,8 +29,13 @@ def use_pieces(tower: Any) -> None:
     """Have a vision tower attend to all pictures, or all their windows, in one call a layer.
 
     Its first layer, a convolution whose windows do not overlap, becomes the product that it is: several times faster.
+    Its configuration becomes a copy: the model's own is what others are made from, and exported with.
     """
-    tower.config._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    own = copy(config := tower.config)
+    own._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    for part in tower.modules():
+        if getattr(part, "config", None) is config:
+            part.config = own
     tower.patch_embed.forward = MethodType(_embed, tower.patch_embed)
 
 

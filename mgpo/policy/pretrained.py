@@ -149,7 +149,8 @@ class Pretrained(Policy):
             recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.sight = self.sight_of(processor)
-        self.token_texts = tokenizer.batch_decode([[i] for i in range(known)])
+        backend: Any = tokenizer.backend_tokenizer  # asked once for all: there may be a quarter of a million of them
+        self.token_texts = backend.decode_batch([[i] for i in range(known)], skip_special_tokens=False)
         self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)
         pad = tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) and pad < rows else self.chat.end_id

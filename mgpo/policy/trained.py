@@ -36,7 +36,7 @@ def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def fingerprint(weights: dict[str, Tensor]) -> Tensor:
     """The first values of every tensor, in bfloat16, so that the type in which a base was read does not matter."""
     if not weights:
-        return torch.empty(0, dtype=torch.bfloat16)
+        return torch.empty(0, dtype=torch.bfloat16, device="cpu")
     return torch.cat([value.detach().flatten()[:8].to("cpu", torch.bfloat16) for value in weights.values()])
 
 
