@@ -9,6 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mgpo.policy.attention import Packing, packed_attention
+from mgpo.policy.sharing import SharedCache
 
 NAME = "mgpo"  # under which the library knows `attend`
 
@@ -28,9 +29,13 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     packing: Packing | None = None,
+    rows: SharedCache | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The library's attention, but for a packed row."""
+    """The library's attention, but for a packed row, and for rows that share their prompts."""
+    if rows is not None:
+        assert attention_mask is not None
+        return rows.attend(module.layer_idx, query, key, value, attention_mask, options["scaling"]), None
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     last = getattr(module, "is_last", False)
