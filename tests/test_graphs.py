@@ -1,4 +1,4 @@
-"""One-token passes that are replayed. A tape stands in for the GPU's: it knows tensors and operations, and no Python."""
+"""One-token passes that are replayed. A tape stands in for a graph: it knows tensors and operations, and no Python."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mgpo.dialogues import TwoTurn
-from mgpo.policy import graphs
+from mgpo.policy import graphs, sharing
 from mgpo.policy.graphs import Steps, halves
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling
@@ -44,7 +44,7 @@ class Tape(TorchDispatchMode):
 captured = []
 
 
-def capture(run: Callable) -> Callable:
+def capture(run: Callable, pool: None) -> tuple[Callable, None]:
     with Tape() as tape:
         result = run()
     captured.append(tape)
@@ -53,7 +53,7 @@ def capture(run: Callable) -> Callable:
         tape.play()
         return result
 
-    return replay
+    return replay, None
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def taped(monkeypatch):
     captured.clear()
     monkeypatch.setattr(graphs, "usable", lambda policy: policy.fixed)
     monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(sharing, "STATIC_ROOM", 16)  # so that buffers grow in the middle of a reply
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,6 @@ def samples():
 
 
 def play(policy, samples, copies=4, new=90, sampler=None):
-    """Longer than a buffer's first room, so that it has to grow within a reply."""
     return roll_out(policy, sampler or Scripted(), TwoTurn(), samples, copies, Sampling(new), (0, 1))
 
 
@@ -117,7 +117,7 @@ def test_families(family, samples, tmp_path, monkeypatch):
 def test_what_cannot_be_captured_is_passed_plainly(policy, samples, plain, taped, monkeypatch):
     tried = []
 
-    def fail(run):
+    def fail(run, pool):
         tried.append(run)
         raise RuntimeError("operation not permitted when stream is capturing")
 

@@ -6,6 +6,7 @@ addresses, not tensors: it holds for the buffers of one reply, as long as they d
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,11 @@ def usable(policy: Policy) -> bool:
     return policy.device.type == "cuda" and policy.fixed and not policy.whole
 
 
-def capture(run: Run) -> Run:
+def capture(run: Run, pool: Any) -> tuple[Run, Any]:
     """What replays the kernels of a function, which has run before, and returns its result.
+
+    Args:
+        pool: Memory of earlier graphs, or None; the second result is what to give the next one.
 
     Raises:
         RuntimeError: Where it does something that can't be replayed, such as waiting for the device.
@@ -29,7 +33,7 @@ def capture(run: Run) -> Run:
     graph, stream = torch.cuda.CUDAGraph(), _side_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        graph.capture_begin(capture_error_mode="thread_local")  # other threads may be busy
+        graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may be busy
         try:
             result = run()
         finally:
@@ -40,7 +44,7 @@ def capture(run: Run) -> Run:
         graph.replay()
         return result
 
-    return replay
+    return replay, graph.pool()
 
 
 @cache
@@ -64,6 +68,7 @@ class Steps:
         self.id_N, self.position_N = torch.zeros(2, rows, dtype=torch.long, device=device)
         self.width = 0
         self.replays: dict[int, Run | None] = {}  # by number of rows; None once there was a plain pass
+        self.pool: Any = None
         self.failed = False
 
     def size(self, rows: int) -> int:
@@ -73,7 +78,7 @@ class Steps:
     def __call__(self, id_N: Tensor, position_N: Tensor, width: int) -> Tensor:
         """What these rows' tokens come to, while the buffers have that width."""
         if width != self.width:
-            self.width, self.replays = width, {}
+            self.width, self.replays, self.pool = width, {}, None
         rows, size = len(id_N), self.size(len(id_N))
         self.id_N[:rows].copy_(id_N)
         self.position_N[:rows].copy_(position_N)
@@ -86,10 +91,10 @@ class Steps:
         replay = self.replays.get(size)
         if replay is None and size in self.replays and not self.failed:
             try:
-                replay = self.replays[size] = capture(run)
+                replay, self.pool = capture(run, self.pool)
             except RuntimeError:  # an operation that can't be captured, or no memory for one more graph
                 self.failed = True
-        self.replays.setdefault(size, None)
+        self.replays[size] = replay
         return run() if replay is None else replay()
 
 

@@ -68,14 +68,13 @@ def add_lora(model: Any, lora: Lora) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    for layer in model.modules():
-        if isinstance(layer, Linear):
-            layer.resting = None
-            layer.forward = MethodType(_adapted, layer)
+    adapted: Any = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    for layer in adapted:
+        layer.resting, layer.forward = None, MethodType(_adapted, layer)
 
 
 def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
-    """peft's pass, which casts what comes in to the adapters' type; here they are cast to the type of a narrower base."""
+    """peft's pass, which casts what comes in to the adapters' type; to a narrower base they are cast themselves."""
     base = layer.get_base_layer()
     if layer.resting is MERGED:
         return base(x, *inputs, **options)

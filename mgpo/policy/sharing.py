@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mgpo.policy.cache import ROOM, RowCache, behind, with_room
 
 DEVICES = ("cpu", "cuda")  # where there is a kernel that gives log-sum-exps
+STATIC_ROOM = 192  # tokens: more than elsewhere, since passes are captured anew whenever a buffer has grown
 
 
 class SharedCache(RowCache):
@@ -60,7 +61,7 @@ class SharedCache(RowCache):
             return super().grow()
         layer: Any
         for layer in self.layers:
-            layer.reserve(layer.keys, layer.values, self.columns)
+            layer.reserve(layer.keys, layer.values, self.columns + STATIC_ROOM)
         self.valid_NS = F.pad(self.valid_NS, (0, layer.keys.shape[2] - self.width))
         self.place_S = torch.arange(self.width, device=self.valid_NS.device)
         self.column = self.place_S[:1].clone()
