@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -99,7 +100,7 @@ def roll_out(
     firsts = [Trajectory(question, image) for question, image in samples]
     opened = [dialogue.open(first, sight) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
         crops = [Crops(policy, first, swap, threads) for first in firsts]
         for c, messages in zip(crops, opened):
             c.begin(messages)

@@ -1,7 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -34,12 +34,31 @@ class Codec(Protocol):
 class Rows(Protocol):
     """What `decode` remembers of every row; rows may be set aside behind those that go on."""
 
-    def select(self, rows_N: Tensor) -> None:
-        """Keep and repeat these rows."""
+    static: bool  # whether passes over single tokens can be replayed, since all but values stays the same …
+    width: int  # … while there is room for so many columns
+
+    def extend(self, new_NT: Tensor) -> Tensor | None:
+        """Take note of the tokens of the next pass, false where a row has none; the mask that `decode` wants."""
         ...
 
-    def swap(self, a: Tensor, b: Tensor) -> None:
-        """Exchange rows a[i] and b[i]."""
+    def step(self, rows: int, passed: int) -> None:
+        """Take note of one token in each of the first rows, of which a few more are passed."""
+        ...
+
+    def step_mask(self, rows: int) -> Tensor:
+        """The mask for a pass over these tokens."""
+        ...
+
+    def fork(self, rows: Sequence[int]) -> None:
+        """Have every row go on as several: these, in ascending order."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order."""
+        ...
+
+    def swap(self, first: Sequence[int], second: Sequence[int]) -> None:
+        """Exchange rows first[i] and second[i]."""
         ...
 
 
@@ -58,11 +77,12 @@ class Policy(nn.Module):
     whole = False  # gathered for rollouts, where weights are sharded
     fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
+    fixed = False  # whether the operations of a pass depend on its shape alone, so that it could be replayed
 
     def __init__(self) -> None:
         super().__init__()
         self.model: Any = None  # the family's own network, once it is loaded
-        self._holding: dict[str, Tensor] = {}
+        self.enders_of: dict[str | None, frozenset[int]] = {}
 
     def forward(self, work: Callable[..., T], *inputs: Any) -> T:
         """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
@@ -123,6 +143,18 @@ class Policy(nn.Module):
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         raise NotImplementedError
 
+    def enders(self, stop_text: str | None) -> frozenset[int]:
+        """Ids after which a reply may have ended: at its end of turn, or at the last character of the stop text."""
+        if stop_text not in self.enders_of:
+            last = stop_text[-1] if stop_text else None
+            ids = [i for i, text in enumerate(self.token_texts) if last and last in text]
+            self.enders_of[stop_text] = frozenset([self.chat.end_id, *ids])
+        return self.enders_of[stop_text]
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Within it weights stay as they are, and what can be done once for all passes is done; none has gradients."""
+        return nullcontext()
+
     @property
     def head_weight(self) -> Tensor:
         """(vocabulary, width): of a head that is one matrix without a bias."""
@@ -131,14 +163,6 @@ class Policy(nn.Module):
     def reference(self) -> AbstractContextManager | None:
         """Within it the policy is its base, with adapters off; None where it has none."""
         return None
-
-    def holding(self, sign: str) -> Tensor:
-        """(vocabulary,): ids whose text holds a sign. They are looked for once."""
-        if sign not in self._holding:
-            held = torch.zeros_like(self.banned)
-            held[: len(self.token_texts)] = torch.tensor([sign in text for text in self.token_texts])
-            self._holding[sign] = held
-        return self._holding[sign].to(self.device)
 
     @property
     def device(self) -> torch.device:

@@ -133,10 +133,10 @@ class PlacedRowCache(RowCache):
         self.length = end
         return self.places[:rows, :end]
 
-    def select(self, rows_N: Tensor) -> None:
-        super().select(rows_N)
+    def select_states(self, rows_N: Tensor) -> None:
+        super().select_states(rows_N)
         self.places = self.places[rows_N]
 
-    def swap(self, a: Tensor, b: Tensor) -> None:
-        super().swap(a, b)
+    def swap_states(self, a: Tensor, b: Tensor) -> None:
+        super().swap_states(a, b)
         swap_rows(self.places, a, b)

@@ -13,6 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mgpo.policy.attention import packed_attention, separate_attention
 from mgpo.policy.packing import Packing, pieces
+from mgpo.policy.sharing import SharedCache
 
 DECODER = "mgpo"  # under which the library knows `attend`
 TOWER = "mgpo_flash"  # and `attend_pieces`: it gives where pieces end only to what calls itself flash
@@ -46,9 +47,13 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     packing: Packing | None = None,
+    rows: SharedCache | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The library's attention, but for a packed row."""
+    """The library's attention, but for a packed row, and for rows that share their prompts."""
+    if rows is not None:
+        assert attention_mask is not None
+        return rows.attend(module.layer_idx, query, key, value, attention_mask, options["scaling"]), None
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return packed_attention(query, key, value, packing, options["scaling"]), None

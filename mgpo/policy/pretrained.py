@@ -1,7 +1,7 @@
 """What the families share: a published checkpoint in its stock transformers class, without torchvision."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
@@ -14,17 +14,19 @@ from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mgpo.errors import UserError
+from mgpo.policy import graphs
 from mgpo.policy.adapters import Adapters, read_adapters
 from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.fused import load_kernel
-from mgpo.policy.lora import Lora, add_lora, without_lora
+from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed import use_packing
 from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
+from mgpo.policy.sharing import DEVICES, SharedCache
 from mgpo.policy.templates import choose_template
 from mgpo.policy.trained import save_trained_only
 from mgpo.policy.weights import read_weights
@@ -217,6 +219,8 @@ class Pretrained(Policy):
             ValueError: If placeholders and features differ in number.
         """
         embeddings = self.model.model.language_model.embed_tokens(ids)
+        if features is None and ids.shape[1] == 1:
+            return embeddings  # a sampled token, which is no placeholder; counting would wait for the device
         places = ids == self.chat.image_id
         count = 0 if features is None else len(features)
         if int(places.sum()) != count:
@@ -231,10 +235,15 @@ class Pretrained(Policy):
 
     def new_row_cache(self) -> RowCache:
         """The same for rollouts."""
-        return RowCache(self.model.config.text_config)
+        config = self.model.config.text_config
+        if self.packs and self.device.type in DEVICES:
+            return SharedCache(config, graphs.usable(self))
+        return RowCache(config)
 
     def run(self, embeddings: Tensor, positions: Tensor, mask: Any, cache: Cache | None, **options: Any) -> Tensor:
         """The stock decoder's final hidden states. `mask` may be a dictionary by kind of layer."""
+        if isinstance(cache, SharedCache) and cache.prompts:
+            options["rows"] = cache
         return self.model.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
@@ -255,3 +264,7 @@ class Pretrained(Policy):
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""
         return without_lora(self.model) if self.lora is not None else None
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Within it weights stay as they are, and adapters are merged or cast once; no pass has gradients."""
+        return at_rest(self.model) if self.lora is not None else nullcontext()
