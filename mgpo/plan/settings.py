@@ -36,7 +36,8 @@ def build(config: Settings) -> tuple[Policy, Dialogue]:
 
 
 def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None, memory: int = 0) -> Launch:
-    """The launch that a configuration describes, with replies of at most `reply` tokens, on devices of `memory` bytes."""
+    """The launch that a configuration describes, with replies of at most `reply` tokens, on devices of `memory`
+    bytes."""
     model, trainer = config["model"], config["trainer"]
     limit = model["sampling"]["max_new_tokens"]
     if reply is not None and reply < 1:

@@ -38,7 +38,7 @@ class Shares:
 
 
 # Measured on one H100 SXM5 (torch 2.11, transformers 5.23) with Qwen2.5-VL-3B in bfloat16, adapters of rank 16 in
-# float32, gradient checkpointing, pictures of 1,280 tokens. Updates: 6,200 tokens a second. Tower: 8 pictures in 1.35 s.
+# float32, gradient checkpointing, pictures of 1,280 tokens. Updates: 6,200 tokens/s. Tower: 8 pictures in 1.35 s.
 # A token drawn in 64 rows of 1,353 cached ones: 69 to 90 ms, without adapters 36 ms, of which kernels are 7.9 ms.
 HERE = Shares(products=0.127, vision=0.0385, bandwidth=0.35, layer=1.0e-3, adapter=1.7e-4)
 # vLLM 0.32 on the same: 64 rollouts of two replies of 128 tokens in 3.4 s. How these are made up was not measured;
