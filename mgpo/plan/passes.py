@@ -156,12 +156,13 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
 
 
 def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
-    """A chunk of logits in the backward pass, their probabilities and two gradients, in float32, and the new gradient
-    of the head (V · D); under autocast the head's cast and that one's gradient too."""
+    """A chunk of logits in the backward pass, of the sum of their exponentials what that is made from (2), and two
+    gradients, in float32; and the new gradient of the head (V · D), under autocast the head's cast and that one's
+    gradient too."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
     chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
-    return min(scored * shape.vocabulary, chunk) * 4 * FLOAT + head * new
+    return min(scored * shape.vocabulary, chunk) * 5 * FLOAT + head * new
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:
