@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,7 @@ def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
         part.dtype = kind
     with torch.device("meta"):
         plain = type(policy.model)(config)
-    plain.load_state_dict({name: value.to(kind) for name, value in merged_weights(policy.model).items()}, assign=True)
+    plain.load_state_dict({name: value.to(kind) for name, value in merged_weights(policy.model)}, assign=True)
     plain.tie_weights()
     given = policy.model.generation_config
     ends = given.eos_token_id if given.eos_token_id is not None else policy.chat.end_id
@@ -100,19 +101,20 @@ def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
     plain.save_pretrained(folder)
 
 
-def merged_weights(model: Any) -> dict[str, Tensor]:
-    """The weights of the plain model: W + (alpha / rank) B A where there is an adapter, W elsewhere."""
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the plain model by name, one after the other: W + (alpha / rank) B A where there is an adapter, W
+    elsewhere. A sum is in float32, whatever type it is cast to afterwards, and made when it is asked for."""
     layers = dict(model.named_modules())
-    weights: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if ".lora_" in name:
             continue
         owner, found, rest = name.partition(".base_layer.")
         if found and rest == "weight":
             layer = layers[owner]
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
             value = value + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-        weights[f"{owner}.{rest}" if found else name] = value
-    return weights
+        yield f"{owner}.{rest}" if found else name, value
 
 
 def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
