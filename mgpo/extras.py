@@ -27,7 +27,7 @@ class Format:
         self.weight = weight
 
     def __call__(self, trajectory: Trajectory) -> float:
-        *looks, last = [turn.text for turn in trajectory.turns]
+        *looks, last = [turn.said for turn in trajectory.turns]
         shaped = all(any(len(numbers) == 4 for numbers in number_lists(text)) for text in looks)
         return self.weight * (shaped and last.count("\\boxed{") == 1 and extract(last) is not None)
 
@@ -69,7 +69,7 @@ class MatchedPoints:
         if trajectory.question.id not in self.points:
             raise UserError(f"{self.path}: no points for question {trajectory.question.id}; add them, or leave it out")
         view = trajectory.views[0]
-        named = [n for turn in trajectory.turns for n in number_lists(turn.text) if len(n) == 2]
+        named = [n for turn in trajectory.turns for n in number_lists(turn.said) if len(n) == 2]
         places = np.array([view.to_original((x, y, x, y))[:2] for x, y in named]).reshape(-1, 2)
         radius = self.radius * float(np.hypot(*trajectory.image.size))
         return self.weight * matched_f1(places, self.points[trajectory.question.id], radius)

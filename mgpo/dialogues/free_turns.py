@@ -69,11 +69,11 @@ class FreeTurns:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
-            trajectory.answer = extract(turn.text, trajectory.question.choices)
+            trajectory.answer = extract(turn.said, trajectory.question.choices)
         if trajectory.answer is not None:
             return None
-        turn.seen = self._seen(turn.text, trajectory.views)
-        view, turn.finding = self._look(turn.text, turn.seen, sight)
+        turn.seen = self._seen(turn.said, trajectory.views)
+        view, turn.finding = self._look(turn.said, turn.seen, sight)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
             trajectory.limited = turn.finding.reason != "no_box"

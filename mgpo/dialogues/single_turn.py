@@ -44,9 +44,9 @@ class SingleTurn:
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
-        trajectory.answer = extract(turn.text, trajectory.question.choices)
+        trajectory.answer = extract(turn.said, trajectory.question.choices)
         if self.judge_box:
-            turn.seen, turn.finding = view, find_box(turn.text, view.size, sight.frame, self.rule)
+            turn.seen, turn.finding = view, find_box(turn.said, view.size, sight.frame, self.rule)
         return None
 
 

@@ -80,9 +80,9 @@ class TwoTurn:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
-            trajectory.answer = extract(turn.text, trajectory.question.choices)
+            trajectory.answer = extract(turn.said, trajectory.question.choices)
             return None
-        turn.seen, turn.finding = first, find_box(turn.text, first.size, sight.frame, self.rule)
+        turn.seen, turn.finding = first, find_box(turn.said, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:
             trajectory.views.append(first.crop(turn.finding.box, sight.crop))
         else:
