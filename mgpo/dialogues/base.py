@@ -3,8 +3,8 @@
 import re
 from typing import Protocol
 
-from mgpo.answers import LETTERS
-from mgpo.types import Message, Question, Trajectory
+from mgpo.answers import LETTERS, extract
+from mgpo.types import Message, Question, Trajectory, Turn
 from mgpo.views import Frame, Sight, View
 
 _SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units)\})")
@@ -33,6 +33,11 @@ class Dialogue(Protocol):
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         """Judge the last reply, then the messages before the next one; None when the episode is over."""
         ...
+
+
+def answer_of(turn: Turn, question: Question) -> str | None:
+    """What a reply commits to, thoughts aside; a reply that is the right answer and nothing else is its own answer."""
+    return extract(turn.said, question.choices, question.answer)
 
 
 def fill(

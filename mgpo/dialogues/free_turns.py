@@ -2,9 +2,8 @@
 
 import re
 
-from mgpo.answers import extract
 from mgpo.boxes import REASONS, BoxRule, Finding, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
 from mgpo.types import Message, Trajectory
@@ -69,7 +68,7 @@ class FreeTurns:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
-            trajectory.answer = extract(turn.said, trajectory.question.choices)
+            trajectory.answer = answer_of(turn, trajectory.question)
         if trajectory.answer is not None:
             return None
         turn.seen = self._seen(turn.said, trajectory.views)

@@ -1,8 +1,7 @@
 """One turn: the GRPO baseline, and the same picture asked about without any box."""
 
-from mgpo.answers import extract
 from mgpo.boxes import BoxRule, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import SYSTEM
 from mgpo.types import Message, Trajectory
 from mgpo.views import Sight, View
@@ -44,7 +43,7 @@ class SingleTurn:
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
-        trajectory.answer = extract(turn.said, trajectory.question.choices)
+        trajectory.answer = answer_of(turn, trajectory.question)
         if self.judge_box:
             turn.seen, turn.finding = view, find_box(turn.said, view.size, sight.frame, self.rule)
         return None

@@ -1,8 +1,7 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.answers import extract
 from mgpo.boxes import REASONS, BoxRule, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.errors import UserError
 from mgpo.types import Message, Trajectory
 from mgpo.views import Sight, View
@@ -80,7 +79,7 @@ class TwoTurn:
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
-            trajectory.answer = extract(turn.said, trajectory.question.choices)
+            trajectory.answer = answer_of(turn, trajectory.question)
             return None
         turn.seen, turn.finding = first, find_box(turn.said, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:
