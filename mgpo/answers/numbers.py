@@ -198,7 +198,7 @@ def _foreign() -> dict[str, float]:
                     stem = ten[:-1] if join == "{ten}{one}" and word[0] in "uo" else ten.rstrip("s")
                     if not join.startswith("veinti") or place == 2:
                         known.setdefault(join.format(ten=stem, one=short), 10.0 * place + one)
-    return {unaccented(word.replace("-", " ")): number for word, number in known.items()}
+    return {unaccented(word.casefold().replace("-", " ")): number for word, number in known.items()}
 
 
 @lru_cache(1)

@@ -78,7 +78,7 @@ NOTHING = {
     "unknown", "unclear", "none", "sorry", "many", "several", "maybe", "unsure", "n/a", "na", "some", "few", "perhaps",
     "undetermined", "null", "idk", "unbekannt", "inconnu", "desconocido", "不知道", "未知", "无法判断",
 }  # fmt: skip
-# Sentences that commit to nothing; coordinates, ranges and markup.
+# Sentences that commit to nothing; boxes, ranges and markup.
 SILENT = re.compile(
     r"\b(?:i|we|you)\s(?:can(?:not|['’]?t)|could\s?n['’]?t|do\s?n['’]?t|am\s(?:not|unable)|will\snot|wo?n['’]t|wonder|need|"
     r"would\sneed|have\sno)\b|\b(?:i['’]m|i\sam|we['’]re)\s(?:not|unable|sorry|unsure)\b|\bsorry\b|\bunable\sto\b|\bas\san\sai\b|"
@@ -86,6 +86,7 @@ SILENT = re.compile(
     r"\b(?:hard|difficult|impossible|too\s\w+)\sto\s(?:say|tell|see|read|count|know|determine|decide|make)\b|"
     r"\b(?:cannot|can['’]t)\s(?:be|say|tell|see|read|determine|answer)\b|\b(?:might|may|could)\s(?:be|have)\b|"
     r"\b(?:maybe|perhaps|depends)\b|\bbetween\s\d+\sand\s\d+|^\(?\d{1,3}\s?[-–~]\s?\d{1,3}\)?$|\bgive\sor\stake\b|\byes\sor\sno\b|"
-    r"无法|看不清|不确定|わかりません|읽을 수 없|[{}]|!\[|\]\(|\)\s?,\s?\(|<\||\|>",
+    r"无法|看不清|不确定|わかりません|읽을 수 없|[{}]|!\[|\]\(|\)\s?,\s?\(|<\||\|>|<box|"
+    r"\b(?:[xy]_?1|[xy]_?min|left|top)\s?[:=]|[\[(]\s?-?[\d.]{1,20}(?:[\s,\])(\[]{1,6}-?[\d.]{1,20}){3}\s?[\])]",
     re.IGNORECASE,
 )

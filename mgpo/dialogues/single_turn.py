@@ -20,7 +20,8 @@ class SingleTurn:
 
     Args:
         system: The system message.
-        ask: The user turn; slots {image}, {question}, {choices}, {units}.
+        ask: The user turn; slots {image}, {question}, {choices}, {units}, and {width} and {height} of that picture as
+            the model sees it, in pixels.
         rule: Which boxes count as valid.
         judge_box: Whether the text asks for a box at all.
     """
@@ -38,7 +39,7 @@ class SingleTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame)),
+            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame, size=view.size)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:

@@ -38,7 +38,8 @@ class TwoTurn:
     on the part that was cut before.
 
     Args:
-        system: The system message.
+        system: The system message. In the others {width} and {height} are those of the first picture as the model
+            sees it, in pixels.
         ask_box: The first user turn; slots {image}, {question}, {units}.
         show_region: The second user turn after a valid box; slots {image}, {question}, {choices}.
         show_whole: The second user turn after an invalid one; the same slots and {reason}.
@@ -73,7 +74,7 @@ class TwoTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame)),
+            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame, size=view.size)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
@@ -92,4 +93,4 @@ class TwoTurn:
             text = self.show_whole if last else self.name_again
         else:
             text = self.show_region if last else self.look_again
-        return [Message("user", fill(text, trajectory.question, view, reason))]
+        return [Message("user", fill(text, trajectory.question, view, reason, size=first.size))]
