@@ -33,7 +33,7 @@ _CHOSEN = re.compile(
 )
 _BE = any_of(
     "be, like, definitely, clearly, certainly, probably, likely, obviously, surely, ist, es, es la, est, est la, é, "
-    "é a, è, è la, sería, seria, sarebbe"
+    "é a, è, è la, sería, seria, sarebbe, sia"
 )
 # "…: B", "… would say B", "… corresponds to option B", "…, which is (B)": at the very end
 _LAST = re.compile(

@@ -23,6 +23,7 @@ _IT = re.compile(r"(?:it|this|that)(?: is|'s)? ")
 MOST_WORDS = 4  # around a number that is an option
 _NEITHER = re.compile(
     r"(?:none|neither)(?: of (?:above|these|those|them|(?:other )?options|choices))?(?: (?:above|listed|options))?"
+    r"(?: (?:match(?:es)?|fits?|appl(?:y|ies)|(?:is|are) (?:correct|right)))?"
 )
 _ALL = re.compile(r"all(?: of)? (?:above|these|those|them|options)")
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th", "6th")

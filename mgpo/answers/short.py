@@ -52,7 +52,10 @@ def chosen(reply: str, choices: tuple[str, ...]) -> str | None:
     line = reply.split("\n")[0].strip()
     if _LINE.fullmatch(line) and (letter := choice_letter(line, choices)):
         return letter
-    if "\n" in reply or len(reply) > LONGEST_SENTENCE:
+    *before, line = reply.split("\n")
+    if _LINE.fullmatch(line.strip()) and not VOID.search(" ".join(before)):
+        return choice_letter(line, choices)
+    if before or len(reply) > LONGEST_SENTENCE:
         return None
     return choice_letter(reply, choices) or _spoken_of(reply, choices) or _described(reply, choices)
 
@@ -98,7 +101,9 @@ def plain(reply: str) -> str | None:
     match = YES_NO.match(reply)
     if match and not {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0])):
         return match[1]
-    if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE or SILENT.search(reply):
+    if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE:
+        return None
+    if SILENT.search(unwrap(reply) if "\\" in reply else reply):
         return None
     reply = _SURELY.sub("", reply, count=1) if _SURELY.match(reply) else reply
     words = unwrap(reply)

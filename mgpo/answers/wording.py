@@ -115,6 +115,7 @@ def normalise(answer: str) -> str:
     text = re.sub(r"(?<=\d),(?=\s)|(?<=[^\W\d]),(?=\s)", " and ", text.replace(" & ", " and "))
     text = re.sub(r"\band\s+and\b", "and", re.sub(r"\s+", " ", text))
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)-(?=[^\W\d_]{2})", " ", in_digits(text))
+    text = re.sub(r"\b(?:minus|negative)\s(?=\d)", "-", text)
     text = re.sub(r"\s?([=+×<>≤≥])\s?", r"\1", _TIMES.sub("×", text))
     text = _MEASURE.sub(lambda match: f" {_UNIT[match[1]]}", _PRICE.sub(r"\2 \1", text))
     text = _ZEROS.sub("", _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text))
