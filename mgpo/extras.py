@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from mgpo.answers import extract
-from mgpo.boxes import number_lists
+from mgpo.boxes import box_candidates, number_lists
 from mgpo.errors import UserError
 from mgpo.files import parse_json
 from mgpo.types import Trajectory
@@ -28,7 +28,7 @@ class Format:
 
     def __call__(self, trajectory: Trajectory) -> float:
         *looks, last = [turn.said for turn in trajectory.turns]
-        shaped = all(any(len(numbers) == 4 for numbers in number_lists(text)) for text in looks)
+        shaped = all(box_candidates(text) != [] for text in looks)
         return self.weight * (shaped and last.count("\\boxed{") == 1 and extract(last) is not None)
 
 

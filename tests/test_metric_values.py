@@ -1,5 +1,6 @@
 """What one episode or one group is worth, against counting by hand and by brute force."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import is_right, vote_of
-from mgpo.metrics import PassMetrics, Tally, rollout_metrics, values
+from mgpo.metrics import ClippedBoxRatio, PassMetrics, Tally, rollout_metrics, values
 from tests.conftest import make_record
 
 corners = st.floats(-100, 1000)
@@ -123,6 +124,15 @@ def test_votes(answer, choices, vote):
 def test_right_answers_vote_like_the_truth(answer, truth):
     if is_right(answer, truth):
         assert vote_of(answer) == vote_of(truth)
+
+
+def test_clipped_boxes_are_counted_where_the_rule_clips():
+    records = [make_record(clipped=True), make_record(clipped=False), make_record(clipped=None)]
+    assert rollout_metrics(records, 3)["clipped_box"] == [1.0, 0.0]
+    metric = ClippedBoxRatio()
+    metric.update([replace(record, id=str(i)) for i, record in enumerate(records)])
+    assert metric.compute() == 0.5
+    assert rollout_metrics(records[2:], 1)["clipped_box"] == []
 
 
 def test_rollouts_of_a_step_by_hand():

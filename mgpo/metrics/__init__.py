@@ -9,6 +9,7 @@ from mgpo.metrics.calibration import VoteCalibration
 from mgpo.metrics.effects import CROP, NO_TOOLS, CropGain, CropHarm
 from mgpo.metrics.episodes import (
     Accuracy,
+    ClippedBoxRatio,
     CropAreaShare,
     CropRate,
     FallbackRate,
@@ -25,8 +26,9 @@ from mgpo.metrics.rollouts import rollout_metrics
 from mgpo.metrics.tally import PassMetrics, Tally, score_metrics
 
 __all__ = [
-    "CROP", "NO_TOOLS", "Accuracy", "CropAreaShare", "CropGain", "CropHarm", "CropRate", "FallbackRate",
-    "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "PassMetrics", "RecordMetric",
+    "CROP", "NO_TOOLS", "Accuracy", "ClippedBoxRatio", "CropAreaShare", "CropGain", "CropHarm", "CropRate",
+    "FallbackRate", "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "PassMetrics",
+    "RecordMetric",
     "RewardMean", "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "Tally", "TurnsPerEpisode",
     "ValidBoxRatio", "VoteCalibration", "ZoomFactor", "rollout_metrics", "score_metrics",
 ]  # fmt: skip
