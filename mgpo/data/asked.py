@@ -36,7 +36,9 @@ def asked(path: str, question: str | None = None, columns: Mapping[str, str] | N
     if not place.exists() and (kind_of(place) is not None or not HUB_NAME.fullmatch(path)):
         raise DataError(f"{ending(path)}: there is no such folder or file")
     if place.is_file() and kind_of(place) is None:
-        raise DataError(f"{ending(path)}: a picture, a folder, a table ({', '.join(list(KINDS)[1:])}) or a .jsonl file is needed")
+        raise DataError(
+            f"{ending(path)}: a picture, a folder, a table ({', '.join(list(KINDS)[1:])}) or a .jsonl file is needed"
+        )
     return Asked(path, question, columns).questions
 
 

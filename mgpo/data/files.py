@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mgpo.answers import normalise
 from mgpo.data.annotations import REFUSED, Annotations, refuse
-from mgpo.data.benchmarks.options import choices_of, find_choices, letter_of
+from mgpo.data.benchmarks.options import choices_of, find_choices, has_letters, letter_of
 from mgpo.data.pictures import CELL, CellPicture, LinePicture, Places, encoded
 from mgpo.data.rows import Row, ending, optional, shown, text, text_of
 from mgpo.data.sources import DataError
@@ -78,7 +78,9 @@ class Files(StoredRows):
         places = Places(Path(images) if images else table.folder or Path("."), checked=self.checks)
         super().__init__(table, path, places)
         if self.places.moved:
-            self.notes.append(f"{len(self.places.moved)} pictures are known by the end of another machine's paths")
+            self.notes.append(
+                f"{len(self.places.moved)} pictures had paths of another machine, and are known by the end of these"
+            )
         self.notes += [sentence.format(count) for sentence, count in self.said.items()]
 
     def wanted(self, column: str) -> bool:
@@ -116,7 +118,7 @@ class Files(StoredRows):
         words = text_of(row, column)
         plain = MARKS.sub(lambda mark: "\n" if "\n" in mark[0] else " ", words).strip() if "<" in words else words
         if plain != words:
-            self.said["<image> was taken out of {} questions"] += 1
+            self.said["{} rows had <image> in their question, which was taken out"] += 1
         return text(plain, column)
 
     def _answers(self, row: Row) -> tuple[str, ...]:
@@ -135,13 +137,21 @@ class Files(StoredRows):
         choices, labels = choices_of(column, row.get(column))
         found = find_choices(words)
         if found is None or not found[0]:
+            self._say_unsplit(words, choices, answers)
             return words, choices, labels
         same = [*map(normalise, choices)] == [*map(normalise, found[1])]
         fits = not choices and all(letter_of(answer, found[1], (), self.index_base) for answer in answers)
         if same or fits:
-            self.said["choices stood in the text of {} questions; they are taken out of it, and asked as choices"] += 1
+            self.said["{} rows had their choices in the question, which were taken out and are shown as choices"] += 1
             return found[0], choices or found[1], labels
+        self._say_unsplit(words, choices, answers)
         return words, choices, labels
+
+    def _say_unsplit(self, words: str, choices: tuple[str, ...], answers: tuple[str, ...]) -> None:
+        if not choices and any(re.fullmatch(r"\(?[A-Z]\)?[.:]?", answer) for answer in answers) and has_letters(words):
+            self.said[
+                "{} rows have a letter as answer but no choices, and those in their text can't be told apart"
+            ] += 1
 
     def _truths(self, answers: tuple[str, ...], choices: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
         """The right choice's letter, or the texts that are right."""

@@ -63,6 +63,11 @@ def find_choices(text: str) -> tuple[str, tuple[str, ...]] | None:
     return None
 
 
+def has_letters(text: str) -> bool:
+    """Whether both an A and a B are marked in a text as choices are."""
+    return any({"A", "B"} <= {mark[1] for mark in form.finditer(text)} for form in (_MARK, _BARE))
+
+
 def _split(text: str, marks: list[re.Match[str]]) -> Split | None:
     """By the marks from the last A on, as far as letters follow each other."""
     start = max((i for i, mark in enumerate(marks) if mark[1].upper() == "A"), default=None)
