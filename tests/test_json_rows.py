@@ -86,7 +86,7 @@ def test_every_form_of_a_file(folder, form, mark):
 @pytest.mark.parametrize("many", [False, True])
 def test_places_are_those_of_the_rows(tmp_path, many):
     """In bytes, with signs of several, in pieces that end anywhere."""
-    written = [{"a": "é" * (i % 50), "b": [i, {"c": "]}\\\""}], "d": "x" * (i % 7 * 40_000)} for i in range(200)]
+    written = [{"a": "é" * (i % 50), "b": [i, {"c": ']}\\"'}], "d": "x" * (i % 7 * 40_000)} for i in range(200)]
     lines = [json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(written)]
     path = tmp_path / "q.json"
     path.write_text("[" + " ,\n".join(lines) + "]" if many else "\n".join(lines), encoding="utf-8")

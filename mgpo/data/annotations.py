@@ -129,6 +129,11 @@ def refuse(name: str, found: Mapping[str, str]) -> None:
         )
 
 
+def is_mask(name: str) -> bool:
+    """Whether a name says that a picture, a file or a code in it covers a part of the image."""
+    return bool(_words(name) & MASKS) or "segmentation" in name.lower()
+
+
 @lru_cache(4096)
 def _words(name: str) -> frozenset[str]:
     """The words of a name, in the singular and without digits: "gtBoxes_2d" gives gt, box, d."""
@@ -137,10 +142,9 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _is_named(name: str, value: Any, text: str | None) -> bool:
-    words, plain = _words(name), re.sub(r"[^a-z]", "", name.lower())
-    if words & MASKS or "segmentation" in plain:
+    if is_mask(name):
         return not isinstance(value, bool)
-    if not (words & PLACES or PARTS.search(plain)):
+    if not (_words(name) & PLACES or PARTS.search(re.sub(r"[^a-z]", "", name.lower()))):
         return False
     return len(NUMBER.findall(text[:LONGEST])) > 1 if text is not None else _count(value) > 1
 

@@ -32,11 +32,12 @@ class ArrowTable:
         self.features = self.table.features or {}
         self.columns: Sequence[str] | None = self.table.column_names or list(next(iter(self.table), {}))
         self.seen = dict.fromkeys(self.columns)
+        self.pictures = [name for name, feature in self.features.items() if _is_binary(feature)]
         self.cells: datasets.Dataset | None = None  # the images alone
 
     def rows(self, wanted: Callable[[str], bool], images: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each row's number and its wanted columns, and the image under CELL. Raises DataError for what is no image."""
-        names = [name for name in self.columns or () if wanted(name) and not _is_binary(self.features.get(name))]
+        names = [name for name in self.columns or () if wanted(name) and name not in self.pictures]
         labels = {name: f for name in names if isinstance(f := self.features.get(name), datasets.ClassLabel)}
         for number, (row, cell) in enumerate(self._pairs(names, images), start=1):
             named = {name: _label(feature, row[name]) for name, feature in labels.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgpo.answers import normalise
-from mgpo.data.annotations import REFUSED, Annotations, refuse
+from mgpo.data.annotations import REFUSED, Annotations, is_mask, refuse
 from mgpo.data.benchmarks.options import choices_of, find_choices, has_letters, letter_of
 from mgpo.data.pictures import CELL, CellPicture, LinePicture, Places, encoded
 from mgpo.data.rows import Row, ending, optional, shown, text, text_of
@@ -88,7 +88,8 @@ class Files(StoredRows):
 
     def check(self, columns: Sequence[str]) -> None:
         others = [name for name in columns if self.wanted(name) and name not in self.of.values()]
-        refuse(self.name, {name: name for name in others if name.lower() in REFUSED})
+        masks = set(filter(is_mask, self.table.pictures))
+        refuse(self.name, {name: name for name in others if name.lower() in REFUSED or name in masks})
         super().check(columns)
 
     def _rows(self, limit: int | None) -> Iterator[tuple[int, Row]]:

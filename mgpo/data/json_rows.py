@@ -36,6 +36,7 @@ class JsonTable:
     columns: Sequence[str] | None = None  # not known before the rows were read
 
     def __init__(self, paths: Sequence[Path], streaming: bool = False) -> None:
+        self.pictures: Sequence[str] = ()  # columns that can hold nothing else
         self.seen: dict[str, None] = {}  # the columns of the rows that were read
         self.paths, self.folder = paths, paths[0].parent
         self.once = streaming or any(map(_is_gzip, paths))  # rows are not gone back to
