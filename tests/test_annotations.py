@@ -15,22 +15,24 @@ ROW = {"image": "a.png", "question": "What?", "answer": "7"}
 BOX = [10, 20, 110, 120]
 PLACES = {
     "boxes_xyxy": [BOX], "bounding_box": BOX, "gt_box": BOX, "xyxy": BOX, "polygon": [[10, 20], [30, 40], [50, 60]],
-    "segmentation": [[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]], "objects": [{"name": "sign", "bbox": BOX}], "meta": {"bbox": BOX},
-    "BBox": BOX, "targetBoxes": [BOX], "bbox-2d": BOX, "keypoints": [[1, 2]], "evidence": BOX, "regions": [BOX, BOX],
-    "gt": [BOX], "extra": {"where": {"at": BOX}}, "location": {"x": 1, "y": 2, "w": 3, "h": 4}, "area": {"xmin": 0, "ymin": 0,
-    "xmax": 4, "ymax": 5}, "seg_mask": "mask.png", "counts_rle": "PYY2", "written": "[10, 20, 110, 120]",
-    "said": '{"objects": [{"bbox_2d": [10, 20, 110, 120]}]}', "plain": "10, 20, 110, 120", "marked": "<box>(10,20),(110,120)</box>",
-    "tokens": "the sign <|box_start|>(10,20)<|box_end|>", "points_text": "(10, 20)", "norm": [0.1, 0.2, 0.3, 0.4],
-    "bbox_note": "x from 10 to 110", "annotations": [{"label": "sign", "rect": [1, 2]}], "Bounding Box": "10 20 110 120",
+    "segmentation": [[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]], "objects": [{"name": "sign", "bbox": BOX}],
+    "meta": {"bbox": BOX}, "BBox": BOX, "targetBoxes": [BOX], "bbox-2d": BOX, "keypoints": [[1, 2]], "evidence": BOX,
+    "regions": [BOX, BOX], "gt": [BOX], "extra": {"where": {"at": BOX}}, "location": {"x": 1, "y": 2, "w": 3, "h": 4},
+    "area": {"xmin": 0, "ymin": 0, "xmax": 4, "ymax": 5}, "seg_mask": "mask.png", "counts_rle": "PYY2",
+    "written": "[10, 20, 110, 120]", "said": '{"objects": [{"bbox_2d": [10, 20, 110, 120]}]}',
+    "plain": "10, 20, 110, 120", "marked": "<box>(10,20),(110,120)</box>", "norm": [0.1, 0.2, 0.3, 0.4],
+    "tokens": "the sign <|box_start|>(10,20)<|box_end|>", "points_text": "(10, 20)", "bbox_note": "x from 10 to 110",
+    "annotations": [{"label": "sign", "rect": [1, 2]}], "Bounding Box": "10 20 110 120",
     "objects_2": {"bbox": [BOX], "category": [3]}, "lines": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]],
 }  # fmt: skip
 OTHER = {
     "source": "web", "width": 640, "image_size": [640, 480], "year": 2024, "tags": ["a", "b"], "box_color": "red",
-    "n_boxes": 3, "scores": [0.1, 0.2, 0.7], "embedding": [0.1] * 64, "checkbox": True, "inbox": 4, "viewpoint": "left",
-    "date": "2024-01-01", "rationale": "The sign at 3 o'clock, row 2, says 7.", "meta": {"license": "cc", "size": [640, 480]},
-    "objects": ["sign", "bus"], "conversation": [{"role": "user", "content": "What?"}], "note": None, "empty": [],
-    "url": "http://x/1,2,3,4", "region_name": "Europe", "version": "1.2.3", "location": "Paris", "left": "red", "x": 3,
-    "json": '{"a": [1, 2, 3]}', "turns": [[1, 2]], "points_earned": 5,
+    "n_boxes": 3, "scores": [0.1, 0.2, 0.7], "embedding": [0.1] * 64, "checkbox": True, "inbox": 4,
+    "viewpoint": "left", "date": "2024-01-01", "rationale": "The sign at 3 o'clock, row 2, says 7.",
+    "meta": {"license": "cc", "size": [640, 480]}, "objects": ["sign", "bus"], "note": None, "empty": [],
+    "conversation": [{"role": "user", "content": "What?"}], "url": "http://x/1,2,3,4", "region_name": "Europe",
+    "version": "1.2.3", "location": "Paris", "left": "red", "x": 3, "json": '{"a": [1, 2, 3]}', "turns": [[1, 2]],
+    "points_earned": 5,
 }  # fmt: skip
 
 
@@ -65,8 +67,10 @@ def test_places_are_refused_in_tables(folder, column):
     check_refused(folder / "q.csv", column)
 
 
-@pytest.mark.parametrize("names", ["x1 y1 x2 y2", "xmin ymin xmax ymax", "bbox_x bbox_y bbox_w bbox_h", "left top right bottom",
-                                   "X Y Width Height"])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    ["x1 y1 x2 y2", "xmin ymin xmax ymax", "bbox_x bbox_y bbox_w bbox_h", "left top right bottom", "X Y Width Height"],
+)
 def test_sides_in_columns_of_their_own(folder, names):
     names = names.split()
     path = write_jsonl(folder / "q.jsonl", [{**ROW, **dict(zip(names, BOX))}])

@@ -1,7 +1,5 @@
 """Choices that stand in the question's text: taken out where it is plain that they are choices, else left alone."""
 
-import json
-
 import pytest
 
 from mgpo.data.asked import asked
@@ -15,12 +13,15 @@ TEXTS = [
     "{q}\n(A) red\n(B) light blue\n(C) green\n(D) white\nAnswer with the option's letter.",
     "{q}\n(A) red\n(B) light blue\n(C) green\n(D) white", "{q} (A) red (B) light blue (C) green (D) white",
     "{q}\nA. red\nB. light blue\nC. green\nD. white", "{q}\nA) red\nB) light blue\nC) green\nD) white\n",
-    "{q}\nA: red\nB: light blue\nC: green\nD: white\nPlease answer directly with only the letter of the correct option.",
+    "{q}\nA: red\nB: light blue\nC: green\nD: white\nPlease answer with only the letter of the correct option.",
     "{q} Options: A. red B. light blue C. green D. white", "{q}\nOptions:\nA. red\nB. light blue\nC. green\nD. white",
     "{q}\nChoices: (A) red (B) light blue (C) green (D) white Answer with the option's letter directly.",
-    "{q}\r\n(A) red\r\n(B) light blue\r\n(C) green\r\n(D) white", "{q}\n- A. red\n- B. light blue\n- C. green\n- D. white",
-    "{q}\n(a) red\n(b) light blue\n(c) green\n(d) white", "{q}\nOption A. red\nOption B. light blue\nOption C. green\nOption D. white",
-    "{q}\n  A. red\n  B. light\n blue\n  C. green\n  D. white\n\nAnswer:", "{q}\n（A）red\n（B）light blue\n（C）green\n（D）white",
+    "{q}\r\n(A) red\r\n(B) light blue\r\n(C) green\r\n(D) white",
+    "{q}\n- A. red\n- B. light blue\n- C. green\n- D. white",
+    "{q}\n(a) red\n(b) light blue\n(c) green\n(d) white",
+    "{q}\nOption A. red\nOption B. light blue\nOption C. green\nOption D. white",
+    "{q}\n  A. red\n  B. light\n blue\n  C. green\n  D. white\n\nAnswer:",
+    "{q}\n（A）red\n（B）light blue\n（C）green\n（D）white",
     "{q}\nAnswer choices: A) red B) light blue C) green D) white",
     "{q}\n(A) red\n(B) light blue\n(C) green\n(D) white\nSelect the best answer.",
 ]  # fmt: skip
@@ -59,7 +60,8 @@ def test_they_are_not_shown_twice(folder):
     "text",
     ["Is (A) or (B) larger?", "Which of the marks (A), (B) and (C) is red?", "Is it by J. A. Smith or B. Jones?",
      "Which letter stands on the red mark?", "Look at the picture. (A) shows a dog. (B) shows a cat. Which is larger?",
-     "What is vitamin A: a fat?", "Section A. What is B. about?", "(A) red", "What does the sign (A) say?", "", "A", "A. b",
+     "What is vitamin A: a fat?", "Section A. What is B. about?", "(A) red", "What does the sign (A) say?", "", "A",
+     "A. b",
      "Which is larger: (A) or (B)?", "What is on the sign?\n(A) red", "Read: A. M. to B. M.?"],
 )  # fmt: skip
 def test_what_is_no_list_of_choices_is_left_alone(text):
@@ -92,5 +94,4 @@ def test_the_benchmarks_split_takes_the_same_forms(text):
 def test_a_long_text_takes_no_time(folder):
     for part in ("(A) ", "A. ", "\n- A. b", " ", "Options: ", "(A) x (B) y ", "answer option "):
         text = part * (200_000 // len(part))
-        files(folder, {"question": f"{text}?", "answer": "B"})
-    assert json.dumps(find_choices("(A) x (B) y " * 700) is None)
+        assert files(folder, {"question": f"{text}?", "answer": "B"})[0].choices == ()

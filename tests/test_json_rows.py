@@ -1,4 +1,4 @@
-"""JSON as it stands: whatever the first rows look like, however large the file, in every form in which it is written."""
+"""JSON as it stands: whatever the first rows look like, however large the file, in every form."""
 
 import gzip
 import json

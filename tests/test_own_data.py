@@ -1,8 +1,7 @@
-"""The forms in which people keep questions: Hugging Face's tables and folders, lists, objects, texts, and other names."""
+"""The forms in which people keep questions: Hugging Face's tables and folders, lists, objects, other names."""
 
 import base64
 import gzip
-import json
 
 import datasets
 import pytest
@@ -14,8 +13,7 @@ from mgpo.data.files import Files
 from mgpo.data.module import Decoded
 from mgpo.data.sources import DataError
 from mgpo.rewards import ExactAnswer, NumericAnswer
-from tests.conftest import noise_image
-from tests.published import base64_png, png, same, write_jsonl
+from tests.published import base64_png, png, same, snapshot, write_jsonl
 
 ROW = {"image": "0.png", "question": "What?", "answer": "7"}
 CHOICES = {**ROW, "choices": ["red", "blue"], "answer": "blue"}
@@ -155,7 +153,7 @@ def test_a_repository_that_is_not_there(monkeypatch):
         raise ConnectionError
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match="owner/name: the hub can't be reached.*nor is there a file or folder"):
+    with pytest.raises(DataError, match=r"owner/name: the hub can't be reached.*nor is there a file or folder"):
         Files("owner/name")
     with pytest.raises(DataError, match=r"owner/name\.jsonl: there is no such file"):
         Files("owner/name.jsonl")
@@ -178,7 +176,8 @@ def test_tables_of_texts(folder, name):
     ("choices", "answer", "letter"),
     [
         (["red", "blue"], "blue", "B"), (["red", "blue"], "(b)", "B"), (["A. red", "B. blue"], "blue", "B"),
-        (["(A) red", "(B) blue"], "B", "B"), ({"A": "red", "B": "blue"}, "B", "B"), ({"B": "blue", "A": "red"}, "B", "B"),
+        (["(A) red", "(B) blue"], "B", "B"), ({"A": "red", "B": "blue"}, "B", "B"),
+        ({"B": "blue", "A": "red"}, "B", "B"),
         ({"A": "red", "B": "blue", "C": None}, "blue", "B"), ({"1": "red", "2": "blue"}, "2", "B"),
         ({"1": "red", "2": "blue"}, 2, "B"), ({"label": ["A", "B"], "text": ["red", "blue"]}, "B", "B"),
         ({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "B"), ('["red", "blue"]', "blue", "B"),
@@ -211,8 +210,8 @@ def test_choices_in_every_form_in_tables(folder, choices, answer):
     ("choices", "answer"),
     [
         (["red", "blue"], 1), (["red", "blue"], "2"), ({"1": "2", "2": "3"}, "2"), ({"A": "red", "C": "blue"}, "green"),
-        (["red", "blue"], ["red", "blue"]), ({"A": ["red"]}, "A"), ([True, False], True), ({"label": ["A"], "text": []}, "A"),
-        ("[" * 5000, "A"), ({"A": "red"}, "A"),
+        (["red", "blue"], ["red", "blue"]), ({"A": ["red"]}, "A"), ([True, False], True),
+        ({"label": ["A"], "text": []}, "A"), ("[" * 5000, "A"), ({"A": "red"}, "A"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_not_guessed(folder, choices, answer):
@@ -250,7 +249,8 @@ def test_several_answers_are_accepted(folder):
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("<image>What?", "What?"), ("<image>\nWhat?", "What?"), ("What?\n<image>", "What?"), ("<IMAGE 1> What?", "What?"),
+        ("<image>What?", "What?"), ("<image>\nWhat?", "What?"), ("What?\n<image>", "What?"),
+        ("<IMAGE 1> What?", "What?"),
         ("Look: <image>\nWhat?", "Look:\nWhat?"), ("<|vision_start|><|image_pad|><|vision_end|>What?", "What?"),
         ("What of <image_1>?", "What of ?"),
     ],
@@ -321,11 +321,19 @@ def test_what_is_asked_may_have_no_answers(folder):
     assert [q.answer for q in asked(str(write_jsonl(folder / "q.jsonl", rows)))] == ["", ""]
 
 
-def test_a_picture_of_another_size_than_noise_is_read(folder):
-    noise_image(64, 48).save(folder / "odd.png")
-    assert files(folder, {**ROW, "image": "odd.png"})[0].picture.load().size == (64, 48)
-
-
 def test_an_empty_cell_is_no_cell(folder):
     row = {**ROW, "choices": "", "category": "", "id": ""}
-    assert json.dumps(files(folder, row)[0].id) == '"q-1"'
+    question = files(folder, row)[0]
+    assert (question.id, question.category, question.choices) == ("q-1", "", ())
+
+
+def test_folders_of_the_same_name_are_not_taken_for_each_other(tmp_path):
+    """A repository whose card is the same, downloaded elsewhere, or once more."""
+    for name in ("one", "other"):
+        snapshot(tmp_path / name / "data", table(answer=name), "train")
+        assert [q.answer for q in Files(str(tmp_path / name / "data")).questions] == [name] * 3
+    table(2, answer="new").to_parquet(str(tmp_path / "one" / "data" / "data" / "train-00000-of-00001.parquet"))
+    assert [q.answer for q in Files(str(tmp_path / "one" / "data")).questions] == ["new"] * 2
+    with pytest.raises(DataError, match=r"Unknown split \"test\". Should be one of \['train'\]"):
+        Files(str(tmp_path / "one" / "data"), hub_split="test")
+    assert len(Files(str(tmp_path / "one" / "data"), hub_split="train[:1]")) == 1

@@ -72,12 +72,17 @@ def open_folder(path: Path, config: str | None, split: str | None, streaming: bo
         return ArrowTable(_saved(path, split), str(path), path)
     try:
         builder = datasets.load_dataset_builder(str(path), config)
-        split = split or _split_of(list(builder.config.data_files or ()))
+        splits = list(map(str, builder.config.data_files or ()))
+        split = split or _split_of(splits)
+        if (part := split.partition("[")[0]) not in splits:
+            raise DataError(f'{ending(str(path))}: Unknown split "{split}". Should be one of {splits}')
         if files := _texts_of(builder, split):
             table = open_files([Path(file) for file in files], streaming)
             table.folder = Path(files[0]).parent if Path(files[0]).name in METADATA else path
             return table
-        return ArrowTable(_load(str(path), config, split, streaming), str(path), path)
+        # By its files: by its own name, `datasets` would take another folder's rows of that name from its cache.
+        how = {"features": builder.info.features, "data_files": {part: _files_of(builder, part)}}
+        return ArrowTable(_load(builder.name, None, split, streaming, **how), str(path), path)
     except DataError:
         raise
     except Exception as error:
