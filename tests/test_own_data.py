@@ -178,6 +178,7 @@ def test_tables_of_texts(folder, name):
         (["red", "blue"], "blue", "B"), (["red", "blue"], "(b)", "B"), (["A. red", "B. blue"], "blue", "B"),
         (["(A) red", "(B) blue"], "B", "B"), ({"A": "red", "B": "blue"}, "B", "B"),
         ({"B": "blue", "A": "red"}, "B", "B"),
+        ([{"label": "A", "text": "red"}, {"label": "B", "text": "blue"}], "B", "B"),
         ({"A": "red", "B": "blue", "C": None}, "blue", "B"), ({"1": "red", "2": "blue"}, "2", "B"),
         ({"1": "red", "2": "blue"}, 2, "B"), ({"label": ["A", "B"], "text": ["red", "blue"]}, "B", "B"),
         ({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "B"), ('["red", "blue"]', "blue", "B"),
@@ -276,7 +277,7 @@ def test_columns_are_called_by_other_names(folder):
     question = files(folder, row, columns=names, index_base=0)[0]
     assert (question.text, question.answer, question.choices) == ("Which?", "B", ("a", "b"))
     assert (question.category, question.id) == ("x", "5")
-    with pytest.raises(DataError, match="column 'problems' is missing; the file has picture, problem, solution"):
+    with pytest.raises(DataError, match=r"column 'problems' is missing; the file has picture, problem.* columns: {"):
         files(folder, row, columns={**names, "question": "problems"})
     with pytest.raises(DataError, match="columns: 'picture' is none of image, question"):
         files(folder, row, columns={"picture": "image"})

@@ -92,14 +92,13 @@ class Asked(Files):
 
 def _is_table(folder: Path) -> bool:
     """Whether a folder holds rows of its own: one of `save_to_disk`, images with metadata, or a repository's files."""
-    if is_saved(folder) or any((place / name).is_file() for place in (folder, *_within(folder)) for name in METADATA):
+    places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    if is_saved(folder) or any(
+        (place / name).is_file() for place in places for name in (*METADATA, "metadata.parquet")
+    ):
         return True
     files = [path for path in folder.rglob("*") if path.is_file()]
     return not any(path.suffix.lower() in SUFFIXES for path in files) and any(map(kind_of, files))
-
-
-def _within(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()]
 
 
 def _of_folder(folder: Path, question: str | None) -> list[Question]:

@@ -20,7 +20,7 @@ from mgpo.images import check_data
 from mgpo.types import Picture, Question
 
 COLUMNS = ("image", "question", "answer", "choices", "category", "id")
-IMAGES = ("image", "images", "file_name")  # the first of these that a row has, where none is named
+IMAGES = ("image", "images", "file_name", "file_names")  # the first of these that a row has, where none is named
 MARKS = re.compile(
     r"\s{0,9}<\|?(?:image|img|image_pad|vision_start|vision_end)(?:[ _]?\d{1,3})?\|?>\s{0,9}", re.IGNORECASE
 )
@@ -51,6 +51,7 @@ class Files(StoredRows):
     """
 
     needed: Sequence[str] = COLUMNS[:3]
+    remedy = "; if it has another name there, say which with columns: {question: …}"
     checks: bool = True  # whether pictures can be opened, before any is asked about
 
     def __init__(

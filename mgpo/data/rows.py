@@ -83,11 +83,11 @@ class RowSource(ABC):
             raise DataError(f"{ending(self.name)}: {reason}") from None
 
 
-def check_columns(name: str, columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises DataError for the first needed column that is missing, and says which there are."""
+def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], remedy: str = "") -> None:
+    """Raises DataError for the first needed column that is missing, and says which there are, and what to do."""
     if missing := [column for column in needed if column not in columns]:
         there = ", ".join(column[:40] for column in columns[:12]) + (", …" if len(columns) > 12 else "")
-        raise DataError(f"{ending(name)}: column {missing[0]!r} is missing; the file has {there or 'none'}")
+        raise DataError(f"{ending(name)}: column {missing[0]!r} is missing; the file has {there or 'none'}{remedy}")
 
 
 def text_of(row: Row, column: str) -> str:

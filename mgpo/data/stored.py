@@ -35,6 +35,7 @@ class StoredRows(RowSource):
     columns: Sequence[str] = ()  # that must be there, besides the image
     extra: Sequence[str] = ()  # that are read where they are there; all others never are
     image_columns: Sequence[str] = ("image",)  # the first of these that is there
+    remedy: str = ""  # what to do where one is missing
     index_column: str = "index"  # by which rows name each other's pictures
 
     def __init__(self, table: Table, name: str, places: Places, limit: int | None = None) -> None:
@@ -55,7 +56,7 @@ class StoredRows(RowSource):
     def check(self, columns: Sequence[str]) -> None:
         """Look at the columns that there are. Raises DataError where one is missing."""
         image = next((name for name in self.image_columns if name in columns), self.image_columns[0])
-        check_columns(self.name, columns, (image, *self.columns))
+        check_columns(self.name, columns, (image, *self.columns), self.remedy)
 
     def picture(self, row: Row, number: int) -> Picture:
         """Where the row's image is to be had. Raises DataError or BadImage."""

@@ -97,13 +97,16 @@ def _is_plain(before: str, found: Split, ends: str) -> bool:
 def choices_of(column: str, value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A cell's choices, and the labels by which answers may name them, if they have others than letters.
 
-    A list of texts or numbers, with or without letters before them; an object with a label for each,
-    {"A": "red", …} or {"label": ["A", …], "text": ["red", …]}; or a text of any of these. Raises DataError for others.
+    A list of texts or numbers, with or without letters before them; an object with a label for each, {"A": "red", …},
+    {"label": ["A", …], "text": ["red", …]} or a list of {"label": "A", "text": "red"}; or a text of any of these.
+    Raises DataError for others.
     """
     if isinstance(value, str):
         value = _parse(column, value) if value.strip() else None
     if value is None or value == [] or value == {}:
         return (), ()
+    if isinstance(value, list) and all(isinstance(choice, dict) for choice in value):
+        value = _by_label(value)
     if isinstance(value, dict):
         return _of_object(column, value)
     if not isinstance(value, list) or any(isinstance(choice, list | dict | bool) or choice is None for choice in value):
@@ -112,6 +115,13 @@ def choices_of(column: str, value: Any) -> tuple[tuple[str, ...], tuple[str, ...
         return lettered(column, value), ()
     except DataError:
         return check_choices(column, [text(choice, column) for choice in value]), ()
+
+
+def _by_label(objects: list[dict[str, Any]]) -> Any:
+    """One object of many that have a label and a text each; the list itself where they have other keys."""
+    if not all(set(one) == {"label", "text"} for one in objects):
+        return objects
+    return {name: [one[name] for one in objects] for name in ("label", "text")}
 
 
 def _of_object(column: str, value: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
