@@ -8,9 +8,16 @@ from mgpo.data.benchmarks import MultipleChoice
 from mgpo.data.files import Files
 from mgpo.data.sources import DataError
 from mgpo.rewards import ExactAnswer, NumericAnswer
-from tests.test_own_data import ROW, files, folder, table  # noqa: F401
+from tests.published import png
+from tests.test_own_data import ROW, files, table
 
 CHOICES = {**ROW, "choices": ["red", "blue"], "answer": "blue"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "0.png").write_bytes(png(0))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
