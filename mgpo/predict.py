@@ -33,6 +33,7 @@ def predict(
     data: str,
     output: str = "predictions.jsonl",
     question: str | None = None,
+    columns: dict[str, str] | None = None,
     model: str = "embedded",
     options: dict[str, Any] | None = None,
     dialogue: Dialogue | None = None,
@@ -45,10 +46,11 @@ def predict(
     server fails on, has a row with `error`, and is asked again when this is started again.
 
     Args:
-        data: A folder of pictures, or a .jsonl file with the columns image, question and, where wanted, choices,
-            answer, id; images are paths relative to it.
+        data: A picture, a folder of pictures, or whatever `mgpo.data.files.Files` reads, such as a .jsonl file with the
+            columns image, question and, where wanted, choices, answer, id; images are paths relative to it.
         output: The file of rows; beside it lies one that says what they came from.
         question: What to ask of each picture in a folder, or of rows without a question.
+        columns: What columns are called in the data, such as {question: problem}.
         model: "embedded", a run's folder, an export, a checkpoint of transformers, or the address of a server.
         options: Of the model, such as dtype or max_pixels; of a server: model, frame, parallel, api_key_env, …
         dialogue: What is said in each turn; by default the model's own.
@@ -58,7 +60,7 @@ def predict(
     if min(batch_size, threads) < 1:
         raise UserError("--batch_size and --threads are at least 1")
     torch.set_num_threads(threads)
-    questions = asked(data, question)
+    questions = asked(data, question, columns)
     loaded = load(model, dialogue, **(options or {}))
     busy = f"another `predict` is at work on {output}; wait until it has ended, or name another --output"
     with locked(Path(output + LOCK), busy, ADVICE):

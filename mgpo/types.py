@@ -33,6 +33,7 @@ class Question:
     category: str = ""
     split: str = ""
     part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
+    accepted: tuple[str, ...] = ()  # other answers that are right as well, where there are no choices
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 
+from mgpo.data.arrow_rows import ArrowTable
 from mgpo.data.benchmarks.base import Benchmark
 from mgpo.data.benchmarks.pixmo_count import QUESTION, count_of
 from mgpo.data.rows import Row, text_of
@@ -29,7 +30,7 @@ class FSC147(Benchmark):
 
     def open(self, path: str | None, hub: str | None, config: str | None, split: str, streaming: bool) -> Table:
         if path and (Path(path) / POINTS).is_file():
-            return published(Path(path), split)
+            return ArrowTable(published(Path(path), split), path, Path(path))
         return super().open(path, hub, config, split, streaming)
 
     def question(self, row: Row, number: int) -> Question:
