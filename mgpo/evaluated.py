@@ -11,7 +11,7 @@ from torch import nn
 
 from mgpo import metrics
 from mgpo.clock import Clock
-from mgpo.data.module import Sample
+from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
 from mgpo.policy.base import Policy
