@@ -6,10 +6,12 @@ from typing import Any
 import lightning as L
 
 from mgpo.data.batches import ALL
+from mgpo.errors import UserError
 
 EPOCHS = "epoch_progress"
 BATCHES = "epoch_loop.batch_progress"
 VALIDATION = "epoch_loop.val_loop.batch_progress"
+COUNTED = ("ready", "started", "processed", "completed")
 WAITING = "waiting"  # in a checkpoint
 
 
@@ -17,8 +19,8 @@ class GoOn(L.Callback):
     """Has Lightning do what was due when a checkpoint was saved, once, and go on behind it.
 
     By itself it takes what was saved at the end of an epoch's last batch for a finished epoch, and leaves out the
-    validation that is due behind a batch; under `max_steps` it goes on in an epoch that has ended, and never ends one in
-    which the last step was made. Groups that waited for others are rolled out again, by the weights they were made by.
+    validation that is due behind a batch; under `max_steps` it goes on in an epoch that has ended, and never ends the
+    one in which the last step was made. Groups that waited are rolled out again, by the weights they were made by.
     """
 
     def __init__(self) -> None:
@@ -59,6 +61,26 @@ class GoOn(L.Callback):
     def _limit(self, trainer: L.Trainer) -> None:
         if self.max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self.max_steps = self.max_steps, None
+
+
+def check(checkpoint: Mapping[str, Any]) -> None:
+    """Raises UserError for a checkpoint with which training can't go on."""
+    if not {"optimizer_states", "lr_schedulers", "callbacks"} <= checkpoint.keys():
+        raise UserError(
+            "the checkpoint holds weights alone; begin a new run from them, with model.policy.init_args.start"
+        )
+    try:
+        loops = checkpoint["loops"]["fit_loop"]
+        counts = [loops[name][part] for name in (EPOCHS, BATCHES, VALIDATION) for part in ("total", "current")]
+        whole = all(type(count[name]) is int for count in counts for name in COUNTED)
+        whole = whole and type(loops["state_dict"]) is dict and type(loops[BATCHES]["is_last_batch"]) is bool
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            "the checkpoint does not say how far its run had come; begin a new run from its weights, with "
+            "model.policy.init_args.start"
+        )
 
 
 def end_batch(loops: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a run leaves behind, and what of it differs between two runs."""
 
 import csv
+import json
 from collections.abc import Iterator
 
 import pyarrow.parquet as pq
@@ -26,6 +27,8 @@ def left(folder) -> Iterator[tuple[str, object]]:
     key = ("step", "id", "rollout")
     yield "rollouts", sorted(({**row, "run": ""} for row in rows), key=lambda row: [row[name] for name in key])
     yield "warnings", (run / "warnings.jsonl").read_text() if (run / "warnings.jsonl").exists() else ""
+    report = json.loads((run / "report.json").read_text()) if (run / "report.json").exists() else {}
+    yield "report", {name: value for name, value in report.items() if name != "config"}
     page = read_page(run / "gallery.html")
     yield "page", [page["steps"], page["questions"]]
     yield "files", sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name.endswith(".unfinished"))

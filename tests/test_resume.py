@@ -32,7 +32,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def save(path, step):
-    WholeFiles().save_checkpoint({"global_step": step, "weight": torch.full((1000,), float(step))}, path)
+    weights = {"weight": torch.full((1000,), float(step))}
+    saved = {"global_step": step, "state_dict": weights, "pytorch-lightning_version": "2.6.0"}
+    WholeFiles().save_checkpoint(saved, path)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
