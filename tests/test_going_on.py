@@ -1,5 +1,7 @@
 """Whatever the moment at which a checkpoint was saved: from there everything is done once, in the right order."""
 
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -10,6 +12,8 @@ from mgpo.data.module import VQAData
 from mgpo.errors import UserError
 from mgpo.groups import Pool
 from mgpo.loops import GoOn
+from mgpo.resume import finished, refuse_finished
+from tests import test_module
 from tests.conftest import make_question
 
 
@@ -130,3 +134,61 @@ def test_an_epoch_is_not_gone_on_with_in_another_order(tmp_path, other):
         fit(tmp_path, ckpt_path=middle, limit_val_batches=0, **other)
     lines = fit(tmp_path, ckpt_path=end, limit_val_batches=0, **other)[0]
     assert len(steps(lines)) == 2 * (other.get("questions", 10) // other.get("batch_size", 2))
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 2}, {"max_steps": 7}])
+def test_a_finished_checkpoint_is_refused(tmp_path, limit):
+    _, saved = fit(tmp_path, limit_val_batches=0, **limit)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **{"max_epochs": 3, **limit})
+    steps = {path: torch.load(path, weights_only=True)["global_step"] for path in saved}
+    ended = {path for path in saved if finished(Path(path), trainer)}
+    assert ended == {path for path, step in steps.items() if step == max(steps.values())}
+    with pytest.raises(
+        UserError, match=r"no step is left; to go on, .* more trainer\.max_epochs .*policy\.init_args\.start"
+    ):
+        refuse_finished(Path(max(ended)), trainer)
+
+
+def test_training_does_not_go_on_from_weights_alone(tmp_path):
+    path, (saved, *_) = tmp_path / "weights.ckpt", fit(tmp_path, limit_val_batches=0, max_epochs=1)[1]
+    whole = torch.load(saved, weights_only=True)
+
+    class Model(test_module.Noisy):
+        def __init__(self):
+            L.LightningModule.__init__(self)
+
+    model = Model()
+    for wrong, words in (
+        ({name: value for name, value in whole.items() if name != "optimizer_states"}, "weights alone"),
+        ({**whole, "loops": {"fit_loop": {}}}, "does not say how far"),
+    ):
+        torch.save(wrong, path)
+        model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        model.trainer.state.fn = "fit"
+        with pytest.raises(UserError, match=words):
+            model.on_load_checkpoint(torch.load(path, weights_only=True))
+
+
+class Rare(test_module.Noisy):
+    """Two questions of three have no signal."""
+
+    def roll_out(self, samples, step, copies=None):
+        trajectories = super().roll_out(samples, step, copies)
+        for i, trajectory in enumerate(trajectories):
+            trajectory.reward = float(i % 2 and int(trajectory.question.id.split("-")[-1]) % 3 == 0)
+        return trajectories
+
+
+def test_groups_that_waited_are_there_again(tokenizer, tmp_path):
+    def make():
+        return test_module.make(tokenizer, Rare, silent_groups="refill", refill_batches=3)
+
+    whole, saver = make(), SaveAlways(tmp_path)
+    whole.lines = []
+    test_module.fit(whole, tmp_path, questions=12, callbacks=[saver])
+    waiting = {path: torch.load(path, weights_only=True)["waiting"] for path in saver.at}
+    assert set(waiting.values()) >= {0, 1, 2}
+    for path in [path for path, count in waiting.items() if count][:2]:
+        again = make()
+        test_module.fit(again, tmp_path, questions=12, ckpt_path=path, enable_checkpointing=False)
+        assert test_module.equal(test_module.weights(whole), test_module.weights(again)), path
