@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -38,7 +39,7 @@ def load(path: Path, mmap: bool = False) -> State:
     Raises UserError where it is none.
     """
     with reading(path):
-        return checked(torch.load(path, "cpu", weights_only=True, mmap=mmap))
+        return checked(torch.load(path, "cpu", weights_only=True, mmap=mmap and is_zipfile(path)))
 
 
 def load_state(path: Path) -> State:

@@ -141,7 +141,9 @@ def test_a_folder_is_written_by_one_process_until_that_dies(tmp_path):
     other = fork.Process(target=hold, args=(lock, there))
     other.start()
     here.recv()
-    with pytest.raises(UserError, match=r"version_0 is being written by another process; wait .* or start again"):
+    with pytest.raises(
+        UserError, match=r"version_0 is being written by another process; wait .* or begin a run in a folder of its own"
+    ):
         setup()
     os.kill(other.pid, signal.SIGKILL)
     other.join()

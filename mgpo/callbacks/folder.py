@@ -1,5 +1,6 @@
 """Where a run leaves its files."""
 
+import atexit
 from contextlib import ExitStack
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from mgpo.errors import UserError
 from mgpo.files import locked, writing
 
 LOCK = ".lock"
+ELSEWHERE = "begin a run in a folder of its own, without --ckpt_path last and trainer.logger.version"
 
 _WITHOUT_LOGGER: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
@@ -49,12 +51,13 @@ class OwnFolder(L.Callback):
     def __init__(self) -> None:
         self.held = ExitStack()
         self.folder: Path | None = None
+        atexit.register(self.held.close)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         complaint = None
         if trainer.is_global_zero and self.folder != (folder := run_folder(trainer)):
             try:
-                self.held.enter_context(locked(folder / LOCK, str(folder), "start again for a folder of its own"))
+                self.held.enter_context(locked(folder / LOCK, str(folder), ELSEWHERE))
                 self.folder = folder
             except UserError as error:
                 complaint = str(error)
