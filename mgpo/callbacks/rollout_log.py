@@ -59,6 +59,7 @@ class RolloutLog(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._write(trainer)
+        trainer.strategy.barrier()  # no checkpoint before every rank's rows
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if goes_on(trainer):
