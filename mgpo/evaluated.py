@@ -11,9 +11,10 @@ from torch import nn
 
 from mgpo import metrics
 from mgpo.clock import Clock
-from mgpo.data.module import Sample
+from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
+from mgpo.loops import check
 from mgpo.policy.base import Policy
 from mgpo.records import Record
 from mgpo.report import format_report, summarise
@@ -64,6 +65,8 @@ class EvaluatedModule(L.LightningModule):
         return self.global_step or self.loaded_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check(checkpoint)
         self.loaded_step = checkpoint["global_step"]
         self.sampler.release()
 

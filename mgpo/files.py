@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -27,6 +27,7 @@ REFUSED = {
     errno.EEXIST: "a part of the path is a file",
     errno.ENOENT: "a folder of the path can't be made",
 }
+SHOWN = 200  # characters of a library's complaint
 ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
 
 
@@ -47,31 +48,6 @@ def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
         if (mistake := refused(error, str(path), REFUSED, advice)) is None:
             raise
         raise mistake from error
-
-
-@contextmanager
-def locked(path: Path, busy: str, advice: str = ADVICE) -> Iterator[None]:
-    """A file that one process at a time can have; it is gone once the block ends, and free once the process does.
-
-    Raises:
-        UserError: Which says `busy`, where another process has it.
-    """
-    with writing(path, advice):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
-        except OSError:
-            pass  # a file system without locks
-        if os.fstat(file.fileno()).st_nlink == 0:
-            raise UserError(busy)  # whoever had it has just ended, and somebody else may have made it anew
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def refused(
@@ -110,6 +86,67 @@ def replaced(path: Path, lasting: bool = False, advice: str = ADVICE) -> Iterato
         except Exception:
             unfinished.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def locked(path: Path, what: str, instead: str) -> Iterator[None]:
+    """Keep other processes out while the block runs; one that dies, however it does, lets go.
+
+    Where the file system has no locks nobody is kept out. Raises UserError where another process is there already.
+
+    Args:
+        path: A file of nothing but this, which is there meanwhile, and whose folder is made if need be.
+        what: What is being written, such as "runs/mgpo/version_0".
+        instead: What a person may do instead of waiting, such as "name another --output".
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(path)
+    if file is None:
+        raise UserError(f"{what} is being written by another process; wait until it has ended, or {instead}")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises UserError for whatever a file that is no checkpoint, or is damaged, makes its reader raise."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+        raise UserError(
+            f"{path} can't be read as a checkpoint of a run, such as runs/…/trained.ckpt ({why}); name another one"
+        ) from None
+
+
+def _lock(path: Path) -> BinaryIO | None:
+    """The file of that name, locked unless there are no locks; None where another process has it."""
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+            return file
+        if _stands(path, file):  # whoever had it may just have taken it away
+            return file
+        file.close()
+
+
+def _stands(path: Path, file: BinaryIO) -> bool:
+    """Whether this open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _code(error: BaseException | None) -> int | None:

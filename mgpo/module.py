@@ -10,13 +10,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from mgpo.balance import passes
-from mgpo.data.module import Sample
+from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.guard import Guard
+from mgpo.loops import GoOn
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import PassMetrics, Tally, rollout_metrics
 from mgpo.objective import Objective
@@ -135,6 +136,9 @@ class MGPO(EvaluatedModule):
         for reference in self.references:
             reference.to(self.device)
 
+    def configure_callbacks(self) -> GoOn:
+        return GoOn()
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
@@ -142,25 +146,28 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.usable(batch)
-        samples = samples[: min(share_objects(len(samples), self.trainer.world_size))]  # all ranks pass equally often
-        if samples:
+        self.pool.drawn += self.silent_groups == "refill"
+        if samples := self.samples(batch):
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
 
+    def samples(self, batch: list[Sample]) -> list[tuple]:
+        """The usable ones, and as many as on every other rank: all pass equally often."""
+        samples = self.usable(batch)
+        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
+
     def on_train_epoch_end(self) -> None:
-        self.pool.waiting = []  # what waits is in no checkpoint
+        self.pool.clear()
 
     def reinforce(self, samples: Sequence[tuple]) -> None:
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
-            self.rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
+            groups = self.play(samples)
+            self.rolled_out = groups.trajectories
             work.add(self.rolled_out)
         if not self.rolled_out:  # those of the first step are still being played
             return
-        add_extras(self.rolled_out, self.extras)
-        groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
         self.tally.add({"no_signal": 1 - groups.signal_B.float().mean().item()}, len(samples))
@@ -170,6 +177,12 @@ class MGPO(EvaluatedModule):
                 return
             groups = self.pool.take(len(samples))
         self.learn(groups)
+
+    def play(self, samples: Sequence[tuple]) -> Groups:
+        """A step's rollouts, judged, with all that training adds to their rewards."""
+        rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
+        add_extras(rolled_out, self.extras)
+        return Groups.of(rolled_out, self.group_size, self.unfinished == "mask")
 
     def learn(self, groups: Groups) -> None:
         """All updates on one step's rollouts."""

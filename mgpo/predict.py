@@ -19,7 +19,7 @@ from mgpo.models.base import AskedModel
 from mgpo.models.loading import load
 from mgpo.models.settings import settings_of
 from mgpo.originals import open_original
-from mgpo.predictions import ADVICE, LOCK, Predictions
+from mgpo.predictions import LOCK, Predictions
 from mgpo.rewards import ExactAnswer
 from mgpo.types import Question, Trajectory
 from mgpo.views import Original, Resize
@@ -62,8 +62,7 @@ def predict(
     torch.set_num_threads(threads)
     questions = asked(data, question, columns)
     loaded = load(model, dialogue, **(options or {}))
-    busy = f"another `predict` is at work on {output}; wait until it has ended, or name another --output"
-    with locked(Path(output + LOCK), busy, ADVICE):
+    with locked(Path(output + LOCK), output, "name another --output"):
         predictions = Predictions(Path(output), _origin(questions, loaded))
         done = predictions.done
         todo = [asked for asked in questions if asked.id not in done]

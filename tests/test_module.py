@@ -7,7 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mgpo.data.module import Sample, VQAData
+from mgpo.data.batches import Sample
+from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.groups import mini_batches

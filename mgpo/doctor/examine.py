@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.optim import Optimizer
 
-from mgpo.data.module import Decoded, VQAData
+from mgpo.data.batches import Decoded
+from mgpo.data.module import VQAData
 from mgpo.doctor import agreement, learning, sight, tokens
 from mgpo.doctor.case import Case, Result
 from mgpo.doctor.memory import memory
