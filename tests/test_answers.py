@@ -124,7 +124,9 @@ def given_letter(answer, choices):
     ("answer", "truth"),
     [
         (r"\frac{1}{2}", "0.5"), (r"\dfrac12", "1/2"), (r"1\frac{1}{2}", "1.5"), ("½", "0.5"), (r"45^\circ", "45°"),
-        (r"25\%", "25 percent"), (r"10{,}000", "10000"), (r"10\,000", "10000"), (r"\$1,299", "$1299.00"),
+        (r"25\%", "25 percent"), (r"10{,}000", "10000"), (r"10\,000", "10000"), ("0,5", "1/2"), ("2,50 kg", "2.5 kg"),
+        ("€4,99", "€4.99"), ("1.200,50 €", "€1200.50"), ("KX-52LMN", "KX52 LMN"), ("on Elm St.", "Elm Street"),
+        (r"\$1,299", "$1299.00"),
         ("twenty-one", "21"), ("two hundred and five", "205"), ("1.5 million", "1500000"), ("drei", "3"),
         ("quatre-vingt-dix", "90"), ("veintidós", "22"), ("einundzwanzig", "21"), ("三十五", "35"), ("३", "3"),
         ("5 kilometres", "5 km"), ("25mph", "25 miles per hour"), ("3 p.m.", "15:00"), ("half past three", "3:30"),
@@ -143,8 +145,11 @@ def test_what_means_the_same(answer, truth):
     ("answer", "truth"),
     [("5 m", "5 km"), ("5", "5 km"), ("007", "7"), ("B2", "2"), ("COVID-19", "19"), ("12:30", "12"), ("3 am", "3 pm"),
      ("more than 5", "5"), ("5 or 6", "5"), ("1 of 2", "1"), ("-5", "5"), ("12/05/2020", "05/12/2020"), ("E", "É"),
-     ("no parking", "no"), ("not red", "red"), ("red and blue", "red"), ("Elm Ave", "Elm St"), ("1,2", "1.2"),
-     ("first", "1"), ("5th", "5"), ("Eiffel Tower", "el Tower"), ("$5", "€5"), ("yes and no", "yes")],
+     ("no parking", "no"), ("not red", "red"), ("red and blue", "red"), ("Elm Ave", "Elm St"),
+     ("first", "1"), ("5th", "5"), ("1, 2", "1.2"), ("(1,2)", "1.2"), ("1,500", "1.5"),
+     ("On Sale", "Sale"), ("$5M", "$5"), ("$5 per hour", "$5 per day"), ("before 9:15", "9:15"),
+     ("not A12", "A12"), ("3 of A12", "A12"), ("under 5 kg", "5 kg"), ("Eiffel Tower", "el Tower"), ("$5", "€5"),
+     ("yes and no", "yes")],
 )  # fmt: skip
 def test_what_does_not_mean_the_same(answer, truth):
     assert not is_right(answer, truth)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from mgpo.answers.options import choice_letter
-from mgpo.answers.phrases import CLAUSE, REST, SAID, VOID, any_of
+from mgpo.answers.phrases import CLAUSE, CONTRAST, REST, SAID, VOID, any_of
 from mgpo.answers.short import LONGEST_SENTENCE, chosen, plain
 from mgpo.answers.wording import LONGEST_ANSWER, QUOTES
 from mgpo.thoughts import spoken
@@ -69,12 +69,13 @@ _SLIPS = any_of(
     "no, nope, wait, actually, sorry, oops, hmm, hold on, scratch that, correction, on second thought, I mean, make "
     "that, or rather, nein, non"
 )
+_MEANT = re.compile(r"(?:(?:oh|oops|sorry)[,.!]?\s)?I\smeant?\s(?:to\ssay\s)?(?=\S)", re.IGNORECASE)
 _ANEW = any_of("I mean, wait, actually, it's, it is, the answer, on second")
 # "A... no, B", "A. Wait, actually it's B"
 _AGAIN = re.compile(
     r"(?<=\S)(?:\s?(?:\.{2,3}|…|[.,;:!?—–-])\s{0,3}|\s{1,3}|\n)"
-    rf"(?:{_SLIPS}(?:[,.:;!…—–-]+|\s(?={_ANEW}))|不对[，,。]?|不，)\s{{0,3}}"
-    r"(?:(?:no|wait|actually|sorry|it['’]s|it\sis)\b[,.:]?\s)?(?=\S)",
+    rf"(?:{_SLIPS}(?:[,.:;!…—–-]+|\s(?={_ANEW}))|I\smeant?\s|不对[，,。]?|不，)\s{{0,3}}"
+    r"(?:(?:no|wait|actually|sorry|it['’]s|it\sis|I\smeant?)\b[,.:]?\s)?(?=\S)",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
@@ -98,6 +99,7 @@ def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str |
     if reply and reply == truth.strip():
         return reply
     reply = re.sub(r"\*+|`+", "", reply)
+    reply = _MEANT.sub("", reply, count=1) if _MEANT.match(reply) else reply
     if sure := _SURE.search(reply, max(0, len(reply) - LONGEST_SENTENCE)):
         reply = reply[: sure.start()]
     end = reply[-2 * LONGEST_SENTENCE :]
@@ -176,7 +178,7 @@ def _void(reply: str, at: int) -> bool:
 
 def _first_part(text: str) -> str:
     """What "the answer is" is followed by, without the reason or sentence that may come after it."""
-    text = _REASON.split(text, maxsplit=1)[0].strip()
+    text = CONTRAST.sub("", _REASON.split(text, maxsplit=1)[0].strip(), count=1)
     for end in _SENTENCE.finditer(text):
         rest = text[end.end() :]
         if len(rest.split()) > 2 or _OPENS.match(rest):

@@ -3,9 +3,10 @@
 import re
 
 from mgpo.answers.moments import date_of, time_of
-from mgpo.answers.numbers import only_number, value
+from mgpo.answers.numbers import BOUND, only_number, value
 from mgpo.answers.options import choice_letter
-from mgpo.answers.wording import normalise
+from mgpo.answers.phrases import VOID
+from mgpo.answers.wording import UNITS, normalise
 
 # yes and no at an answer's beginning; "no parking" is not no
 YES_NO = re.compile(r"\W*(yes\b|no\b(?=\s*(?:[.,;:!\n—–]|$|there\b|it\b))(?!\.\s?\d+\W*$))", re.IGNORECASE)
@@ -53,6 +54,12 @@ _NONE = re.compile(
 )
 _SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
 _LOOSE_SIGN = re.compile(r"(?:#\s?(\S+)|(\S+) [$€£¥°])")  # a sign that may be left out
+_RATE = re.compile(r"(\S+ [$€£¥])(?:\s?/\s?| (?:per|an?) )[^\W\d]+|(\S+ [$€£¥]) each")
+_COMMA = re.compile(r"[-+]?\d{1,15},\d{1,2}")  # "1,5"
+_EXTENT = re.compile(r" (?:tall|high|long|wide|deep|thick|old|away|apart)\Z")  # "2 m tall"
+_BEYOND = re.compile(r"\b(?:before|after|until|till|from|since|past|no)\b")
+_MEASURE = re.compile(rf"(\S+) ({'|'.join(map(re.escape, UNITS))})")
+_SEAM = re.compile(r"(?<=\d)[ -](?=[^\W\d_])|(?<=[^\W\d_])[ -](?=\d)")  # "KX52 LMN"
 
 
 def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
@@ -63,31 +70,56 @@ def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
 def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> bool:
     """Whether an extracted answer is the right one: the option's letter, or what means the same as the truth.
 
-    Without options an answer may say more than a truth that is a bare number ("12 cars" is 12), but never less: "5" is
-    not "5 km".
+    Without options an answer may say more than a truth that is a number, time, measure, price or code ("12 cars" is 12,
+    "gate A12" is A12), but never less: "5" is not "5 km".
     """
     if answer is None:
         return False
     if choices:
         return choice_letter(answer, choices) == truth
-    return answer.strip() == truth.strip() or _same(normalise(answer), normalise(truth))
+    if answer.strip() == truth.strip() or _same(normalise(answer), normalise(truth)):
+        return True
+    comma = _COMMA.fullmatch(answer.strip(" .$"))  # as a number in its own right it may be two of them
+    return comma is not None and _same(comma[0].replace(",", "."), normalise(truth))
 
 
 def _same(answer: str, truth: str) -> bool:
     if not answer or not truth:
         return False
-    if answer.replace("-", " ") == truth.replace("-", " "):
+    if _spaced(answer) == _spaced(truth):
         return True
     if truth in ("yes", "no"):
         return _yes_or_no(answer) == truth
     for reading in (time_of, date_of):
         if (read := reading(truth)) is not None and read == reading(answer):
             return True
+    ours, theirs = _MEASURE.fullmatch(answer), _MEASURE.fullmatch(truth)
+    if ours and theirs and ours[2] == theirs[2] and (size := value(ours[1])) is not None:
+        return size == value(theirs[1])
     number = value(answer)
     if (right := value(truth)) is not None:
         return right == (_count(answer) if number is None else number)
+    if (rate := _RATE.fullmatch(answer)) is not None and truth == (rate[1] or rate[2]):  # "$5 per pound"
+        return True
+    if _says_more(answer, truth):
+        return True
     loose = _LOOSE_SIGN.fullmatch(truth)
     return number is not None and loose is not None and value(loose[1] or loose[2]) == number
+
+
+def _says_more(answer: str, truth: str) -> bool:
+    """Whether an answer ends in a truth that is a time or measure, or holds one that is a code, and no other number."""
+    ends = time_of(truth) is not None or _MEASURE.fullmatch(truth) is not None
+    numbers = [word for word in answer.split() if any(sign.isdigit() for sign in word)]
+    if len(numbers) != 1 or numbers[0] not in truth.split():
+        return False
+    found = _EXTENT.sub("", answer).endswith(f" {truth}") if ends else truth in answer.split()
+    return found and not any(rule.search(answer) for rule in (BOUND, VOID, _BEYOND))
+
+
+def _spaced(words: str) -> str:
+    """Words with one way to write hyphens and codes: "KX52 LMN" and "KX-52 LMN" are "kx52lmn"."""
+    return _SEAM.sub("", words).replace("-", " ")
 
 
 def _yes_or_no(answer: str) -> str | None:
@@ -122,7 +154,7 @@ def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
             return str(read)
     number = value(words)
     number = _count(words) if number is None else number
-    return repr(number) if number is not None else words.replace("-", " ") or None
+    return repr(number) if number is not None else _spaced(words) or None
 
 
 def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:

@@ -65,7 +65,7 @@ _SEQUENCE = re.compile(
 _NUMERIC = re.compile(r"[A-Za-z0-9.,:/+#$€£¥%°~≈_'-]{0,40}\d[A-Za-z0-9.,:/+#$€£¥%°~≈_'-]{0,40}")
 _UNIT_END = re.compile(r"(?<=\d)(?:%|°[cf]?|[$€£¥]|km/h|km|cm|mm|m|mi|ft|in|kg|g|mg|lbs?|oz|mph|kph|l|ml|s|h|min|px)$")
 _SPACED = re.compile(r"(?<!\d)\d{1,3}(?: \d{3}){1,5}(?!\d| \d)")
-_BOUND = re.compile(
+BOUND = re.compile(
     r"\b(?:not|less|more|fewer|than|least|most|over|under|below|above|up\sto|except|without)\b|n't\b|[<>≤≥]"
 )
 
@@ -98,7 +98,7 @@ def only_number(text: str) -> float | None:
     """
     if (whole := value(text)) is not None:
         return whole
-    if _BOUND.search(text):
+    if BOUND.search(text):
         return None
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), _MEASURED.sub(r" \1 ", in_digits(text)))
     found = [_of_stretch(stretch) for stretch in _NUMERIC.findall(text)]

@@ -27,7 +27,7 @@ _NEITHER = re.compile(
 )
 _ALL = re.compile(r"all(?: of)? (?:above|these|those|them|options)")
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th", "6th")
-_PLACED = re.compile(rf"({'|'.join(_PLACES)}|last) (?:option|choice|answer|one)")
+_PLACED = re.compile(rf"({'|'.join(_PLACES)}|last) (?:option|choice|answer|one|1)")  # "1" is "one" in digits
 
 
 def choice_letter(answer: str, choices: tuple[str, ...]) -> str | None:
@@ -80,7 +80,9 @@ def named_by_text(answer: str, choices: tuple[str, ...]) -> str | None:
     for said in (text, _IT.sub("", text)):
         if said in texts:
             return _only([letter for letter, other in zip(letters, texts) if other == said])
-    if placed := _PLACED.fullmatch(text):
+    if placed := _PLACED.fullmatch(_IT.sub("", text)):
+        if any(placed[1] in other.split() for other in texts):  # "the second one" of "first floor", "second floor"
+            return None
         place = len(letters) - 1 if placed[1] == "last" else _PLACES.index(placed[1])
         return letters[place] if place < len(letters) else None
     for alike in (_NEITHER, _ALL):

@@ -52,15 +52,17 @@ LEAD = re.compile(
     r"(?=\S)|(?:(?i:(?:es|est|é|è|ist|is|c['’]est)\s)?(?i:la|le|el|die|der|das|de|het|the|it\sis|it['’]s)|a|o)\s"
     r"(?=[\"'‘“(\[]?[A-Z][\"'’”)\]]?\W{0,3}$)"
 )
-# Behind these, in the same clause, what is said is denied or left open.
-VOID = re.compile(
-    r"\b(?:not|neither|nor|none|no\sway|never|(?<!no\s)(?<!without\sa\s)doubt|cannot|whether|which\sof|either|or)\b|n['’]t\b|"
+# Behind these, in the same clause, what is said is denied …
+DENIED = re.compile(
+    r"\b(?:not|neither|nor|none|no\sway|never|(?<!no\s)(?<!without\sa\s)doubt|cannot)\b|n['’]t\b|"
     r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|rule\sout|excluded|eliminated|discarded|(?:is|are)\sout)\b|"
     r"\b(?:rather\sthan|instead\sof|unlike|except|(?:any|every)thing\s(?:but|except)|all\sbut)\b|"
-    r"\b(?:nicht|kein\w*|weder|falsch|pas|jamais|no\s(?:es|era|puede)|não|non|niet|geen|inte|ikke|ei|nie|не|нет|ни|tidak|"
+    r"\b(?:nicht|kein\w*|weder|falsch|pas|jamais|no\s(?:es|era|puede)|não|non|niet|geen|inte|ikke|ei|nie|ni|nem|né|не|нет|ни|tidak|"
     r"bukan|değil|không)\b|不|没|無|ない|ません|नहीं|아니|아닌|ليس",
     re.IGNORECASE,
 )
+# … or left open.
+VOID = re.compile(rf"\b(?:whether|which\sof|either|or)\b|{DENIED.pattern}", re.IGNORECASE)
 # Where a clause ends; the commas of "A, B or C" and ", nor" are within one.
 CLAUSE = re.compile(
     r"[.!?;:\n—。；：]|,(?!\s{0,3}(?:n?or\b|\(?[A-Z]\)?\s{0,3}(?:,|n?or\b|and\b)))|[，、]"
@@ -71,6 +73,13 @@ CLAUSE = re.compile(
 HEDGE = re.compile(
     r"\b(?:not|no|nor|or|never|cannot|if|either|neither|whether|might|may|maybe|perhaps|unable|without|except|nicht|kein\w*|"
     r"oder|pas|ni|não|niet|geen)\b|n['’]t|\?|[\[{]",
+    re.IGNORECASE,
+)
+# What a statement adds on what is not so: "…, not a dog", "not a dog but …", "it looks like a dog, but it is …"
+CONTRAST = re.compile(
+    r"(?:,\s(?:(?:and|but)\s)?not|\s(?:but\snot|rather\sthan|instead\sof))\s[^,.;!?\n]{1,60}(?=[.!]?$)"
+    r"|\bnot\s(?!only\b|just\b)[^,.;!?\n]{1,40},?\sbut\s(?:rather\s)?"
+    r"|^[^.;!?\n]{0,40}\b(?:thought|looks|looked|seems|seemed)\b[^.;!?\n]{1,40}\sbut\s(?=(?:it|that)(?:['’]s|\sis)\s)",
     re.IGNORECASE,
 )
 # Single words that commit to nothing.

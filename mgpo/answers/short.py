@@ -5,28 +5,32 @@ import re
 from mgpo.answers.meaning import YES_NO
 from mgpo.answers.numbers import only_number
 from mgpo.answers.options import LETTERS, choice_letter, counted, texts_of
-from mgpo.answers.phrases import FOREIGN, HEDGE, NOTHING, SILENT, VOID, any_of
+from mgpo.answers.phrases import CONTRAST, DENIED, FOREIGN, HEDGE, NOTHING, SILENT, VOID, any_of
 from mgpo.answers.wording import normalise, unwrap
 
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
 MOST_WORDS = 8  # of a reply that is no sentence
 _LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
 _MARKS = re.compile(r"(?<![\w'’])(?:\([A-Z]\)|[A-Z][.):])|^\W{0,3}[A-Z]\W{0,3}$", re.MULTILINE)
+_PAIR = re.compile(r"[(\[]\s?-?\d+,\s?-?\d+\s?[)\]]")
+_LETTER = re.compile(r"(?<![A-Za-z0-9'’])[A-Z](?![A-Za-z0-9'’])")
 _MENTION = re.compile(r"(?<![A-Za-z0-9'’])(\(?[A-Z]\)?)(?![A-Za-z0-9'’])(?!(?<=[AEIO])\s[^\W\d_]{2})")
 _PARTS = re.compile(
     r"[,.;!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+|\s+(?=rather than|instead of)|[，；。]"
 )
+_SENTENCES = re.compile(r"(?<=[.!;])\s+|(?<=[。；！])\s*(?=\S)")
 _OPEN = re.compile(r"\bor\b|\?")
 _READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
 _IS = any_of(
-    "is, are, was, were, looks, look, looks like, seems, seem, appears, appear, appears to be, appear to be, seems "
-    "to be"
+    "is, are, was, were, is called, is named, looks, look, looks like, seems, seem, appears, appear, appears to be, "
+    "appear to be, seems to be"
 )
 # "The sign reads: EXIT", "It is red"
 _STATED = re.compile(
-    r"(?i:(?:.{0,80}?[\s,])?[a-z]{2,15}(?:(?<=it)['’]s|(?<=that)['’]s|"
+    r"(?i:(?:.{0,80}?[\s,])?[^\W\d_]{2,15}(?:(?<=it)['’]s|(?<=that)['’]s|"
     rf"\s(?:({_READS})|{_IS}))[:,]?\s{{1,3}}(.{{1,80}}))"
 )
+_DENIED_VERB = re.compile(r"(?:\b(?:not|never)|n['’]t)\s\w+[:,]?\s{1,3}$", re.IGNORECASE)
 _NOBODY = re.compile(r"(?i:\W*(?:no|nobody|nothing|none|neither|there|what|who|where|which|how)\b)")
 _VERBS = any_of(
     "is, are, was, were, be, been, can, could, will, would, shall, has, have, had, does, did, lies, lie, hangs, "
@@ -47,17 +51,34 @@ _SURELY = re.compile(
 
 def chosen(reply: str, choices: tuple[str, ...]) -> str | None:
     """The letter that a reply picks which says nothing but an option: its letter, its text, or a plain statement."""
+    if letter := _left_over(reply, choices):
+        return letter
     if len(_MARKS.findall(reply)) > 1:  # options are gone through, or listed
         return None
     line = reply.split("\n")[0].strip()
     if _LINE.fullmatch(line) and (letter := choice_letter(line, choices)):
         return letter
+    words = f" {normalise(reply)}"
+    if (said := _yes_or_no(reply)) and [text for text in texts_of(choices) if _holds(words, text)] == [said]:
+        return choice_letter(said, choices)
     *before, line = reply.split("\n")
     if _LINE.fullmatch(line.strip()) and not VOID.search(" ".join(before)):
         return choice_letter(line, choices)
     if before or len(reply) > LONGEST_SENTENCE:
         return None
     return choice_letter(reply, choices) or _spoken_of(reply, choices) or _described(reply, choices)
+
+
+def _left_over(reply: str, choices: tuple[str, ...]) -> str | None:
+    """The letter that stands alone before or behind sentences that deny others: "Not A. B."."""
+    if len(reply) > LONGEST_SENTENCE:
+        return None
+    parts, letters = _SENTENCES.split(reply.strip()), LETTERS[: len(choices)]
+    denied, last = (parts[:-1], parts[-1]) if DENIED.search(parts[0]) else (parts[1:], parts[0])
+    last = last.strip("()[].!。！ ")
+    others = [set(_LETTER.findall(part)) & set(letters) for part in denied]
+    all_denied = all(1 <= len(DENIED.findall(part)) <= len(found) for part, found in zip(denied, others))
+    return last if denied and all_denied and len(last) == 1 and last in set(letters).difference(*others) else None
 
 
 def _spoken_of(reply: str, choices: tuple[str, ...]) -> str | None:
@@ -75,7 +96,7 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
         return None
     if not HEDGE.search(reply) and not VOID.search(reply) and (letter := counted(normalise(reply), choices)):
         return letter
-    texts, said, named = texts_of(choices), "", set()
+    texts, said, named, stands = texts_of(choices), "", set(), False
     for clause in filter(str.strip, _PARTS.split(reply)):
         words = f" {normalise(clause)}"
         found = {letter for letter, text in zip(LETTERS, texts) if _holds(words, text)}
@@ -84,10 +105,19 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
         if HEDGE.search(clause) or VOID.search(clause):
             return None
         said, named = words.removesuffix("的"), named | found
+        stands = stands or any(_stands(clause.casefold(), texts[LETTERS.index(letter)]) for letter in found)
     if len(named) != 1:
         return None
     (letter,) = named
-    return letter if said.endswith(texts[LETTERS.index(letter)]) else None
+    return letter if stands or said.endswith(texts[LETTERS.index(letter)]) else None
+
+
+def _stands(clause: str, text: str) -> bool:
+    """Whether a clause says of its subject where it is, in an option's words: "is to the right of the bench"."""
+    text = re.escape(text)
+    side = rf"(?:to|on|at|in)\s(?:the\s)?{text}(?:[\s-]hand)?(?:\sside)?(?:\s(?:of|in|next)\b|\W*$)"
+    place = rf"(?:{side}|{text}\s(?:of|the|an?)\b)"
+    return re.search(rf"(?:(?<!that\s)(?<!which\s)(?<!who\s)\b(?:is|are)|['’]s)\s{place}", clause) is not None
 
 
 def _holds(words: str, text: str) -> bool:
@@ -98,25 +128,36 @@ def _holds(words: str, text: str) -> bool:
 
 def plain(reply: str) -> str | None:
     """A short reply that is an answer itself: yes or no, a few words, or a statement with one number or one saying."""
-    match = YES_NO.match(reply)
-    if match and not {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0])):
-        return match[1]
+    if said := _yes_or_no(reply):
+        return said
     if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE:
         return None
     if SILENT.search(unwrap(reply) if "\\" in reply else reply):
         return None
     reply = _SURELY.sub("", reply, count=1) if _SURELY.match(reply) else reply
-    words = unwrap(reply)
+    words = reply if _PAIR.fullmatch(reply) else unwrap(reply)
     if normalise(words) in NOTHING or not re.search(r"\w", words):
         return None
     if not _SENTENCE.search(words):
+        words = CONTRAST.sub("", words, count=1)
         return words if len(words.split()) <= MOST_WORDS else None
-    return _stated(reply) or (words if re.match(r"(?i:there (?:is|are) no )", words) else None)
+    return _stated(reply) or (words if re.match(r"(?i:there (?:is|are) (?:no\s|none\b))", words) else None)
+
+
+def _yes_or_no(reply: str) -> str | None:
+    match = YES_NO.match(reply)
+    both = {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0]))
+    return match[1].casefold() if match and not both else None
 
 
 def _stated(reply: str) -> str | None:
     """What a sentence says that something is or reads, or its only number."""
-    stated = None if _NOBODY.match(reply) else _STATED.fullmatch(reply)
+    stated = _STATED.fullmatch(reply)
+    if stated is None or not stated[1]:  # what something reads is left whole
+        reply = CONTRAST.sub("", reply, count=1)
+        stated = None if _NOBODY.match(reply) else _STATED.fullmatch(reply)
+    if stated is not None and _DENIED_VERB.search(reply[: stated.start(2)]):
+        return None
     if stated is not None and len(stated[2].split()) <= MOST_WORDS:
         vague = _VAGUE.match(stated[2]) or HEDGE.search(stated[2])
         if stated[1] or not vague:

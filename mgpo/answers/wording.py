@@ -26,7 +26,7 @@ _MARKUP = re.compile(
     re.MULTILINE,
 )
 _PAIRS = {"()", "[]", "{}", "「」", "『』", "【】", "<>", "“”", "«»", "‘’", "《》", '""', "''"}
-_UNITS = {
+UNITS = {
     "km": "kms kilometer kilometers kilometre kilometres", "m": "meter meters metre metres",
     "cm": "centimeter centimeters centimetre centimetres", "mm": "millimeter millimeters millimetre millimetres",
     "mi": "mile miles", "ft": "foot feet", "in": "inch inches", "yd": "yard yards",
@@ -41,7 +41,7 @@ _UNITS = {
     "£": "gbp pounds_sterling", "¥": "yen jpy yuan rmb cny", "mb": "megabyte megabytes", "gb": "gigabyte gigabytes",
     "px": "pixel pixels",
 }  # fmt: skip
-_UNIT = {spelt.replace("_", " "): unit for unit, words in _UNITS.items() for spelt in [unit, *words.split()]}
+_UNIT = {spelt.replace("_", " "): unit for unit, words in UNITS.items() for spelt in [unit, *words.split()]}
 _MEASURE = re.compile(
     rf"(?<=\d)[\s-]?({'|'.join(map(re.escape, sorted(_UNIT, key=len, reverse=True)))})(?:\.(?=\s|$))?(?![\w/])"
 )
@@ -57,8 +57,14 @@ _SAME = {"grey": "gray", "colour": "color", "centre": "center", "theatre": "thea
          "first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th", "sixth": "6th",
          "seventh": "7th", "eighth": "8th", "ninth": "9th", "tenth": "10th"}  # fmt: skip
 _NUMBERED = re.compile(r"(?<!\w)(?:no\.?|nr\.?|number|num\.?|№)\s?(?=\d)")
+_AT = re.compile(r"\A(?:on|in|at)\s(?=(?:the\s)?[A-Z\d])")  # "on Elm Street", but not "On Sale"
 _ARTICLE = re.compile(r"\A(?:an?|the|eine?n?|der|das|les?|une?|una|el|los|las|il|het)\s(?=\S)")
 _TIMES = re.compile(r"(?<=\w)\s[x×*]\s(?=\d)|(?<=\d)[x×*](?=\d)")
+# "2,5 kg", "1.200,50 €", "0,125"; else "1,5" may be two numbers
+_COMMA = re.compile(
+    r"\A([-+]?(?:\d{1,3}(?:\.\d{3}){1,5}|\d{1,15})),(\d{1,2})"
+    rf"(?= (?:{'|'.join(map(re.escape, UNITS))})\Z)|\A([-+]?0),(\d{{1,9}})\Z"
+)
 _THOUSANDS = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3}){1,5}(?![\w,])")
 _ZEROS = re.compile(
     r"(?<![\w.])(?<=\d)\.0{1,9}(?![\w.])|(?<=\d)(?<!\.\d)\.0{1,2}(?=\s?[$€£¥%]|\s(?:km|m|kg|g|cm|mph)\b)"
@@ -69,7 +75,8 @@ _ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|[.-](?!\d))+(?=\S)|[\
 
 def unwrap(answer: str) -> str:
     r"""An answer without what models wrap around it: \text{…}, \(…\), $…$, quotes, brackets, a full stop."""
-    text = unicodedata.normalize("NFKC", answer[:LONGEST_ANSWER])[:LONGEST_ANSWER]  # one sign may become eighteen
+    text = re.sub("[®©™]", "", answer[:LONGEST_ANSWER])
+    text = unicodedata.normalize("NFKC", text)[:LONGEST_ANSWER]  # one sign may become eighteen
     text = "".join(sign for sign in text if unicodedata.category(sign) not in ("Cf", "Cs") or sign == "\n")
     text = _MARKUP.sub("", _plain_latex(text) if "\\" in text or "{" in text else text)
     if text.count("$") > 1 or (text.count("$") == 1 and not re.search(r"\$\s?\d|\d\s?\$", text)):
@@ -106,7 +113,7 @@ def _divided(match: re.Match[str]) -> str:
 @lru_cache(4096)  # an answer is compared with its question's options many times
 def normalise(answer: str) -> str:
     """Unwrapped, in lower case, with one space between words, and what may be written in two ways in one of them."""
-    text = ascii_digits(unwrap(answer)).casefold().replace("⁄", "/")
+    text = ascii_digits(_AT.sub("", unwrap(answer))).casefold().replace("⁄", "/")
     text = re.sub(r"[‘’‛´`]", "'", re.sub(r"[–—‐‑‒−]", "-", text))
     text = re.sub(r"[\"“”„«»]", "", text)
     text = _ENDS.sub("", text) or text
@@ -118,6 +125,8 @@ def normalise(answer: str) -> str:
     text = re.sub(r"\b(?:minus|negative)\s(?=\d)", "-", text)
     text = re.sub(r"\s?([=+×<>≤≥])\s?", r"\1", _TIMES.sub("×", text))
     text = _MEASURE.sub(lambda match: f" {_UNIT[match[1]]}", _PRICE.sub(r"\2 \1", text))
+    if not answer.lstrip().startswith(("(", "[")):  # "(1,5)" is a pair
+        text = _COMMA.sub(lambda match: f"{(match[1] or match[3]).replace('.', '')}.{match[2] or match[4]}", text)
     text = _ZEROS.sub("", _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text))
     return _spelt(_ARTICLE.sub("", text, count=1))
 
