@@ -20,6 +20,7 @@ from mgpo.guard import Guard
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import Tally, rollout_metrics
 from mgpo.objective import Objective
+from mgpo.own_loop import check_scheduler
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.kernels import check_kernel
@@ -49,7 +50,7 @@ class MGPO(EvaluatedModule):
         extras: Added to the reward in training only; accuracies never see them.
         objective: What is maximised.
         optimizer: Optimiser, by class path.
-        lr_scheduler: Schedule over optimiser updates, by class path.
+        lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
         silent_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
@@ -138,10 +139,12 @@ class MGPO(EvaluatedModule):
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        scheduler = self.make_scheduler(optimizer)
+        check_scheduler(type(scheduler))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.usable(batch)
+        samples = self.usable(batch, self.sampling)
         samples = samples[: min(share_objects(len(samples), self.trainer.world_size))]  # all ranks pass equally often
         if samples:
             self.imitate(samples) if self.supervised else self.reinforce(samples)

@@ -52,6 +52,11 @@ class Gemma3(Pretrained):
         patch = self.model.config.vision_config.patch_size
         return Pixels(((image - mean) / std).permute(2, 0, 1), (1, shown.height // patch, shown.width // patch))
 
+    def blank(self, size: Size) -> Pixels:
+        """The grid of an image that is seen at this size, without values."""
+        patch = self.model.config.vision_config.patch_size
+        return Pixels(torch.empty(0), (1, size[1] // patch, size[0] // patch))
+
     def expand(self, image: Pixels) -> str:
         """The placeholders between their marks, on lines of their own."""
         return f"\n\n{self.slot}{self.image_token * self.model.config.mm_tokens_per_image}<end_of_image>\n\n"

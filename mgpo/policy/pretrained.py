@@ -54,6 +54,9 @@ class Pretrained(Policy):
             less memory, about a third more time, the same gradients.
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
+        max_prompt_tokens: Tokens that may stand before a reply: texts, pictures, earlier replies. A question that has
+            more is left out, and a conversation that gets more ends. By default as many as the model has positions
+            for, less a reply; an engine with a `max_model_len` of its own wants a limit that leaves room for a reply.
     """
 
     model_types: ClassVar[tuple[str, ...]]  # as in config.json
@@ -72,8 +75,12 @@ class Pretrained(Policy):
         gradient_checkpointing: bool = False,
         fused_head: bool = False,
         start: str | None = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         super().__init__()
+        if max_prompt_tokens is not None and max_prompt_tokens < 1:
+            raise UserError(f"policy.max_prompt_tokens is {max_prompt_tokens}; a prompt has at least 1 token")
+        self.max_prompt_tokens = max_prompt_tokens
         if attention not in ATTENTIONS:
             raise UserError(
                 f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
@@ -127,6 +134,7 @@ class Pretrained(Policy):
             blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
             recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self.max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
         self.sight = self.sight_of(processor)
         self.token_texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)

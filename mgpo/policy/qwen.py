@@ -14,7 +14,7 @@ from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
-from mgpo.views import Frame, Sight
+from mgpo.views import Frame, Sight, Size
 
 
 class QwenVL(Pretrained):
@@ -60,6 +60,11 @@ class QwenVL(Pretrained):
     def pixels(self, shown: Image.Image) -> Pixels:
         """The patches of an image that has the size at which the model is to see it."""
         return self.patcher(shown)
+
+    def blank(self, size: Size) -> Pixels:
+        """The grid of an image that is seen at this size, and patches without values."""
+        width, height = (side // self.patcher.patch for side in size)
+        return Pixels(torch.empty(height * width, 0), (1, height, width))
 
     def expand(self, image: Pixels) -> str:
         """One placeholder for each merged patch."""
