@@ -12,6 +12,7 @@ from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError
 from mgpo.fitting import opening_too_long
+from mgpo.models.loading import load
 from mgpo.models.local import Model
 from mgpo.predict import answer
 from mgpo.rewards import ExactAnswer
@@ -106,6 +107,8 @@ def test_a_limit_of_ones_own(tokenizer):
     assert all(t.failed and "policy.max_prompt_tokens allows 20" in t.failed for t in played)
     with pytest.raises(UserError, match="max_prompt_tokens is 0"):
         make_policy(tokenizer, max_prompt_tokens=0)
+    with pytest.raises(UserError, match="policy.max_prompt_tokens allows 20"):
+        load(max_prompt_tokens=20).ask(IMAGES[0], "Which letter is it?")
 
 
 @pytest.mark.parametrize("options", [{}, {"supervised": True}, {"silent_groups": "drop"}], ids=str)
