@@ -107,7 +107,7 @@ def test_a_limit_of_ones_own(tokenizer):
     assert all(t.failed and "policy.max_prompt_tokens allows 20" in t.failed for t in played)
     with pytest.raises(UserError, match="max_prompt_tokens is 0"):
         make_policy(tokenizer, max_prompt_tokens=0)
-    with pytest.raises(UserError, match="policy.max_prompt_tokens allows 20"):
+    with pytest.raises(UserError, match="max_prompt_tokens allows 20"):
         load(max_prompt_tokens=20).ask(IMAGES[0], "Which letter is it?")
 
 
