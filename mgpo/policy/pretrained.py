@@ -20,7 +20,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.fused import load_kernel
+from mgpo.policy.fused import fuse_layers, load_kernel
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed import use_packing
 from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
@@ -142,6 +142,7 @@ class Pretrained(Policy):
             )
         if self.packs:
             use_packing(model.model.language_model)
+        fuse_layers(model)
         self.choose_trained(model)
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
         self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
