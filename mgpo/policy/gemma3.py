@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
+from mgpo.allocator import moved
 from mgpo.policy.cache import RowCache, swap_rows, with_room
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
@@ -63,7 +64,7 @@ class Gemma3(Pretrained):
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (image tokens, width)."""
-        stacked = torch.stack([image.patches for image in images]).to(self.device, self.model.dtype)
+        stacked = moved(torch.stack([image.patches for image in images]), self.device).to(self.model.dtype)
         return self.model.model.get_image_features(stacked).pooler_output.unbind()
 
     def new_cache(self) -> "PlacedCache":

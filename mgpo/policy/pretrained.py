@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mgpo.allocator import moved
 from mgpo.errors import UserError
 from mgpo.policy import graphs
 from mgpo.policy.adapters import Adapters, read_adapters
@@ -21,6 +22,7 @@ from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
 from mgpo.policy.fused import fuse_layers, load_kernel
+from mgpo.policy.head import widen
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed import use_packing
 from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
@@ -143,6 +145,7 @@ class Pretrained(Policy):
         if self.packs:
             use_packing(model.model.language_model)
         fuse_layers(model)
+        widen(model.lm_head)
         self.choose_trained(model)
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
         self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
@@ -205,7 +208,7 @@ class Pretrained(Policy):
         for the update, the reference and the scoring.
         """
         distinct = dict.fromkeys(images)
-        of = {image: self.seen[image].to(self.device) for image in distinct if image in self.seen}
+        of = {image: moved(self.seen[image], self.device) for image in distinct if image in self.seen}
         if new := [image for image in distinct if image not in of]:
             made = dict(zip(new, self.tower(new)))
             of |= made
@@ -256,7 +259,7 @@ class Pretrained(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
-        return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
+        return self.model.lm_head(hidden).masked_fill_(self.banned, -torch.inf)
 
     @property
     def head_weight(self) -> Tensor:
