@@ -16,9 +16,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import OwnFolder, run_folder
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
+from mgpo.callbacks.watch import RankWatch, end_of_a_rank
 from mgpo.configuration import reading
 from mgpo.data.module import VQAData
 from mgpo.doctor.preflight import Preflight
@@ -32,7 +33,8 @@ from mgpo.own_loop import check_loop
 from mgpo.plan.command import plan
 from mgpo.predict import predict
 from mgpo.ranks import SHARDED, check_strategy
-from mgpo.resume import last_checkpoint, loggers
+from mgpo.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
+from mgpo.saving import load_state
 from mgpo.shipped import shipped_config
 from mgpo.study.command import study
 from mgpo.world.pretrain import pretrain
@@ -94,6 +96,9 @@ class CLI(LightningCLI):
             help="Torch threads on the CPU; for the embedded model one is best.",
         )
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing of a checkpoint becomes configuration; and no file that is none is loaded for that."""
+
     def before_instantiate_classes(self) -> None:
         config = self.config if self.subcommand is None else self.config[self.subcommand]
         strategy = config["trainer"]["strategy"]
@@ -104,6 +109,8 @@ class CLI(LightningCLI):
         path = config.get("ckpt_path")
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
+        if path and path != "last":
+            load_state(Path(path))
         torch.set_num_threads(config["threads"])
         if self.subcommand == "fit" and path == "last":
             self._find_last(config)
@@ -121,7 +128,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
-        return super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, RankWatch())
+        return trainer
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -135,17 +144,29 @@ class CLI(LightningCLI):
             trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
         if under_srun():
             trainer.callbacks.append(Requeue())
+        if path := config.get("ckpt_path"):
+            refuse_finished(Path(path), trainer)
         stop = StopOnSignal()
         stop.listen()
         trainer.callbacks.insert(0, KeepRows(afresh=not config.get("ckpt_path") and self.last is None))
         trainer.callbacks.append(stop)  # after those that save
+        self._own_folder()
         if self.last is not None:
             self.config_init["fit"]["ckpt_path"] = str(self.last[0])
             self._say(f"going on from {self.last[0]}, after {self.last[1]} updates")
+            if finished(self.last[0], trainer):
+                self._say(f"this run has ended: nothing is left to train; {MORE}")
         elif self.asked is not None:
             self._say("no run of this configuration has a checkpoint; starting at the beginning")
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def _own_folder(self) -> None:
+        trainer = cast(Any, self.trainer)
+        if not trainer.fast_dev_run:
+            trainer.callbacks.insert(0, OwnFolder())
+
+    before_validate = before_test = _own_folder
 
     def after_fit(self) -> None:
         if self._measures("both", "after") and not self.trainer.interrupted:
@@ -202,6 +223,9 @@ def hush() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(
+        lambda record: "Forcefully terminating" not in record.getMessage()  # behind what the rank itself has said
+    )
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -254,6 +278,7 @@ def main(args: list[str] | None = None) -> None:
     except MisconfigurationException as error:  # options of the trainer that contradict each other
         raise SystemExit(f"mgpo: {' '.join(str(error).split())[:SHOWN]}") from None
     except Exception as error:
+        end_of_a_rank(error)
         if (mistake := find_user_error(error) or refused(error)) is None:
             raise
         raise SystemExit(f"mgpo: {mistake}") from None

@@ -10,10 +10,11 @@ from torch import nn
 
 from mgpo import metrics
 from mgpo.clock import Clock
-from mgpo.data.module import Sample
+from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
 from mgpo.fitting import opening_too_long
+from mgpo.loops import check
 from mgpo.policy.base import Policy
 from mgpo.records import Record
 from mgpo.report import format_report, summarise
@@ -65,6 +66,8 @@ class EvaluatedModule(L.LightningModule):
         return self.global_step or self.loaded_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check(checkpoint)
         self.loaded_step = checkpoint["global_step"]
         self.sampler.release()
 
@@ -75,19 +78,23 @@ class EvaluatedModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context(), gathered(self.policy):
             yield
 
-    def usable(self, batch: Sequence[Sample], sampling: Sampling | None = None) -> list[tuple]:
-        """The samples whose image could be decoded, and whose first prompt leaves room for a reply, which is as long
-        as in evaluation unless `sampling` is given; the others are counted and shown."""
-        samples: list[tuple] = []
-        reply = (sampling or self.eval_sampling).max_new_tokens
-        for question, image, why in batch:
-            if image is not None:
-                why = opening_too_long(self.policy, self.dialogue, question, image, reply) or ""
-            if image is None or why:
-                self.leave_out(question, why)
+    def usable(self, batch: Sequence[Sample]) -> list[tuple]:
+        """The samples whose image could be decoded; the others are counted and shown."""
+        for sample in batch:
+            if sample.image is None:
+                self.leave_out(sample.question, sample.why)
+        return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+
+    def fitting(self, samples: Sequence[tuple], sampling: Sampling) -> list[tuple]:
+        """Those whose first prompt leaves room for a reply; the others are counted and shown."""
+        fitting: list[tuple] = []
+        for question, image in samples:
+            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens)
+            if why is None:
+                fitting.append((question, image))
             else:
-                samples.append((question, image))
-        return samples
+                self.leave_out(question, why)
+        return fitting
 
     def leave_out(self, question: Question, why: str) -> None:
         """Count a question that can't be played, and show it the first time."""
@@ -111,7 +118,7 @@ class EvaluatedModule(L.LightningModule):
         self.sampler.prepare(self.policy)  # nor open anything
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
-        samples = self.usable(batch)
+        samples = self.fitting(self.usable(batch), self.eval_sampling)
         with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
             if samples:
                 records = evaluate(

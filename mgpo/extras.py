@@ -1,6 +1,5 @@
 """Additions to the reward. None is part of the published method; each is a class path in `model.extras`."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Protocol
@@ -9,8 +8,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from mgpo.answers import extract
-from mgpo.boxes import number_lists
+from mgpo.boxes import box_candidates, number_lists
 from mgpo.errors import UserError
+from mgpo.files import parse_json
 from mgpo.types import Trajectory
 
 
@@ -27,8 +27,8 @@ class Format:
         self.weight = weight
 
     def __call__(self, trajectory: Trajectory) -> float:
-        *looks, last = [turn.text for turn in trajectory.turns]
-        shaped = all(any(len(numbers) == 4 for numbers in number_lists(text)) for text in looks)
+        *looks, last = [turn.said for turn in trajectory.turns]
+        shaped = all(box_candidates(text) != [] for text in looks)
         return self.weight * (shaped and last.count("\\boxed{") == 1 and extract(last) is not None)
 
 
@@ -69,7 +69,7 @@ class MatchedPoints:
         if trajectory.question.id not in self.points:
             raise UserError(f"{self.path}: no points for question {trajectory.question.id}; add them, or leave it out")
         view = trajectory.views[0]
-        named = [n for turn in trajectory.turns for n in number_lists(turn.text) if len(n) == 2]
+        named = [n for turn in trajectory.turns for n in number_lists(turn.said) if len(n) == 2]
         places = np.array([view.to_original((x, y, x, y))[:2] for x, y in named]).reshape(-1, 2)
         radius = self.radius * float(np.hypot(*trajectory.image.size))
         return self.weight * matched_f1(places, self.points[trajectory.question.id], radius)
@@ -93,7 +93,7 @@ def _points(value: list) -> np.ndarray:
 
 
 def _load(path: str) -> dict:
-    points = json.loads(Path(path).read_text())
+    points = parse_json(Path(path).read_text())
     if not isinstance(points, dict):
         raise ValueError("it holds no object")
     return points

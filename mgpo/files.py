@@ -1,10 +1,13 @@
 """Files that are whole or not there, and one sentence where the disk takes no more."""
 
 import errno
+import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -24,42 +27,55 @@ REFUSED = {
     errno.EEXIST: "a part of the path is a file",
     errno.ENOENT: "a folder of the path can't be made",
 }
+SHOWN = 200  # characters of a library's complaint
 ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`; raises ValueError, and nothing else, for whatever a file or a server may hold."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
     """Raises UserError where the system refuses to write; libraries may have wrapped its refusal."""
     try:
         yield
     except Exception as error:
-        if (mistake := refused(error, str(path), REFUSED)) is None:
+        if (mistake := refused(error, str(path), REFUSED, advice)) is None:
             raise
         raise mistake from error
 
 
 def refused(
-    error: Exception, path: str = "a file of the run", reasons: Mapping[int, str] = NO_ROOM
+    error: Exception,
+    path: str = "a file of the run",
+    reasons: Mapping[int, str] = NO_ROOM,
+    advice: str = ADVICE,
 ) -> UserError | None:
     """What to say where one of these reasons is in a chain of exceptions."""
     code = _code(error)
     return (
         None
         if (reason := reasons.get(code or 0)) is None
-        else UserError(f"{path} can't be written: {reason}; {ADVICE}")
+        else UserError(f"{path} can't be written: {reason}; {advice}")
     )
 
 
 @contextmanager
-def replaced(path: Path, lasting: bool = False) -> Iterator[Path]:
+def replaced(path: Path, lasting: bool = False, advice: str = ADVICE) -> Iterator[Path]:
     """Where to write a file's new content; it takes its place when the block ends well.
 
     Args:
         path: In a folder that is made if need be.
         lasting: Wait until the content has reached the disk.
+        advice: What to do where it can't be written.
     """
     unfinished = path.with_name(path.name + ".unfinished")
-    with writing(path):
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
@@ -70,6 +86,67 @@ def replaced(path: Path, lasting: bool = False) -> Iterator[Path]:
         except Exception:
             unfinished.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def locked(path: Path, what: str, instead: str) -> Iterator[None]:
+    """Keep other processes out while the block runs; one that dies, however it does, lets go.
+
+    Where the file system has no locks nobody is kept out. Raises UserError where another process is there already.
+
+    Args:
+        path: A file of nothing but this, which is there meanwhile, and whose folder is made if need be.
+        what: What is being written, such as "runs/mgpo/version_0".
+        instead: What a person may do instead of waiting, such as "name another --output".
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(path)
+    if file is None:
+        raise UserError(f"{what} is being written by another process; wait until it has ended, or {instead}")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises UserError for whatever a file that is no checkpoint, or is damaged, makes its reader raise."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+        raise UserError(
+            f"{path} can't be read as a checkpoint of a run, such as runs/…/trained.ckpt ({why}); name another one"
+        ) from None
+
+
+def _lock(path: Path) -> BinaryIO | None:
+    """The file of that name, locked unless there are no locks; None where another process has it."""
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+            return file
+        if _stands(path, file):  # whoever had it may just have taken it away
+            return file
+        file.close()
+
+
+def _stands(path: Path, file: BinaryIO) -> bool:
+    """Whether this open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _code(error: BaseException | None) -> int | None:

@@ -50,6 +50,7 @@ class Pool:
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
+        self.drawn = 0  # batches since the pool was empty, those without a usable question too
         self.waiting: list[Groups] = []
 
     def add(self, groups: Groups, wanted: int) -> bool:
@@ -62,10 +63,13 @@ class Pool:
         trajectories = [t for groups in self.waiting for t in groups.trajectories]
         rewards_BG = torch.cat([groups.rewards_BG for groups in self.waiting])
         counted_BG = torch.cat([groups.counted_BG for groups in self.waiting])
-        self.waiting = []
+        self.clear()
         everything = Groups(trajectories, rewards_BG, counted_BG)
         order = torch.argsort(everything.signal_B.int(), descending=True, stable=True)
         return everything.select(order[:wanted].tolist())
+
+    def clear(self) -> None:
+        self.drawn, self.waiting = 0, []
 
 
 def mini_batches(groups: int, size: int, count: int, key: tuple[int, ...]) -> list[list[int]]:

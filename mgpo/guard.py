@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from mgpo.errors import UserError
+from mgpo.metrics import PassMetrics
 from mgpo.ranks import share_objects
 from mgpo.sharding import FSDP2Strategy, clip_gradients, gathered
 from mgpo.types import Trajectory
 
 PATIENCE = 5  # steps left out one after the other
 SHOWN = 300  # characters of each text
-Part = Callable[[list[int]], tuple[Tensor, dict[str, float]]]  # the loss of some rows, and metrics
+Part = Callable[[list[int]], tuple[Tensor, PassMetrics]]  # the loss of some rows, and metrics
 
 
 class Guard:

@@ -10,21 +10,22 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from mgpo.balance import passes
-from mgpo.data.module import Sample
+from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.evaluated import EvaluatedModule
 from mgpo.extras import Extra
 from mgpo.groups import Groups, Pool, mini_batches
 from mgpo.guard import Guard
+from mgpo.loops import GoOn
 from mgpo.loss import answer_loss, policy_loss
-from mgpo.metrics import Tally, rollout_metrics
+from mgpo.metrics import PassMetrics, Tally, rollout_metrics
 from mgpo.objective import Objective
 from mgpo.own_loop import check_scheduler
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.kernels import check_kernel
-from mgpo.ranks import check_strategy, mean_over_ranks, share_objects
+from mgpo.ranks import check_precision, check_strategy, mean_over_ranks, share_objects
 from mgpo.records import records_of
 from mgpo.rescore import rescore
 from mgpo.rewards import ExactAnswer, Reward
@@ -119,6 +120,7 @@ class MGPO(EvaluatedModule):
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
+        check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
 
     def configure_model(self) -> None:
@@ -135,6 +137,9 @@ class MGPO(EvaluatedModule):
         for reference in self.references:
             reference.to(self.device)
 
+    def configure_callbacks(self) -> GoOn:
+        return GoOn()
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
@@ -144,25 +149,28 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        samples = self.usable(batch, self.sampling)
-        samples = samples[: min(share_objects(len(samples), self.trainer.world_size))]  # all ranks pass equally often
-        if samples:
+        self.pool.drawn += self.silent_groups == "refill"
+        if samples := self.samples(batch):
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
 
+    def samples(self, batch: list[Sample]) -> list[tuple]:
+        """The usable ones that fit, and as many as on every other rank: all pass equally often."""
+        samples = self.fitting(self.usable(batch), self.sampling)
+        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
+
     def on_train_epoch_end(self) -> None:
-        self.pool.waiting = []  # what waits is in no checkpoint
+        self.pool.clear()
 
     def reinforce(self, samples: Sequence[tuple]) -> None:
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
         with self.clock.phase("rollout") as work:
-            self.rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
+            groups = self.play(samples)
+            self.rolled_out = groups.trajectories
             work.add(self.rolled_out)
         if not self.rolled_out:  # those of the first step are still being played
             return
-        add_extras(self.rolled_out, self.extras)
-        groups = Groups.of(self.rolled_out, self.group_size, self.unfinished == "mask")
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
         self.tally.add({"no_signal": 1 - groups.signal_B.float().mean().item()}, len(samples))
@@ -172,6 +180,12 @@ class MGPO(EvaluatedModule):
                 return
             groups = self.pool.take(len(samples))
         self.learn(groups)
+
+    def play(self, samples: Sequence[tuple]) -> Groups:
+        """A step's rollouts, judged, with all that training adds to their rewards."""
+        rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
+        add_extras(rolled_out, self.extras)
+        return Groups.of(rolled_out, self.group_size, self.unfinished == "mask")
 
     def learn(self, groups: Groups) -> None:
         """All updates on one step's rollouts."""
@@ -222,7 +236,7 @@ class MGPO(EvaluatedModule):
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
         weights_N = self.objective.weights(lengths_N, counted_N, mean)
 
-        def part(rows: list[int]) -> tuple[Tensor, dict[str, float]]:
+        def part(rows: list[int]) -> tuple[Tensor, PassMetrics]:
             batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
             return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
 
@@ -231,11 +245,11 @@ class MGPO(EvaluatedModule):
         for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
             loss, metrics = part(rows)
             self.manual_backward(loss)
-            self.tally.add(metrics, len(rows))
+            self.tally.add_pass(metrics)
             whole += loss.item()
         self.guard.step(self, whole, trajectories, part)
 
-    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, PassMetrics]:
         """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
@@ -243,12 +257,12 @@ class MGPO(EvaluatedModule):
         return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
 
     def publish(self) -> None:
-        """Log a step's means over all ranks under "train/"; reward and valid boxes also in the progress bar.
+        """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.
 
         One exchange a step: ranks may have different metrics, such as those of a third turn. A name that has no
         value in a step keeps its last one in the loggers; `published` holds the step's own.
         """
-        self.published = self.tally.means(self.trainer.world_size)
+        self.published = self.tally.over_ranks(self.trainer.world_size)
         self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
         for name, value in self.published.items():
             self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)

@@ -13,18 +13,20 @@ from mgpo.answers import given
 from mgpo.data.asked import asked
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
+from mgpo.files import locked
 from mgpo.images import BadImage, is_file
 from mgpo.models.base import AskedModel
 from mgpo.models.loading import load
 from mgpo.models.settings import settings_of
 from mgpo.originals import open_original
-from mgpo.predictions import Predictions
+from mgpo.predictions import LOCK, Predictions
 from mgpo.rewards import ExactAnswer
 from mgpo.types import Question, Trajectory
 from mgpo.views import Original, Resize
 
 Opened = tuple[Question, Original | None, str]  # with the reason where there is no picture
 Row = dict[str, Any]
+SHOWN = 400  # characters of an error
 
 
 def predict(
@@ -36,15 +38,16 @@ def predict(
     dialogue: Dialogue | None = None,
     batch_size: int = 16,
     threads: int = 1,
+    columns: dict[str, str] | None = None,
 ) -> None:
     """Answer questions about pictures, one row of JSON a question, in their order.
 
     Started again after a kill, it goes on where it was. A picture that can't be opened, and a question that a
-    server fails on, has a row with `error`.
+    server fails on, has a row with `error`, and is asked again when this is started again.
 
     Args:
-        data: A folder of pictures, or a .jsonl file with the columns image, question and, where wanted, choices,
-            answer, id; images are paths relative to it.
+        data: A picture, a folder of pictures, or whatever `mgpo.data.files.Files` reads, such as a .jsonl file with the
+            columns image, question and, where wanted, choices, answer, id; images are paths relative to it.
         output: The file of rows; beside it lies one that says what they came from.
         question: What to ask of each picture in a folder, or of rows without a question.
         model: "embedded", a run's folder, an export, a checkpoint of transformers, or the address of a server.
@@ -52,20 +55,29 @@ def predict(
         dialogue: What is said in each turn; by default the model's own.
         batch_size: Questions that are answered side by side, and rows that are written at a time.
         threads: Torch threads on the CPU; for the embedded model one is best.
+        columns: What columns are called in the data, such as {question: problem}.
     """
     if min(batch_size, threads) < 1:
         raise UserError("--batch_size and --threads are at least 1")
     torch.set_num_threads(threads)
-    questions = asked(data, question)
+    questions = asked(data, question, columns)
     loaded = load(model, dialogue, **(options or {}))
-    predictions = Predictions(Path(output), _origin(questions, loaded))
-    todo = [asked for asked in questions if asked.id not in predictions.done]
-    batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    with tqdm(total=len(questions), initial=len(questions) - len(todo), unit=" questions", smoothing=0.1) as progress:
-        for batch in opened_ahead(batches, loaded.sight.whole):
-            predictions.append(answer(loaded, batch))
-            progress.update(len(batch))
+    with locked(Path(output + LOCK), output, "name another --output"):
+        predictions = Predictions(Path(output), _origin(questions, loaded))
+        done = predictions.done
+        todo = [asked for asked in questions if asked.id not in done]
+        batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+        with tqdm(total=len(questions), initial=len(done), unit=" questions", smoothing=0.1) as progress:
+            for batch in opened_ahead(batches, loaded.sight.whole):
+                predictions.append(answer(loaded, batch))
+                progress.update(len(batch))
+        predictions.put_in_order([asked.id for asked in questions])
     print(_closing(predictions))
+    if all("error" in row for row in predictions.rows):
+        raise UserError(
+            f"none of the {len(questions)} questions was answered, the first because: "
+            f"{predictions.rows[0]['error'][:SHOWN]}; mend that and start again, which asks them again"
+        )
 
 
 def answer(model: AskedModel, batch: Sequence[Opened]) -> list[Row]:
@@ -79,8 +91,9 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
     """What is written about a question: how it was answered, or why it was not."""
     row: Row = {"id": question.id, "image": getattr(question.picture, "path", None), "question": question.text}
     row |= {"choices": question.choices} if question.choices else {}
-    if trajectory is None or trajectory.failed is not None:
-        return row | {"error": why if trajectory is None else trajectory.failed}
+    failed = why if trajectory is None else trajectory.failed or _lost_in_thought(trajectory)
+    if trajectory is None or failed is not None:
+        return row | {"error": failed}
     logprobs = [logprob for turn in trajectory.turns for logprob in turn.reply.logprobs]
     row |= {
         "answer": given(trajectory.answer, question.choices),
@@ -93,6 +106,17 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
     if question.answer:
         row |= {"truth": question.answer, "right": ExactAnswer()(trajectory.answer, question) > 0}
     return row
+
+
+def _lost_in_thought(trajectory: Trajectory) -> str | None:
+    """Why there is no answer, where the limit fell into a thought."""
+    last = trajectory.turns[-1]
+    if last.reply.stop != "length" or trajectory.answer is not None or last.said.strip() or not last.text.strip():
+        return None
+    return (
+        f"the reply was cut at {len(last.reply.ids)} tokens, in the middle of the model's thoughts; "
+        "raise max_new_tokens with --options"
+    )
 
 
 def opened_ahead(batches: Sequence[Sequence[Question]], whole: Resize) -> Iterator[list[Opened]]:
@@ -128,4 +152,5 @@ def _closing(predictions: Predictions) -> str:
     judged = [bool(row["right"]) for row in rows if "right" in row]
     errors = sum("error" in row for row in rows)
     line = f"predictions: {predictions.path} ({len(rows)} questions, {errors} with an error"
-    return line + (f", accuracy {sum(judged) / len(judged):.3f} of {len(judged)})" if judged else ")")
+    line += f", accuracy {sum(judged) / len(judged):.3f} of {len(judged)})" if judged else ")"
+    return line + ("; started again, it asks those once more" if errors else "")

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.files import parse_json, replaced, writing
 
-ORIGIN = ".origin.json"
+ORIGIN, LOCK = ".origin.json", ".lock"
+ADVICE = "what was written before is kept; make room or name another --output, then start again"
 
 
 class Predictions:
     """A JSONL file, one row a question, with a file beside it that says what the rows came from.
 
-    Opening it repairs it: of a row that a kill tore, nothing is kept.
+    Opening it repairs it: of a row that a kill tore, nothing is kept, and rows with an error are taken out, so that
+    their questions are asked again.
 
     Args:
         path: The file; its folder is made.
-        origin: What the rows come from, by name. A file that was begun with anything else is not gone on with.
+        origin: What the rows come from, by name. A file of answers that came from anything else is not gone on with.
 
     Raises:
         UserError: If the file came from something else, or holds what is no row.
@@ -28,11 +31,17 @@ class Predictions:
     def __init__(self, path: Path, origin: Mapping[str, Any]) -> None:
         self.path, self.beside = path, path.with_name(path.name + ORIGIN)
         self.origin = {name: fingerprint(value) for name, value in origin.items()}
-        if path.exists() or self.beside.exists():
-            self._check_origin()
-        else:
+        changed = self._changes() if path.exists() or self.beside.exists() else []
+        lines, self.rows = self._answers()
+        if changed and self.rows:
+            raise UserError(
+                f"{path} was begun with another {', another '.join(changed)}; name another --output, or delete it and "
+                f"{self.beside.name}"
+            )
+        if changed or not self.beside.exists():
             self._write_origin()
-        self.rows = self._repair()
+        if len(self.rows) < lines:
+            self._rewrite(self.rows)
 
     @property
     def done(self) -> set[str]:
@@ -41,52 +50,49 @@ class Predictions:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows and wait until they are on the disk."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self.path.open("ab") as file:
-            file.write(text.encode("utf-8", "replace"))
+        with writing(self.path, ADVICE), self.path.open("ab") as file:
+            file.write(_lines(rows))
             file.flush()
             os.fsync(file.fileno())
         self.rows += rows
 
-    def _check_origin(self) -> None:
+    def put_in_order(self, ids: Sequence[str]) -> None:
+        """Rows stand behind others where their questions were asked again; put them into the order of these ids."""
+        place = {name: number for number, name in enumerate(ids)}
+        ordered = sorted(self.rows, key=lambda row: place.get(row["id"], len(place)))
+        if ordered != self.rows:
+            self._rewrite(ordered)
+
+    def _rewrite(self, rows: list[Mapping[str, Any]]) -> None:
+        with replaced(self.path, lasting=True, advice=ADVICE) as unfinished:
+            unfinished.write_bytes(_lines(rows))
+        self.rows = rows
+
+    def _changes(self) -> list[str]:
+        """What the file's rows come from that is not what they are to come from, by name."""
         try:
-            before = json.loads(self.beside.read_text())
-        except (OSError, ValueError):
+            before = dict(parse_json(self.beside.read_text()))
+        except (OSError, ValueError, TypeError):
             raise UserError(
                 f"{self.path} exists, but {self.beside.name}, which says what it came from, can't be read; "
                 "name another --output"
             ) from None
-        if changed := [name for name, value in self.origin.items() if before.get(name) != value]:
-            raise UserError(
-                f"{self.path} was begun with another {', another '.join(changed)}; name another --output, or delete "
-                f"it and {self.beside.name}"
-            )
+        return [name for name, value in self.origin.items() if before.get(name) != value]
 
     def _write_origin(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.beside.with_name(self.beside.name + ".new")
-        with fresh.open("w") as file:
-            json.dump(self.origin, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.beside)
+        with replaced(self.beside, lasting=True, advice=ADVICE) as unfinished:
+            unfinished.write_text(json.dumps(self.origin, indent=1))
 
-    def _repair(self) -> list[Mapping[str, Any]]:
-        """The whole rows of the file; what is behind the last of them is cut off."""
+    def _answers(self) -> tuple[int, list[Mapping[str, Any]]]:
+        """How many lines the file has, and its whole rows: of each question the first that is an answer."""
         raw = self.path.read_bytes() if self.path.exists() else b""
         lines = raw.splitlines(keepends=True)
-        rows: list[Mapping[str, Any]] = []
-        for number, line in enumerate(lines, start=1):
-            row = _row(line)
-            if row is None and number < len(lines):
-                raise UserError(f"{self.path}, line {number}: this is no row of predictions; name another --output")
-            if row is None:
-                with self.path.open("r+b") as file:
-                    file.truncate(len(raw) - len(line))
-                    os.fsync(file.fileno())
-            else:
-                rows.append(row)
-        return rows
+        rows = [_row(line) for line in lines]
+        if None in rows[:-1]:
+            number = rows.index(None) + 1
+            raise UserError(f"{self.path}, line {number}: this is no row of predictions; name another --output")
+        answered = [row for row in rows if row is not None and "error" not in row]
+        return len(lines), [*{row["id"]: row for row in reversed(answered)}.values()][::-1]
 
 
 def fingerprint(value: Any) -> str:
@@ -95,10 +101,15 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return text.encode("utf-8", "replace")
+
+
 def _row(line: bytes) -> Mapping[str, Any] | None:
     """The row in a line; None where the line is torn or no row."""
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
+        row = parse_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None

@@ -17,6 +17,17 @@ def check_strategy(name: str) -> None:
         raise UserError(f"trainer.strategy is {name}; sharded training here is --config configs/fsdp.yaml")
 
 
+def check_precision(name: str) -> None:
+    """Raises UserError for a trainer.precision under which a policy would hardly learn, or not at all."""
+    if name.startswith("bf16-true"):
+        raise UserError(
+            "trainer.precision bf16-true rounds most updates away; take bf16-mixed, or 32-true with "
+            "model.policy.init_args.dtype bfloat16 and adapters (policy.lora), or to evaluate only that dtype"
+        )
+    if name.startswith(("16", "transformer-engine")):
+        raise UserError(f"trainer.precision is {name}; float16 overflows here, so take bf16-mixed, or 32-true")
+
+
 def share_objects(value: T, world_size: int) -> list[T]:
     """The value of every rank, on every rank; all must call."""
     if world_size == 1:

@@ -42,6 +42,7 @@ class Record:
     unfinished: bool = False  # a limit kept the policy from answering
     cut: bool = False  # a reply ran into the token limit
     choices: tuple[str, ...] = ()
+    clipped: bool | None = None  # whether the first box was cut to the picture; None where no rule does that
     part: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         unfinished=trajectory.unfinished,
         cut=trajectory.cut,
         choices=question.choices,
+        clipped=None if finding is None else finding.clipped,
         part=question.part,
     )
 

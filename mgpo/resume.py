@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import yaml
 
 from mgpo.errors import UserError
-from mgpo.saving import FOLDER, newest
+from mgpo.loops import check, nothing_left
+from mgpo.saving import FOLDER, load_state, newest
+
+MORE = (
+    "to go on, name its checkpoint with more trainer.max_epochs (or max_steps); for other data or settings begin a new "
+    "run from its weights, with model.policy.init_args.start"
+)
 
 
 def loggers(trainer: Mapping[str, Any]) -> list[Any]:
@@ -24,8 +31,23 @@ def loggers(trainer: Mapping[str, Any]) -> list[Any]:
     return [logger["init_args"] for logger in named]
 
 
+def finished(path: Path, trainer: L.Trainer) -> bool:
+    """Whether a checkpoint leaves this trainer no step to make."""
+    checkpoint = load_state(path)
+    check(checkpoint)
+    return nothing_left(checkpoint, -1 if trainer.max_epochs is None else trainer.max_epochs, trainer.max_steps)
+
+
+def refuse_finished(path: Path, trainer: L.Trainer) -> None:
+    """Raises UserError for a checkpoint from which nothing would be trained."""
+    if finished(path, trainer):
+        raise UserError(f"{path} has been trained to its end: no step is left; {MORE}")
+
+
 def last_checkpoint(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Path, int] | None:
     """The newest complete checkpoint of a run with this very configuration, and its optimiser updates.
+
+    Raises UserError where such a run has checkpoints, and none can be read.
 
     Args:
         trainer: As configured; its first logger says where runs are.

@@ -16,7 +16,7 @@ class ExactAnswer:
     """1 if the final answer is right, else 0: option letter, number or words, as the question asks."""
 
     def __call__(self, answer: str | None, question: Question) -> float:
-        return float(is_right(answer, question.answer, question.choices))
+        return float(any(is_right(answer, truth, question.choices) for truth in (question.answer, *question.accepted)))
 
 
 class NumericAnswer:
@@ -33,8 +33,9 @@ class NumericAnswer:
         self.relative, self.absolute = relative, absolute
 
     def __call__(self, answer: str | None, question: Question) -> float:
-        if is_right(answer, question.answer, question.choices):
+        if ExactAnswer()(answer, question):
             return 1.0
         if answer is None or question.choices:
             return 0.0
-        return float(is_number(answer, question.answer, self.relative, self.absolute))
+        truths = (question.answer, *question.accepted)
+        return float(any(is_number(answer, truth, self.relative, self.absolute) for truth in truths))

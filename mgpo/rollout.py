@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -101,7 +102,7 @@ def roll_out(
     firsts = [Trajectory(question, image) for question, image in samples]
     opened = [dialogue.open(first, sight) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
         crops = [Crops(policy, first, swap, threads) for first in firsts]
         for c, messages in zip(crops, opened):
             c.begin(messages)
@@ -119,7 +120,8 @@ def roll_out(
             following: dict[int, Sequence[Message] | None] = {}
             for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
                 i = active[row]
-                trajectories[i].turns.append(Turn(shown[i], reply, policy.chat.decode(reply.ids)))
+                text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
+                trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
                 following[i] = dialogue.proceed(trajectories[i], sight)
                 crops[i // copies].begin(following[i])  # while other rows go on
             shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
@@ -177,6 +179,7 @@ def force_answers(policy: Policy, trajectories: Sequence[Trajectory], form: str)
         *looks, last = trajectory.turns
         for turn in looks:
             turn.learnt = False
-        last.text = form.replace("{answer}", trajectory.question.answer)
+        thought = f"\n{policy.chat.closing}\n\n" if last.opened else ""  # that the prompt began
+        last.text = thought + form.replace("{answer}", trajectory.question.answer)
         ids = (*policy.chat.encode_text(last.text), policy.chat.end_id)
         last.reply = Reply(ids, (0.0,) * len(ids), "end")

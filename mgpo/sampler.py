@@ -1,6 +1,6 @@
 """The in-process sampler: rollouts on the policy's own weights, nothing encoded twice.
 
-A question's prompt passes the model once and its cache is copied to the group's rollouts; a later
+A question's prompt passes the model once, and its cache serves all of the group's rollouts; a later
 turn continues on the same cache. The cache may have holes (padding, rows that ended earlier): they
 are masked, and positions are counted per row, so a row's result does not depend on its neighbours.
 """
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
+from mgpo.policy.graphs import Steps
 from mgpo.types import Prompt, Reply, Stop, Trajectory
 
 TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
@@ -26,7 +27,9 @@ class Sampling:
     Args:
         max_new_tokens: A reply is cut here.
         temperature: Divides the logits; 0 takes the likeliest token.
-        top_p: Draw among the likeliest tokens that hold this much of the probability.
+        top_p: Draw among the likeliest tokens that hold this much of the probability. Log-probs stay those of the
+            whole distribution under temperature, before this cut: as the trainer's are, whose ratio to them is one
+            before the first update. Where tokens were cut, draws are likelier than that, and nothing corrects it.
     """
 
     max_new_tokens: int = 64
@@ -69,15 +72,12 @@ class Conversation:
     def __init__(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> None:
         self.policy, self.cache = policy, policy.new_row_cache()
         rows = len(prompts)
-        self.valid_NS = torch.zeros(rows, 0, dtype=torch.bool, device=policy.device)
         self.order = list(range(rows))
         self.next_N = [0] * rows
         self.pending: list[tuple[int, ...]] = [()] * rows
         self.extend(prompts)
         if copies > 1:
-            each = [row for row in range(rows) for _ in range(copies)]
-            self._select(each)
-            self.next_N, self.pending = [self.next_N[row] for row in each], [()] * len(each)
+            self._select(self.cache.fork, [row for row in range(rows) for _ in range(copies)])
 
     @torch.no_grad()
     def extend(self, prompts: Sequence[Prompt]) -> None:
@@ -93,9 +93,7 @@ class Conversation:
         positions = pad_sequence([p.T for p, _ in placed], True, 0).permute(2, 0, 1).to(policy.device)
         images = [image for prompt in prompts for image in prompt.images]
         features = policy.features(images) if images else None
-        mask = _behind(self.valid_NS, ids_NT.shape[1]) if self.valid_NS.shape[1] else None
-        hidden_NTD = policy.decode(ids_NT, features, positions, mask, self.cache)
-        self.valid_NS = torch.cat([self.valid_NS, new_NT], 1)
+        hidden_NTD = policy.decode(ids_NT, features, positions, self.cache.extend(new_NT), self.cache)
         self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
         self.pending = [()] * len(shown)
 
@@ -109,114 +107,118 @@ class Conversation:
 
         `seeds` holds one seed a row: a row's reply depends on its own seed and history only.
         """
-        policy, device, limit = self.policy, self.policy.device, sampling.max_new_tokens
+        policy, device = self.policy, self.policy.device
         self.keep(range(len(seeds)))
-        rows = len(seeds)
         uniform_NT = _uniform(seeds, sampling).to(device)
-        start_N = torch.tensor(self.next_N, device=device)
-        ids_NT = torch.zeros(rows, limit, dtype=torch.long, device=device)
-        logprobs_NT = torch.zeros(rows, limit, device=device)
-        seen = self.valid_NS.shape[1]
-        self.valid_NS = torch.cat([self.valid_NS, self.valid_NS.new_zeros(rows, limit - 1)], 1)
-        ender_V = self._enders(stop_text)
-        replies: dict[int, Reply] = {}
-        slot_N = torch.arange(rows, device=device)  # the rows that go on
-        hidden_ND = self.last_ND
-        for step in range(limit):
-            if step:
-                hidden_ND = self._feed(ids_NT[slot_N, step - 1], start_N[slot_N] + step - 1, seen + step)
-            id_N, logprob_N = choose(policy.logits(hidden_ND), uniform_NT[slot_N, step], sampling)
-            ids_NT[slot_N, step], logprobs_NT[slot_N, step] = id_N, logprob_N
-            goes_on = [True] * len(slot_N)
-            for slot in ender_V[id_N].nonzero().flatten().tolist():
-                row, sampled = self.order[slot], int(id_N[slot])
-                if sampled == policy.chat.end_id or self._has_stop(ids_NT[row, : step + 1], stop_text):
+        position_N = torch.tensor(self.next_N, device=device)
+        enders = policy.enders(stop_text)
+        drawn: list[_Drawn] = [_Drawn() for _ in seeds]  # of each row
+        steps = Steps(self._pass, len(seeds), device) if self.cache.static else None
+        hidden_ND, going = self.last_ND, len(seeds)
+        for step in range(sampling.max_new_tokens):
+            id_N, logprob_N = choose(policy.logits(hidden_ND), uniform_NT[:, step], sampling)
+            ended, goes_on = [], [True] * going
+            for slot, (sampled, logprob) in enumerate(_to_host(id_N, logprob_N)):
+                row = self.order[slot]
+                drawn[row].add(sampled, logprob)
+                if sampled in enders and (stop := self._stop(drawn[row].ids, stop_text)):
+                    ended.append((row, drawn[row].reply(stop)))
                     goes_on[slot] = False
-                    stop = "end" if sampled == policy.chat.end_id else "marker"
-                    replies[row] = _reply(ids_NT[row, : step + 1], logprobs_NT[row, : step + 1], stop)
-                    yield row, replies[row]
-            if not all(goes_on):
-                going = self._set_aside(goes_on)
-                slot_N = torch.tensor(self.order[:going], device=device)
-            if not len(slot_N):
+            if ended:
+                slot_N = torch.tensor(self._set_aside(goes_on), dtype=torch.long, device=device)
+                uniform_NT, position_N, id_N = uniform_NT[slot_N], position_N[slot_N], id_N[slot_N]
+                going = len(slot_N)
+            if going and step + 1 < sampling.max_new_tokens:
+                hidden_ND = self._feed(id_N, position_N + step, steps)
+            yield from ended  # while a GPU works
+            if not going:
                 break
-        self.valid_NS = self.valid_NS[:, : seen + step]
-        for row in slot_N.tolist():
-            replies[row] = _reply(ids_NT[row], logprobs_NT[row], "length")
-            yield row, replies[row]
-        self.pending = [replies[row].ids[-1:] for row in range(rows)]  # sampled, but not yet seen by the model
-        self.next_N = [start + len(replies[row].ids) - 1 for row, start in enumerate(self.next_N)]
+        yield from [(row, drawn[row].reply("length")) for row in self.order[:going]]
+        self.pending = [tuple(row.ids[-1:]) for row in drawn]  # sampled, but not yet seen by the model
+        self.next_N = [start + len(row.ids) - 1 for start, row in zip(self.next_N, drawn)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these, and put them into order."""
         slots = {row: slot for slot, row in enumerate(self.order)}
         if [slots[row] for row in rows] != list(range(len(self.order))):
-            self._select([slots[row] for row in rows])
-            self.next_N, self.pending = [self.next_N[i] for i in rows], [self.pending[i] for i in rows]
+            self._select(self.cache.select, [slots[row] for row in rows], rows)
 
-    def _select(self, slots: list[int]) -> None:
-        chosen = torch.tensor(slots, dtype=torch.long, device=self.policy.device)
-        self.cache.select(chosen)
-        self.valid_NS, self.last_ND = self.valid_NS[chosen], self.last_ND[chosen]
+    def _select(self, select: Callable[[list[int]], None], slots: list[int], rows: Sequence[int] | None = None) -> None:
+        select(slots)
+        rows = slots if rows is None else rows
+        self.last_ND = self.last_ND[torch.tensor(slots, dtype=torch.long, device=self.policy.device)]
+        self.next_N, self.pending = [self.next_N[i] for i in rows], [self.pending[i] for i in rows]
         self.order = list(range(len(slots)))
 
-    def _set_aside(self, goes_on: list[bool]) -> int:
-        """Exchange rows that have ended with later ones that go on; how many go on."""
+    def _set_aside(self, goes_on: list[bool]) -> list[int]:
+        """Exchange rows that have ended with later ones that go on; in which slots those were that now go on."""
         going = sum(goes_on)
         ended = [slot for slot in range(going) if not goes_on[slot]]
         later = [slot for slot in range(going, len(goes_on)) if goes_on[slot]]
+        slots = list(range(len(self.order)))
         if ended:
-            a, b = (torch.tensor(slots, device=self.policy.device) for slots in (ended, later))
-            self.cache.swap(a, b)
-            self.valid_NS[torch.cat([a, b])] = self.valid_NS[torch.cat([b, a])]
+            self.cache.swap(ended, later)
             for i, j in zip(ended, later):
                 self.order[i], self.order[j] = self.order[j], self.order[i]
-        return going
+                slots[i] = j
+        return slots[:going]
 
-    def _feed(self, id_N: Tensor, position_N: Tensor, end: int) -> Tensor:
-        """Pass one sampled token in each of the first slots; in the others it leaves a hole in the cache."""
-        self.valid_NS[: len(id_N), end - 1] = True
-        mask = self.valid_NS[: len(id_N), None, None, :end]
-        position_3N1 = position_N.expand(3, -1)[..., None]
+    def _feed(self, id_N: Tensor, position_N: Tensor, steps: Steps | None) -> Tensor:
+        """Pass one sampled token in each of the first slots; (N, D)."""
+        if steps is None:
+            self.cache.step(len(id_N), len(id_N))
+            return self._pass(id_N, position_N)
+        self.cache.step(len(id_N), steps.size(len(id_N)))
+        return steps(id_N, position_N, self.cache.width)
+
+    def _pass(self, id_N: Tensor, position_N: Tensor) -> Tensor:
+        mask, position_3N1 = self.cache.step_mask(len(id_N)), position_N.expand(3, -1)[..., None]
         return self.policy.decode(id_N[:, None], None, position_3N1, mask, self.cache)[:, 0]
 
-    def _enders(self, stop_text: str | None) -> Tensor:
-        """(vocabulary,): ids after which a row may have ended; only these are looked at in Python."""
-        enders = torch.zeros(len(self.policy.banned), dtype=torch.bool)
-        if stop_text:
-            last = stop_text[-1]
-            enders[: len(self.policy.token_texts)] = torch.tensor([last in text for text in self.policy.token_texts])
-        enders[self.policy.chat.end_id] = True
-        return enders.to(self.policy.device)
-
-    def _has_stop(self, ids_T: Tensor, stop_text: str | None) -> bool:
-        return stop_text is not None and stop_text in self.policy.chat.decode(ids_T[-TAIL:].tolist())
+    def _stop(self, ids: list[int], stop_text: str | None) -> Stop | None:
+        if ids[-1] == self.policy.chat.end_id:
+            return "end"
+        return "marker" if stop_text and stop_text in self.policy.chat.decode(ids[-TAIL:]) else None
 
 
-def _reply(ids_T: Tensor, logprobs_T: Tensor, stop: Stop) -> Reply:
-    return Reply(tuple(ids_T.tolist()), tuple(logprobs_T.tolist()), stop)
+class _Drawn:
+    """What was sampled in a row."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+
+    def add(self, sampled: int, logprob: float) -> None:
+        self.ids.append(sampled)
+        self.logprobs.append(logprob)
+
+    def reply(self, stop: Stop) -> Reply:
+        return Reply(tuple(self.ids), tuple(self.logprobs), stop)
 
 
-def _behind(valid_NS: Tensor, width: int) -> Tensor:
-    """(N, 1, T, S + T): every new token sees its row's valid past and itself causally."""
-    causal = torch.ones(width, width, dtype=torch.bool, device=valid_NS.device).tril()
-    past = valid_NS[:, None, :].expand(-1, width, -1)
-    return torch.cat([past, causal.expand(len(valid_NS), -1, -1)], -1)[:, None]
+def _to_host(id_N: Tensor, logprob_N: Tensor) -> Iterator[tuple[int, float]]:
+    """In one transfer: it waits for the device."""
+    for sampled, logprob in zip(*torch.stack([id_N.double(), logprob_N.double()]).tolist()):
+        yield int(sampled), logprob
 
 
 def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Ids drawn by inverting the cumulative distribution, and their log-probs under temperature, before top-p."""
-    logprobs_NV = torch.log_softmax(logits_NV / (sampling.temperature or 1.0), -1)
+    """Ids drawn by inverting the cumulative distribution, and their log-probs under temperature, before top-p.
+
+    In float32 log_softmax adds up 152,000 terms with an error of 1e-4 nats, logsumexp with one of 2e-6.
+    """
+    scaled_NV = logits_NV if sampling.temperature in (0, 1) else logits_NV / sampling.temperature
+    total_N1 = scaled_NV.logsumexp(-1, keepdim=True)
     if sampling.temperature == 0:
-        id_N = logprobs_NV.argmax(-1)
+        id_N = scaled_NV.argmax(-1)
     else:
-        probs_NV = logprobs_NV.exp()
+        probs_NV = (scaled_NV - total_N1).exp()
         if sampling.top_p < 1:
             probs_NV = _nucleus(probs_NV, sampling.top_p)
         cdf_NV = probs_NV.cumsum(-1, dtype=torch.double)
         id_N = torch.searchsorted(cdf_NV, uniform_N[:, None].double() * cdf_NV[:, -1:], right=True).squeeze(-1)
         id_N = id_N.where(id_N < len(logits_NV[0]), 0)  # only NaN leads out of the vocabulary; its log-prob is NaN too
-    return id_N, logprobs_NV.gather(-1, id_N[:, None]).squeeze(-1)
+    return id_N, (scaled_NV.gather(-1, id_N[:, None]) - total_N1).squeeze(-1)
 
 
 def _nucleus(probs_NV: Tensor, top_p: float) -> Tensor:

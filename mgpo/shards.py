@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 
 from mgpo.errors import UserError
+from mgpo.files import reading
 
 REST = "meta.pt"
 INDEX = ".metadata"
@@ -42,6 +43,11 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
         UserError: Where the folder is no complete checkpoint.
     """
     path = complete(path)
+    with reading(path):
+        return _load(path, known, parameters)
+
+
+def _load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> State:
     reader = _Reader(path)
     tensors: dict[str, Tensor] = {}
     for name, (size, dtype) in reader.sizes().items():
@@ -54,7 +60,7 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
         if like is not None and like.shape == size:
             tensors[name] = torch.empty_like(like, dtype=dtype)
         else:
-            tensors[name] = torch.empty(size, dtype=dtype)
+            tensors[name] = torch.empty(size, dtype=dtype, device="cpu")
     _fill(tensors, reader, alone=not distributed.is_initialized())
     checkpoint = torch.load(path / REST, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = {k.removeprefix(WEIGHTS): v for k, v in tensors.items() if k.startswith(WEIGHTS)}
@@ -67,10 +73,11 @@ def load(path: Path, known: Mapping[str, Tensor], parameters: Sequence[Tensor]) 
 
 def weights(path: Path) -> dict[str, Tensor]:
     """Whole weights out of a folder, in one process. Raises UserError where it is no complete checkpoint."""
-    reader = _Reader(complete(path))
-    stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
-    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in stored.items()}
-    _fill(tensors, reader, alone=True)
+    with reading(path):
+        reader = _Reader(complete(path))
+        stored = {name: kind for name, kind in reader.sizes().items() if name.startswith(WEIGHTS)}
+        tensors = {name: torch.empty(size, dtype=dtype, device="cpu") for name, (size, dtype) in stored.items()}
+        _fill(tensors, reader, alone=True)
     return {name.removeprefix(WEIGHTS): value for name, value in tensors.items()}
 
 
@@ -97,7 +104,7 @@ class _Reader(FileSystemReader):
         try:
             with (path / INDEX).open("rb") as file:
                 self.stored = _Index(file).load().state_dict_metadata.items()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+        except Exception as error:  # whatever a pickle that was tampered with makes its reader raise
             raise UserError(f"{path / INDEX} is not the index of a checkpoint ({error})") from None
 
     def sizes(self) -> dict[str, tuple[torch.Size, torch.dtype]]:

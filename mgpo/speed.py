@@ -9,7 +9,7 @@ import torch
 
 from mgpo.clock import Work
 
-GIB = 1024**3
+GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def cpu_use(lap: Lap) -> float:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Peaks since the process began, in GiB: resident, and on a GPU what torch allocated."""
+    """Peaks since the process began, in GB (10^9 bytes): resident, and on a GPU what torch allocated."""
     import resource  # not on every system, and whoever doesn't measure shouldn't miss it
 
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    peaks = {"resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    peaks = {"resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB}
     if device.type == "cuda":
-        peaks["gpu_gib"] = torch.cuda.max_memory_allocated(device) / GIB
+        peaks["gpu_gb"] = torch.cuda.max_memory_allocated(device) / GB
     return peaks
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from mgpo.boxes import Finding
+from mgpo.thoughts import spoken
 from mgpo.views import Box, Original, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
@@ -32,6 +33,7 @@ class Question:
     category: str = ""
     split: str = ""
     part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
+    accepted: tuple[str, ...] = ()  # other answers that are right as well, where there are no choices
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Turn:
     learnt: bool = True  # whether the reply's tokens are in the loss
     scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
     seen: View | None = None  # the picture in which the finding's box was named
+    opened: bool = False  # whether the prompt ends inside a thought, which the reply then goes on with
+
+    @property
+    def said(self) -> str:
+        """The reply without its thoughts: where boxes and answers are looked for."""
+        return spoken(self.text, self.opened)
 
     @property
     def named(self) -> Box | None:

@@ -1,6 +1,8 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from mgpo.types import Question
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
 from tests.families import ALL, Family, save_checkpoint
+from tests.published_model import publish
+from tests.vocabulary import ranks_file
 
 torch.set_num_threads(1)
 
@@ -98,18 +102,33 @@ def family_policy(family, family_folder):
     return family_of(str(family_folder))(str(family_folder), **family.caps).load().eval()
 
 
-@pytest.fixture(scope="session")
-def two_ranks(tmp_path_factory):
-    """What two ranks left behind; they are started once, whichever processes the tests run in."""
-    from tests.sharded import launch, quick  # which import from here
-
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_ranks"
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once, whichever processes the tests run in."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            launch(quick, folder)
+            make(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory):
+    """What two ranks left behind."""
+    from tests.sharded import launch, quick  # which import from here
+
+    return made_once(tmp_path_factory, "two_ranks", partial(launch, quick))
+
+
+@pytest.fixture(scope="session")
+def published_folder(tmp_path_factory):
+    """A tiny random Qwen2.5-VL in the published files, with the whole vocabulary."""
+    try:
+        ranks_file()
+    except LookupError as missing:
+        pytest.skip(str(missing))
+    return made_once(tmp_path_factory, "published", publish)
 
 
 @pytest.fixture(scope="module")

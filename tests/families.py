@@ -147,10 +147,17 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **names)
 
 
-def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """The stock class by way of its configuration, with weights large enough to tell inputs apart."""
+def make_model(
+    family: Family, tokenizer: PreTrainedTokenizerFast, tied: bool | None = None, rows: int | None = None
+) -> Any:
+    """The stock class by way of its configuration, with weights large enough to tell inputs apart.
+
+    `tied` says whether head and embeddings are one; by default Gemma's are. They have `rows` rows, or a few more than
+    there are tokens.
+    """
     token = tokenizer.convert_tokens_to_ids
-    text = family.text | dict(vocab_size=len(tokenizer) + 5, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    text["vocab_size"] = rows or len(tokenizer) + 5
     text["eos_token_id"] = token("<end_of_turn>" if family.gemma else "<|im_end|>")
     if family.gemma:
         names = dict(image_token_index="<image_soft_token>", boi_token_index="<start_of_image>")
@@ -160,6 +167,8 @@ def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
         names = dict(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
         names |= dict(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
         extra = dict(tie_word_embeddings=False)
+    if tied is not None:
+        extra["tie_word_embeddings"] = text["tie_word_embeddings"] = tied
     config = AutoConfig.for_model(
         family.name, text_config=text, vision_config=family.vision, **{k: token(v) for k, v in names.items()}, **extra
     )
@@ -176,10 +185,10 @@ def make_model(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
     return model
 
 
-def save_checkpoint(family: Family, folder: Path) -> Path:
+def save_checkpoint(family: Family, folder: Path, tied: bool | None = None) -> Path:
     """Weights, configuration, tokenizer and image processor in a folder."""
     tokenizer = make_tokenizer(family)
-    make_model(family, tokenizer).save_pretrained(folder)
+    make_model(family, tokenizer, tied).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if family.gemma:
         size = dict(height=56, width=56)

@@ -2,9 +2,10 @@
 
     python -m tests.kills --kills 50 --modes one batches ddp fsdp
 
-Every run saves after every step. It is killed (SIGKILL) in a rollout, in an update, while it saves or in between, as
-the dice say, again and again until it ends. Then its weights, its optimiser's state, its metrics, rollouts, warnings
-and page are compared with those of a run that was left alone, bit for bit.
+Every run has three epochs and saves after every step. It is killed (SIGKILL) in a rollout, in an update, while it saves
+or in between, in whichever epoch, as the dice say, again and again until it ends. Then its weights, its optimiser's
+state, its metrics, rollouts, warnings, report and page are compared with those of a run that was left alone, bit for
+bit.
 """
 
 import argparse
@@ -32,10 +33,24 @@ from tests.remains import differences
 
 ROOT = Path(__file__).parent.parent
 PHASES = ("rollout", "update", "saving", "between")
+EPOCHS = 3
+REFILL = ["--model.silent_groups=refill", "--model.refill_batches=3"]
+COSINE = [
+    "--model.lr_scheduler=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts",
+    "--model.lr_scheduler.init_args.T_0=5",
+]
 MODES = {
     "one": [],
-    "batches": ["--model.mini_batches=2", "--model.epochs=2"],
-    "ddp": ["--trainer.devices=2", "--trainer.strategy=ddp"],
+    "workers": [
+        "--data.num_workers=2",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.val_check_interval=3",
+        *COSINE,
+    ],
+    "batches": ["--model.mini_batches=2", "--model.epochs=2", "--data.num_workers=0", *COSINE],
+    "refill": [*REFILL, "--data.num_workers=2"],
+    "steps": ["--trainer.max_epochs=-1", "--trainer.max_steps=15", "--trainer.check_val_every_n_epoch=1"],
+    "ddp": ["--trainer.devices=2", "--trainer.strategy=ddp", *REFILL, *COSINE],
     "fsdp": [f"--config={ROOT}/configs/fsdp.yaml", "--trainer.devices=2", "--model.mini_batches=2"],
 }
 PLAIN = {"enable_version_counter": False}
@@ -43,12 +58,12 @@ SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 SMALL = {
     "model": {"group_size": 4},
     "data": {
-        "train": {"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 16, "side": 512}},
+        "train": {"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 12, "side": 512}},
         "val": [{"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 4, "side": 512, "split": "val"}}],
         "batch_size": 2,
     },
     "trainer": {
-        "max_epochs": 2,
+        "max_epochs": EPOCHS,
         "log_every_n_steps": 1,
         "callbacks": [
             {"class_path": "tests.kills.Phases"},
@@ -65,17 +80,18 @@ SMALL = {
 
 
 class Phases(L.Callback):
-    """Writes into a file what rank 0 is doing, for whoever wants to kill it while it does."""
+    """Writes into a file what rank 0 is doing, and in which epoch, for whoever wants to kill it while it does."""
 
     def on_fit_start(self, trainer, pl_module):
         if trainer.is_global_zero:
+            self.trainer = trainer
             self.file = os.open("phase", os.O_WRONLY | os.O_CREAT)
             self.say("between")
             pl_module.clock.phase = self.spoken(pl_module.clock.phase)
             self.save, trainer.strategy.save_checkpoint = trainer.strategy.save_checkpoint, self.saving
 
     def say(self, phase):
-        os.pwrite(self.file, phase.ljust(10).encode(), 0)
+        os.pwrite(self.file, f"{phase} {self.trainer.current_epoch}".ljust(16).encode(), 0)
 
     def spoken(self, plain):
         @contextmanager
@@ -137,16 +153,19 @@ class Run:
             self.pid, self.code, self.wait = process.pid, lambda: process.exitcode, process.join
 
     def phase(self):
+        """What it does, and in which epoch; None where that is not known."""
         try:
-            return self.phase_file.read_text().strip() or None
-        except FileNotFoundError:
+            phase, epoch = self.phase_file.read_text().split()
+            return phase, int(epoch)
+        except (FileNotFoundError, ValueError):
             return None
 
     def kill(self, dice):
-        """In which phase it was killed; None where it ended before. Of two ranks at times one: the other notices."""
-        wanted, steps = dice.choice(PHASES), dice.randrange(4)
+        """When it was killed; None where it ended before. Of two ranks at times one: the other notices."""
+        wanted, first, steps = dice.choice(PHASES), dice.randrange(EPOCHS), dice.randrange(4)
         while self.code() is None and steps >= 0:
-            if self.phase() == wanted:
+            phase = self.phase()
+            if phase is not None and phase[0] == wanted and phase[1] >= first:
                 time.sleep(dice.random() * (0.02 if wanted == "saving" else 0.1))
                 steps -= 1
             else:
@@ -165,7 +184,7 @@ class Run:
 
 
 def endure(mode, folder, dice, most):
-    """Kill a run at most so often, until it ends by itself; the phases in which it was killed."""
+    """Kill a run at most so often, until it ends by itself; when it was killed."""
     folder.mkdir()
     killed = []
     while True:
@@ -181,7 +200,7 @@ def endure(mode, folder, dice, most):
 
 
 def trials(mode, kills, folder, dice) -> Iterator[tuple[list[str], list[str]]]:
-    """(phases in which it was killed, what differs in the end) of each run, until there were so many kills."""
+    """(when it was killed, what differs in the end) of each run, until there were so many kills."""
     folder.mkdir()
     endure(mode, folder / "alone", dice, 0)
     number = 0
@@ -205,18 +224,17 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     failed = False
-    print(
-        f"{'mode':10}{'runs':>6}{'kills':>7}" + "".join(f"{phase:>10}" for phase in PHASES) + "  differences",
-        flush=True,
-    )
+    epochs = [f"epoch {number}" for number in range(EPOCHS)]
+    columns = "".join(f"{name:>9}" for name in [*PHASES, *epochs])
+    print(f"{'mode':9}{'runs':>6}{'kills':>7}{columns}  differences", flush=True)
     for mode in options.modes:
-        phases, runs, found = Counter(), 0, []
+        times, runs, found = Counter(), 0, []
         for killed, differing in trials(mode, options.kills, folder / mode, random.Random(options.seed)):
-            phases.update(killed)
+            times.update(name for phase, epoch in killed for name in (phase, f"epoch {epoch}"))
             runs += 1
             found += differing
-        counts = "".join(f"{phases[phase]:>10}" for phase in PHASES)
-        print(f"{mode:10}{runs:>6}{phases.total():>7}{counts}  {', '.join(found) or 0}", flush=True)
+        counts = "".join(f"{times[name]:>9}" for name in [*PHASES, *epochs])
+        print(f"{mode:9}{runs:>6}{times.total() // 2:>7}{counts}  {', '.join(found) or 0}", flush=True)
         failed |= bool(found)
     if failed:
         raise SystemExit(f"see {folder}")

@@ -16,11 +16,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("test", "lora")
+ALONE = ("qwen-agent",)  # installed beside them, without what they ask for
 COPYLEFT = re.compile(r"GPL|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|CeCILL|OSL", re.IGNORECASE)
 UNKNOWN = "unknown"
 REMARKS = {
     "certifi": "MPL-2.0 holds per file: a changed certificate list would have to be published; it is used unchanged",
     "hypothesis": "MPL-2.0 holds per file; for tests alone, used unchanged",
+    "qwen-agent": "its LICENSE is Apache-2.0; tests read the vocabulary that it ships, and run none of its code",
     "numpy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
     "scipy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
     "shtab": "MPL-2.0 holds per file; used unchanged, for the shell's completion",
@@ -28,9 +30,9 @@ REMARKS = {
 }
 HEAD = """# Licences
 
-Of every package that `pip install 'mgpo[test,lora]'` brings on Linux, by its own metadata: `python -m tests.licences`.
-Those of the NVIDIA libraries that a CUDA build of torch brings along are NVIDIA's own, and not listed. Nothing of these
-packages is part of this repository.
+Of every package that `pip install 'mgpo[test,lora]'` brings on Linux, and of qwen-agent, by its own metadata:
+`python -m tests.licences`. Those of the NVIDIA libraries that a CUDA build of torch brings along are NVIDIA's own, and
+not listed. Nothing of these packages is part of this repository.
 
 | package | licence | remark |
 |---|---|---|"""
@@ -59,7 +61,7 @@ def everything() -> dict[str, Distribution]:
         found[name] = package
         for wanted in [*requirement.extras, *([] if known else [""])]:
             waiting += [(Requirement(line), wanted) for line in package.requires or []]
-    return found
+    return found | {name: distribution(name) for name in ALONE}
 
 
 def licence(package: Distribution) -> str:

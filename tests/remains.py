@@ -1,6 +1,7 @@
 """What a run leaves behind, and what of it differs between two runs."""
 
 import csv
+import json
 from collections.abc import Iterator
 
 import pyarrow.parquet as pq
@@ -23,9 +24,10 @@ def left(folder) -> Iterator[tuple[str, object]]:
         rows = list(csv.DictReader(lines))
     yield "metrics", [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
     rows = [row for path in (run / "rollouts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    key = ("step", "id", "rollout")
-    yield "rollouts", sorted(({**row, "run": ""} for row in rows), key=lambda row: [row[name] for name in key])
+    yield "rollouts", sorted(json.dumps({**row, "run": ""}, default=str, sort_keys=True) for row in rows)
     yield "warnings", (run / "warnings.jsonl").read_text() if (run / "warnings.jsonl").exists() else ""
+    report = json.loads((run / "report.json").read_text()) if (run / "report.json").exists() else {}
+    yield "report", {name: value for name, value in report.items() if name != "config"}
     page = read_page(run / "gallery.html")
     yield "page", [page["steps"], page["questions"]]
     yield "files", sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name.endswith(".unfinished"))

@@ -1,9 +1,10 @@
-"""A server on this machine that answers with what a function says."""
+"""Servers on this machine: one that answers with what a function says, and one that speaks no HTTP of its own."""
 
 import http.server
+import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
@@ -31,3 +32,17 @@ def serving(answer: Callable[[str, int], Answer]) -> Iterator[tuple[str, list[st
     yield f"http://127.0.0.1:{service.server_port}", asked
     service.shutdown()
     service.server_close()
+
+
+@contextmanager
+def speaking(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The address of a server that sends these, as they come, to the one client that it has."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+
+        def speak():
+            with suppress(OSError), service.accept()[0] as client:
+                for piece in pieces:
+                    client.sendall(piece)
+
+        threading.Thread(target=speak, daemon=True).start()
+        yield f"http://127.0.0.1:{service.getsockname()[1]}"

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
@@ -13,7 +14,10 @@ from mgpo.types import Prompt
 
 
 class Server:
-    """The protocol on 127.0.0.1: `answers` maps (path, body or None, headers) to (status, object or bytes)."""
+    """The protocol on 127.0.0.1: `answers` maps (path, body or None, headers) to (status, object, bytes or pieces).
+
+    Pieces are sent as they come, until the client is gone.
+    """
 
     def __init__(self, answers):
         self.answers, self.seen, self.lock = answers, [], threading.Lock()
@@ -30,13 +34,16 @@ class Server:
                 with outer.lock:
                     outer.seen.append((self.path, body, dict(self.headers)))
                     status, said, *headers = outer.answers(self.path, body, self.headers)
-                raw = said if isinstance(said, bytes) else json.dumps(said).encode()
+                pieces = said if isinstance(said, Iterator) else None
+                raw = said if isinstance(said, bytes) or pieces else json.dumps(said).encode()
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(raw)))
+                if pieces is None:
+                    self.send_header("Content-Length", str(len(raw)))
                 self.end_headers()
-                self.wfile.write(raw)
+                for piece in pieces or [raw]:
+                    self.wfile.write(piece)
 
             def log_message(self, *args):
                 pass

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgpo.answers import choice_letter, extract, is_right, normalise
+from mgpo.answers import choice_letter, extract, find_number, is_right, normalise, vote_of
 
 CHOICES = ("red", "blue", "a green car", "none of these")
 
@@ -57,7 +57,7 @@ def test_a_letter_alone_is_an_option_even_where_it_is_the_text_of_another(answer
 
 @pytest.mark.parametrize(
     ("answer", "truth", "right"),
-    [("k", "K", True), ("7.0", "7", True), ("1,200", "1200", True), (None, "K", False), ("seven", "7", False),
+    [("k", "K", True), ("7.0", "7", True), ("1,200", "1200", True), (None, "K", False), ("seven", "7", True),
      (r"\text{KP}", "kp", True), ("K P", "KP", False), ("inf", "K", False),
      ("1,2", "12", False), ("1,234,567", "1234567", True), ("3,4", "34", False)],
 )  # fmt: skip
@@ -98,3 +98,79 @@ def test_long_replies_take_no_time():
 )
 def test_what_comes_last_counts(reply, answer):
     assert extract(reply) == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        (r"\(B\)", "B"), (r"\boxed{B - blue}", "B"), (r"\boxed{B \text{ blue}}", "B"), (r"\boxed{A\ red}", "A"),
+        (r"\boxed{A - red}", "A"), (r"\boxed{A \text{ red}}", "A"), (r"\boxed{The answer is B}", "B"),
+        (r"\boxed{\mathbf{B}}", "B"), (r"\boxed{\textbf{(B) blue}}", "B"), (r"$\boxed{\text{Option B}}$", "B"),
+        (r"\boxed{\text{\textbf{B}}}", "B"), (r"\[B\]", "B"), (r"$B$", "B"),
+        (r"\boxed{B\quad blue}", "B"), (r"\boxed{{B}}", "B"), (r"\boxed{B — blue}", "B"),
+        (r"\boxed{A \text{ dog}}", None),
+        (r"\boxed{A \text{ or } B}", None), (r"\boxed{\text{The answer is not } B}", None),
+    ],
+)  # fmt: skip
+def test_latex_around_an_option(reply, letter):
+    assert given_letter(extract(reply, CHOICES), CHOICES) == letter
+
+
+def given_letter(answer, choices):
+    return None if answer is None else choice_letter(answer, choices)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        (r"\frac{1}{2}", "0.5"), (r"\dfrac12", "1/2"), (r"1\frac{1}{2}", "1.5"), ("½", "0.5"), (r"45^\circ", "45°"),
+        (r"25\%", "25 percent"), (r"10{,}000", "10000"), (r"10\,000", "10000"), (r"\$1,299", "$1299.00"),
+        ("twenty-one", "21"), ("two hundred and five", "205"), ("1.5 million", "1500000"), ("drei", "3"),
+        ("quatre-vingt-dix", "90"), ("veintidós", "22"), ("einundzwanzig", "21"), ("三十五", "35"), ("३", "3"),
+        ("5 kilometres", "5 km"), ("25mph", "25 miles per hour"), ("3 p.m.", "15:00"), ("half past three", "3:30"),
+        ("5 May 2020", "May 5th, 2020"), ("2020-05-05", "5 May 2020"), ("Main St.", "main street"),
+        ("St. Mary", "Saint Mary"),
+        ("a dog", "dog"), ("The Shining", "shining"), ("ＥＸＩＴ！", "exit"), ("“Café”", "cafe"), ("grey", "gray"),
+        ("12 cars", "12"), ("no dots", "0"), ("U.S.A.", "USA"), ("Ja", "yes"), ("T-shirt", "t shirt"),
+    ],
+)  # fmt: skip
+def test_what_means_the_same(answer, truth):
+    assert is_right(answer, truth)
+    assert vote_of(answer) == vote_of(truth)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [("5 m", "5 km"), ("5", "5 km"), ("007", "7"), ("B2", "2"), ("COVID-19", "19"), ("12:30", "12"), ("3 am", "3 pm"),
+     ("more than 5", "5"), ("5 or 6", "5"), ("1 of 2", "1"), ("-5", "5"), ("12/05/2020", "05/12/2020"), ("E", "É"),
+     ("no parking", "no"), ("not red", "red"), ("red and blue", "red"), ("Elm Ave", "Elm St"), ("1,2", "1.2"),
+     ("first", "1"), ("5th", "5"), ("Eiffel Tower", "el Tower"), ("$5", "€5"), ("yes and no", "yes")],
+)  # fmt: skip
+def test_what_does_not_mean_the_same(answer, truth):
+    assert not is_right(answer, truth)
+
+
+def test_options_that_differ_in_case_or_article_alone_are_told_apart_or_left_open():
+    assert choice_letter("STOP", ("Stop", "STOP", "stop")) == "B"
+    assert choice_letter("sToP", ("Stop", "STOP", "stop")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("cent", None), ("zwölf Boote", 12), ("图中有三辆车", 3), ("第三", None), ("KA-01-1234", None),
+                         ("two dogs and 1 cat", None), ("14 (fourteen)", 14), ("a hundred", 100), ("5 km/h", 5)]
+)  # fmt: skip
+def test_the_only_number_in_any_language(text, number):
+    assert find_number(text) == number
+
+
+@given(st.integers(0, 99))
+def test_number_words_are_read_back(number):
+    """Tens and ones as German and Chinese join them, and digits."""
+    ones = ["null", "ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
+    tens = ["zehn", "zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
+    if number % 10 and number > 20:
+        assert find_number(f"{ones[number % 10]}und{tens[number // 10 - 1]}") == number
+    assert find_number(f"{number:,}") == number
+    digits = "〇一二三四五六七八九"
+    if number > 19:
+        assert find_number(f"{digits[number // 10]}十{digits[number % 10] if number % 10 else ''}") == number

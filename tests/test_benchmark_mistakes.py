@@ -6,6 +6,7 @@ import io
 import datasets
 import pytest
 
+from mgpo.data.batches import Decoded
 from mgpo.data.benchmarks import (
     FSC147,
     POPE,
@@ -14,7 +15,6 @@ from mgpo.data.benchmarks import (
     VStar,
 )
 from mgpo.data.benchmarks.options import lettered, split_choices
-from mgpo.data.module import Decoded
 from mgpo.data.sources import DataError
 from tests.conftest import noise_image
 from tests.published import (

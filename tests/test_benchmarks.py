@@ -6,6 +6,7 @@ import datasets
 import pytest
 import requests
 
+from mgpo.data.batches import Decoded
 from mgpo.data.benchmarks import (
     FSC147,
     POPE,
@@ -17,7 +18,6 @@ from mgpo.data.benchmarks import (
     PixmoCount,
     VStar,
 )
-from mgpo.data.module import Decoded
 from mgpo.data.pictures import CellPicture
 from mgpo.data.sources import DataError
 from mgpo.data.tables import AT_ONCE

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from mgpo.data.batches import Decoded
 from mgpo.data.files import Files
-from mgpo.data.module import Decoded
 from mgpo.data.sources import DataError
 from mgpo.images import BadImage, decode_image, open_image
 from mgpo.policy.pixels import PixelBudget

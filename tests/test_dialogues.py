@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from mgpo.boxes import REASONS
+from mgpo.boxes import REASONS, BoxRule
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.dialogues.base import fill
 from mgpo.policy.pixels import PixelBudget
+from mgpo.records import record_of
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from mgpo.views import Frame, Sight, View
 from tests.conftest import make_question, noise_image
@@ -225,3 +226,68 @@ def test_a_reply_with_neither_goes_on_with_text_alone():
     (message,) = dialogue.proceed(trajectory, SIGHT)
     assert not any(isinstance(part, View) for part in message.parts)
     assert REASONS["no_box"] in text_of([message])
+
+
+def test_a_text_may_say_the_size_at_which_the_picture_is_seen():
+    ask = "{image}{question} The picture is {width} x {height}; answer in {units}."
+    for dialogue in (TwoTurn(ask_box=ask), SingleTurn(ask=ask), FreeTurns(ask=ask)):
+        trajectory, messages = start(dialogue)
+        assert trajectory.image.size == (448, 448)
+        assert "The picture is 112 x 112; answer in pixels" in text_of(messages)
+
+
+def test_the_size_is_that_of_the_picture_in_which_boxes_are_named():
+    two = TwoTurn(turns=3, look_again="{image}{width} x {height}", name_again="{image}{width} x {height}!")
+    trajectory, _ = start(two)
+    say(trajectory, "[28, 0, 84, 56]")
+    assert text_of(two.proceed(trajectory, SIGHT)) == "112 x 112"
+    free = FreeTurns(turns=4, show="{image}{width} x {height}", refuse="{width} x {height}!", go_on="")
+    trajectory, _ = start(free)
+    say(trajectory, "[28, 0, 84, 56]")
+    assert text_of(free.proceed(trajectory, SIGHT)) == "84 x 84"
+    say(trajectory, "[0, 0, 1, 1]")
+    assert text_of(free.proceed(trajectory, SIGHT)) == "112 x 112!"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[28, 0, 84, 56]", "(28, 0, 84, 56)", "28, 0, 84, 56 [28, 0, 84, 56]", "<box>(28, 0), (84, 56)</box>",
+     "<box>28, 0, 84, 56</box>", '{"bbox": [28, 0, 84, 56]}', '{"x1": 28, "y1": 0, "x2": 84, "y2": 56}',
+     "xmin=28, ymin=0, xmax=84, ymax=56", "[[28, 0], [84, 56]]", "<|box_start|>(28,0),(84,56)<|box_end|>",
+     "The sign is at [28, 0, 84, 56]."],
+)  # fmt: skip
+@pytest.mark.parametrize("choices", [(), CHOICES])
+def test_a_box_alone_is_a_look_and_no_answer(text, choices):
+    dialogue = FreeTurns(3)
+    trajectory, _ = start(dialogue, choices)
+    hear(trajectory, text)
+    assert dialogue.proceed(trajectory, SIGHT) is not None
+    assert [view.region for view in trajectory.crops] == [(112, 0, 336, 224)]
+
+
+def test_a_text_without_a_size_to_tell_keeps_its_slots():
+    assert fill("{width}", make_question(noise_image(56, 56))) == ("{width}",)
+
+
+@pytest.mark.parametrize("make", [TwoTurn, FreeTurns])
+def test_a_box_past_the_edge_is_cut_out_as_far_as_it_lies_in_the_picture(make):
+    for clip in (True, False):
+        dialogue = make(rule=BoxRule(clip=clip))
+        trajectory, _ = start(dialogue)
+        say(trajectory, '[{"bbox_2d": [56, 56, 120, 400]}]')
+        dialogue.proceed(trajectory, SIGHT)
+        assert [view.region for view in trajectory.crops] == ([(224, 224, 448, 448)] if clip else [])
+        record = record_of(trajectory)
+        assert (record.valid_box, record.clipped) == ((True, True) if clip else (False, None))
+        assert trajectory.turns[0].named == (224, 224, 480, 1600)
+
+
+def test_a_reply_that_is_the_right_answer_is_its_own_answer():
+    dialogue = SingleTurn(judge_box=False)
+    image = noise_image(448, 448)
+    for text, answer in (("unknown", "unknown"), ("<think>hm</think> unknown\n", "unknown"), ("unclear", None)):
+        trajectory = Trajectory(make_question(image, answer="unknown"), image)
+        dialogue.open(trajectory, SIGHT)
+        say(trajectory, text)
+        dialogue.proceed(trajectory, SIGHT)
+        assert trajectory.answer == answer

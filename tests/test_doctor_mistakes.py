@@ -46,18 +46,20 @@ def mirrored_pictures(policy, monkeypatch):
 
 
 def encoded_again(policy, monkeypatch):
-    def turn(prompt, reply, text):
+    def turn(prompt, reply, text, **options):
         ids = tuple(policy.chat.encode_text(text))
-        return Turn(prompt, Reply(ids, (0.0,) * len(ids), reply.stop), text)
+        return Turn(prompt, Reply(ids, (0.0,) * len(ids), reply.stop), text, **options)
 
     monkeypatch.setattr(mgpo.rollout, "Turn", turn)
 
 
 def other_prompt(policy, monkeypatch):
     """What the trainer would read in turn 2 is not what the sampler was shown."""
-    monkeypatch.setattr(
-        mgpo.rollout, "Turn", lambda prompt, *rest: Turn(Prompt((*prompt.ids, prompt.ids[-1]), prompt.images), *rest)
-    )
+
+    def turn(prompt, *rest, **options):
+        return Turn(Prompt((*prompt.ids, prompt.ids[-1]), prompt.images), *rest, **options)
+
+    monkeypatch.setattr(mgpo.rollout, "Turn", turn)
 
 
 def rows_changed(change):

@@ -36,6 +36,8 @@ def box_reply(family: Family) -> str:
 class Dictated:
     """A sampler whose first replies are dictated in every other row, token by token as if sampled."""
 
+    exact = True
+
     def __init__(self, text: str) -> None:
         self.text = text
 

@@ -80,7 +80,7 @@ def test_a_conversation_that_gets_too_long_ends(fresh_policy):
     assert [len(t.turns) for t in played] == [1 if early else 2 for early in ended]
     assert all(("reply 2" in t.failed) if early else t.failed is None for t, early in zip(played, ended))
     for trajectory, before, early in zip(played, whole, ended):
-        assert early or [turn.reply for turn in trajectory.turns] == [turn.reply for turn in before.turns]
+        assert early or [turn.reply.ids for turn in trajectory.turns] == [turn.reply.ids for turn in before.turns]
 
 
 def test_what_is_counted_is_what_is_shown(family, family_policy, monkeypatch):

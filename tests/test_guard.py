@@ -38,7 +38,6 @@ def test_losses_and_gradients_are_finite_at_any_distance(objective, dtype, to_ol
     loss = weighted_sum(losses_NC, mask_NC, objective.weights(mask_NC.sum(1), torch.ones(2, dtype=torch.bool)))
     loss.backward()
     assert loss.isfinite() and logprobs_NC.grad.isfinite().all()
-    assert objective.clip_fraction(logprobs_NC, old_NC, mask_NC).isfinite()
 
 
 class Poisoned(Noisy):

@@ -29,7 +29,7 @@ def read(folder, *lines, name="q.jsonl", encoding="utf-8"):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"image": None}, "column image"), ({"image": 7}, "column image"), ({"image": ["a.png"]}, "column image"),
+        ({"image": None}, "column image"), ({"image": 7}, "column image"), ({"image": ["a.png"] * 2}, "2 pictures"),
         ({"image": {"bytes": "x"}}, "column image"), ({"image": True}, "column image"), ({"image": " "}, "is empty"),
         ({"image": "http://127.0.0.1/a.png"}, "column image"), ({"image": "file:///etc/passwd"}, "column image"),
         ({"image": "ftp://x/a.png"}, "column image"), ({"image": "/etc/passwd"}, "leads out of"),
@@ -117,7 +117,7 @@ def test_a_line_of_megabytes_is_a_row_like_any_other(folder):
 
 
 def test_a_key_that_stands_twice_is_named(folder):
-    with pytest.raises(DataError, match=r"q\.jsonl.*twice in row 1"):
+    with pytest.raises(DataError, match=r"q\.jsonl.*line 2.*twice"):
         read(folder, GOOD, '{"image": "none.png", "image": "a.png", "question": "?", "answer": "7"}')
 
 

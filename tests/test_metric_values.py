@@ -1,5 +1,6 @@
 """What one episode or one group is worth, against counting by hand and by brute force."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import is_right, vote_of
-from mgpo.metrics import Tally, rollout_metrics, values
+from mgpo.metrics import ClippedBoxRatio, PassMetrics, Tally, rollout_metrics, values
 from tests.conftest import make_record
 
 corners = st.floats(-100, 1000)
@@ -125,6 +126,15 @@ def test_right_answers_vote_like_the_truth(answer, truth):
         assert vote_of(answer) == vote_of(truth)
 
 
+def test_clipped_boxes_are_counted_where_the_rule_clips():
+    records = [make_record(clipped=True), make_record(clipped=False), make_record(clipped=None)]
+    assert rollout_metrics(records, 3)["clipped_box"] == [1.0, 0.0]
+    metric = ClippedBoxRatio()
+    metric.update([replace(record, id=str(i)) for i, record in enumerate(records)])
+    assert metric.compute() == 0.5
+    assert rollout_metrics(records[2:], 1)["clipped_box"] == []
+
+
 def test_rollouts_of_a_step_by_hand():
     """Two groups of two: values that do not apply are missing, and each mean has its own weight."""
     nothing = dict(valid_box=False, reason="no_box", box=None, crops=0, zoom=None, area=None, subimage_right=None)
@@ -139,7 +149,7 @@ def test_rollouts_of_a_step_by_hand():
     metrics = rollout_metrics(records, 2)
     tally = Tally()
     tally.add_all(metrics)
-    assert tally.means(1) == pytest.approx(
+    assert tally.over_ranks(1) == pytest.approx(
         {
             "reward": 0.25, "right": 0.25, "crop_rate": 0.5, "unfinished": 0.25, "answered": 0.75, "cut": 0.25,
             "valid_box": 0.5, "zoom": 3.0, "area": 0.01, "fallback": 0.25, "turns": 2.0, "length_turn1": 6.0,
@@ -156,6 +166,7 @@ def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
     for zooms in ([1.0, 2.0, 3.0], [8.0], []):
         tally = Tally()
         tally.add_all({"zoom": zooms})
-        parts.append(dict(tally.sums))
+        tally.add_pass(PassMetrics(largest={"gap": zooms[0]} if zooms else {}))
+        parts.append((dict(tally.sums), tally.largest))
     monkeypatch.setattr("mgpo.metrics.tally.share_objects", lambda value, world_size: parts)
-    assert Tally().means(3) == {"zoom": 3.5}
+    assert Tally().over_ranks(3) == {"gap": 8.0, "zoom": 3.5}

@@ -7,13 +7,16 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mgpo.data.module import Sample, VQAData
+from mgpo.data.batches import Sample
+from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
+from mgpo.errors import UserError
 from mgpo.groups import mini_batches
 from mgpo.metrics import Tally
 from mgpo.module import MGPO
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
+from mgpo.ranks import check_precision
 from mgpo.sampler import Sampling
 from tests.conftest import make_policy, make_question
 
@@ -37,11 +40,11 @@ def adam(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
 
 
-def fit(module, tmp_path, questions=8, ckpt_path=None, **options):
+def fit(module, tmp_path, questions=8, ckpt_path=None, accelerator="cpu", **options):
     data = VQAData(train=Scenes(questions, side=128), batch_size=2, num_workers=0)
     options = {"enable_progress_bar": False, "logger": False, **options}
     trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
+        accelerator=accelerator, devices=1, max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
         use_distributed_sampler=False, limit_val_batches=0, log_every_n_steps=1, **options,
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
@@ -52,7 +55,7 @@ def watch(module):
     """The metrics of every step, as they are published."""
     steps = []
     publish = module.publish
-    module.publish = lambda: steps.append(module.tally.means(1)) or publish()
+    module.publish = lambda: steps.append(module.tally.over_ranks(1)) or publish()
     return steps
 
 
@@ -76,6 +79,41 @@ def test_fit_moves_the_weights_and_logs(tokenizer, tmp_path):
     )
     assert logged["train/sampler_gap"] < 1e-4
     assert logged["train/clip_fraction"] == 0
+
+
+def test_curves_of_tokens_do_not_depend_on_how_they_are_dealt_out(tokenizer, tmp_path):
+    """Nor, but for the penalty's own, on whether rollouts without an advantage are passed because of a penalty."""
+    curves = []
+    for options in ({}, {"micro_batch_tokens": 64}, {"objective": Objective(), "micro_batch_tokens": 200}):
+        module = make(tokenizer, **{"objective": Objective(kl_weight=0.05), **options})
+        module.references = [copy.deepcopy(module.policy).requires_grad_(False).eval()]
+        steps = watch(module)
+        fit(module, tmp_path, enable_checkpointing=False)
+        shown = ("kl", "kl_clamped", "entropy_turn1", "entropy_turn2", "clip_fraction")
+        curves.append([{name: step[name] for name in shown if name in step} for step in steps])
+    whole, parts, unpenalised = curves
+    assert [step["kl"] for step in whole][-1] > 0
+    for one, other in zip(whole, parts, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
+    first = {name: value for name, value in whole[0].items() if "kl" not in name}
+    assert unpenalised[0] == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "better"), [("bf16-true", "bfloat16"), ("16-mixed", "bf16-mixed")])
+def test_a_precision_that_would_not_learn_is_refused_in_a_sentence(precision, better):
+    with pytest.raises(UserError, match=better):
+        check_precision(precision)
+    for sound in ("32-true", "bf16-mixed"):
+        check_precision(sound)
+
+
+def test_fit_refuses_half_precision_before_anything_is_loaded(tokenizer, tmp_path):
+    module = make(tokenizer)
+    module.policy.model, loaded = None, []
+    module.policy.load = lambda: loaded.append(True)
+    with pytest.raises(UserError, match="bf16-true"):
+        fit(module, tmp_path, precision="bf16-true", enable_checkpointing=False)
+    assert not loaded
 
 
 def test_groups_without_signal_change_nothing(tokenizer, tmp_path):
@@ -168,7 +206,7 @@ def test_a_tally_weighs_what_it_is_given():
     tally = Tally()
     tally.add({"a": 1.0}, 1)
     tally.add({"a": 4.0, "b": 2.0}, 2)
-    assert tally.means(1) == {"a": 3.0, "b": 2.0}
+    assert tally.over_ranks(1) == {"a": 3.0, "b": 2.0}
 
 
 def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):

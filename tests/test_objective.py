@@ -208,14 +208,18 @@ def test_ratios_stay_finite(gap):
     assert torch.isfinite(logprobs.grad).all()
 
 
-def test_clip_fraction_counts_policy_tokens_only():
-    logprobs = torch.tensor([[0.0, 1.0, 1.0, 0.1]])
-    mask = torch.tensor([[True, True, False, True]])
-    assert float(Objective().clip_fraction(logprobs, torch.zeros(1, 4), mask)) == pytest.approx(1 / 3)
-
-
-def test_under_gspo_the_clip_fraction_is_of_the_sequence_ratio():
+def test_under_gspo_what_is_clipped_goes_by_the_sequence_ratio():
     """Token ratios far from one whose geometric mean is one: nothing is clipped."""
     logprobs, mask = torch.tensor([[1.0, -1.0]]), torch.ones(1, 2, dtype=torch.bool)
-    for surrogate, share in (("ppo", 1.0), ("gspo", 0.0)):
-        assert float(Objective(surrogate=surrogate).clip_fraction(logprobs, torch.zeros(1, 2), mask)) == share
+    for surrogate, clipped in (("ppo", True), ("gspo", False)):
+        assert (Objective(surrogate=surrogate).clipped(logprobs, torch.zeros(1, 2), mask) == clipped).all()
+
+
+@pytest.mark.parametrize("d", [-12.0, -10.0, 0.0, 2.5, 2.7])
+@pytest.mark.parametrize("kl", ["k2", "k3"])
+def test_a_token_is_clamped_where_the_penalty_has_no_gradient(kl, d):
+    logprobs = torch.zeros(1, 1, requires_grad=True)
+    reference = torch.full((1, 1), d)
+    objective = Objective(kl=kl)
+    (gradient,) = torch.autograd.grad(objective.penalty(logprobs, reference).sum(), logprobs)
+    assert objective.clamped(logprobs, reference).item() == (gradient.item() == 0 and d != 0)

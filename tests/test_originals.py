@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mgpo import originals
-from mgpo.data.module import Decoded, VQAData
+from mgpo.data.batches import Decoded, VQAData
 from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.evaluation import assess
 from mgpo.groups import Groups

@@ -2,10 +2,17 @@
 
 import difflib
 import json
+import re
+import shlex
 
 import pytest
 import yaml
+from transformers import AutoConfig
 
+from mgpo.cli import main
+from mgpo.dialogues.base import fill
+from mgpo.plan import settings
+from mgpo.types import Message, Question
 from tests.conftest import make_policy, noise_image
 from tests.test_cli import ROOT, run
 
@@ -75,3 +82,78 @@ def test_the_study_of_the_published_model_is_made_of_commands_that_parse(tmp_pat
         }[row]  # fmt: skip
         assert resolved["model"]["supervised"] is (row == "sft")
         assert resolved["model"]["policy"]["init_args"]["max_pixels"] == (640 if row == "grpo_half" else 1280) * 28 * 28
+
+
+CLAIM = re.compile(r"^# By plan: (fits|does not fit) (\d+) GPUs? of (\d+) GB(?: with (--.*))?\.$", re.MULTILINE)
+RECIPE = ROOT / "configs/qwen2_5_vl_7b.yaml"
+GPU = sorted(path for path in ROOT.glob("configs/**/*.yaml") if "By plan" in path.read_text())
+# Shapes that no package knows by name, for there is no hub: as published.
+ELSEWHERE = {
+    "qwen3_vl_30b_a3b": AutoConfig.for_model(
+        "qwen3_vl_moe",
+        text_config=dict(
+            hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+            num_experts=128, moe_intermediate_size=768, intermediate_size=6144, vocab_size=151936,
+        ),
+        vision_config=dict(out_hidden_size=2048),
+    )
+}  # fmt: skip
+
+
+def head(path):
+    return path.read_text().split("\nmodel:")[0].split("\nseed_everything")[0]
+
+
+def test_whatever_needs_gpus_says_which():
+    assert {"qwen2_5_vl_3b", "qwen2_5_vl_7b", "qwen2_5_vl_7b_lora"} < {path.stem for path in GPU}
+    for path in ROOT.glob("configs/**/*.yaml"):
+        promised = [line for line in head(path).splitlines() if re.search(r"\bGPUs? of", line)]
+        assert all(CLAIM.match(line) for line in promised), promised
+
+
+@pytest.mark.parametrize("sampler", ["vllm", "in process"])
+@pytest.mark.parametrize("path", GPU, ids=lambda path: path.stem)
+def test_what_a_head_claims_is_what_plan_says(path, sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "is_installed", lambda: sampler == "vllm")
+    if path.stem in ELSEWHERE:
+        ELSEWHERE[path.stem].save_pretrained(tmp_path)
+    base = [] if "seed_everything:" in path.read_text() else [f"--config={RECIPE}"]
+    claims = CLAIM.findall(head(path))
+    assert claims
+    for verb, count, gigabytes, keys in claims:
+        here = [f"--model.policy.init_args.path={tmp_path}"] if path.stem in ELSEWHERE else []
+        output = tmp_path / "plan.json"
+        main(
+            [
+                "plan",
+                *base,
+                f"--config={path}",
+                *shlex.split(keys),
+                *here,
+                f"--memory={gigabytes}",
+                f"--output={output}",
+            ]
+        )
+        report = json.loads(output.read_text())
+        devices = report["launch"]["devices"]
+        assert devices["count"] * devices["nodes"] == int(count)
+        assert report["device"]["fits"] is (verb == "fits"), report["memory"]["assumed"]
+        if verb == "fits":
+            micro = yaml.safe_load(path.read_text())["model"]["micro_batch_tokens"]
+            assert micro <= report["filled"]
+
+
+QUESTION = Question("1", None, "Which?", "a", ("a", "b"))  # type: ignore
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b"])
+def test_a_recipe_s_own_texts_have_their_slots_and_ask_for_reasoning(name):
+    texts = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())["model"]["dialogue"]["init_args"]
+    view = object()
+    for key in ("show_region", "show_whole"):
+        shown = fill(texts[key], QUESTION, view, reason="it is too small")  # type: ignore
+        assert view in shown
+        text = "".join(part for part in Message("user", shown).parts if isinstance(part, str))
+        assert "Which?\n(A) a\n(B) b\n" in text and text.endswith("answer inside \\boxed{}.")
+        assert "Reason step by step" in text and not re.search(r"\{\w+\}", text)
+        assert ("it is too small" in text) is (key == "show_whole")

@@ -2,7 +2,9 @@
 
 import csv
 import errno
+import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,12 +21,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.callbacks import EarlyWarning, RolloutLog
+from mgpo.callbacks.folder import LOCK, OwnFolder
 from mgpo.callbacks.stop import StopOnSignal
+from mgpo.cli import main
 from mgpo.errors import UserError
-from mgpo.files import replaced, writing
+from mgpo.files import locked, replaced, writing
 from mgpo.metrics_file import KeepRows, MetricsFile
 from mgpo.resume import last_checkpoint
-from mgpo.saving import WholeFiles, newest
+from mgpo.saving import WholeFiles, load_state, newest
 from tests.kills import SMALL
 from tests.remains import differences
 from tests.test_module import Noisy, fit, make
@@ -32,7 +37,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def save(path, step):
-    WholeFiles().save_checkpoint({"global_step": step, "weight": torch.full((1000,), float(step))}, path)
+    weights = {"weight": torch.full((1000,), float(step))}
+    saved = {"global_step": step, "state_dict": weights, "pytorch-lightning_version": "2.6.0"}
+    WholeFiles().save_checkpoint(saved, path)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -57,6 +64,93 @@ def test_the_newest_checkpoint_is_whole(tmp_path):
     assert newest(tmp_path) == (tmp_path / "12.ckpt", 12)
     (tmp_path / "12.ckpt").write_bytes(whole[:-1])
     assert newest(tmp_path) == (tmp_path / "7.ckpt", 7)
+
+
+def broken(folder):
+    """Files under a checkpoint's name, none of which is one."""
+    whole = {"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    wrong = {
+        "tensors": {"weight": torch.zeros(1)},
+        "step": {**whole, "global_step": "many"},
+        "version": {**whole, "pytorch-lightning_version": "x"},
+        "pickle": Evil(),
+        "list": [whole],
+    }
+    folder.mkdir()
+    for name, content in wrong.items():
+        torch.save(content, folder / f"{name}.ckpt")
+    torn = (folder / "step.ckpt").read_bytes()
+    (folder / "torn.ckpt").write_bytes(torn[: len(torn) // 2])
+    (folder / "empty.ckpt").touch()
+    (folder / "folder.ckpt").mkdir()
+    shards = folder / "shards.ckpt"
+    shards.mkdir()
+    (shards / ".metadata").touch()
+    (shards / "meta.pt").write_bytes(pickle.dumps(Evil()))
+    return sorted(folder.glob("*.ckpt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch evil",))
+
+
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [*broken(tmp_path / "run"), tmp_path / "none.ckpt"]
+    assert len(paths) == 10
+    for path in paths:
+        with pytest.raises(UserError, match=r"can't be read as a checkpoint|is not a checkpoint") as refused:
+            load_state(path)
+        assert str(path) in str(refused.value) and len(str(refused.value)) <= 600
+        if path.is_file():
+            with pytest.raises(UserError):
+                WholeFiles().load_checkpoint(path, weights_only=False)
+    assert not (tmp_path / "evil").exists()
+    save(tmp_path / "run" / "whole.ckpt", 3)
+    assert newest(tmp_path / "run") == (tmp_path / "run" / "whole.ckpt", 3)
+    (tmp_path / "run" / "whole.ckpt").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint in .*run can be read"):
+        newest(tmp_path / "run")
+
+
+@pytest.mark.parametrize("command", [["validate"], ["fit", f"--config={ROOT}/configs/mgpo.yaml"]])
+def test_commands_refuse_what_is_no_checkpoint(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Evil(), tmp_path / "evil.ckpt")
+    with pytest.raises(SystemExit, match=r"mgpo: evil\.ckpt can't be read as a checkpoint of a run"):
+        main([*command, "--ckpt_path=evil.ckpt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
+
+
+def hold(path, held):
+    """In a process of its own."""
+    with locked(path, "it", "wait"):
+        held.send(True)
+        signal.pause()
+
+
+def test_a_folder_is_written_by_one_process_until_that_dies(tmp_path):
+    def setup():
+        logger = MetricsFile(tmp_path, "run", version=0)
+        OwnFolder().setup(L.Trainer(accelerator="cpu", logger=logger, enable_checkpointing=False), None, "fit")
+
+    lock = tmp_path / "run/version_0" / LOCK
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    other = fork.Process(target=hold, args=(lock, there))
+    other.start()
+    here.recv()
+    with pytest.raises(
+        UserError, match=r"version_0 is being written by another process; wait .* or begin a run in a folder of its own"
+    ):
+        setup()
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    setup()
+    with locked(lock, "it", "wait"):
+        assert lock.exists()
+    assert not lock.exists()
 
 
 def test_a_run_is_found_by_its_configuration(tmp_path):

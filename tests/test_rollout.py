@@ -10,13 +10,15 @@ from mgpo.policy.logprobs import score
 from mgpo.rollout import roll_out
 from mgpo.sampler import InProcessSampler, Sampling, choose
 from mgpo.types import Prompt, Reply, Turn
-from tests.conftest import make_question, noise_image
+from tests.conftest import make_policy, make_question, noise_image
 
 BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "red mark"}]\n```'
 
 
 class Scripted:
     """A sampler that samples with the policy, but forces turn 1 of some rows to a given box."""
+
+    exact = True
 
     def __init__(self, every: int = 2) -> None:
         self.every = every
@@ -36,14 +38,12 @@ class Scripted:
 
 
 def force(policy, conversation, row, reply):
-    """Rewrite a row's first reply: its cache column is masked and the forced ids wait to be shown."""
+    """Rewrite a row's first reply: its cache columns are masked and the forced ids wait to be shown."""
     conversation.keep(range(len(conversation.order)))
     ids = tuple(policy.chat.encode_text(BOX))
-    width = conversation.valid_NS.shape[1]
-    fed = len(reply.ids) - 1
-    new = conversation.valid_NS[row].nonzero().flatten()[-fed:] if fed else []
-    conversation.valid_NS[row, new] = False
-    assert conversation.valid_NS.shape[1] == width
+    cache, fed = conversation.cache, len(reply.ids) - 1
+    new = cache.valid_NS[row, : cache.columns].nonzero().flatten()[-fed:] if fed else []
+    cache.valid_NS[row, new] = False
     conversation.next_N[row] -= fed
     conversation.pending[row] = ids
     return Reply(ids, (0.0,) * len(ids), "marker")
@@ -282,6 +282,31 @@ def test_draws_follow_the_distribution(temperature, top_p):
         expected = torch.tensor([1.0, 0, 0, 0])
     counts = torch.bincount(ids, minlength=4) / 20_000
     assert (counts - expected).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+def test_the_tail_of_a_published_vocabulary_is_not_lost(temperature):
+    """One id so likely that the others' probabilities vanish one by one beside it, and together do not."""
+    logits = torch.randn(8, 151_936, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] = 18 * (temperature or 1.0)
+    ids, logprobs = choose(logits, torch.linspace(0, 1 - 1e-7, 8), Sampling(1, temperature))
+    exact = (logits.double() / (temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    assert (logprobs - exact).abs().max() < 1e-5
+
+
+def test_stop_texts_are_looked_for_in_the_vocabulary_once(tokenizer):
+    policy, read = make_policy(tokenizer), []
+
+    class Texts(list):
+        def __iter__(self):
+            read.append(1)
+            return super().__iter__()
+
+    policy.token_texts = Texts(policy.token_texts)
+    fences = policy.enders("```")
+    assert policy.enders("```") is fences and len(read) == 1
+    assert fences == {policy.chat.end_id, *(i for i, text in enumerate(list(policy.token_texts)) if "`" in text)}
+    assert policy.enders(None) == {policy.chat.end_id}
 
 
 @pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_p=0), dict(max_new_tokens=0)])

@@ -199,7 +199,7 @@ def test_two_ranks_write_their_own(tmp_path):
     assert done.stdout.count("step 2/2") == 1
     with (folder / "metrics.csv").open() as lines:
         columns = csv.DictReader(lines).fieldnames
-    assert {"speed/tokens_per_s", "memory/resident_gib", "train/image_reliance", "warning/image_blind"} <= set(columns)
+    assert {"speed/tokens_per_s", "memory/resident_gb", "train/image_reliance", "warning/image_blind"} <= set(columns)
 
 
 def test_the_oldest_go_where_room_is_short(tokenizer, tmp_path):

@@ -130,7 +130,14 @@ FATAL = [
     (400, {"error": {"message": "tiny is not a multimodal model"}}, "takes no pictures"),
     (400, {"message": "This model does not support image input."}, "takes no pictures"),
     (422, {"detail": "Image inputs are not supported by tiny"}, "takes no pictures"),
-    (302, b"", r"refuses the request \(302\)"),
+    (302, b"", r"refuses the request \(302\) and points to http://127.0.0.1:9/stolen; ask there"),
+    (308, b"<html>", r"refuses the request \(308\) and points to another address"),
+    (405, b"<html>", r"is no such server \(405\)"),
+    (410, {}, r"is no such server \(410\)"),
+    (501, b"", r"is no such server \(501\)"),
+    (402, {"detail": "top up"}, r"wants to be paid first \(402: top up\)"),
+    (429, {"error": {"message": "You exceeded your current quota."}}, "wants to be paid first"),
+    (401, b"[" * 10_000, r"refuses access \(401\)"),
 ]
 
 

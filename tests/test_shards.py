@@ -119,7 +119,8 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
         kept = shards.load(tmp_path / name, {}, [])
         assert kept["step"] == 1 and kept["state_dict"]["weight"].tolist() == [1] * 4
     os.rename(tmp_path / "at-once", tmp_path / "at-once.old")  # between taking the name and giving it
-    assert shards.weights(tmp_path / "at-once")["weight"].tolist() == [1] * 4
+    with torch.device("meta"):  # they are read into the host's memory, whatever the default
+        assert shards.weights(tmp_path / "at-once")["weight"].tolist() == [1] * 4
 
 
 class Evil:

@@ -1,10 +1,18 @@
 """A study: its commands, its resumption, and a page whose numbers follow from the reports."""
 
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 
+from mgpo.study.command import _end_with
 from mgpo.study.page import Counterfactuals, Curves, Differences, Table, check_parts, write_study
 from mgpo.study.plan import Run, jobs
 from mgpo.study.results import Results
@@ -208,3 +216,25 @@ def test_a_study_resumes_where_it_stopped(tmp_path):
     page = (tmp_path / "out/page/README.md").read_text()
     assert "| three | val | " in page and "black" in page
     assert (tmp_path / "out/page/boxes.svg").is_file()
+
+
+def start_child(pids):
+    """A command as a study starts it, whose study is then killed."""
+    child = subprocess.Popen(["sleep", "100"], preexec_fn=_end_with(os.getpid()))
+    pids.send(child.pid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
+def test_a_command_ends_with_its_study():
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    study = fork.Process(target=start_child, args=(there,))
+    study.start()
+    stat = Path(f"/proc/{here.recv()}/stat")
+    study.join()
+    for _ in range(1000):
+        if not stat.exists() or " Z " in stat.read_text():  # whoever inherits it may be slow to bury it
+            return
+        time.sleep(0.01)
+    raise AssertionError("it goes on")

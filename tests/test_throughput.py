@@ -104,7 +104,7 @@ def test_laps_begin_where_the_last_one_ended(seconds):
 
 def test_memory_is_that_of_this_process():
     peaks = peak_memory(torch.device("cpu"))
-    assert set(peaks) == {"resident_gib"} and 0.1 < peaks["resident_gib"] < 1000
+    assert set(peaks) == {"resident_gb"} and 0.1 < peaks["resident_gb"] < 1000
     assert gpu_use(torch.device("cpu")) is None
 
 
@@ -117,7 +117,7 @@ def test_what_is_logged_is_what_was_done(tokenizer, tmp_path):
     shares = [logged[f"speed/{name}_share"] for name in ("rollout", "update", "outside")]
     assert sum(shares) == pytest.approx(1, rel=1e-4) and min(shares) > 0
     assert logged["speed/rollout_tokens_per_s"] > logged["speed/tokens_per_s"]
-    assert {"memory/resident_gib", "speed/cpu_utilisation", "speed/update_shown_tokens_per_s"} <= set(logged)
+    assert {"memory/resident_gb", "speed/cpu_utilisation", "speed/update_shown_tokens_per_s"} <= set(logged)
     fit(plain, tmp_path, enable_checkpointing=False)
     assert equal(weights(module), weights(plain))
 

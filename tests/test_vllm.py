@@ -282,7 +282,7 @@ def fit(sampler, tmp_path, **options):
     )  # fmt: skip
     steps = []
     publish = module.publish
-    module.publish = lambda: steps.append(module.tally.means(1)) or publish()
+    module.publish = lambda: steps.append(module.tally.over_ranks(1)) or publish()
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=2, default_root_dir=tmp_path,

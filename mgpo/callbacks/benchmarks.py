@@ -17,7 +17,8 @@ class BenchmarkTable(L.Callback):
     """Writes benchmarks.json and benchmarks.md into the run's folder and prints the table.
 
     The columns are the benchmarks' `title`s; a run has a row by the rules here, and one by each harness's.
-    After `fit`, the rows from before training stand above them.
+    After `fit`, the rows from before training stand above them. A score over fewer questions than the benchmark
+    has says over how many, in its cell.
 
     Args:
         row: What the run is called.
@@ -26,10 +27,12 @@ class BenchmarkTable(L.Callback):
     def __init__(self, row: str = "this run") -> None:
         self.row = row
         self.runs: dict[str, dict[str, float | None]] = {}
+        self.counts: dict[str, dict[str, str]] = {}  # of questions, where not all were scored
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if goes_on(trainer) and (path := run_folder(trainer) / f"{NAME}.json").is_file():
-            self.runs = json.loads(path.read_text())["rows"]
+            report = json.loads(path.read_text())
+            self.runs, self.counts = report["rows"], report.get("counts", {})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._write(trainer, pl_module, trainer.datamodule.val)  # pyright: ignore[reportAttributeAccessIssue]
@@ -46,11 +49,13 @@ class BenchmarkTable(L.Callback):
             records = [record for record in pl_module.records if record.split == source.split]
             title = getattr(source, "title", "")
             title = title if title and title not in benchmarks else source.split
-            benchmarks[title] = {"split": source.split, **summary(getattr(source, "score", "accuracy"), records)}
+            figures = summary(getattr(source, "score", "accuracy"), records)
+            benchmarks[title] = {"split": source.split, "of": getattr(source, "total", len(source)), **figures}
         self._add_rows(benchmarks, trainer.global_step)
         report = {
             "benchmarks": benchmarks,
             "rows": self.runs,
+            "counts": self.counts,
             "published": {"source": SOURCE, "rows": PUBLISHED},
             "step": trainer.global_step,
         }
@@ -58,29 +63,37 @@ class BenchmarkTable(L.Callback):
         with replaced(path) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
         with replaced(path.with_suffix(".md")) as unfinished:
-            unfinished.write_text(f"{as_markdown(self.runs)}\nPublished figures: {SOURCE}.\n")
-        print(as_text(self.runs) + _details(benchmarks) + f"benchmarks: {path}")
+            unfinished.write_text(f"{as_markdown(self.runs, self.counts)}\nPublished figures: {SOURCE}.\n")
+        print(as_text(self.runs, self.counts) + _details(benchmarks) + f"benchmarks: {path}")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
         name = f"{self.row}, step {step}" if step else self.row
         self.runs[name] = {title: _percent(numbers["value"]) for title, numbers in benchmarks.items()}
+        fewer = {title: _count(numbers) for title, numbers in benchmarks.items() if numbers["n"] < numbers["of"]}
+        self.counts[name] = fewer
         for harness in sorted({h for numbers in benchmarks.values() for h in numbers["harness"]}):
-            self.runs[f"{name}, read as {harness} does"] = {
+            row = f"{name}, read as {harness} does"
+            self.runs[row] = {
                 title: _percent(numbers["harness"][harness]["value"])
                 for title, numbers in benchmarks.items()
                 if harness in numbers["harness"]
             }
+            self.counts[row] = {title: count for title, count in fewer.items() if title in self.runs[row]}
 
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
+def _count(numbers: dict[str, Any]) -> str:
+    return f"{numbers['n']} of {numbers['of']}" if numbers["n"] < numbers["of"] else str(numbers["n"])
+
+
 def _details(benchmarks: dict[str, dict[str, Any]]) -> str:
     """A line for each benchmark's parts and one for each harness that judges some questions otherwise."""
     lines = []
     for title, numbers in benchmarks.items():
-        lines.append(f"{title} ({numbers['n']}): {part_lines(numbers['parts'])}")
+        lines.append(f"{title} ({_count(numbers)}): {part_lines(numbers['parts'])}")
         for harness, other in numbers["harness"].items():
             if other["flips"]:
                 first = other["first"][0]

@@ -13,6 +13,7 @@ from mgpo.files import replaced, writing
 from mgpo.reliance import image_reliance
 
 NAME = "warnings.jsonl"
+SAID = "warnings"  # in a checkpoint: how many lines that file has
 
 
 class EarlyWarning(L.Callback):
@@ -32,7 +33,7 @@ class EarlyWarning(L.Callback):
     def __init__(self, limits: Limits = Limits(), every_n_steps: int = 10, rows: int = 16) -> None:
         self.watch = Watch(limits)
         self.every_n_steps, self.rows = every_n_steps, rows
-        self.measured = 0
+        self.measured = self.said = 0  # the step; warnings in the file
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         metrics = pl_module.published | self._measure(trainer, pl_module)
@@ -45,9 +46,12 @@ class EarlyWarning(L.Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
-            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            self.said = checkpoint.get(SAID, 0)
             with replaced(path) as unfinished:
-                unfinished.write_text("".join(x for x in whole if json.loads(x)["step"] <= checkpoint["global_step"]))
+                unfinished.write_text("".join(path.read_text().splitlines(keepends=True)[: self.said]))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SAID] = self.said
 
     def state_dict(self) -> dict[str, Any]:
         curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
@@ -76,3 +80,4 @@ class EarlyWarning(L.Callback):
         path = run_folder(trainer) / NAME
         with writing(path), path.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
+        self.said += 1

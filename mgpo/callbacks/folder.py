@@ -1,12 +1,18 @@
 """Where a run leaves its files."""
 
+import atexit
+from contextlib import ExitStack
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import lightning as L
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from mgpo.files import writing
+from mgpo.errors import UserError
+from mgpo.files import locked, writing
+
+LOCK = ".lock"
+ELSEWHERE = "begin a run in a folder of its own, without --ckpt_path last and trainer.logger.version"
 
 _WITHOUT_LOGGER: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
@@ -37,6 +43,26 @@ def goes_on(trainer: L.Trainer) -> bool:
     if not trainer.is_global_zero or trainer.state.fn != "fit" or trainer.ckpt_path is None:
         return False
     return run_folder(trainer).absolute() in Path(trainer.ckpt_path).absolute().parents
+
+
+class OwnFolder(L.Callback):
+    """Keeps other processes out of the run's folder until this one ends."""
+
+    def __init__(self) -> None:
+        self.held = ExitStack()
+        self.folder: Path | None = None
+        atexit.register(self.held.close)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        complaint = None
+        if trainer.is_global_zero and self.folder != (folder := run_folder(trainer)):
+            try:
+                self.held.enter_context(locked(folder / LOCK, str(folder), ELSEWHERE))
+                self.folder = folder
+            except UserError as error:
+                complaint = str(error)
+        if complaint := trainer.strategy.broadcast(complaint):
+            raise UserError(complaint)  # on every rank, or the others would wait
 
 
 def _next_version(parent: Path) -> Path:

@@ -14,6 +14,7 @@ from mgpo.rows import rows_of, table_of
 
 FOLDER = "rollouts"
 KEEP_GB = 10.0
+BATCH = b"first_batch"  # of the run that may be in a shard: steps of several batches have the same number
 
 
 class RolloutLog(L.Callback):
@@ -38,7 +39,7 @@ class RolloutLog(L.Callback):
         self.rows: list[dict[str, Any]] = []
         self.seen = 0  # rollouts of the run when rows were made last
         self.folder: Path | None = None  # once training has begun
-        self.step = self.written = 0
+        self.step = self.written = self.batch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         begun = ("", "")
@@ -46,10 +47,10 @@ class RolloutLog(L.Callback):
             begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
         folder, self.run = trainer.strategy.broadcast(begun)
         self.folder = Path(folder) / FOLDER
-        self.seen, self.written = self._made(pl_module), trainer.global_step
+        self.written, self.batch = trainer.global_step, trainer.fit_loop.total_batch_idx + 1
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.step = trainer.global_step
+        self.step, self.seen = trainer.global_step, self._made(pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._keep(pl_module)
@@ -58,11 +59,13 @@ class RolloutLog(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._write(trainer)
+        trainer.strategy.barrier()  # no checkpoint before every rank's rows
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if goes_on(trainer):
+            done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
             for path in (run_folder(trainer) / FOLDER).glob("rank-*-steps-*"):
-                if int(path.name.split("-")[3]) >= checkpoint["global_step"] or path.suffix != ".parquet":
+                if path.suffix != ".parquet" or _first_batch(path) >= done:
                     path.unlink()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -93,8 +96,8 @@ class RolloutLog(L.Callback):
             number += 1
             path = self.folder / f"{stem}-{number}.parquet"
         with replaced(path) as unfinished:
-            pq.write_table(table_of(self.rows), unfinished)
-        self.rows = []
+            pq.write_table(table_of(self.rows).replace_schema_metadata({BATCH: str(self.batch)}), unfinished)
+        self.rows, self.batch = [], trainer.fit_loop.total_batch_idx + 1
         self._make_room(trainer)
 
     def _make_room(self, trainer: L.Trainer) -> None:
@@ -110,3 +113,7 @@ class RolloutLog(L.Callback):
                 trainer.lightning_module.print(
                     f"rollouts: the oldest are removed from now on (keep_gb: {self.keep_gb:g})"
                 )
+
+
+def _first_batch(shard: Path) -> int:
+    return int((pq.read_schema(shard).metadata or {}).get(BATCH, 0))

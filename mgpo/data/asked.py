@@ -1,104 +1,125 @@
-"""Questions to be answered rather than learnt from: a folder of pictures, or a JSONL file; answers may be unknown."""
+"""Questions to be answered rather than learnt from: pictures, or whatever `Files` reads; answers may be unknown."""
 
-import json
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from mgpo.answers import choice_letter
-from mgpo.data.pictures import check_inside
-from mgpo.data.rows import check_choices, text_of
+from mgpo.data.files import Files
+from mgpo.data.rows import Row, ending, optional, shown
 from mgpo.data.sources import DataError
+from mgpo.data.stored import StoredRows
+from mgpo.data.tables import HUB_NAME, KINDS, METADATA, is_saved, kind_of
+from mgpo.data.web import WebPicture
+from mgpo.errors import UserError
 from mgpo.images import FilePicture
-from mgpo.types import Question
+from mgpo.types import Picture, Question
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def asked(path: str, question: str | None = None) -> list[Question]:
+def asked(path: str, question: str | None = None, columns: Mapping[str, str] | None = None) -> list[Question]:
     """The questions in a folder or a file, in order. Nothing is decoded: a bad picture shows when it is opened.
 
-    In a folder `question` is asked of every picture, in the order of their paths, which are their ids. A
-    .jsonl file has the columns image and question and, where wanted, choices, answer, id; `question` stands
-    in where a row has none. Images are paths relative to the file.
+    `question` is asked of a picture, or of every picture in a folder, in the order of their paths, which are
+    their ids. Else `path` is anything that `Files` reads, with `columns` as there; answers are optional, and
+    `question` stands in where a row has none.
 
     Raises:
         DataError: If there is nothing to ask, or a row that can't be read; it names the line.
     """
     place = Path(path)
-    if place.is_dir():
+    if place.is_file() and place.suffix.lower() in SUFFIXES:
+        if not (question or "").strip():
+            raise DataError(f"{ending(path)} is a picture; say with --question what to ask of it")
+        return _of_pictures(place.parent, [place.name], str(question))
+    if place.is_dir() and not _is_table(place):
         return _of_folder(place, question)
-    if not place.is_file():
-        raise DataError(f"{path}: there is no such folder or file")
-    if place.suffix != ".jsonl":
-        raise DataError(f"{path}: a folder of pictures or a .jsonl file is needed")
-    return _of_file(place, question)
+    if not place.exists() and (kind_of(place) is not None or not HUB_NAME.fullmatch(path)):
+        raise DataError(f"{ending(path)}: there is no such folder or file")
+    if place.is_file() and kind_of(place) is None:
+        raise DataError(
+            f"{ending(path)}: a picture, a folder, a table ({', '.join(list(KINDS)[1:])}) or a .jsonl file is needed"
+        )
+    return Asked(path, question, columns).questions
+
+
+class Asked(Files):
+    """Rows whose answers may be unknown. Pictures are not looked at before they are opened, and no row is left out.
+
+    Raises:
+        DataError: For the first row that can't be asked.
+    """
+
+    needed = ("image",)
+    checks = False
+
+    def __init__(self, path: str, question: str | None = None, columns: Mapping[str, str] | None = None) -> None:
+        self.asks = question
+        super().__init__(path, columns=columns)
+
+    def check(self, columns: Sequence[str]) -> None:
+        StoredRows.check(self, columns)
+
+    def _rows(self, limit: int | None) -> Iterator[tuple[int, Row]]:
+        return StoredRows._rows(self, limit)
+
+    def question(self, row: Row, number: int) -> Question:
+        if self.asks is not None and optional(row, self.of["question"]) == "":
+            row = {**row, self.of["question"]: self.asks}
+        return super().question({self.of["question"]: None, **row}, number)
+
+    def unusable(self, number: int, error: UserError) -> None:
+        word = "line" if ".jsonl" in self.path.name else "row"
+        raise DataError(f"{ending(self.name)}, {word} {number}: {error}") from None
+
+    def _answers(self, row: Row) -> tuple[str, ...]:
+        return () if row.get(self.of["answer"]) in (None, "", []) else super()._answers(row)
+
+    def _known_picture(self, row: Row, number: int) -> tuple[Picture, str | None]:
+        picture = self.picture(row, number)
+        if isinstance(picture, WebPicture):
+            return super()._known_picture(row, number)
+        return picture, None
+
+    def _name(self, row: Row, number: int) -> str:
+        value = row.get(self.of["id"])
+        given = value.strip() if isinstance(value, str) else optional(row, self.of["id"])
+        name = _writable(given or f"{self.path.stem}-{number}")
+        if name in self.ids:
+            raise DataError(f"the id {shown(name)} stands twice")
+        self.ids.add(name)
+        return name
+
+
+def _is_table(folder: Path) -> bool:
+    """Whether a folder holds rows of its own: one of `save_to_disk`, images with metadata, or a repository's files."""
+    places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    if is_saved(folder) or any(
+        (place / name).is_file() for place in places for name in (*METADATA, "metadata.parquet")
+    ):
+        return True
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return not any(path.suffix.lower() in SUFFIXES for path in files) and any(map(kind_of, files))
 
 
 def _of_folder(folder: Path, question: str | None) -> list[Question]:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not (question or "").strip():
-        raise DataError(f"{folder} is a folder of pictures; say with --question what to ask of each")
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f"{folder}: there are no pictures in it ({', '.join(SUFFIXES)})")
-    questions = [_writable(Question(name, FilePicture(str(folder / name)), str(question), "")) for name in files]
-    if len({asked.id for asked in questions}) < len(files):
-        raise DataError(f"{folder}: two file names are the same once they are written as UTF-8; rename one of them")
+        raise DataError(f"{ending(str(folder))} is a folder of pictures; say with --question what to ask of each")
+    if not names:
+        raise DataError(f"{ending(str(folder))}: there are no pictures in it ({', '.join(SUFFIXES)})")
+    return _of_pictures(folder, names, str(question))
+
+
+def _of_pictures(folder: Path, names: Sequence[str], question: str) -> list[Question]:
+    questions = [Question(_writable(name), FilePicture(str(folder / name)), question, "") for name in names]
+    if len({asked.id for asked in questions}) < len(names):
+        raise DataError(
+            f"{ending(str(folder))}: two file names are the same once they are written as UTF-8; rename one"
+        )
     return questions
 
 
-def _of_file(file: Path, question: str | None) -> list[Question]:
-    questions: dict[str, Question] = {}
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                asked = _writable(_of_row(_object(line), number, file, question))
-                if asked.id in questions:
-                    raise DataError(f"the id {asked.id!r} stands twice")
-            except DataError as error:
-                raise DataError(f"{file}, line {number}: {error}") from None
-            questions[asked.id] = asked
-    if not questions:
-        raise DataError(f"{file}: it holds no rows")
-    return list(questions.values())
-
-
-def _writable(question: Question) -> Question:
-    """With an id that UTF-8 can hold, so that it is read back as it was: a file's name may be any bytes, and JSON may
+def _writable(name: str) -> str:
+    """A name that UTF-8 can hold, so that it is read back as it was: a file's name may be any bytes, and JSON may
     escape half a pair of surrogates."""
-    return replace(question, id=question.id.encode("utf-8", "backslashreplace").decode())
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise DataError("this is no JSON object")
-    return row
-
-
-def _of_row(row: dict[str, Any], number: int, file: Path, question: str | None) -> Question:
-    row = {"image": None, "question": question, **{name: value for name, value in row.items() if value is not None}}
-    image = text_of(row, "image")
-    check_inside(file.parent, image, "image")
-    choices = _choices(row.get("choices"))
-    answer = text_of(row, "answer") if "answer" in row else ""
-    if answer and choices:
-        letter = choice_letter(answer, choices)
-        if letter is None:
-            raise DataError(f"column answer: {answer!r} is not among the {len(choices)} choices")
-        answer = letter
-    name = text_of(row, "id") if "id" in row else f"{file.stem}-{number}"
-    return Question(name, FilePicture(str(file.parent / image)), text_of(row, "question"), answer, choices)
-
-
-def _choices(value: Any) -> tuple[str, ...]:
-    if not value:
-        return ()
-    if not isinstance(value, list):
-        raise DataError("column choices: a list of texts is needed")
-    return check_choices("choices", value)
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -2,14 +2,12 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from mgpo.data.sources import DataError
@@ -18,7 +16,8 @@ from mgpo.images import LARGEST_FILE, BadImage, FilePicture, check_data, check_i
 from mgpo.types import Picture
 
 LONGEST_PATH = 4096  # characters; what is longer is an image itself
-ENCODED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+CELL = "__image__"  # a row's image cell
+EMBEDDED = b"in the table"  # in a cell's place where it is long: it stays in the table until the picture is loaded
 CACHE = Path.home() / ".cache" / "mgpo" / "images"
 
 
@@ -35,28 +34,89 @@ class CellPicture:
 
     def read(self) -> bytes:
         """The file as it was put into the table. Raises BadImage."""
+        return encoded(self.cell(), self.name)
+
+    def cell(self) -> Any:
         (cell,) = self.table[self.row].values()
-        return encoded(cell, self.name)
+        return single(cell)[0]
+
+
+@dataclass(frozen=True)
+class LinePicture:
+    """An image that stands in a row of a JSON file: it is read from there whenever it is loaded."""
+
+    file: str
+    start: int
+    size: int
+    column: str
+    name: str
+
+    def load(self) -> Image.Image:
+        return decode_image(self.read(), self.name)
+
+    def read(self) -> bytes:
+        """The file as it was put into the row. Raises BadImage."""
+        return encoded(self.cell(), self.name)
+
+    def cell(self) -> Any:
+        try:
+            return single(read_row(Path(self.file), self.start, self.size)[self.column])[0]
+        except (OSError, ValueError, LookupError, TypeError):
+            raise BadImage(f"{self.name}: the file is no longer what it was") from None
+
+
+def read_row(file: Path, start: int, size: int) -> dict[str, Any]:
+    """The object that takes up those bytes of a file."""
+    with file.open("rb") as rows:
+        rows.seek(start)
+        return json.loads(rows.read(size))
+
+
+class Cell(NamedTuple):
+    """What a row has in its image column."""
+
+    column: str
+    value: Any  # EMBEDDED where it is long
+    stored: CellPicture | LinePicture | None  # by which it is read again; None where it can't be
+    count: int = 1  # pictures in it
+
+
+def single(cell: Any) -> tuple[Any, int]:
+    """The first picture of a cell that may hold a list of them, and how many there are."""
+    if isinstance(cell, list):
+        return (cell[0] if cell else None), len(cell)
+    return cell, 1
+
+
+def is_embedded(cell: Any) -> bool:
+    """Whether a cell is an image file itself, rather than the name of one."""
+    if isinstance(cell, dict):
+        return bool(cell.get("bytes"))
+    return isinstance(cell, bytes) or (isinstance(cell, str) and (len(cell) > LONGEST_PATH or cell[:5] == "data:"))
 
 
 @dataclass(frozen=True)
 class Places:
     """Where pictures that are not in the rows themselves are found, and where they are kept.
 
-    `private` allows addresses in one's own network.
+    `private` allows addresses in one's own network. Where files are not `checked`, a bad one shows when it is opened.
     """
 
     folder: Path
     cache: Path = CACHE
     private: bool = False
+    checked: bool = True
+    moved: dict[str, str] = field(default_factory=dict)  # names of files in the folder, by the paths they had elsewhere
 
     def picture(self, cell: Any, column: str, sha256: str | None = None) -> Picture | None:
         """The picture that a path or an address stands for; None where the cell is an image itself.
 
         Raises DataError for a cell that is empty, or whose file can't be used.
         """
-        place = cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell
-        if place is None or place == "" or place == b"":
+        place = cell
+        if isinstance(cell, dict) and not cell.get("bytes"):
+            place = self._moved(cell.get("path"), column)
+        if place is None or place == b"" or (isinstance(place, str) and not place.strip()):
             raise DataError(f"column {column}: it is empty")
         if not isinstance(place, str) or len(place) > LONGEST_PATH or place.startswith("data:"):
             return None
@@ -65,8 +125,25 @@ class Places:
                 raise DataError(f"column {column}: {place[:100]!r} is no http or https address")
             return WebPicture(place, str(self.cache), sha256, self.private)
         if PurePath(place).suffix or is_file(self.folder / place):  # base64 has no full stop
-            return FilePicture(str(inside(self.folder, place, column)))
+            check_inside(self.folder, place, column)
+            path = self.folder / place
+            if self.checked:
+                _check(path, place, column)
+            return FilePicture(str(path))
         return None
+
+    def _moved(self, path: Any, column: str) -> Any:
+        """A path that `datasets` noted on the machine where a table was made, by as much of its end as is here too."""
+        if not isinstance(path, str) or not PurePath(path).is_absolute() or is_file(Path(path)):
+            return path
+        ends = (PurePath(*PurePath(path).parts[i:]) for i in range(1, len(PurePath(path).parts)))
+        here = next((str(end) for end in ends if is_file(self.folder / end)), None)
+        if here is None:
+            raise DataError(f"column {column}: {path[-100:]!r} is a path of another machine, and no such file is here")
+        if here in self.moved.values() and self.moved.get(path) != here:
+            raise DataError(f"column {column}: {here[-100:]!r} is here once, but had several paths on another machine")
+        self.moved[path] = here
+        return here
 
     def kept(self, cell: Any, column: str) -> FilePicture:
         """An image that was in a row, written into the cache. Raises DataError."""
@@ -81,15 +158,12 @@ class Places:
         return FilePicture(str(path))
 
 
-def inside(folder: Path, name: str, column: str) -> Path:
-    """The image file of that name, which must lie in the folder. Raises DataError."""
-    path = folder / name
-    check_inside(folder, name, column)
+def _check(path: Path, name: str, column: str) -> None:
     try:
         check_image(path)
     except BadImage as error:
-        raise DataError(f"column {column}: {error}") from None
-    return path
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"column {column}: {name if len(name) <= 100 else f'…{name[-100:]}'}: {reason}") from None
 
 
 def check_inside(folder: Path, name: str, column: str) -> None:
@@ -101,12 +175,12 @@ def check_inside(folder: Path, name: str, column: str) -> None:
     except (OSError, RuntimeError, ValueError):
         raise DataError(f"column {column}: no file can be called {name[:100]!r}") from None
     if not within:
-        raise DataError(f"column {column}: {name!r} leads out of {folder}")
+        raise DataError(f"column {column}: {name[:100]!r} leads out of the folder of images")
 
 
 def encoded(cell: Any, name: str) -> bytes:
     """The bytes of an image file in a cell: bytes, {"bytes": …}, or base64 text. Raises BadImage."""
-    cell = cell["bytes"] if isinstance(cell, dict) else cell
+    cell = cell.get("bytes") if isinstance(cell, dict) else cell
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str):
@@ -118,17 +192,3 @@ def encoded(cell: Any, name: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
         raise BadImage(f"{name}: this is neither base64 text nor the name of a file") from None
-
-
-def sizes(table: datasets.Dataset) -> Iterator[int]:
-    """For each cell of a table of one image column, how long it is; the cells themselves are not read.
-
-    Raises DataError where the column can hold no images.
-    """
-    for batch in cast(Iterator[pa.Table], table.with_format("arrow").iter(1000)):
-        for chunk in batch.column(0).chunks:
-            cells = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
-            if not any(holds(cells.type) for holds in ENCODED):
-                raise DataError(f"column {table.column_names[0]}: images are needed, not {cells.type}")
-            lengths = pc.call_function("binary_length", [cells])
-            yield from (length or 0 for length in lengths.to_pylist())

@@ -1,56 +1,113 @@
-"""Tables of rows: one file, a downloaded repository, a folder of `save_to_disk`, or a repository on the hub.
+"""Tables of rows: files, a downloaded repository, a folder of `save_to_disk`, or a repository on the hub.
 
-What is on disk is memory-mapped: a table may be larger than memory. Images in it stay encoded.
+JSON is read as it stands. Everything else `datasets` puts into memory-mapped tables, which may be larger than memory.
 """
 
+import csv
+import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
+from mgpo.data.arrow_rows import ArrowTable
+from mgpo.data.json_rows import JsonTable
+from mgpo.data.rows import ending
 from mgpo.data.sources import DataError
 
-Table = datasets.Dataset | datasets.IterableDataset
-DEEPEST = 64  # lists and objects in each other in JSON
-_STRING, _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?'), re.compile(rb"[\[\]{}]|null")
+Table = ArrowTable | JsonTable
+KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".ndjson": "json"}
+METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of images
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # of a repository
 AT_ONCE = 8  # rows read and written together: with images in them they are megabytes long each
 
 
-def open_file(path: Path, streaming: bool = False) -> Table:
-    """The rows of a .jsonl, .json, .parquet or .tsv file. Raises DataError."""
+def open_source(path: str, config: str | None = None, split: str | None = None) -> Table:
+    """The rows of a file, of a folder, or of a repository on the hub, where there is neither. Raises DataError."""
+    place = Path(path)
+    if place.is_dir():
+        return open_folder(place, config, split)
+    if place.is_file() or kind_of(place) is not None or not HUB_NAME.fullmatch(path):
+        return open_files([place])
+    try:
+        return open_hub(path, config, split)
+    except DataError as error:
+        raise DataError(f"{error}; nor is there a file or folder of that name here") from None
+
+
+def open_files(paths: Sequence[Path], streaming: bool = False) -> Table:
+    """The rows of .jsonl, .json, .csv, .tsv or .parquet files of one kind, plain or gzipped. Raises DataError."""
+    path = paths[0]
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".tsv": "csv"}.get(path.suffix)
+        raise DataError(f"{ending(str(path))}: there is no such file")
+    kind = kind_of(path)
     if kind is None:
-        raise DataError(f"{path}: questions are read from .jsonl, .json, .parquet and .tsv files")
+        raise DataError(f"{ending(str(path))}: questions are read from {', '.join(KINDS)} files, plain or .gz")
     if kind == "json":
-        _check_json(path)
+        return JsonTable(paths, streaming)
     try:
-        how = _tsv(path) if kind == "csv" else {}
-        files = {"train": str(path)}
-        return _load(kind, None, "train", streaming, data_files=files, **how)
+        how = _texts(path) if kind == "csv" else {}
+        files = {"train": [str(path) for path in paths]}
+        return ArrowTable(_load(kind, None, "train", streaming, data_files=files, **how), str(path), path.parent)
     except Exception as error:  # the readers raise many kinds; each means that the file can't be parsed
-        raise DataError(f"{path}: the file can't be read ({_reason(error)})") from None
+        raise DataError(f"{ending(str(path))}: the file can't be read ({_reason(error)})") from None
 
 
-def open_folder(path: Path, config: str | None, split: str, streaming: bool = False) -> Table:
-    """A split of a downloaded hub repository, or of a folder that `save_to_disk` has made. Raises DataError."""
+def kind_of(path: Path) -> str | None:
+    """Which reader a file is for, by the end of its name; None where there is none."""
+    return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+def open_folder(path: Path, config: str | None, split: str | None, streaming: bool = False) -> Table:
+    """A split of a downloaded repository, of a folder of images with metadata, or of one that `save_to_disk` has made.
+
+    Where no split is named it is "train", or the only one. Raises DataError.
+    """
     if not path.is_dir():
-        raise DataError(f"{path}: there is no such file or folder")
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _saved(path, split)
+        raise DataError(f"{ending(str(path))}: there is no such file or folder")
+    if is_saved(path):
+        return ArrowTable(_saved(path, split), str(path), path)
     try:
-        return _load(str(path), config, split, streaming)
+        builder = datasets.load_dataset_builder(str(path), config)
+        splits = list(map(str, builder.config.data_files or ()))
+        split = split or _split_of(splits)
+        if (part := split.partition("[")[0]) not in splits:
+            raise DataError(f'{ending(str(path))}: Unknown split "{split}". Should be one of {splits}')
+        if files := _texts_of(builder, split):
+            table = open_files([Path(file) for file in files], streaming)
+            table.folder = Path(files[0]).parent if Path(files[0]).name in METADATA else path
+            return table
+        # By its files: by its own name, `datasets` would take another folder's rows of that name from its cache.
+        how = {"features": builder.info.features, "data_files": {part: _files_of(builder, part)}}
+        return ArrowTable(_load(builder.name, None, split, streaming, **how), str(path), path)
+    except DataError:
+        raise
     except Exception as error:
-        raise DataError(f"{path}: the folder can't be read ({_reason(error)})") from None
+        raise DataError(f"{ending(str(path))}: the folder can't be read ({_reason(error)})") from None
 
 
-def open_hub(name: str, config: str | None, split: str, streaming: bool = False) -> Table:
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` has made a folder."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def open_hub(name: str, config: str | None, split: str | None, streaming: bool = False) -> Table:
     """A split of a repository on the hub, downloaded as a whole unless it is streamed. Raises DataError."""
+    split = split or "train"
     try:
-        return _load(name, config, split, streaming)
+        try:
+            table = _load(name, config, split, streaming)
+        except DatasetGenerationError:  # as where JSON's later rows are of other types than the first
+            return JsonTable(_downloaded(name, config, split))
+        written = None if streaming else getattr(table.info, "builder_name", None)
+        if written == "json":
+            return JsonTable(_downloaded(name, config, split))
+        if written == "csv":
+            table = _load(name, config, split, **_as_texts(table.column_names))
+        return ArrowTable(table, name)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
             reason = "it is gated: ask for access on its page, then log in with `hf auth login`"
@@ -62,58 +119,69 @@ def open_hub(name: str, config: str | None, split: str, streaming: bool = False)
             f"{name}: the hub can't be reached; download the repository elsewhere (`hf download {name} --repo-type "
             "dataset`) and name its folder in `path`"
         ) from None
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{name}: the repository can't be read ({_reason(error)})") from None
 
 
-def keep_encoded(table: Table) -> Table:
-    """The same table, whose columns of images give {"bytes", "path"} instead of decoding."""
-    for column, feature in (table.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
-    return table
-
-
-def _load(name: str, config: str | None, split: str, streaming: bool, **how: Any) -> Table:
+def _load(name: str, config: str | None, split: str, streaming: bool = False, **how: Any) -> Any:
     """`load_dataset`, which else holds back up to 1000 rows before it writes them into its cache."""
     return datasets.load_dataset(name, config, split=split, streaming=streaming, writer_batch_size=AT_ONCE, **how)
 
 
-def _saved(path: Path, split: str) -> datasets.Dataset:
+def _saved(path: Path, split: str | None) -> datasets.Dataset:
     try:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:
-        raise DataError(f"{path}: the folder can't be read ({_reason(error)})") from None
+        raise DataError(f"{ending(str(path))}: the folder can't be read ({_reason(error)})") from None
     if isinstance(saved, datasets.Dataset):
         return saved
+    split = split or _split_of(list(saved))
     if split not in saved:
-        raise DataError(f"{path}: there is no split {split!r}; there are {', '.join(map(str, saved))}")
+        raise DataError(f"{ending(str(path))}: there is no split {split!r}; there are {', '.join(map(str, saved))}")
     return saved[split]
 
 
-def _tsv(path: Path) -> dict[str, Any]:
-    """All columns as texts: a choice "None" or "007" is no missing value and no number."""
-    with path.open(encoding="utf-8") as lines:
-        columns = lines.readline().rstrip("\r\n").split("\t")
-    features = datasets.Features({column: datasets.Value("string") for column in columns})
-    return {"sep": "\t", "features": features, "keep_default_na": False, "chunksize": AT_ONCE}
+def _split_of(splits: Sequence[Any]) -> str:
+    return str(splits[0]) if len(splits) == 1 else "train"
 
 
-def _check_json(path: Path) -> None:
-    """Raises DataError for what would end the process in the JSON reader: nesting without end, and null as a row."""
-    depth, outer = 0, b""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            depth = 0 if path.suffix == ".jsonl" else depth  # a row stands on a line of its own
-            if path.suffix == ".jsonl" and line[:1] == b"{" and line.count(b"[") + line.count(b"{") <= DEEPEST:
-                continue  # as nearly all are
-            for token in _TOKEN.findall(_STRING.sub(b"", line)):
-                if token == b"null" and (depth == 0 or (depth == 1 and outer == b"[")):
-                    raise DataError(f"{path}, line {number}: null stands where a row should")
-                depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token, 0)
-                outer = token if depth == 1 and token in b"[{" else outer
-                if depth > DEEPEST:
-                    raise DataError(f"{path}, line {number}: lists or objects are nested more than {DEEPEST} deep")
+def _files_of(builder: datasets.DatasetBuilder, split: str) -> list[str]:
+    return [str(file) for file in (builder.config.data_files or {}).get(split, ())]
+
+
+def _texts_of(builder: datasets.DatasetBuilder, split: str) -> list[str]:
+    """The JSON, CSV or metadata files of a split, which `datasets` would type by their first rows; none if others."""
+    files = _files_of(builder, split)
+    if builder.name == "imagefolder":
+        files = [file for file in files if Path(file).name in METADATA]
+        return files if len(files) == 1 else []
+    return files if {kind_of(Path(file)) for file in files} in ({"json"}, {"csv"}) else []
+
+
+def _downloaded(name: str, config: str | None, split: str) -> list[Path]:
+    files = _files_of(datasets.load_dataset_builder(name, config), split)
+    if not files or {kind_of(Path(file)) for file in files} != {"json"}:
+        raise DataError(f"{name}: the files of its split {split} do not fit into one table")
+    return [Path(file) for file in datasets.DownloadManager(dataset_name=name).download(files)]
+
+
+def _texts(path: Path) -> dict[str, Any]:
+    """All columns of a .csv or .tsv file as texts: a choice "None" or "007" is no missing value and no number."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+        first = lines.readline()
+        separator = "\t" if ".tsv" in path.name.lower() else max(",;\t", key=first.count)
+        lines.seek(0)
+        header = next(csv.reader(lines, delimiter=separator), [])
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]  # as pandas calls what has no name
+    return {"sep": separator, "index_col": False, "chunksize": AT_ONCE, **_as_texts(names)}
+
+
+def _as_texts(columns: Sequence[str] | None) -> dict[str, Any]:
+    features = datasets.Features({column: datasets.Value("string") for column in columns or ()})
+    return {"features": features, "keep_default_na": False}
 
 
 def _reason(error: Exception) -> str:

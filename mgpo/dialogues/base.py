@@ -3,11 +3,11 @@
 import re
 from typing import Protocol
 
-from mgpo.answers import LETTERS
-from mgpo.types import Message, Question, Trajectory
-from mgpo.views import Frame, Sight, View
+from mgpo.answers import LETTERS, extract
+from mgpo.types import Message, Question, Trajectory, Turn
+from mgpo.views import Frame, Sight, Size, View
 
-_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units)\})")
+_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units|width|height)\})")
 
 UNITS = {  # in which a policy is asked to name a box
     Frame.PIXELS: "pixels of this picture",
@@ -35,6 +35,11 @@ class Dialogue(Protocol):
         ...
 
 
+def answer_of(turn: Turn, question: Question) -> str | None:
+    """What a reply commits to, thoughts aside; a reply that is the right answer and nothing else is its own answer."""
+    return extract(turn.said, question.choices, question.answer)
+
+
 def fill(
     text: str,
     question: Question,
@@ -42,13 +47,17 @@ def fill(
     reason: str = "",
     looks: str = "",
     frame: Frame = Frame.PIXELS,
+    size: Size | None = None,
 ) -> tuple[str | View, ...]:
     """Put a question, its choices, a view, a reason, a number of looks and a frame's units into the slots of a text.
 
+    {width} and {height} are those of `size`, in pixels: the picture in which boxes are named, as the model sees it.
     One pass over the text: what a question says is never searched for slots itself.
     """
     values = {"{question}": question.text, "{choices}": list_choices(question.choices)}
     values |= {"{reason}": reason, "{looks}": looks, "{units}": UNITS[frame]}
+    if size is not None:
+        values |= {"{width}": str(size[0]), "{height}": str(size[1])}
     parts: list[str | View] = []
     for piece in _SLOT.split(text):
         if piece == "{image}":

@@ -2,9 +2,8 @@
 
 import re
 
-from mgpo.answers import extract
 from mgpo.boxes import REASONS, BoxRule, Finding, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
 from mgpo.types import Message, Trajectory
@@ -32,7 +31,8 @@ class FreeTurns:
 
     Args:
         turns: Replies at most; the policy is told how many looks that leaves.
-        system: The system message.
+        system: The system message. In the others {width} and {height} are those of the picture that is shown as the
+            model sees it, in pixels; without one, of the first.
         ask: The first user turn; slots {image}, {question}, {choices}, {looks}, {units}.
         show: The user turn after a valid box; slots {image}, {question}, {choices}.
         refuse: The user turn after an invalid one; slots {question}, {choices}, {reason}.
@@ -63,17 +63,19 @@ class FreeTurns:
     def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
         view = View.whole(trajectory.image.size, sight.whole)
         trajectory.views.append(view)
-        first = fill(self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=sight.frame)
+        first = fill(
+            self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=sight.frame, size=view.size
+        )
         return [Message("system", (self.system,)), Message("user", first)]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
-            trajectory.answer = extract(turn.text, trajectory.question.choices)
+            trajectory.answer = answer_of(turn, trajectory.question)
         if trajectory.answer is not None:
             return None
-        turn.seen = self._seen(turn.text, trajectory.views)
-        view, turn.finding = self._look(turn.text, turn.seen, sight)
+        turn.seen = self._seen(turn.said, trajectory.views)
+        view, turn.finding = self._look(turn.said, turn.seen, sight)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
             trajectory.limited = turn.finding.reason != "no_box"
@@ -82,7 +84,8 @@ class FreeTurns:
         if view is not None:
             trajectory.views.append(view)
         reason = REASONS[turn.finding.reason or "no_box"]
-        return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1)))]
+        size = (view or trajectory.views[0]).size
+        return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1), size=size))]
 
     def _seen(self, text: str, views: list[View]) -> View | None:
         """The picture that a reply speaks of: the first unless it names another; None where there is none such."""

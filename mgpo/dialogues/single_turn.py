@@ -1,8 +1,7 @@
 """One turn: the GRPO baseline, and the same picture asked about without any box."""
 
-from mgpo.answers import extract
 from mgpo.boxes import BoxRule, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import SYSTEM
 from mgpo.types import Message, Trajectory
 from mgpo.views import Sight, View
@@ -21,7 +20,8 @@ class SingleTurn:
 
     Args:
         system: The system message.
-        ask: The user turn; slots {image}, {question}, {choices}, {units}.
+        ask: The user turn; slots {image}, {question}, {choices}, {units}, and {width} and {height} of that picture as
+            the model sees it, in pixels.
         rule: Which boxes count as valid.
         judge_box: Whether the text asks for a box at all.
     """
@@ -39,14 +39,14 @@ class SingleTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame)),
+            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame, size=view.size)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
-        trajectory.answer = extract(turn.text, trajectory.question.choices)
+        trajectory.answer = answer_of(turn, trajectory.question)
         if self.judge_box:
-            turn.seen, turn.finding = view, find_box(turn.text, view.size, sight.frame, self.rule)
+            turn.seen, turn.finding = view, find_box(turn.said, view.size, sight.frame, self.rule)
         return None
 
 

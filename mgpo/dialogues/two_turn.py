@@ -1,8 +1,7 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.answers import extract
 from mgpo.boxes import REASONS, BoxRule, find_box
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import answer_of, fill
 from mgpo.errors import UserError
 from mgpo.types import Message, Trajectory
 from mgpo.views import Sight, View
@@ -39,7 +38,8 @@ class TwoTurn:
     on the part that was cut before.
 
     Args:
-        system: The system message.
+        system: The system message. In the others {width} and {height} are those of the first picture as the model
+            sees it, in pixels.
         ask_box: The first user turn; slots {image}, {question}, {units}.
         show_region: The second user turn after a valid box; slots {image}, {question}, {choices}.
         show_whole: The second user turn after an invalid one; the same slots and {reason}.
@@ -74,15 +74,15 @@ class TwoTurn:
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame)),
+            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame, size=view.size)),
         ]
 
     def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
-            trajectory.answer = extract(turn.text, trajectory.question.choices)
+            trajectory.answer = answer_of(turn, trajectory.question)
             return None
-        turn.seen, turn.finding = first, find_box(turn.text, first.size, sight.frame, self.rule)
+        turn.seen, turn.finding = first, find_box(turn.said, first.size, sight.frame, self.rule)
         if turn.finding.box is not None:
             trajectory.views.append(first.crop(turn.finding.box, sight.crop))
         else:
@@ -93,4 +93,4 @@ class TwoTurn:
             text = self.show_whole if last else self.name_again
         else:
             text = self.show_region if last else self.look_again
-        return [Message("user", fill(text, trajectory.question, view, reason))]
+        return [Message("user", fill(text, trajectory.question, view, reason, size=first.size))]

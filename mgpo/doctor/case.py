@@ -135,7 +135,8 @@ class _Dictator(InProcessSampler):
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Any:
         conversation: Any = super().open(policy, prompts, copies)
-        sample, ids = conversation.reply, tuple(policy.chat.encode_text(self.text()))
+        text = policy.chat.closing + self.text()  # behind a thought that the prompt may have begun
+        sample, ids = conversation.reply, tuple(policy.chat.encode_text(text))
 
         def dictate(seeds: Sequence[int], *options: Any) -> Iterator[tuple[int, Reply]]:
             conversation.reply = sample

@@ -7,10 +7,12 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.optim import Optimizer
 
-from mgpo.data.module import Decoded, VQAData
+from mgpo.data.batches import Decoded
+from mgpo.data.module import VQAData
 from mgpo.doctor import agreement, learning, sight, tokens
 from mgpo.doctor.case import Case, Result
 from mgpo.doctor.memory import memory
+from mgpo.doctor.weights import finite_weights
 from mgpo.errors import UserError
 from mgpo.module import MGPO
 
@@ -37,6 +39,9 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
     Raises UserError where none of these has a picture and fits.
     """
     policy = module.policy
+    weights = finite_weights(policy)
+    if not weights.passed:
+        return [weights]  # nothing else can be told
     training, samples = policy.training, some_samples(module, data)
     with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
         policy.eval()
@@ -54,7 +59,7 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
         finally:
             policy.zero_grad()
             policy.train(training)
-    return [*results, memory(policy, module.dialogue, config)]
+    return [weights, *results, memory(policy, module.dialogue, config)]
 
 
 def case_of(module: MGPO, samples: list[tuple]) -> Case:
@@ -75,7 +80,7 @@ def some_samples(module: MGPO, data: VQAData) -> list[tuple]:
         raise UserError("data.train: name a source of training questions")
     decoded, found = Decoded(data.train), []
     for index in range(min(TRIED, len(decoded))):
-        found += module.usable([decoded[index]], module.sampling)
+        found += module.fitting(module.usable([decoded[index]]), module.sampling)
         if len(found) == QUESTIONS:
             return found
     if not found:

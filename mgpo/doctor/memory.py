@@ -7,7 +7,8 @@ import torch
 from mgpo.dialogues import Dialogue
 from mgpo.doctor.case import Result
 from mgpo.errors import UserError
-from mgpo.plan.command import FREE, GB, summarise
+from mgpo.plan.command import FREE, summarise
+from mgpo.plan.launch import GB
 from mgpo.plan.settings import read
 from mgpo.plan.shape import measure_shape
 
@@ -22,7 +23,7 @@ def memory(policy: Any, dialogue: Dialogue, config: dict[str, Any] | None, gigab
         return Result(NAME, None, "no device whose memory is known; `mgpo plan --memory 80` plans for one")
     try:
         shape = measure_shape(policy.model.config)
-        launch = read(config, policy, dialogue, shape, None)
+        launch = read(config, policy, dialogue, shape, None, int(gigabytes * GB))
     except UserError as error:
         return Result(NAME, None, str(error))
     usable = int(gigabytes * FREE * GB)

@@ -27,7 +27,8 @@ def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -
     if hasattr(inner, "rope_deltas"):
         inner.rope_deltas = before
     logits_MV = logits_MV.float().masked_fill(policy.banned, -torch.inf) / temperature
-    return logits_MV.log_softmax(-1).gather(-1, inputs["input_ids"][0, at, None])[:, 0]
+    chosen_M = logits_MV.gather(-1, inputs["input_ids"][0, at, None])[:, 0]
+    return chosen_M - logits_MV.logsumexp(-1)  # log_softmax loses 1e-4 nats of a vocabulary of 152,000
 
 
 def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from string import Template
 from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.files import replaced
+from mgpo.files import parse_json, replaced
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.embed import to_json
 
@@ -41,7 +40,10 @@ def read_page(path: Path) -> dict[str, Any]:
     found = _DATA.search(path.read_text("utf-8", "replace")) if path.is_file() else None
     if found is None:
         raise UserError(f"{path}: this is not a gallery page; a run writes one at each evaluation")
-    return json.loads(found[1])
+    try:
+        return parse_json(found[1])
+    except ValueError:
+        raise UserError(f"{path}: what this gallery page holds can't be read; take a whole one") from None
 
 
 def _asset(name: str) -> str:

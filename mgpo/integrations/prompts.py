@@ -36,4 +36,4 @@ def said(trajectory: Trajectory) -> str:
     answer = given(trajectory.answer, trajectory.question.choices)
     if answer is not None:
         return answer
-    return trajectory.turns[-1].text if trajectory.turns else ""
+    return trajectory.turns[-1].said if trajectory.turns else ""

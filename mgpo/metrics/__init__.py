@@ -9,6 +9,7 @@ from mgpo.metrics.calibration import VoteCalibration
 from mgpo.metrics.effects import CROP, NO_TOOLS, CropGain, CropHarm
 from mgpo.metrics.episodes import (
     Accuracy,
+    ClippedBoxRatio,
     CropAreaShare,
     CropRate,
     FallbackRate,
@@ -22,11 +23,12 @@ from mgpo.metrics.episodes import (
 )
 from mgpo.metrics.grouped import GroupAgreement, GroupSpread, MajorityAtK, PassAtK, SilentGroups
 from mgpo.metrics.rollouts import rollout_metrics
-from mgpo.metrics.tally import Tally, score_metrics
+from mgpo.metrics.tally import PassMetrics, Tally, score_metrics
 
 __all__ = [
-    "CROP", "NO_TOOLS", "Accuracy", "CropAreaShare", "CropGain", "CropHarm", "CropRate", "FallbackRate",
-    "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "RecordMetric", "RewardMean",
-    "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "Tally", "TurnsPerEpisode", "ValidBoxRatio",
-    "VoteCalibration", "ZoomFactor", "rollout_metrics", "score_metrics",
+    "CROP", "NO_TOOLS", "Accuracy", "ClippedBoxRatio", "CropAreaShare", "CropGain", "CropHarm", "CropRate",
+    "FallbackRate", "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "PassMetrics",
+    "RecordMetric",
+    "RewardMean", "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "Tally", "TurnsPerEpisode",
+    "ValidBoxRatio", "VoteCalibration", "ZoomFactor", "rollout_metrics", "score_metrics",
 ]  # fmt: skip

@@ -31,6 +31,17 @@ class ValidBoxRatio(EpisodeMean):
     of = staticmethod(values.valid_box)
 
 
+class ClippedBoxRatio(EpisodeMean):
+    """first boxes that were cut to the picture / usable first boxes, in [0, 1]; lower is better.
+
+    Only where the dialogue's rule clips (`BoxRule.clip`); such boxes count as usable.
+    """
+
+    higher_is_better = False
+    plot_upper_bound = 1.0
+    of = staticmethod(values.clipped_box)
+
+
 class InvalidReasons(RecordMetric):
     """reason -> first boxes refused for it / episodes in which a box was looked for, each in [0, 1]; lower is better.
 

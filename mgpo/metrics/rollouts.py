@@ -13,6 +13,7 @@ EPISODE = {
     "answered": values.answered,
     "cut": values.cut,
     "valid_box": values.valid_box,
+    "clipped_box": values.clipped_box,
     "zoom": values.zoom,
     "area": values.area,
     "fallback": values.fallback,

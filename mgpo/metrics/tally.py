@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from mgpo.objective import Objective
 from mgpo.policy.batch import Batch
@@ -11,46 +13,74 @@ from mgpo.policy.logprobs import Scores
 from mgpo.ranks import share_objects
 
 
+@dataclass
+class PassMetrics:
+    """What one training pass adds to a step: by name sums and how many tokens they are of, and largest values."""
+
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, values_NC: Tensor, mask_NC: Tensor) -> None:
+        """The values of these tokens, if there are any."""
+        if count := int(mask_NC.sum()):
+            self.sums[name] = values_NC[mask_NC].sum(dtype=torch.float64).item(), count
+
+
 class Tally:
-    """Weighted means of whatever is added."""
+    """Weighted means and maxima of whatever is added."""
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.largest: dict[str, float] = {}
 
     def add(self, metrics: dict[str, float], weight: float) -> None:
         for name, value in metrics.items():
-            self.sums[name][0] += value * weight
-            self.sums[name][1] += weight
+            self._sum(name, value * weight, weight)
 
     def add_all(self, values: Mapping[str, Sequence[float]]) -> None:
         """Each value with weight 1; a name without any stays missing."""
         for name, applicable in values.items():
             if applicable:
-                self.add({name: sum(applicable) / len(applicable)}, len(applicable))
+                self._sum(name, sum(applicable), len(applicable))
 
-    def means(self, world_size: int) -> dict[str, float]:
-        """Over all ranks, of which each may have other metrics; all must call."""
-        merged: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for part in share_objects(dict(self.sums), world_size):
-            for name, (total, weight) in part.items():
-                merged[name][0] += total
-                merged[name][1] += weight
-        return {name: total / weight for name, (total, weight) in sorted(merged.items())}
+    def add_pass(self, metrics: PassMetrics) -> None:
+        """Tokens of all passes count the same, however they were dealt out."""
+        for name, (total, count) in metrics.sums.items():
+            self._sum(name, total, count)
+        for name, value in metrics.largest.items():
+            self.largest[name] = max(value, self.largest.get(name, value))
+
+    def _sum(self, name: str, total: float, weight: float) -> None:
+        self.sums[name][0] += total
+        self.sums[name][1] += weight
+
+    def over_ranks(self, world_size: int) -> dict[str, float]:
+        """Means and maxima over all ranks, of which each may have other metrics; all must call."""
+        merged = Tally()
+        for sums, largest in share_objects((dict(self.sums), self.largest), world_size):
+            for name, (total, weight) in sums.items():
+                merged._sum(name, total, weight)
+            merged.add_pass(PassMetrics(largest=largest))
+        means = {name: total / weight for name, (total, weight) in merged.sums.items()}
+        return dict(sorted((means | merged.largest).items()))
 
 
 @torch.no_grad()
-def score_metrics(batch: Batch, scores: Scores, objective: Objective) -> dict[str, float]:
-    """Of a training pass: clip fraction, entropy in nats by turn, and the largest gap to the sampler's log-probs.
+def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: Tensor) -> PassMetrics:
+    """Of the policy tokens of rollouts with an advantage (`moved_N`), whichever else pass: clip fraction, entropy in
+    nats by turn, and the largest gap to the sampler's log-probs.
 
     At the first update of a step the gap is zero but for rounding.
     """
-    mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
-    metrics = {
-        "clip_fraction": objective.clip_fraction(scores.logprobs_NC, old_NC, mask_NC).item(),
-        "sampler_gap": (scores.logprobs_NC - batch.sampled_logprobs_NC)[mask_NC].abs().max().item(),
-    }
+    shown = PassMetrics()
+    mask_NC = batch.policy_NC & moved_N[:, None]
+    if not mask_NC.any():
+        return shown
+    clipped_NC = objective.clipped(scores.logprobs_NC, batch.old_logprobs_NC, batch.policy_NC)
+    shown.add("clip_fraction", clipped_NC.float(), mask_NC)
+    shown.largest["sampler_gap"] = (scores.logprobs_NC - batch.sampled_logprobs_NC)[mask_NC].abs().max().item()
     for k in range(int(batch.turn_NC.max()) + 1):
         turn_NC = mask_NC & (batch.turn_NC == k)
-        if turn_NC.any() and not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
-            metrics[f"entropy_turn{k + 1}"] = scores.entropy_NC[turn_NC].mean().item()
-    return metrics
+        if not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
+            shown.add(f"entropy_turn{k + 1}", scores.entropy_NC, turn_NC)
+    return shown

@@ -26,6 +26,11 @@ def valid_box(record: Record) -> float | None:
     return None if record.valid_box is None else float(record.valid_box)
 
 
+def clipped_box(record: Record) -> float | None:
+    """1 if the first box was cut to the picture; None without a usable box, or where the rule does not clip."""
+    return None if record.clipped is None else float(record.clipped)
+
+
 def crop(record: Record) -> float:
     """1 if a part was cut out and shown."""
     return float(record.crops > 0)

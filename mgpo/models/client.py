@@ -4,23 +4,34 @@ import json
 import os
 import re
 import time
+import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import Request
 
 from mgpo.errors import UserError
+from mgpo.files import parse_json
+from mgpo.models.bounded import bounded_opener
 
 LARGEST_ANSWER = 50_000_000  # bytes
 LONGEST_WAIT = 60.0  # seconds between two tries
-PASSING = (408, 409, 425, 429)  # and everything from 500 up: worth another try
+LONGEST_TIMEOUT = 1e9  # seconds
+SHOWN = 200  # characters of what a server says
+PASSING = (408, 409, 425, 429)  # and from 500 up all but these: worth another try
+NEVER = (501, 505)
 # Said of the model; a prompt with "multimodal tokens" that is too long, or an "unsupported image", is one question's.
 _NO_IMAGES = re.compile(
     r"\bnot a multimodal model|\b(does not|doesn't) support (any )?(image|vision|multimodal)"
     r"|\b(image|vision|multimodal)( input)?s? (is|are) not supported|\bat most 0 image",
     re.IGNORECASE,
+)
+_SPENT = re.compile(
+    r"\binsufficient[ _](quota|balance|credits?|funds)\b|\bexceeded your current quota\b", re.IGNORECASE
 )
 
 
@@ -44,26 +55,21 @@ class _Unreachable(_Passing):
     """Nobody listens there."""
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """A redirect would carry the key elsewhere."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
 class ChatClient:
     """Posts requests to one server.
 
     Args:
         base_url: Where the protocol begins, such as http://localhost:8000/v1.
         api_key_env: The environment variable that holds the key; without one no key is sent.
-        timeout: Seconds to wait for a reply.
+        timeout: Seconds in which a whole reply has to be there.
         retries: Further tries after a time-out, a broken connection, malformed JSON, and the codes 408, 409, 425,
             429 and 5xx.
-        backoff: Seconds before the first of them, twice as many before each next, unless the server says when.
+        backoff: Seconds before the first of them, twice as many before each next, unless the server says when; a
+            minute at most.
 
     Raises:
-        UserError: For another scheme than http and https, or an environment variable that holds no key.
+        UserError: For what is no address of a server, numbers that make no sense, or an environment variable that
+            holds no key.
     """
 
     def __init__(
@@ -74,14 +80,22 @@ class ChatClient:
         retries: int = 3,
         backoff: float = 1.0,
     ) -> None:
-        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
-            raise UserError(f"{base_url} is no address of a server; it begins with http:// or https://")
+        if not _is_address(base_url):
+            raise UserError(
+                f"{base_url} is no address of a server; it begins with http:// or https://, and holds no spaces, "
+                "accents or names of users"
+            )
+        if not (0 < timeout <= LONGEST_TIMEOUT and retries >= 0 and backoff >= 0):
+            raise UserError(
+                "a server is asked with timeout > 0, retries >= 0 and backoff >= 0, "
+                f"not {timeout}, {retries} and {backoff}"
+            )
         self.base_url, self.timeout, self.retries, self.backoff = base_url.rstrip("/"), timeout, retries, backoff
         self.headers = {"Content-Type": "application/json"}
         self.key = _key(api_key_env) if api_key_env is not None else None
         if self.key is not None:
             self.headers["Authorization"] = f"Bearer {self.key}"
-        self.opener = build_opener(_NoRedirects)
+        self.opener = bounded_opener()
 
     def models(self) -> list[str]:
         """The names of the models that are served."""
@@ -107,6 +121,8 @@ class ChatClient:
                     raise ServerError(f"{self.base_url} can't be reached ({passing}); is the server up?") from None
                 if not left:
                     raise NoReply(f"{passing}, {self.retries + 1} times") from None
+                if passing.wait is not None and passing.wait > LONGEST_WAIT:
+                    warnings.warn(f"{self.base_url}: {passing}; trying again in {LONGEST_WAIT:g} s", stacklevel=2)
                 time.sleep(min(LONGEST_WAIT, wait if passing.wait is None else passing.wait))
                 wait *= 2
         raise AssertionError("unreachable")
@@ -115,9 +131,11 @@ class ChatClient:
         data = None if body is None else json.dumps(body).encode()
         try:
             with self.opener.open(Request(self.base_url + path, data, self.headers), timeout=self.timeout) as response:
-                raw = response.read(LARGEST_ANSWER)
+                kind = str(response.headers.get("Content-Type"))
+                raw = response.read(LARGEST_ANSWER + 1)
         except HTTPError as error:
-            raise self._refusal(error) from None
+            with error:
+                raise self._refusal(error) from None
         except TimeoutError:
             raise _Passing(f"no reply within {self.timeout:g} s") from None
         except URLError as error:
@@ -126,29 +144,78 @@ class ChatClient:
             raise _Unreachable(str(error.reason)) from None
         except (OSError, HTTPException) as error:
             raise _Passing(f"the connection broke ({type(error).__name__})") from None
-        try:
-            answer = json.loads(raw)
-        except ValueError:
-            raise _Passing("the reply is no JSON") from None
-        if not isinstance(answer, dict):
-            raise _Passing("the reply is no JSON object")
-        return answer
+        if len(raw) > LARGEST_ANSWER:
+            raise NoReply(f"the reply has more than {LARGEST_ANSWER:,} bytes")
+        if "event-stream" in kind:
+            raise ServerError(f"{self.base_url} streams its replies; take stream out of extra, they are wanted whole")
+        return _object(raw)
 
     def _refusal(self, error: HTTPError) -> Exception:
         """What to raise for a status that is no success."""
         code, said = error.code, _message(error, self.key)
+        if 300 <= code < 400:
+            there = shown(error.headers.get("Location", "another address"), self.key)
+            return ServerError(f"{self.base_url} refuses the request ({code}) and points to {there}; ask there instead")
         if code in (401, 403):
             return ServerError(
                 f"{self.base_url} refuses access ({code}{said}); api_key_env names the environment variable of the key"
             )
-        if code == 404:
-            return ServerError(f"{self.base_url} does not know that model, or is no such server (404{said})")
+        if code == 402 or (code in (400, 429) and _SPENT.search(said)):
+            return ServerError(f"{self.base_url} wants to be paid first ({code}{said}); see to the account of the key")
+        if code in (404, 405, 410, *NEVER):
+            return ServerError(f"{self.base_url} does not know that model, or is no such server ({code}{said})")
         if code in (400, 415, 422) and _NO_IMAGES.search(said):
             return ServerError(f"the model at {self.base_url} takes no pictures ({code}{said})")
+        if code == 413:
+            return NoReply(f"the request is too large for the server (413{said}); lower max_pixels")
         if code in PASSING or code >= 500:
-            after = error.headers.get("Retry-After", "")
-            return _Passing(f"the server answers {code}{said}", float(after) if after.isdecimal() else None)
+            after = _seconds(error.headers.get("Retry-After", ""))
+            asks = f", and asks for {after:,.0f} s of rest" if after is not None and after > LONGEST_WAIT else ""
+            return _Passing(f"the server answers {code}{said}{asks}", after)
         return NoReply(f"the server refuses the request ({code}{said})")
+
+
+def shown(said: Any, key: str | None = None) -> str:
+    """What a server says as one short line, without control characters and without the key, which some repeat."""
+    said = str(said).replace(key, "…") if key else str(said)
+    return "".join(sign if sign.isprintable() else " " for sign in said)[:SHOWN].strip()
+
+
+def _is_address(base_url: str) -> bool:
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return False
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url and "@" not in parts.netloc
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The JSON object that a reply is."""
+    try:
+        answer = parse_json(raw)
+    except ValueError:
+        page = "a web page (is the address that of the protocol, such as …/v1?) and " if _is_page(raw) else ""
+        raise _Passing(f"the reply is {page}no JSON") from None
+    if not isinstance(answer, dict):
+        raise _Passing("the reply is no JSON object")
+    return answer
+
+
+def _is_page(raw: bytes) -> bool:
+    return raw[:200].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _seconds(after: str) -> float | None:
+    """Those of a Retry-After, which is a number or a date; None where it is neither."""
+    try:
+        if after.strip().isdecimal():
+            return min(float(after), 1e9)
+        when = parsedate_to_datetime(after)
+        return max(0.0, (when - datetime.now(when.tzinfo or UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _key(variable: str) -> str:
@@ -162,15 +229,12 @@ def _key(variable: str) -> str:
 
 
 def _message(error: HTTPError, key: str | None) -> str:
-    """What a server says about an error, one short line of it; it is shown, so control characters and the key, which
-    some servers repeat, are left out."""
+    """What a server says about an error, behind a colon; nothing where it says nothing that can be read."""
     try:
-        raw = error.read(10_000)
-        said = json.loads(raw)
+        said = parse_json(error.read(10_000))
         said = said.get("error", said.get("detail", said.get("message", "")))
         said = said.get("message", "") if isinstance(said, dict) else said
     except (ValueError, AttributeError, OSError, HTTPException):
         return ""
-    said = str(said).replace(key, "…") if key else str(said)
-    line = "".join(sign if sign.isprintable() else " " for sign in said)[:200].strip()
+    line = shown(said, key)
     return f": {line}" if line else ""

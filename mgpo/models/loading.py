@@ -1,6 +1,7 @@
 """From a path, a name or an address to a model that can be asked."""
 
 import json
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +20,23 @@ from mgpo.models.saving import SETTINGS
 from mgpo.models.served import ServedModel
 from mgpo.policy.base import Policy
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.pixels import PixelBudget
 from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import EMBEDDED
 from mgpo.shipped import shipped_config
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
+MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
 CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
 def load(
-    path: str | Path = EMBEDDED, dialogue: Dialogue | None = None, device: str | None = None, **options: Any
+    path: str | Path = EMBEDDED,
+    dialogue: Dialogue | None = None,
+    device: str | None = None,
+    max_new_tokens: int | None = None,
+    **options: Any,
 ) -> Model | ServedModel:
     """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
 
@@ -38,14 +45,19 @@ def load(
             or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
-        options: Of the policy's class, such as `max_pixels` or `dtype`; of `ServedModel`, such as `model`.
+        max_new_tokens: A reply is cut here; by default where the configuration says, or at 1024.
+        options: Of the policy's class, such as `max_pixels`, or `dtype`, which is the checkpoint's own by default; of
+            `ServedModel`, such as `model`.
 
     Raises:
         UserError: Where nothing can be loaded.
     """
     folder, name = Path(path), str(path)
+    if max_new_tokens is not None and not (isinstance(max_new_tokens, int) and max_new_tokens > 0):
+        raise UserError(f"max_new_tokens is {max_new_tokens!r}; a reply has at least 1 token")
     if name.startswith(ADDRESSES):
-        return _served({"base_url": name, **options}, dialogue)
+        limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        return _served({"base_url": name, **limit, **options}, dialogue)
     if name == EMBEDDED:
         model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
     elif (folder / SETTINGS).is_file():
@@ -55,9 +67,24 @@ def load(
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
     else:
-        model = Model(family_of(name)(name, **options).load().eval(), dialogue or TwoTurn())
+        policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
+        model = Model(policy, dialogue or TwoTurn())
+        if "max_pixels" not in options:
+            _tell_budget(name, policy)
+    model.max_new_tokens = max_new_tokens or model.max_new_tokens
     model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model
+
+
+def _tell_budget(name: str, policy: Policy) -> None:
+    """Warn of a checkpoint whose own cap lets pictures become very long."""
+    whole = policy.sight.whole
+    if isinstance(whole, PixelBudget) and (tokens := whole.max_pixels // whole.factor**2) > MANY:
+        warnings.warn(
+            f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens, and takes long for "
+            f"them; max_pixels={SOME * whole.factor**2} would make it {SOME:,} tokens",
+            stacklevel=3,
+        )
 
 
 def _model_part(config: Path) -> dict[str, Any]:

@@ -4,10 +4,12 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils.hub import cached_file
@@ -51,7 +53,7 @@ def save_model(
         max_new_tokens: Of a reply, for `mgpo.load`.
         folder: Made here; it appears when all is written.
         dtype: Of the saved weights; by default that of the policy's.
-        merge: Add adapters to the weights; otherwise they alone are saved.
+        merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
 
     Raises:
         UserError: If the folder holds something, or there are no adapters to be saved alone.
@@ -62,10 +64,10 @@ def save_model(
     unfinished.mkdir(parents=True)
     if merge:
         _save_whole(policy, unfinished, dtype)
-        settings = _settings(policy, dialogue, max_new_tokens, dtype)
-        (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     else:
         _save_adapters(policy, unfinished, dtype)
+    settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None)
+    (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     save_processors(policy, unfinished)
     (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
     os.replace(unfinished, folder)
@@ -89,7 +91,7 @@ def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
         part.dtype = kind
     with torch.device("meta"):
         plain = type(policy.model)(config)
-    plain.load_state_dict({name: value.to(kind) for name, value in merged_weights(policy.model).items()}, assign=True)
+    plain.load_state_dict({name: value.to(kind) for name, value in merged_weights(policy.model)}, assign=True)
     plain.tie_weights()
     given = policy.model.generation_config
     ends = given.eos_token_id if given.eos_token_id is not None else policy.chat.end_id
@@ -99,25 +101,34 @@ def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
     plain.save_pretrained(folder)
 
 
-def merged_weights(model: Any) -> dict[str, Tensor]:
-    """The weights of the plain model: W + (alpha / rank) B A where there is an adapter, W elsewhere."""
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the plain model by name, one after the other: W + (alpha / rank) B A where there is an adapter, W
+    elsewhere. A sum is in float32, whatever type it is cast to afterwards, and made when it is asked for."""
     layers = dict(model.named_modules())
-    weights: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if ".lora_" in name:
             continue
         owner, found, rest = name.partition(".base_layer.")
         if found and rest == "weight":
             layer = layers[owner]
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
             value = value + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-        weights[f"{owner}.{rest}" if found else name] = value
-    return weights
+        yield f"{owner}.{rest}" if found else name, value
 
 
 def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
-    kind = getattr(torch, dtype) if dtype else policy.model.dtype
-    adapters = {name: value.to(kind) for name, value in policy.model.get_adapter_state_dict().items()}
-    policy.model.save_pretrained(folder, state_dict=adapters)
+    """As peft does, but without a copy of the layers that they are on."""
+    from peft import get_peft_model_state_dict
+
+    kind = getattr(torch, dtype) if dtype else torch.float32
+    adapters = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
+    named = {f"base_model.model.{name}": value.to(kind).contiguous() for name, value in adapters.items()}
+    save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+    (config,) = policy.model.peft_config.values()
+    base = Path(policy.path)  # a relative place would be lost
+    config.base_model_name_or_path = str(base.resolve()) if base.is_dir() else policy.path
+    config.save_pretrained(folder)
 
 
 def save_processors(policy: Any, folder: Path) -> None:

@@ -9,16 +9,19 @@ from typing import Any
 from PIL import Image
 
 from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
 from mgpo.images import BadImage
 from mgpo.models.base import AskedModel, Samples
-from mgpo.models.client import ChatClient, NoReply, ServerError
+from mgpo.models.client import ChatClient, NoReply, ServerError, shown
+from mgpo.models.reading import read_reply, silence
 from mgpo.policy.pixels import PixelBudget
 from mgpo.rollout import seed_of
 from mgpo.sampler import Sampling
-from mgpo.types import Message, Prompt, Question, Reply, Stop, Trajectory, Turn
+from mgpo.thoughts import spoken
+from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.views import Frame, Original, Sight, View
 
-FENCE = "```"
+MOST_NAMES, LONGEST_NAME = 6, 60  # of models, in a message
 
 
 class ServedModel(AskedModel):
@@ -29,7 +32,8 @@ class ServedModel(AskedModel):
     or serve an export, which carries the run's. A server's penalties are its own: start vLLM with
     `--generation-config vllm` to have none.
 
-    A question that the server fails on has `failed` set in its trajectory.
+    A question that the server fails on, or replies to without a text, has `failed` set in its trajectory. What stands
+    between the tags of a thought, or in a field of its own, is no reply.
 
     Args:
         base_url: Where the protocol begins, such as http://localhost:8000/v1.
@@ -64,6 +68,8 @@ class ServedModel(AskedModel):
         extra: Mapping[str, Any] | None = None,
         **client: Any,
     ) -> None:
+        if parallel < 1:
+            raise UserError(f"parallel is {parallel}; at least 1 question has to be asked at a time")
         crop_max = crop_max_pixels or max_pixels
         sight = Sight(
             Frame(frame),
@@ -117,10 +123,10 @@ class ServedModel(AskedModel):
         messages: Sequence[Message] | None = dialogue.open(trajectory, sight)
         try:
             while messages is not None:
-                history += [spoken(message, image) for message in messages]
+                history += [as_sent(message, image) for message in messages]
                 turn = len(trajectory.turns)
                 text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
-                history.append({"role": "assistant", "content": text})
+                history.append({"role": "assistant", "content": without_thoughts(text)})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
                 messages = dialogue.proceed(trajectory, sight)
         except (NoReply, BadImage) as error:
@@ -137,19 +143,29 @@ class ServedModel(AskedModel):
         }  # fmt: skip
         body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
         answer = self.client.request("/chat/completions", body)
+        if not answer.get("choices") and (error := answer.get("error")):  # some gateways put it under the code 200
+            said = error.get("message", "") if isinstance(error, dict) else error
+            raise NoReply(f"the server answers with an error: {shown(said, self.client.key)}")
         try:
-            return read_reply(answer["choices"][0], stop_text)
-        except (LookupError, TypeError, ValueError, AttributeError):
+            choice = answer["choices"][0]
+            why = silence(choice, sampling.max_new_tokens, stop_text)
+            reply = read_reply(choice, stop_text)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise NoReply("the reply is not of the protocol's form") from None
+        if why is not None:
+            raise NoReply(why)
+        return reply
 
     def _only_model(self) -> str:
         names = self.client.models()
         if len(names) == 1:
             return names[0]
-        raise ServerError(f"{self.client.base_url} serves {', '.join(names) or 'no model'}; name one with model")
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        served = ", ".join(shown(name)[:LONGEST_NAME] for name in names[:MOST_NAMES])
+        raise ServerError(f"{self.client.base_url} serves {served or 'no model'}{more}; name one with model")
 
 
-def spoken(message: Message, image: Original) -> dict[str, Any]:
+def as_sent(message: Message, image: Original) -> dict[str, Any]:
     """A message of a dialogue as the protocol has it, with the pixels of its views."""
     if all(isinstance(part, str) for part in message.parts):
         return {"role": message.role, "content": "".join(str(part) for part in message.parts)}
@@ -162,28 +178,14 @@ def spoken(message: Message, image: Original) -> dict[str, Any]:
     return {"role": message.role, "content": content}
 
 
+def without_thoughts(text: str) -> str:
+    """A reply as later turns are shown it: chat templates forget thoughts, and not every server has such a one."""
+    said = spoken(text)
+    return text if said == text else said.lstrip()
+
+
 def data_uri(image: Image.Image) -> str:
     """A picture as a PNG inside an address."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def read_reply(choice: Mapping[str, Any], stop_text: str | None) -> tuple[str, Reply]:
-    """The text of a choice, the stop text included, and what there is to know of its tokens.
-
-    Servers cut the stop text off. vLLM and SGLang tell what they stopped at; where a server does not, a
-    reply that ends inside a fenced block had it.
-    """
-    text = choice["message"].get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError("a text is needed")
-    tokens = (choice.get("logprobs") or {}).get("content") or []
-    stop: Stop = "length" if choice.get("finish_reason") == "length" else "end"
-    if stop_text is not None and stop != "length":
-        told = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
-        cut = stop_text in told if told else FENCE in stop_text and text.count(FENCE) % 2 == 1
-        if cut and not text.endswith(stop_text):
-            text += stop_text
-        stop = "marker" if text.endswith(stop_text) else "end"
-    return text, Reply((), tuple(float(token["logprob"]) for token in tokens), stop)

@@ -12,13 +12,13 @@ from torch import Tensor
 from mgpo.errors import UserError
 from mgpo.objective.advantages import Baseline, group_advantages, has_signal
 from mgpo.objective.correction import truncated_ratio
-from mgpo.objective.kl import Estimator, kl_k1, kl_k2, kl_k3
-from mgpo.objective.surrogates import Surrogate, cispo_loss, clip_fraction, gspo_loss, ppo_loss, ratio, sequence_ratio
+from mgpo.objective.kl import Estimator, k3_clamped, kl_k1, kl_k2, kl_k3
+from mgpo.objective.surrogates import Surrogate, cispo_loss, gspo_loss, outside, ppo_loss, ratio, sequence_ratio
 from mgpo.objective.weights import Normalisation, token_weights, turn_factors, weighted_sum
 
 __all__ = [
-    "Objective", "cispo_loss", "clip_fraction", "group_advantages", "gspo_loss", "has_signal", "kl_k1", "kl_k2",
-    "kl_k3", "ppo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors", "weighted_sum",
+    "Objective", "cispo_loss", "group_advantages", "gspo_loss", "has_signal", "k3_clamped", "kl_k1", "kl_k2", "kl_k3",
+    "outside", "ppo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors", "weighted_sum",
 ]  # fmt: skip
 ESTIMATES = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
@@ -85,17 +85,23 @@ class Objective:
             return torch.ones_like(old_logprobs_NC)
         return truncated_ratio(old_logprobs_NC, sampled_logprobs_NC, self.correction_cap)
 
-    def clip_fraction(self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor) -> Tensor:
-        """The share of policy tokens whose ratio lies outside the clip range."""
+    def clipped(self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor) -> Tensor:
+        """Which tokens have a ratio outside the clip range: (N, C). The mask says which of them are the policy's."""
         if self.surrogate == "gspo":
             ratio_NC = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC)
         else:
             ratio_NC = ratio(logprobs_NC, old_logprobs_NC)
-        return clip_fraction(ratio_NC, mask_NC, self.clip_low, self.clip_high)
+        return outside(ratio_NC, self.clip_low, self.clip_high).expand_as(logprobs_NC)
 
     def penalty(self, logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
         """The estimate of the divergence at each token, not yet weighted: (N, C)."""
         return ESTIMATES[self.kl](logprobs_NC, reference_logprobs_NC)
+
+    def clamped(self, logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
+        """Where that estimate has no gradient, because it is kept finite: (N, C)."""
+        if self.kl != "k3":
+            return torch.zeros_like(logprobs_NC, dtype=torch.bool)
+        return k3_clamped(logprobs_NC, reference_logprobs_NC)
 
     def weights(
         self, lengths_N: Tensor, counted_N: Tensor, mean: Callable[[Tensor], Tensor] = lambda total: total

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgpo.objective.surrogates import LARGEST_LOG_RATIO
 
+LARGEST_K3 = 10.0
 Estimator = Literal["k1", "k2", "k3"]
 
 
@@ -22,7 +23,15 @@ def kl_k2(logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
     return (reference_logprobs_NC - logprobs_NC).square() / 2
 
 
-def kl_k3(logprobs_NC: Tensor, reference_logprobs_NC: Tensor, largest: float = 10.0) -> Tensor:
-    """e^d - d - 1: unbiased but for the clamp, never negative, of low variance; the published recipe's."""
+def kl_k3(logprobs_NC: Tensor, reference_logprobs_NC: Tensor, largest: float = LARGEST_K3) -> Tensor:
+    """e^d - d - 1: unbiased but for the clamp, never negative, of low variance; the published recipe's.
+
+    Where it is clamped, for d above 2.6 nats or below -11, a token feels no penalty at all.
+    """
     d_NC = (reference_logprobs_NC - logprobs_NC).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return (d_NC.exp() - d_NC - 1).clamp(max=largest)
+
+
+def k3_clamped(logprobs_NC: Tensor, reference_logprobs_NC: Tensor) -> Tensor:
+    """Where k3 is clamped: (N, C)."""
+    return kl_k3(logprobs_NC, reference_logprobs_NC) >= LARGEST_K3

@@ -62,10 +62,9 @@ def cispo_loss(
     return -weight_NC * advantages_N[:, None] * logprobs_NC
 
 
-def clip_fraction(ratio_NC: Tensor, mask_NC: Tensor, clip_low: float, clip_high: float) -> Tensor:
-    """The share of policy tokens whose ratio, their own or their trajectory's, lies outside the clip range."""
-    outside_NC = (ratio_NC < 1 - clip_low) | (ratio_NC > 1 + clip_high)
-    return (outside_NC & mask_NC).sum() / mask_NC.sum().clamp(min=1)
+def outside(ratio_NC: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    """Which ratios, of tokens or of trajectories, lie outside the clip range."""
+    return (ratio_NC < 1 - clip_low) | (ratio_NC > 1 + clip_high)
 
 
 def _clipped(ratio_NC: Tensor, advantages_N1: Tensor, clip_low: float, clip_high: float) -> Tensor:

@@ -1,5 +1,7 @@
 """What would make a launch fit: the least change of one setting, or of as few as it takes."""
 
+import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -7,9 +9,11 @@ from typing import Any
 
 from mgpo.plan.launch import Launch
 from mgpo.plan.memory import Memory, measure
+from mgpo.plan.moments import micro_batch
 from mgpo.plan.shape import Shape
 from mgpo.policy.lora import Lora
 
+STEP = 512  # between sizes of a pass that are looked at
 LEAST_TOKENS = 512  # of a pass; one trajectory is passed however long it is
 Keys = dict[str, Any]  # of the configuration, with their new values
 STRATEGY = "mgpo.sharding.FSDP2Strategy"
@@ -84,6 +88,19 @@ def advise(shape: Shape, launch: Launch, limit: int) -> list[Suggestion]:
     sets = [[knob for knob in KNOBS if knob is not spared] for spared in (None, adapters)]
     several = [found for knobs in sets if (found := _least(shape, launch, knobs, limit))]
     return list({str(found.keys): found for found in several}.values())
+
+
+def filled(shape: Shape, launch: Launch, limit: int) -> int | None:
+    """The most tokens of a pass with which an update needs no more than `limit` bytes, whatever its replies' lengths;
+    those of a whole mini-batch at most. None where not even the fewest fit."""
+    whole = micro_batch(launch.turns(launch.limit), sys.maxsize, launch.rows, launch.group).tokens
+    sizes = range(LEAST_TOKENS, max(LEAST_TOKENS, whole // launch.mini_batches) + STEP, STEP)
+    place = bisect_right(
+        sizes,
+        limit,
+        key=lambda tokens: measure(shape, replace(launch, micro_tokens=tokens), launch.limit).of("update"),
+    )
+    return sizes[place - 1] if place else None
 
 
 def _least(shape: Shape, launch: Launch, knobs: Sequence[Knob], limit: int) -> Suggestion | None:

@@ -9,16 +9,15 @@ import torch
 from rich.console import Console
 
 from mgpo.errors import UserError
-from mgpo.plan.advice import Suggestion, advise
+from mgpo.plan.advice import Suggestion, advise, filled
 from mgpo.plan.disk import disk, format_disk
-from mgpo.plan.launch import Launch
+from mgpo.plan.launch import GB, Launch
 from mgpo.plan.memory import Memory, measure, tokens
 from mgpo.plan.settings import build, devices_of, read
 from mgpo.plan.shape import Shape, measure_shape, published, read_config
 from mgpo.plan.table import format_plan
-from mgpo.plan.time import BANDWIDTH, H100, LINKS, UTILISATION, seconds
+from mgpo.plan.time import ENGINE, H100, HERE, LINKS, seconds
 
-GB = 2**30  # as in the names of devices
 SHOWN = ("reply", "limit", "questions", "group", "micro_tokens", "mini_batches", "epochs", "weight", "value", "devices")
 MACHINES = (1, 8, 32, 64)  # devices for which a step's time is estimated
 FREE = 0.95  # of a device; what the driver, kernels and fragmentation take is assumed, not computed
@@ -35,7 +34,7 @@ def plan(
 
     Args:
         config: A resolved configuration of `fit`.
-        memory: Gigabytes of one device; those of the one that is here, if there is one.
+        memory: Gigabytes (10^9 bytes) of one device; those of the one that is here, if there is one.
         model_size: Plan for a published Qwen2.5-VL (3b, 7b, 32b, 72b) instead of the checkpoint of the configuration.
         reply: Tokens that each reply is assumed to have; 512 unless given, and never more than the limit.
         output: Also write the plan to this file, as JSON.
@@ -43,11 +42,11 @@ def plan(
     policy, dialogue = build(config)
     path: str = getattr(policy, "path", "")
     shape = measure_shape(published(model_size) if model_size else read_config(path))
-    launch = read(config, policy, dialogue, shape, reply)
     if memory is None and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / GB
     if memory is not None and memory <= 0:
         raise UserError(f"memory is {memory}; give the gigabytes of one device, such as 80")
+    launch = read(config, policy, dialogue, shape, reply, int((memory or 0) * GB))
     limit = None if memory is None else int(memory * FREE * GB)
     report = summarise(shape, launch, limit, memory) | {"disk": disk(config["trainer"], shape, launch)}
     if not launch.host:
@@ -71,6 +70,7 @@ def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | N
         "tokens": {"assumed": tokens(shape, launch), "at_limit": tokens(shape, launch, launch.limit)},
         "memory": {"assumed": _phases(needed), "at_limit": _phases(longest)},
         "device": {"gigabytes": memory, "usable": limit, "fits": fits},
+        "filled": filled(shape, launch, limit) if fits and limit else None,
         "suggestions": [
             _suggestion(found) for found in (advise(shape, launch, limit) if limit is not None and not fits else ())
         ],
@@ -88,12 +88,12 @@ def estimate(shape: Shape, launch: Launch, trainer: dict[str, Any]) -> dict[str,
         if questions % count == 0:
             nodes = -(-count // H100.node)
             devices = devices_of({**trainer, "devices": count // nodes, "num_nodes": nodes})
-            there = replace(launch, questions=questions // count, devices=devices)
+            there = replace(launch, questions=questions // count, devices=devices, memory=int(H100.gigabytes * GB))
             phases, peak = seconds(shape, there), measure(shape, there).peak
             fits = peak <= FREE * H100.gigabytes * GB
             rows.append({"devices": count, "questions": there.questions, "seconds": phases, "peak": peak, "fits": fits})
-    shares = {"utilisation": UTILISATION, "bandwidth": BANDWIDTH, "links": LINKS}
-    return {"device": asdict(H100), "assumed": shares, "questions": questions, "machines": rows}
+    shares = {"here": asdict(HERE), "engine": asdict(ENGINE) if launch.rescored else None, "links": LINKS}
+    return {"device": asdict(H100), "shares": shares, "questions": questions, "machines": rows}
 
 
 def _phases(needed: Memory) -> dict[str, Any]:

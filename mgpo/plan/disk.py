@@ -4,11 +4,9 @@ from typing import Any
 
 from mgpo.callbacks.rollout_log import KEEP_GB
 from mgpo.gallery.data import BUDGET
-from mgpo.plan.launch import Launch
+from mgpo.plan.launch import GB, Launch
 from mgpo.plan.memory import trained_parameters
 from mgpo.plan.shape import Shape
-
-GB = 10**9
 
 
 def disk(trainer: dict[str, Any], shape: Shape, launch: Launch) -> dict[str, Any]:

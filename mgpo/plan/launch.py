@@ -4,7 +4,33 @@ from dataclasses import dataclass
 
 from mgpo.plan.lengths import Said
 from mgpo.plan.moments import Shown
-from mgpo.plan.passes import Types
+from mgpo.plan.passes import FLOAT, Types
+
+GB = 10**9  # bytes; everywhere, also in what a device is said to have
+
+
+@dataclass(frozen=True)
+class Program:
+    """How this program computes, where that decides how much memory it takes; the formulas follow it.
+
+    Args:
+        adapter: Bytes of what adapters compute; of float32, their weights' type, as long as nothing casts them.
+        merged: While rolling out adapters are added to the base's weights, whose own values are kept beside.
+        shared: The rollouts of a group share the keys and values of their prompt, and have no copies of them.
+    """
+
+    adapter: int = FLOAT
+    merged: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Engine:
+    """vLLM on the trainer's device: its share of that device's memory while it is awake, and bytes of each of the
+    policy's weights there. It sleeps in updates."""
+
+    share: float
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +66,8 @@ class Launch:
         state: Bytes of the optimiser's state for a trained weight.
         penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
         rescored: An engine samples, and the trainer scores once more what it sampled.
+        engine: That one, where it is on the same device.
+        memory: Bytes of a device; 0 where that is not known.
         lora: Rank and targets of adapters, where they alone are trained.
         freeze_vision: Neither the tower nor what projects its features is trained.
         nucleus: Sampling cuts by top-p.
@@ -71,6 +99,9 @@ class Launch:
     checkpointing: bool = False
     host: bool = False
     rescored: bool = False
+    engine: Engine | None = None
+    memory: int = 0
+    program: Program = Program()
 
     @property
     def copied(self) -> bool:

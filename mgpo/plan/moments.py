@@ -57,16 +57,24 @@ def rollout_peak(
     questions: int,
     group: int,
     types: Types,
+    trained: Trained,
+    shared: bool = False,
     nucleus: bool = False,
     host: bool = False,
 ) -> dict[str, int]:
     """What rollouts need at their highest point besides what is held, by kind.
 
-    The prompts pass once a question; from then on all questions' groups are in the cache together, and every later
-    turn is shown to all of them in one pass.
+    The prompts pass once a question; from then on all questions' groups are in the cache together, each row with its
+    prompt unless that is `shared`, and every later turn is shown to all of them in one pass.
     """
     block, rows = shape.language, questions * group
     moments: list[dict[str, int]] = []
+    prompt = turns[0].shown
+
+    def cache(row: int) -> int:
+        """Of all rows, each of which has so many tokens."""
+        return passes.cache(block, questions * prompt + rows * (row - prompt) if shared else rows * row, types)
+
     cached = 0
     for k, turn in enumerate(turns):
         shown_to = rows if k else questions
@@ -74,16 +82,16 @@ def rollout_peak(
         features = (types.weight + types.value) * shown_to * turn.image * block.width
         moments += [
             {
-                "cache": passes.cache(block, shown_to * before, types),
+                "cache": cache(before) if k else 0,
                 "work": passes.tower_work(shape, shown_to * turn.image, types, host),
             },
             {
-                "cache": passes.cache(block, shown_to * cached, types),
-                "work": features + passes.prefill_work(block, shown_to, turn.shown, cached, types),
+                "cache": cache(cached) if k else passes.cache(block, questions * prompt, types),
+                "work": features + passes.prefill_work(block, shown_to, turn.shown, cached, types, trained),
             },
         ]
         cached += turn.reply
-        grown = passes.cache(block, rows * cached, types)
+        grown = cache(cached)
         drawn, casts = (
             passes.sampling_work(shape, rows, nucleus, types),
             passes.attention_casts(block, rows * cached, types),

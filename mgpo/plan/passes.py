@@ -34,13 +34,14 @@ class Types:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is trained: adapters of a rank (inputs and outputs of those of the decoder, of those of the tower), or all,
-    or all but the tower."""
+    """What is trained: adapters of a rank (inputs and outputs of those of the decoder, of those of the tower) that
+    compute in `itemsize` bytes, or all, or all but the tower."""
 
     rank: int = 0
     decoder: Sequence[tuple[int, int]] = ()
     tower: Sequence[tuple[int, int]] = ()
     freeze_vision: bool = False
+    itemsize: int = FLOAT
 
     @property
     def weights(self) -> bool:
@@ -52,8 +53,15 @@ class Trained:
         return bool(self.tower) if self.rank else not self.freeze_vision
 
     def copies(self, types: Types) -> bool:
-        """Adapters, in float32, keep copies of what they read, and nothing else keeps it."""
-        return bool(self.rank) and types.weight < FLOAT
+        """Adapters of a wider type than the base keep copies of what they read, and nothing else keeps it."""
+        return bool(self.rank) and types.weight < self.itemsize
+
+    def beside(self, block: "Block", types: Types) -> int:
+        """While an adapter's output is added to its layer's, two more of that in its own type are there (2F of the
+        MLP's), and where that is wider the cast of its input (D)."""
+        if not self.decoder:
+            return 0
+        return self.itemsize * (2 * block.mlp + self.copies(types) * block.width)
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,8 @@ def mlp(block: Block, types: Types, trained: Trained) -> int:
 
 def adapters(sides: Sequence[tuple[int, int]], types: Types, trained: Trained) -> int:
     """Adapters keep of a token what lies between their two layers, and copies of their inputs."""
-    copy = FLOAT if trained.copies(types) else 0
-    return sum(copy * inputs + FLOAT * trained.rank for inputs, _ in sides)
+    copy = trained.itemsize if trained.copies(types) else 0
+    return sum(copy * inputs + trained.itemsize * trained.rank for inputs, _ in sides)
 
 
 def decoder_token(block: Block, types: Types, trained: Trained) -> int:
@@ -110,16 +118,18 @@ def decoder_token(block: Block, types: Types, trained: Trained) -> int:
 
 def decoder(block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False) -> Kept:
     """All decoder layers, the rotary angles and the last norm. A layer keeps of a token 2 norms, MLP, a float a head,
-    q and output (2A), keys and values (2K).
+    q and output (2A), keys and values (2K); the last one, which is passed for the scored tokens alone, of those.
 
     With gradient checkpointing each layer keeps its input (D), and one at a time the rest.
     """
     token = decoder_token(block, types, trained) + 2 * types.value * (block.attention + block.key_value)
-    layer = micro.tokens * token + types.cast * block.parameters
+    casts = types.cast * block.parameters
+    layer = micro.tokens * token + casts
     angles = 2 * types.weight * block.attention // block.heads
-    ends = micro.tokens * (norms(block.width, types, trained, (1,)) + angles)
+    scored = micro.rows * micro.sampled
+    ends = micro.tokens * angles + scored * norms(block.width, types, trained, (1,))
     if not checkpointing:
-        return Kept(ends + block.layers * layer)
+        return Kept(ends + (block.layers - 1) * layer + scored * token + casts)
     return Kept(ends + block.layers * micro.tokens * types.weight * block.width, layer)
 
 
@@ -146,12 +156,13 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
 
 
 def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
-    """A chunk of logits in the backward pass, their probabilities and two gradients, in float32, and the new gradient
-    of the head (V · D); under autocast the head's cast and that one's gradient too."""
+    """A chunk of logits in the backward pass, of the sum of their exponentials what that is made from (2), and two
+    gradients, in float32; and the new gradient of the head (V · D), under autocast the head's cast and that one's
+    gradient too."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
     chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
-    return min(scored * shape.vocabulary, chunk) * 4 * FLOAT + head * new
+    return min(scored * shape.vocabulary, chunk) * 5 * FLOAT + head * new
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:
@@ -167,15 +178,17 @@ def cache(block: Block, tokens: int, types: Types) -> int:
     return (types.weight + types.value) * block.layers * block.key_value * tokens
 
 
-def prefill_work(block: Block, rows: int, new: int, seen: int, types: Types) -> int:
+def prefill_work(block: Block, rows: int, new: int, seen: int, types: Types, trained: Trained) -> int:
     """Showing `new` tokens to each row, without gradients: the residual and its norm (3D), the mask, and the largest of
-    the MLP's inner values (3F, and its weight's cast), the rotation (4A), and attention itself (q and output 2A; keys
-    and values repeated for all heads, 2A for each token that is seen; the mask in the values' type)."""
+    the MLP's inner values (3F, and its weight's cast; 2F and what an adapter adds up), the rotation (4A), and attention
+    itself (q and output 2A; keys and values repeated for all heads, 2A for each token that is seen; the mask in the
+    values' type)."""
     tokens, pairs, e, w = rows * new, rows * new * seen, types.value, types.weight
     repeated = 2 * block.repeated * rows * seen if block.repeated > block.key_value else 0
     again = types.cast * block.repeated * rows * seen + w * block.repeated * rows * seen if types.cast else 0
     attention = e * (2 * block.attention * tokens + repeated + pairs) + again
-    inner = e * tokens * 3 * block.mlp + types.cast * block.mlp * block.width
+    inner = tokens * max(3 * e * block.mlp, 2 * e * block.mlp + trained.beside(block, types))
+    inner += types.cast * block.mlp * block.width
     return pairs + w * tokens * 3 * block.width + max(inner, w * tokens * 4 * block.attention, attention)
 
 

@@ -1,6 +1,5 @@
 """From the keys of a `fit` configuration to a launch in numbers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,19 @@ import torch
 
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
-from mgpo.plan.launch import Devices, Launch
+from mgpo.files import parse_json
+from mgpo.plan.launch import Devices, Engine, Launch, Program
 from mgpo.plan.lengths import converse, counter
 from mgpo.plan.passes import FLOAT
 from mgpo.plan.shape import Shape
 from mgpo.policy.base import Policy
 from mgpo.ranks import SHARDED, check_strategy
+from mgpo.vllm.sampler import is_installed
 
 Settings = dict[str, Any]  # nested, as in the configuration
 OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
 HALF = 2  # bytes
+ENGINE_SHARE = 0.9  # of a device's memory, where vLLM is told none
 REPLY = 512  # tokens that replies are assumed to have, unless something else is said
 
 
@@ -33,8 +35,9 @@ def build(config: Settings) -> tuple[Policy, Dialogue]:
     return made.policy, made.dialogue or TwoTurn()
 
 
-def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None) -> Launch:
-    """The launch that a configuration describes, with replies of `reply` tokens at most."""
+def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None, memory: int = 0) -> Launch:
+    """The launch that a configuration describes, with replies of at most `reply` tokens, on devices of `memory`
+    bytes."""
     model, trainer = config["model"], config["trainer"]
     limit = model["sampling"]["max_new_tokens"]
     if reply is not None and reply < 1:
@@ -45,6 +48,8 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
     whole = options.get("max_pixels") or own_cap(policy.path)
     crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
+    host = trainer["accelerator"] == "cpu"
+    rescored, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
     weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
     return Launch(
         said=converse(dialogue, counter(policy.path)),
@@ -69,16 +74,47 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         freeze_vision=policy.freeze_vision,
         nucleus=model["sampling"]["top_p"] < 1,
         checkpointing=policy.gradient_checkpointing,
-        host=trainer["accelerator"] == "cpu",
-        rescored="vllm" in str(model.get("sampler")) and not supervised,
+        host=host,
+        rescored=rescored,
+        engine=engine,
+        memory=memory,
+        program=program_of(policy, weight, value),
+    )
+
+
+def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | None]:
+    """Whether vLLM draws rollouts, and what it takes of the trainer's device; on a host nothing is set aside for it."""
+    path = sampler if isinstance(sampler, str) else (sampler or {}).get("class_path", "")
+    made = {} if isinstance(sampler, str) else (sampler or {}).get("init_args") or {}
+    name = path.rsplit(".", 1)[-1]
+    if name not in ("VLLMSampler", "ServedVLLMSampler") and not (name == "where_installed" and is_installed()):
+        return False, None
+    if host or name == "ServedVLLMSampler":
+        return True, None
+    options = made.get("options") or {}
+    kind = getattr(torch, made["dtype"]) if made.get("dtype") else policy.dtype
+    weight = kind.itemsize / options.get("tensor_parallel_size", 1)
+    return True, Engine(float(options.get("gpu_memory_utilization", ENGINE_SHARE)), weight)
+
+
+def program_of(policy: Any, weight: int, value: int) -> Program:
+    """How adapters and prompts are computed: `mgpo.policy.lora` merges into float32 alone;
+    prompts are shared by the families whose tokens know of each other by plain causal attention."""
+    return Program(
+        adapter=weight, merged=policy.lora is not None and weight == value == FLOAT, shared=type(policy).packs
     )
 
 
 def own_cap(path: str) -> int:
     """The pixel cap that a local checkpoint's image processor brings."""
     file = Path(path) / "preprocessor_config.json"
-    own = json.loads(file.read_text()) if file.is_file() else {}
-    return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+    try:
+        own = parse_json(file.read_text()) if file.is_file() else {}
+        return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+    except (ValueError, AttributeError):
+        raise UserError(
+            f"{file} can't be read as the settings of an image processor; fetch the checkpoint anew"
+        ) from None
 
 
 def state_bytes(optimizer: Any, value: int) -> float:

@@ -1,5 +1,6 @@
 """The shape of a model, counted on the meta device: no weight is read, none is allocated."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,10 @@ class Shape:
     def adapter_parameters(self, rank: int, targets: str) -> int:
         """Parameters of low-rank adapters on the layers whose full name fits `targets`: rank x (inputs + outputs)."""
         return sum(rank * sum(sides) for name, sides in self.linears.items() if re.fullmatch(targets, name))
+
+    def adapted_parameters(self, targets: str) -> int:
+        """Parameters of the layers that these adapters are put on."""
+        return sum(math.prod(sides) for name, sides in self.linears.items() if re.fullmatch(targets, name))
 
     def adapted(self, targets: str, seen: bool) -> list[tuple[int, int]]:
         """Inputs and outputs of the layers that get an adapter, in the vision tower or outside of it."""

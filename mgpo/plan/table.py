@@ -4,7 +4,8 @@ from typing import Any
 
 from rich.table import Column, Table
 
-GB = 2**30
+from mgpo.plan.launch import GB
+
 PHASES = ("rollouts", "update", "step")
 Report = dict[str, Any]
 
@@ -63,7 +64,8 @@ def _verdict(report: Report) -> list[Table | str]:
     if device["fits"]:
         longest = report["memory"]["at_limit"]["peak"]
         also = "so do they at the limit" if longest <= usable else f"at the limit they need {_gb(longest)} GB"
-        return [f"Fits with replies of {reply} tokens: {_gb(peak)} GB of {where}; {also}."]
+        most = f"Passes of up to --model.micro_batch_tokens {report['filled']} fit too." if report["filled"] else ""
+        return [f"Fits with replies of {reply} tokens: {_gb(peak)} GB of {where}; {also}. {most}"]
     lines: list[Table | str] = [f"Does not fit: {_gb(peak)} GB is {_gb(peak - usable)} GB too much for {where}."]
     if not report["suggestions"]:
         return [
@@ -87,7 +89,7 @@ def _estimate(report: Report) -> list[Table | str]:
     """Seconds of a step by phase on other numbers of devices, and on what that rests."""
     if not (found := report.get("estimate")) or not found["machines"]:
         return []
-    device, share, machines = found["device"], found["assumed"], found["machines"]
+    device, machines = found["device"], found["machines"]
     table = Table(
         device["name"],
         *(_right(str(row["devices"])) for row in machines),
@@ -100,18 +102,24 @@ def _estimate(report: Report) -> list[Table | str]:
     table.add_row("questions each", *(str(row["questions"]) for row in machines))
     table.add_row("GB of a device", *(_gb(row["peak"]) for row in machines))
     table.add_row("fits", *("yes" if row["fits"] else "no" for row in machines))
-    rates = (
-        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32, of "
-        f"which {share['utilisation']:g} is assumed; {device['memory'] / 1e12:g} TB/s, of which decoding has "
-        f"{share['bandwidth']:g}; links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
-        f"{device['between'] / 1e9:g} GB/s a device between nodes, of which {share['links']:g}. All replies have "
-        f"{report['launch']['reply']} tokens; exchange hides behind nothing."
+    return [table, _rates(found["device"], found["shares"], report["launch"]["reply"])]
+
+
+def _rates(device: Report, shares: Report, reply: int) -> str:
+    here, engine = shares["here"], shares["engine"]
+    drawn = (
+        f"vLLM {engine['products']:g} and {engine['bandwidth']:g} of them, which give the seconds that it took"
+        if engine
+        else f"a drawn token at least {1000 * here['layer']:g} ms a layer and {1000 * here['adapter']:g} ms an adapter"
     )
-    left_out = (
-        "Left out: pictures on the CPU, launching kernels, drawing tokens, the optimiser's step, attention inside the "
-        "vision tower, checkpoints, evaluations, an engine's memory. Nothing of this was measured on such a device."
+    return (
+        f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32; "
+        f"{device['memory'] / 1e12:g} TB/s. Measured on one H100: {here['products']:g} of the first in the decoder, "
+        f"{here['vision']:g} in the vision tower, {here['bandwidth']:g} of the last in drawing, {drawn}. Assumed: "
+        f"{shares['links']:g} of links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
+        f"{device['between'] / 1e9:g} GB/s a device between nodes, which nothing hides. All replies have {reply} "
+        "tokens. Left out: pictures on the CPU, drawing itself, the optimiser's step, checkpoints, evaluations."
     )
-    return [table, rates, left_out]
 
 
 def _columns(report: Report) -> tuple[Column, Column]:

@@ -1,7 +1,7 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ class Codec(Protocol):
 
     end_id: int
     image_id: int
+    closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt: ...
 
@@ -33,12 +34,31 @@ class Codec(Protocol):
 class Rows(Protocol):
     """What `decode` remembers of every row; rows may be set aside behind those that go on."""
 
-    def select(self, rows_N: Tensor) -> None:
-        """Keep and repeat these rows."""
+    static: bool  # whether passes over single tokens can be replayed, since all but values stays the same …
+    width: int  # … while there is room for so many columns
+
+    def extend(self, new_NT: Tensor) -> Tensor | None:
+        """Take note of the tokens of the next pass, false where a row has none; the mask that `decode` wants."""
         ...
 
-    def swap(self, a: Tensor, b: Tensor) -> None:
-        """Exchange rows a[i] and b[i]."""
+    def step(self, rows: int, passed: int) -> None:
+        """Take note of one token in each of the first rows, of which a few more are passed."""
+        ...
+
+    def step_mask(self, rows: int) -> Tensor:
+        """The mask for a pass over these tokens."""
+        ...
+
+    def fork(self, rows: Sequence[int]) -> None:
+        """Have every row go on as several: these, in ascending order."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order."""
+        ...
+
+    def swap(self, first: Sequence[int], second: Sequence[int]) -> None:
+        """Exchange rows first[i] and second[i]."""
         ...
 
 
@@ -59,10 +79,12 @@ class Policy(nn.Module):
     max_positions: int | None = None  # that the model knows
     max_prompt_tokens: int | None = None  # that may stand before a reply
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
+    fixed = False  # whether the operations of a pass depend on its shape alone, so that it could be replayed
 
     def __init__(self) -> None:
         super().__init__()
         self.model: Any = None  # the family's own network, once it is loaded
+        self.enders_of: dict[str | None, frozenset[int]] = {}
 
     def forward(self, work: Callable[..., T], *inputs: Any) -> T:
         """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
@@ -126,6 +148,18 @@ class Policy(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
         raise NotImplementedError
+
+    def enders(self, stop_text: str | None) -> frozenset[int]:
+        """Ids after which a reply may have ended: at its end of turn, or at the last character of the stop text."""
+        if stop_text not in self.enders_of:
+            last = stop_text[-1] if stop_text else None
+            ids = [i for i, text in enumerate(self.token_texts) if last and last in text]
+            self.enders_of[stop_text] = frozenset([self.chat.end_id, *ids])
+        return self.enders_of[stop_text]
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Within it weights stay as they are, and what can be done once for all passes is done; none has gradients."""
+        return nullcontext()
 
     @property
     def head_weight(self) -> Tensor:

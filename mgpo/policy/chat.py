@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mgpo.errors import UserError
+from mgpo.thoughts import closing
 from mgpo.types import Message, Pixels, Prompt, Reply
 from mgpo.views import View
 
@@ -56,6 +57,7 @@ class Chat:
         if self.end not in self.ids:
             raise UserError(f"the chat template in {tokenizer.name_or_path} does not end replies with a control token")
         self.end_id = self.ids[self.end]
+        self.closing = closing(self._render([{"role": "user", "content": "?"}]).rpartition(self.end)[-1])
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids of a conversation's beginning, up to where the policy's first reply starts."""
@@ -87,11 +89,15 @@ class Chat:
 
     def _apply_template(self, spoken: str) -> str:
         # Families that can think before they answer are asked not to: their templates forget thoughts in later turns.
-        return str(
-            self.tokenizer.apply_chat_template(
-                json.loads(spoken), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    json.loads(spoken), tokenize=False, add_generation_prompt=True, enable_thinking=False
+                )
             )
-        )
+        except Exception as error:  # a template may raise anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"the chat template in {self.tokenizer.name_or_path} fails: {reason}") from None
 
     def _behind_reply(self, spoken: list[dict[str, Any]]) -> str:
         before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": REPLY}]
@@ -114,11 +120,23 @@ class Chat:
         return Prompt(tuple(ids), tuple(images))
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str]) -> dict[str, int]:
-    """Tokens that are never text: the special ones, those of ChatML's form, and those named."""
+def control_tokens(tokenizer: PreTrainedTokenizerBase, named: Sequence[str], rows: int) -> tuple[dict[str, int], int]:
+    """Tokens that are never text: the special ones, those of ChatML's form, and those named. And the number of ids.
+
+    Tokens that have no row in the embedding are left out. Raises UserError where text could become one of them.
+    """
     added = {str(token): (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
     form = re.compile(r"<\|\w+\|>")
-    return {token: i for token, (i, special) in added.items() if special or token in named or form.fullmatch(token)}
+    control = {token: i for token, (i, special) in added.items() if special or token in named or form.fullmatch(token)}
+    vocabulary = tokenizer.get_vocab()
+    lost = [token for token, i in vocabulary.items() if i >= rows and (token in named or token not in control)]
+    if lost:
+        raise UserError(
+            f"the tokenizer in {tokenizer.name_or_path} has {max(vocabulary.values()) + 1:,} tokens, but the embedding "
+            f"{rows:,} rows: {', '.join(sorted(lost)[:3])} has none; take the tokenizer that belongs to the weights"
+        )
+    known = min(max(vocabulary.values()) + 1, rows)
+    return {token: i for token, i in control.items() if i < rows}, known
 
 
 def _number(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str], list[View]]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from mgpo import shards
 from mgpo.errors import UserError
+from mgpo.policy.weights import check_finite
 
 PREFIX = "policy."
-UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError)
+UNREADABLE = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, pickle.PickleError)
 
 
 def policy_weights(path: str) -> dict[str, Tensor]:
@@ -18,14 +20,17 @@ def policy_weights(path: str) -> dict[str, Tensor]:
 
     Raises UserError where there are none.
     """
-    if Path(path).is_dir():
-        state = shards.weights(Path(path))
-        return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        if Path(path).is_dir():
+            state = shards.weights(Path(path))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    except UNREADABLE:
+    except UserError:
+        raise
+    except (*UNREADABLE, CheckpointException):
         weights = {}
     if not weights:
-        raise UserError(f"{path} is not a checkpoint of a run, such as runs/…/trained.ckpt")
+        raise UserError(f"{path} is not a checkpoint of a run, such as runs/…/trained.ckpt, or it is damaged")
+    check_finite(path, weights)
     return weights

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
+from mgpo.allocator import moved
 from mgpo.policy.cache import RowCache, swap_rows, with_room
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
@@ -47,7 +48,7 @@ class Gemma3(Pretrained):
 
     def pixels(self, shown: Image.Image) -> Pixels:
         """The normalised image (channels, height, width)."""
-        mean, std = (torch.tensor(v) for v in (self.processor.image_mean, self.processor.image_std))
+        mean, std = (torch.tensor(v, device="cpu") for v in (self.processor.image_mean, self.processor.image_std))
         image = torch.from_numpy(np.array(shown)).float() * self.processor.rescale_factor
         patch = self.model.config.vision_config.patch_size
         return Pixels(((image - mean) / std).permute(2, 0, 1), (1, shown.height // patch, shown.width // patch))
@@ -64,11 +65,11 @@ class Gemma3(Pretrained):
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
         """Positions (3, tokens) of a piece that begins at `start`, and the position behind it: one a token."""
         end = start + len(prompt.ids)
-        return torch.arange(start, end).expand(3, -1), end
+        return torch.arange(start, end, device="cpu").expand(3, -1), end
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (image tokens, width)."""
-        stacked = torch.stack([image.patches for image in images]).to(self.device, self.model.dtype)
+        stacked = moved(torch.stack([image.patches for image in images]), self.device).to(self.model.dtype)
         return self.model.model.get_image_features(stacked).pooler_output.unbind()
 
     def new_cache(self) -> "PlacedCache":
@@ -138,10 +139,10 @@ class PlacedRowCache(RowCache):
         self.length = end
         return self.places[:rows, :end]
 
-    def select(self, rows_N: Tensor) -> None:
-        super().select(rows_N)
+    def select_states(self, rows_N: Tensor) -> None:
+        super().select_states(rows_N)
         self.places = self.places[rows_N]
 
-    def swap(self, a: Tensor, b: Tensor) -> None:
-        super().swap(a, b)
+    def swap_states(self, a: Tensor, b: Tensor) -> None:
+        super().swap_states(a, b)
         swap_rows(self.places, a, b)

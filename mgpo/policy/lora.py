@@ -1,9 +1,17 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685); the policy without them is its own reference."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 
 from mgpo.errors import UserError
 
@@ -45,26 +53,129 @@ class Lora:
 def add_lora(model: Any, lora: Lora) -> None:
     """Freeze the model and put fresh adapters into it, in float32 whatever the model's type is.
 
-    In bfloat16 most updates of a usual learning rate would be rounded away. Raises UserError without peft, or where no
-    layer fits.
+    In bfloat16 most updates of a usual learning rate would be rounded away. Products are computed in the model's type.
+    Raises UserError without peft, or where no layer fits.
     """
+    layers(model, lora)
+    model.add_adapter(lora_config(lora))
+    in_float32(model)
+
+
+def layers(model: Any, lora: Lora) -> set[str]:
+    """The names of those that get an adapter.
+
+    Raises UserError where there are none, or where one's adapter would be lost: on a weight that another layer shares,
+    and on what is no linear layer and no embedding, whose weight a model may use without calling it.
+    """
+    try:
+        found = {name: module for name, module in model.named_modules() if re.fullmatch(lora.pattern, name)}
+    except re.error as error:
+        raise UserError(f"model.policy.lora.targets {lora.pattern!r} is no regular expression ({error})") from None
+    if not found:
+        raise UserError(f"model.policy.lora: no layer fits targets {lora.pattern!r}")
+    owners: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(weight), []).append(name)
+    for name, module in found.items():
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            kind = type(module).__name__
+            raise UserError(f"model.policy.lora.targets names {name}, a {kind}; only linear layers can have adapters")
+        if others := [other for other in owners[id(module.weight)] if other != f"{name}.weight"]:
+            raise UserError(
+                f"model.policy.lora.targets names {name}, which shares its weight with {others[0]}: an adapter on one "
+                "would be lost when they are saved as one; leave it out"
+            )
+    return set(found)
+
+
+def lora_config(lora: Lora) -> Any:
+    """For peft. Raises UserError where it is not installed."""
     try:
         from peft import LoraConfig
     except ImportError:
         raise UserError("model.policy.lora needs peft; install it with pip install 'mgpo[lora]'") from None
-    targets = lora.pattern
-    try:
-        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets))
-    except ValueError as error:
-        raise UserError(f"model.policy.lora: no layer fits targets {targets!r} ({error})") from None
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.pattern)
+
+
+def in_float32(model: Any) -> None:
+    """What is trained, whatever the type of the rest; adapters are computed in that type."""
+    from peft.tuners.lora import Linear
+
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    adapted: Any = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    for layer in adapted:
+        layer.resting, layer.forward = None, MethodType(_adapted, layer)
+
+
+def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
+    """peft's pass, which casts what comes in to the adapters' type; to a narrower base they are cast themselves."""
+    base = layer.get_base_layer()
+    if layer.resting is MERGED:
+        return base(x, *inputs, **options)
+    if layer.disable_adapters or base.weight.dtype == torch.float32:
+        return type(layer).forward(layer, x, *inputs, **options)
+    result = base(x, *inputs, **options)
+    for name, (down, up) in (layer.resting or _cast(layer)).items():
+        low = F.linear(x.flatten(0, -2), down).to(result.dtype)  # a head's is wider
+        result = torch.addmm(result.flatten(0, -2), low, up.to(low).T, alpha=layer.scaling[name]).view_as(result)
+    return result
+
+
+def _cast(layer: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """The active adapters in the type of the base."""
+    dtype = layer.get_base_layer().weight.dtype
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    return {name: (layer.lora_A[name].weight.to(dtype), layer.lora_B[name].weight.to(dtype)) for name in names}
+
+
+MERGED: Any = object()  # what a layer rests as whose adapters are part of its weight
+
+
+@contextmanager
+@torch.no_grad()
+def at_rest(model: Any) -> Iterator[None]:
+    """Within it adapters cost less: nothing learns, so they are merged, or cast once. After it weights are as before.
+
+    They are merged where products are exact in float32 alone. A bfloat16 weight takes up no change of less than a 512th
+    of itself: of an adapter's first update at a rate of 1e-4 nine tenths would be rounded away, of ten updates a third.
+    Rollouts would not come from the policy that learns from them, and to score them anew costs more than
+    adapters beside the weights do. The same holds for whatever rounds float32 weights on their way.
+    """
+    layers = [m for m in model.modules() if hasattr(m, "resting") and not m.disable_adapters and m.resting is None]
+    used = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    originals: list[tuple[Tensor, Tensor]] = []
+    try:
+        for layer in layers:
+            weight = layer.get_base_layer().weight
+            if isinstance(weight, DTensor):  # a part of it
+                continue
+            if weight.dtype != torch.float32:
+                layer.resting = _cast(layer)
+            elif _exact(weight) and used[id(weight)] == 1:
+                originals.append((weight.data, weight.data.clone()))
+                for name in _cast(layer):
+                    weight.data += layer.get_delta_weight(name)
+                layer.resting = MERGED
+        yield
+    finally:
+        for weight, original in originals:
+            weight.copy_(original)
+        for layer in layers:
+            layer.resting = None
+
+
+def _exact(weight: Tensor) -> bool:
+    """Whether products with it are those of float32."""
+    rounded = torch.is_autocast_enabled(weight.device.type) or torch.get_float32_matmul_precision() != "highest"
+    return not rounded
 
 
 @contextmanager
 def without_lora(model: Any) -> Iterator[None]:
     """Within it the model is the base, whatever the adapters had learnt before."""
+    assert all(getattr(layer, "resting", None) is None for layer in model.modules()), "adapters are merged"
     model.disable_adapters()
     try:
         yield

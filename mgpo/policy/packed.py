@@ -1,5 +1,6 @@
 """Our attention in the library's layers: in decoders on a packed row, in vision towers on all pieces at once."""
 
+from copy import copy
 from functools import lru_cache
 from types import MethodType
 from typing import Any
@@ -12,6 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mgpo.policy.attention import packed_attention, separate_attention
 from mgpo.policy.packing import Packing, pieces
+from mgpo.policy.sharing import SharedCache
 
 DECODER = "mgpo"  # under which the library knows `attend`
 TOWER = "mgpo_flash"  # and `attend_pieces`: it gives where pieces end only to what calls itself flash
@@ -28,8 +30,13 @@ def use_pieces(tower: Any) -> None:
     """Have a vision tower attend to all pictures, or all their windows, in one call a layer.
 
     Its first layer, a convolution whose windows do not overlap, becomes the product that it is: several times faster.
+    Its configuration becomes a copy: the model's own is what others are made from, and exported with.
     """
-    tower.config._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    own = copy(config := tower.config)
+    own._attn_implementation = TOWER  # the library's own setter asks for packages that call themselves flash
+    for part in tower.modules():
+        if getattr(part, "config", None) is config:
+            part.config = own
     tower.patch_embed.forward = MethodType(_embed, tower.patch_embed)
 
 
@@ -40,9 +47,13 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     packing: Packing | None = None,
+    rows: SharedCache | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The library's attention, but for a packed row."""
+    """The library's attention, but for a packed row, and for rows that share their prompts."""
+    if rows is not None:
+        assert attention_mask is not None
+        return rows.attend(module.layer_idx, query, key, value, attention_mask, options["scaling"]), None
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return packed_attention(query, key, value, packing, options["scaling"]), None

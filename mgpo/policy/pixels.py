@@ -38,7 +38,8 @@ class Patcher:
         self.patch, self.merge = processor.patch_size, processor.merge_size
         self.frames = processor.temporal_patch_size
         mean, std = (
-            torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (processor.image_mean, processor.image_std)
+            torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1)  # where images are, whatever the default
+            for v in (processor.image_mean, processor.image_std)
         )
         self.scale, self.offset = processor.rescale_factor / std, mean / std
 

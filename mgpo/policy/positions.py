@@ -22,13 +22,14 @@ def mrope(prompt: Prompt, start: int, image_id: int, merge: int) -> tuple[Tensor
             text, at = text + 1, at + 1
             continue
         if text:
-            pieces.append(torch.arange(start, start + text).expand(3, -1))
+            pieces.append(torch.arange(start, start + text, device="cpu").expand(3, -1))
             start, text = start + text, 0
         frames, height, width = next(images).grid
         height, width = height // merge, width // merge
-        axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+        sides = (torch.arange(side, device="cpu") for side in (frames, height, width))
+        axes = torch.meshgrid(*sides, indexing="ij")
         pieces.append(torch.stack(axes).reshape(3, -1) + start)
         at, start = at + frames * height * width, start + max(height, width)
     if text:
-        pieces.append(torch.arange(start, start + text).expand(3, -1))
-    return (torch.cat(pieces, 1) if pieces else torch.empty(3, 0, dtype=torch.long)), start + text
+        pieces.append(torch.arange(start, start + text, device="cpu").expand(3, -1))
+    return (torch.cat(pieces, 1) if pieces else torch.empty(3, 0, dtype=torch.long, device="cpu")), start + text

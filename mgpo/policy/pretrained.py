@@ -1,33 +1,43 @@
 """What the families share: a published checkpoint in its stock transformers class, without torchvision."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mgpo.allocator import moved
 from mgpo.errors import UserError
+from mgpo.policy import graphs
+from mgpo.policy.adapters import Adapters, read_adapters
 from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.fused import load_kernel
-from mgpo.policy.lora import Lora, add_lora, without_lora
+from mgpo.policy.fused import fuse_layers, load_kernel
+from mgpo.policy.head import widen
+from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed import use_packing
-from mgpo.policy.published import read, read_config, read_tokenizer
+from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
 from mgpo.policy.recompute import recompute
 from mgpo.policy.registry import FAMILIES
+from mgpo.policy.sharing import DEVICES, SharedCache
+from mgpo.policy.templates import choose_template
 from mgpo.policy.trained import save_trained_only
+from mgpo.policy.weights import read_weights
+from mgpo.thoughts import is_tag
 from mgpo.types import Pixels
 from mgpo.views import Sight
 
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
+TYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
 
 class Seen(WeakKeyDictionary[Pixels, Tensor]):
@@ -43,17 +53,18 @@ class Pretrained(Policy):
     The constructor is cheap and reads no weights; `load` does.
 
     Args:
-        path: A checkpoint folder or hub name.
-        dtype: Weights' type, such as float32 or bfloat16; log-probs are float32 anyway. Weights trained in bfloat16
-            lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate of 1e-6: take float32
-            under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
+        path: A checkpoint folder or hub name, or that of adapters (peft's LoRA), which name their base.
+        dtype: Weights' type, such as float32 or bfloat16, or auto, the checkpoint's own; log-probs are float32 anyway.
+            Weights trained in bfloat16 lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate
+            of 1e-6: take float32 under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
         attention: Attention implementation, by its name in transformers.
         lora: Train these adapters alone, in float32.
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
             less memory, about a third more time, the same gradients.
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
-        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`.
+        start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or a folder
+            of adapters to go on from, as `export --merge false` and peft save them.
         max_prompt_tokens: Tokens that may stand before a reply: texts, pictures, earlier replies. A question that has
             more is left out, and a conversation that gets more ends. By default as many as the model has positions
             for, less a reply; an engine with a `max_model_len` of its own wants a limit that leaves room for a reply.
@@ -87,11 +98,15 @@ class Pretrained(Policy):
             )
         if freeze_vision and lora is not None and lora.vision:
             raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
+        if dtype not in TYPES:
+            raise UserError(f"policy.dtype is {dtype}; it is one of {', '.join(TYPES)}")
         if fused_head:
             load_kernel()
         self.path, self.lora, self.start, self.fused_head = path, lora, start, fused_head
         self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
-        self.dtype, self.attention = getattr(torch, dtype), attention
+        self.kind, self.attention = dtype, attention
+        self.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        self.adapters: Adapters | None = None
 
     def load(self) -> Self:
         """Read tokenizer, image processor and weights.
@@ -99,14 +114,23 @@ class Pretrained(Policy):
         Raises:
             UserError: For a checkpoint of another family, with missing files, or that can't be fetched.
         """
-        kind = read_config(self.path).model_type
-        if kind not in self.model_types:
-            better = f"take class_path {FAMILIES[kind]}" if kind in FAMILIES else "no family here takes that"
-            raise UserError(f"{self.path} holds a {kind} model; this policy needs {self.model_types[0]}; {better}")
-        options = dict(dtype=self.dtype, attn_implementation=self.attention)
+        self.adapters = read_adapters(self.path)
+        if self.adapters is not None:
+            self.path = base_of(self.path)
+        elif self.start is not None and Path(self.start).is_dir() and (adapters := read_adapters(self.start)):
+            self.adapters, self.start = adapters, None
+        config = read_config(self.path)
+        if config.model_type not in self.model_types:
+            right = FAMILIES.get(config.model_type)
+            better = f"take class_path {right}" if right else "no family here takes that"
+            raise UserError(
+                f"{self.path} holds a {config.model_type} model; this policy needs {self.model_types[0]}; {better}"
+            )
         tokenizer = read_tokenizer(self.path)
-        processor = read(self.path, "preprocessor_config.json", self.processor_class.from_pretrained)
-        model = read(self.path, "weights", lambda path: AutoModelForImageTextToText.from_pretrained(path, **options))
+        choose_template(tokenizer, self.path, self.slot)
+        processor = read_processor(self.path, self.processor_class, config.vision_config)
+        model = read_weights(self.path, dtype=self.kind, attn_implementation=self.attention)
+        self.dtype = model.dtype
         self.attach(model, tokenizer, processor)
         if self.start is not None:
             try:
@@ -118,7 +142,8 @@ class Pretrained(Policy):
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
         """Take a model that is already in memory."""
         needed = tuple(dict.fromkeys((self.slot, self.image_token, *self.marks)))
-        control = control_tokens(tokenizer, needed)
+        rows = len(model.get_input_embeddings().weight)
+        control, known = control_tokens(tokenizer, needed, rows)
         if missing := [token for token in needed if token not in control]:
             raise UserError(
                 f"the tokenizer in {tokenizer.name_or_path or self.path} lacks {', '.join(missing)}: "
@@ -126,6 +151,8 @@ class Pretrained(Policy):
             )
         if self.packs:
             use_packing(model.model.language_model)
+        fuse_layers(model)
+        widen(model.lm_head)
         self.choose_trained(model)
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
         self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
@@ -136,23 +163,35 @@ class Pretrained(Policy):
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
         self.sight = self.sight_of(processor)
-        self.token_texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        backend: Any = tokenizer.backend_tokenizer  # asked once for all: there may be a quarter of a million of them
+        self.token_texts = backend.decode_batch([[i] for i in range(known)], skip_special_tokens=False)
         self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)
         pad = tokenizer.pad_token_id
-        self.pad_id = pad if isinstance(pad, int) else self.chat.end_id
-        banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
-        banned[[i for i in control.values() if i != self.chat.end_id]] = True
-        banned[len(tokenizer) :] = True  # rows that pad the embedding to a round size
+        self.pad_id = pad if isinstance(pad, int) and pad < rows else self.chat.end_id
+        banned = torch.zeros(rows, dtype=torch.bool)
+        banned[[i for token, i in control.items() if i != self.chat.end_id and not is_tag(token)]] = True
+        banned[known:] = True  # rows that pad the embedding to a round size
         self.register_buffer("banned", banned, persistent=False)
 
     def choose_trained(self, model: Any) -> None:
         """Freeze what is not trained. Autograd keeps nothing of a tower whose inputs and weights have no gradient."""
-        if self.lora is not None:
+        if self.adapters is not None:
+            self.lora = self.adapters.put_into(model, self.lora)
+        elif self.lora is not None:
             add_lora(model, self.lora)
+        if self.lora is not None:
+            self._check_adapters(model)
         elif self.freeze_vision:
             model.model.requires_grad_(False)
             model.model.language_model.requires_grad_(True)
         save_trained_only(self)
+
+    def _check_adapters(self, model: Any) -> None:
+        if self.fused_head and hasattr(model.lm_head, "base_layer"):
+            raise UserError("policy.fused_head takes the head's own weight, not its adapter; drop one of them")
+        language = {id(weight) for weight in (*model.model.language_model.parameters(), *model.lm_head.parameters())}
+        if self.freeze_vision and any(p.requires_grad and id(p) not in language for p in model.parameters()):
+            raise UserError("policy.freeze_vision contradicts the adapters on the vision tower; drop one of them")
 
     def sight_of(self, processor: Any) -> Sight:
         """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""
@@ -177,7 +216,7 @@ class Pretrained(Policy):
         for the update, the reference and the scoring.
         """
         distinct = dict.fromkeys(images)
-        of = {image: self.seen[image].to(self.device) for image in distinct if image in self.seen}
+        of = {image: moved(self.seen[image], self.device) for image in distinct if image in self.seen}
         if new := [image for image in distinct if image not in of]:
             made = dict(zip(new, self.tower(new)))
             of |= made
@@ -192,6 +231,8 @@ class Pretrained(Policy):
             ValueError: If placeholders and features differ in number.
         """
         embeddings = self.model.model.language_model.embed_tokens(ids)
+        if features is None and ids.shape[1] == 1:
+            return embeddings  # a sampled token, which is no placeholder; counting would wait for the device
         places = ids == self.chat.image_id
         count = 0 if features is None else len(features)
         if int(places.sum()) != count:
@@ -206,10 +247,15 @@ class Pretrained(Policy):
 
     def new_row_cache(self) -> RowCache:
         """The same for rollouts."""
-        return RowCache(self.model.config.text_config)
+        config = self.model.config.text_config
+        if self.packs and self.device.type in DEVICES:
+            return SharedCache(config, graphs.usable(self))
+        return RowCache(config)
 
     def run(self, embeddings: Tensor, positions: Tensor, mask: Any, cache: Cache | None, **options: Any) -> Tensor:
         """The stock decoder's final hidden states. `mask` may be a dictionary by kind of layer."""
+        if isinstance(cache, SharedCache) and cache.prompts:
+            options["rows"] = cache
         return self.model.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
@@ -221,7 +267,7 @@ class Pretrained(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
-        return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
+        return self.model.lm_head(hidden).masked_fill_(self.banned, -torch.inf)
 
     @property
     def head_weight(self) -> Tensor:
@@ -230,3 +276,7 @@ class Pretrained(Policy):
     def reference(self) -> AbstractContextManager | None:
         """Within it adapters are off; None where there are none."""
         return without_lora(self.model) if self.lora is not None else None
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Within it weights stay as they are, and adapters are merged or cast once; no pass has gradients."""
+        return at_rest(self.model) if self.lora is not None else nullcontext()

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mgpo.allocator import moved
 from mgpo.policy.packed import use_pieces
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
@@ -77,7 +78,7 @@ class QwenVL(Pretrained):
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (merged tokens, width)."""
         grid = torch.tensor([image.grid for image in images], device=self.device)
-        patches = torch.cat([image.patches for image in images]).to(self.device, self.model.dtype)
+        patches = moved(torch.cat([image.patches for image in images]), self.device).to(self.model.dtype)
         seen = self.merged(self.model.model.visual(patches, grid_thw=grid))
         return seen.split([len(image.patches) // self.patcher.merge**2 for image in images])
 

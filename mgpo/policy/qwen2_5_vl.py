@@ -24,7 +24,7 @@ class Qwen25VL(QwenVL):
 
     model_types = ("qwen2_5_vl",)
     frame = Frame.PIXELS
-    packs = True
+    packs = fixed = True
 
     def __init__(
         self,

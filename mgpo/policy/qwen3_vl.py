@@ -22,6 +22,11 @@ class Qwen3VL(QwenVL):
     frame = Frame.THOUSAND
     packs = True
 
+    @property
+    def fixed(self) -> bool:
+        """Which experts are called depends on the tokens."""
+        return self.model.config.model_type == "qwen3_vl"
+
     def merged(self, seen: Any) -> Tensor:
         """(merged tokens, (1 + deep layers) · width)."""
         return torch.cat([seen.pooler_output, *seen.deepstack_features], -1)

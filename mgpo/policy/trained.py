@@ -1,5 +1,6 @@
 """Checkpoints of a policy of which a part is trained hold this part alone."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def split(policy: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def fingerprint(weights: dict[str, Tensor]) -> Tensor:
     """The first values of every tensor, in bfloat16, so that the type in which a base was read does not matter."""
     if not weights:
-        return torch.empty(0, dtype=torch.bfloat16)
+        return torch.empty(0, dtype=torch.bfloat16, device="cpu")
     return torch.cat([value.detach().flatten()[:8].to("cpu", torch.bfloat16) for value in weights.values()])
 
 
@@ -57,14 +58,21 @@ def _check_and_fill_in(policy: nn.Module, state: dict[str, Any], prefix: str, *_
     trained, frozen = split(policy)
     given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     known = {**trained, **frozen, **dict(policy.named_buffers())}
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"the checkpoint holds {name}, which this policy has not; {ADVICE}")
-        if value.shape != known[name].shape:
-            shapes = f"{tuple(value.shape)} in the checkpoint and {tuple(known[name].shape)} in this policy"
-            raise UserError(f"{name} is {shapes}; {ADVICE}")
-    if missing := sorted(trained.keys() - given.keys()):
-        raise UserError(f"the checkpoint lacks {missing[0]}, which this policy trains; {ADVICE}")
+    if unknown := given.keys() - known.keys():
+        raise UserError(f"the checkpoint holds {_counted(unknown)}, which this policy has not; {ADVICE}")
+    if misshapen := [name for name, value in given.items() if value.shape != known[name].shape]:
+        name = min(misshapen)
+        shapes = f"{tuple(given[name].shape)} in the checkpoint and {tuple(known[name].shape)} in this policy"
+        also = f" (and {len(misshapen) - 1} others don't fit)" if len(misshapen) > 1 else ""
+        raise UserError(f"{name} is {shapes}{also}; {ADVICE}")
+    if missing := trained.keys() - given.keys():
+        raise UserError(f"the checkpoint lacks {_counted(missing)}, which this policy trains; {ADVICE}")
     if base is not None and not torch.equal(base, _known(policy, frozen)):
         raise UserError(f"the checkpoint was trained on another base: its frozen weights are not these; {ADVICE}")
     state.update({prefix + name: value for name, value in frozen.items() if name not in given})
+
+
+def _counted(names: Iterable[str]) -> str:
+    """The first, and how many more there are."""
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} others" if others else first

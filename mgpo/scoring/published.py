@@ -8,6 +8,8 @@ from rich.table import Table
 SOURCE = "arXiv 2507.05920"
 COLUMNS = ("V*", "MME-RW-Lite", "HR-4K", "HR-8K", "POPE")
 Figures = Mapping[str, float | None]  # per cent, by column
+Counts = Mapping[str, Mapping[str, str]]  # "188 of 191" by run and column, where not all questions were scored
+NONE: Counts = {}
 
 PUBLISHED: dict[str, dict[str, float]] = {
     "Qwen2.5-VL-7B": {"V*": 58.6, "MME-RW-Lite": 46.1},
@@ -30,27 +32,34 @@ def columns(runs: Mapping[str, Figures]) -> list[str]:
     return list(dict.fromkeys([*COLUMNS, *(column for figures in runs.values() for column in figures)]))
 
 
-def rows(runs: Mapping[str, Figures]) -> list[tuple[str, list[str]]]:
-    """Name and cells: the published rows that have a figure in a shown column, then the runs'."""
+def rows(runs: Mapping[str, Figures], counts: Counts = NONE) -> list[tuple[str, list[str]]]:
+    """Name and cells: the published rows that have a figure in a shown column, then the runs', with their counts."""
     shown = columns(runs)
     published = [(f"{name} (published)", figures) for name, figures in PUBLISHED.items() if set(figures) & set(shown)]
-    return [(name, [_cell(figures.get(c)) for c in shown]) for name, figures in [*published, *runs.items()]]
+    return [
+        (name, [_cell(figures.get(c), counts.get(name, {}).get(c)) for c in shown])
+        for name, figures in [*published, *runs.items()]
+    ]
 
 
-def as_markdown(runs: Mapping[str, Figures]) -> str:
+def as_markdown(runs: Mapping[str, Figures], counts: Counts = NONE) -> str:
     """The table for benchmarks.md."""
-    lines = [["", *columns(runs)], ["---", *["---:"] * len(columns(runs))], *([name, *c] for name, c in rows(runs))]
+    lines = [
+        ["", *columns(runs)],
+        ["---", *["---:"] * len(columns(runs))],
+        *([name, *c] for name, c in rows(runs, counts)),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_text(runs: Mapping[str, Figures], width: int = 130) -> str:
+def as_text(runs: Mapping[str, Figures], counts: Counts = NONE, width: int = 130) -> str:
     """The table for the terminal."""
     table = Table(title=f"per cent; published figures: {SOURCE}, blank where it prints none")
     table.add_column("")
     for column in columns(runs):
         table.add_column(column, justify="right")
     published = len(rows(runs)) - len(runs)
-    for i, (name, cells) in enumerate(rows(runs), start=1):
+    for i, (name, cells) in enumerate(rows(runs, counts), start=1):
         table.add_row(name, *cells, end_section=i == published)
     return render(table, width)
 
@@ -69,5 +78,6 @@ def part_lines(parts: Mapping[str, float | None], names: Sequence[str] = ()) -> 
     return ", ".join(f"{name} {value:.2f}" if "error" in name else f"{name} {value:.1%}" for name, value in shown)
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _cell(value: float | None, count: str | None) -> str:
+    shown = "" if value is None else f"{value:.1f}"
+    return f"{shown} ({count})".strip() if count else shown

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from mgpo import shards
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
+from mgpo.saving import load, load_state
 from mgpo.sharding.saver import Saver
 from mgpo.sharding.units import mixed, shard
 
@@ -120,13 +121,14 @@ class FSDP2Strategy(ModelParallelStrategy):
         known = self.lightning_module.state_dict()
         parameters = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
         if path.is_file():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            checkpoint = load(path, mmap=True)
             checkpoint["state_dict"] = {k: _cut(v, known.get(k)) for k, v in checkpoint["state_dict"].items()}
             for state in checkpoint.get("optimizer_states", []):
                 state["state"] = {
                     i: {k: _cut(v, parameters[i]) for k, v in s.items()} for i, s in state["state"].items()
                 }
         else:
+            load_state(path)  # which complains before anything is taken
             checkpoint = shards.load(path, known, parameters)
         self.lightning_module.load_state_dict(checkpoint.pop("state_dict"), strict=self.lightning_module.strict_loading)
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", [])):

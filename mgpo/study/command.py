@@ -1,16 +1,24 @@
 """`python -m mgpo study`: make what is missing, then write the page."""
 
+import ctypes
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from mgpo.callbacks.folder import LOCK
 from mgpo.errors import UserError
+from mgpo.files import locked
 from mgpo.study.page import Part, check_parts, write_study
 from mgpo.study.plan import DONE, REPORT, Job, Run, Value, jobs
 from mgpo.study.results import Results
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def study(
@@ -44,14 +52,14 @@ def study(
     folder = Path(output)
     todo = list(jobs(runs, seeds, seed_keys, common or {}, folder))
     check_parts(parts, runs)
-    for number, job in enumerate(todo, start=1):
-        if dry_run:
-            print("python -m mgpo", *job.arguments)
-        elif not job.done:
-            print(f"[{number}/{len(todo)}] {job.name}", flush=True)
-            make(job)
     if dry_run:
+        print(*(" ".join(["python -m mgpo", *job.arguments]) for job in todo), sep="\n")
         return
+    with locked(folder / LOCK, f"the study {folder}", "name another --output"):
+        for number, job in enumerate(todo, start=1):
+            if not job.done:
+                print(f"[{number}/{len(todo)}] {job.name}", flush=True)
+                make(job)
     shown = Path(page) if page else folder / "page"
     write_study(shown, Results(folder, seeds), parts, names or {}, [origin(todo, len(seeds)), "", note])
     print(f"study: {shown / 'README.md'}")
@@ -59,13 +67,16 @@ def study(
 
 def make(job: Job) -> None:
     """Run one command afresh, its output in log.txt. Raises UserError, with the log's last lines, where it fails."""
-    shutil.rmtree(job.folder, ignore_errors=True)  # what an attempt that was broken off has left
+    with locked(job.folder / LOCK, str(job.folder), "name another --output"):  # it may still be at its last step
+        shutil.rmtree(job.folder, ignore_errors=True)  # what an attempt that was broken off has left
     job.folder.mkdir(parents=True)
     began = time.monotonic()
     log = job.folder / "log.txt"
     with log.open("w") as lines:
         command = [sys.executable, "-m", "mgpo", *job.arguments]
-        code = subprocess.run(command, stdout=lines, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(
+            command, stdout=lines, stderr=subprocess.STDOUT, preexec_fn=_end_with(os.getpid())
+        ).returncode
     if code or not (job.folder / REPORT).is_file():
         tail = " / ".join(log.read_text().splitlines()[-3:])[-600:]
         raise UserError(f"{job.name} failed; see {log} ({tail}); the study goes on from there when started again")
@@ -73,6 +84,19 @@ def make(job: Job) -> None:
     marker = {"fingerprint": job.fingerprint, "arguments": job.arguments, "commit": commit(), "seconds": seconds}
     (job.folder / DONE).write_text(json.dumps(marker, indent=1))
     print(f"    {seconds} s", flush=True)
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """For the child, before it becomes the command: be told to stop when the parent ends, however it does (Linux)."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+    def bind() -> None:
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return bind
 
 
 def commit() -> str:

@@ -62,6 +62,8 @@ class LocalEngine:
             "distributed_executor_backend": "external_launcher" if several else None,
             **settings.options,
         }
+        if gpu:
+            torch.cuda.empty_cache()  # as before waking
         self.llm = vllm.LLM(
             model=settings.folder,
             dtype=settings.dtype,
@@ -122,7 +124,10 @@ class LocalEngine:
         self.llm.llm_engine.engine_core.shutdown()
 
     def _wake(self, part: str) -> None:
+        """The engine asks the driver for its memory, which has none as long as the trainer's allocator keeps what
+        updates have let go of."""
         if torch.cuda.is_available() and self.llm.llm_engine.is_sleeping():
+            torch.cuda.empty_cache()
             self.llm.wake_up(tags=[part])
 
     def _params(self, seed: int, sampling: Sampling, stop_text: str | None) -> Any:

@@ -3,9 +3,11 @@
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -13,8 +15,8 @@ from mgpo.errors import UserError
 from mgpo.models.saving import merged_weights, save_processors
 from mgpo.policy.base import Policy
 from mgpo.policy.qwen import QwenVL
-from mgpo.rollout import Conversations, Job
-from mgpo.sampler import TAIL, Sampling
+from mgpo.rollout import Conversations, Job, Sampler
+from mgpo.sampler import TAIL, InProcessSampler, Sampling
 from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
 from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Drawn, Engine, Request, place_images
@@ -98,6 +100,21 @@ class VLLMSampler:
         )
 
 
+def where_installed(
+    dtype: str | None = None, max_model_len: int | None = None, options: dict[str, Any] | None = None
+) -> Sampler:
+    """VLLMSampler where vLLM is installed; elsewhere rollouts in process, and a sentence that says so."""
+    if is_installed():
+        return VLLMSampler(dtype, max_model_len, options)
+    rank_zero_info("vLLM is not installed, so rollouts are drawn in process; the README says how to install it.")
+    return InProcessSampler()
+
+
+def is_installed() -> bool:
+    """Whether there is a vLLM; it is imported only when an engine starts."""
+    return find_spec("vllm") is not None
+
+
 def served(policy: Policy) -> QwenVL:
     """The policy, of a family whose patches the engine takes as they are. Raises UserError for others."""
     if not isinstance(policy, QwenVL):
@@ -107,7 +124,7 @@ def served(policy: Policy) -> QwenVL:
 
 def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
     """The plain model's weights by name, whole where they are sharded; all ranks must go through them."""
-    for name, value in merged_weights(policy.model).items():
+    for name, value in merged_weights(policy.model):
         yield name, value.full_tensor() if isinstance(value, DTensor) else value
 
 

@@ -1,11 +1,14 @@
 """Every row of the table of measurements: `python -m tests.benchmarks [ROW …]`.
 
+`python -m tests.benchmarks gpu` measures what a GPU takes; --help.
+
 A row pairs two programs in one run on one machine: they take turns, with the same weights, inputs and numbers of
 tokens, one thread each. Printed are the median of the pairs' ratios, their spread, and the median of either side.
 """
 
 import argparse
 import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 
 from mgpo.allocator import keep_freed_memory
 from mgpo.cli import hush
+from tests.benchmarks import gpu
 from tests.benchmarks.pairs import Options, Row, Skipped, table
 
 ROWS = {  # each is a module here with a function `measure`
@@ -28,6 +32,10 @@ ROWS = {  # each is a module here with a function `measure`
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["gpu"]:
+        hush()
+        gpu.run(sys.argv[2:])
+        return
     known = "\n".join(f"  {name:14} {text}" for name, text in ROWS.items())
     parser = argparse.ArgumentParser(
         "python -m tests.benchmarks", description=__doc__, epilog=f"rows:\n{known}",

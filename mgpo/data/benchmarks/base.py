@@ -1,23 +1,17 @@
 """What benchmarks share: opening their rows, from the disk or the hub, and their pictures, in the rows or elsewhere."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-import datasets
-
-from mgpo.data.pictures import CACHE, LONGEST_PATH, CellPicture, Places, sizes
-from mgpo.data.rows import Row, RowSource, check_columns
+from mgpo.data.pictures import CACHE, Places
+from mgpo.data.rows import Row, shown
 from mgpo.data.sources import DataError
-from mgpo.data.tables import Table, keep_encoded, open_file, open_folder, open_hub
-from mgpo.types import Picture, Question
-
-CELL = "__image__"  # a row's image cell
-EMBEDDED = b"in the table"  # in its place where it is long: it stays in the table until the picture is loaded
+from mgpo.data.stored import StoredRows
+from mgpo.data.tables import Table, open_files, open_folder, open_hub
+from mgpo.types import Question
 
 
-class Benchmark(RowSource):
+class Benchmark(StoredRows):
     """A benchmark from a local copy (`path`) or, where there is none, from the hub.
 
     Images may be encoded in the rows (bytes, or base64 text), or be paths or http(s) addresses. What lies in
@@ -25,7 +19,7 @@ class Benchmark(RowSource):
     streamed table is passed through once; its images are written into the cache.
 
     Args:
-        path: A downloaded repository, a folder of `save_to_disk`, or one .parquet, .jsonl or .tsv file.
+        path: A downloaded repository, a folder of `save_to_disk`, or one .parquet, .jsonl, .csv or .tsv file.
         hub: The repository on the hub; by default the benchmark's own.
         config: The repository's configuration; by default the benchmark's own.
         hub_split: The split to read; by default the benchmark's own.
@@ -44,9 +38,7 @@ class Benchmark(RowSource):
     CONFIG: ClassVar[str | None] = None
     HUB_SPLIT: ClassVar[str] = "test"
     SPLIT: ClassVar[str] = "benchmark"
-    columns: tuple[str, ...] = ()  # that must be there, besides the image
-    extra: tuple[str, ...] = ()  # that are read where they are there; all others never are
-    image_columns: tuple[str, ...] = ("image",)  # the first of these that is there
+    SIZE: ClassVar[int | None] = None  # questions that are published in its split
     score: str = "accuracy"  # how its records are scored: a name in mgpo.scoring
     title: str = ""  # of its column in the table of published figures
 
@@ -67,13 +59,11 @@ class Benchmark(RowSource):
         config, hub_split, hub = config or self.CONFIG, hub_split or self.HUB_SPLIT, hub or self.HUB
         if path is None and hub is None:
             raise DataError(f"{type(self).__name__}: name a local copy in `path`, or a repository in `hub`")
-        self.name = path or str(hub)
         table = self.open(path, hub, config, hub_split, streaming)
-        first = Path(path or ".")
-        folder = Path(images) if images else first if first.is_dir() else first.parent
-        self.places = Places(folder, Path(cache), private)
-        rows = self._rows(keep_encoded(table))
-        super().__init__(self.name, rows if limit is None else islice(rows, limit))
+        places = Places(Path(images) if images else table.folder or Path("."), Path(cache), private)
+        super().__init__(table, path or str(hub), places, limit)
+        whole = self.SIZE if (hub, config, hub_split) == (self.HUB, self.CONFIG, self.HUB_SPLIT) else None
+        self.total = max(self.total, whole or 0)
 
     def open(self, path: str | None, hub: str | None, config: str | None, split: str, streaming: bool) -> Table:
         """The table; a benchmark that is published in another form than rows overrides this."""
@@ -81,7 +71,7 @@ class Benchmark(RowSource):
             return open_hub(str(hub), config, split, streaming)
         if Path(path).is_dir():
             return open_folder(Path(path), config, split, streaming)
-        return open_file(Path(path), streaming)
+        return open_files([Path(path)], streaming)
 
     def make(
         self,
@@ -96,30 +86,7 @@ class Benchmark(RowSource):
     ) -> Question:
         """The question with its picture. Raises DataError where the choices lack the answer, or the image can't be."""
         if choices and not ("A" <= answer <= chr(ord("A") + len(choices) - 1) and len(answer) == 1):
-            raise DataError(f"the answer {answer!r} is none of the {len(choices)} choices' letters")
+            raise DataError(f"the answer {shown(answer)} is none of the {len(choices)} choices' letters")
         picture = self.picture(row, number)
         name = self.unique(str(number if name is None else name), number)
         return Question(f"{self.split}-{name}", picture, text, answer, choices, category, self.split, part)
-
-    def picture(self, row: Row, number: int) -> Picture:
-        """Where the row's image is to be had. Raises DataError."""
-        cell = row[CELL]
-        elsewhere = self.places.picture(cell, self.image, row.get("image_sha256"))
-        if elsewhere is not None:
-            return elsewhere
-        if self.cells is None:
-            return self.places.kept(cell, self.image)
-        return CellPicture(self.cells, number - 1, f"{self.name}: row {number}, column {self.image}")
-
-    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
-        names = table.column_names or list(next(iter(table), {}))
-        self.image = next((c for c in self.image_columns if c in names), self.image_columns[0])
-        check_columns(self.name, names, (self.image, *self.columns))
-        read = [*self.columns, *(c for c in self.extra if c in names)]
-        self.cells = table.select_columns([self.image]) if isinstance(table, datasets.Dataset) else None
-        if self.cells is None:
-            for row in cast(Iterable[Row], table):
-                yield {CELL: row[self.image], **{column: row.get(column) for column in read}}
-            return
-        for i, (row, size) in enumerate(zip(table.select_columns(read), sizes(self.cells))):
-            yield {CELL: EMBEDDED if size > LONGEST_PATH else self.cells[i][self.image], **row}

@@ -1,16 +1,17 @@
 """FSC-147 (arXiv 2104.08391): how many things of a kind a picture shows."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from mgpo.data.arrow_rows import ArrowTable
 from mgpo.data.benchmarks.base import Benchmark
 from mgpo.data.benchmarks.pixmo_count import QUESTION, count_of
 from mgpo.data.rows import Row, text_of
 from mgpo.data.sources import DataError
 from mgpo.data.tables import Table
+from mgpo.files import parse_json
 from mgpo.types import Question
 
 POINTS = "annotation_FSC147_384.json"
@@ -29,7 +30,7 @@ class FSC147(Benchmark):
 
     def open(self, path: str | None, hub: str | None, config: str | None, split: str, streaming: bool) -> Table:
         if path and (Path(path) / POINTS).is_file():
-            return published(Path(path), split)
+            return ArrowTable(published(Path(path), split), path, Path(path))
         return super().open(path, hub, config, split, streaming)
 
     def question(self, row: Row, number: int) -> Question:
@@ -39,8 +40,8 @@ class FSC147(Benchmark):
 def published(folder: Path, split: str) -> datasets.Dataset:
     """A split (train, val, test) of the folder as its authors publish it, as a table. Raises DataError."""
     try:
-        splits: dict[str, Any] = json.loads((folder / SPLITS).read_text())
-        points: dict[str, Any] = json.loads((folder / POINTS).read_text())
+        splits: dict[str, Any] = parse_json((folder / SPLITS).read_text())
+        points: dict[str, Any] = parse_json((folder / POINTS).read_text())
         lines = (folder / CLASSES).read_text().splitlines()
         labels = dict(line.split("\t", 1) for line in lines if line.strip())
         if split not in splits:

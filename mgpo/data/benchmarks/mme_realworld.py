@@ -24,6 +24,7 @@ class MMERealWorld(Benchmark):
     HUB = "yifanzhang114/MME-RealWorld-Lmms-eval"
     HUB_SPLIT = "train"
     SPLIT = "mme_realworld"
+    SIZE = 23_609
     columns = ("question", "multi-choice options", "answer", "category")
     extra = ("l2-category", "index")
     image_columns = ("bytes", "image")
@@ -35,6 +36,7 @@ class MMERealWorld(Benchmark):
         if without is not None:
             left = set(map(id, left_out(self.questions, without.questions)))
             self.questions = [question for question in self.questions if id(question) not in left]
+            self.total -= len(left)
             if (found := len(left)) != len(without):
                 self.notes.append(f"{found} of the {len(without)} questions of {without.name} are in it and left out")
 
@@ -50,6 +52,7 @@ class MMERealWorldLite(MMERealWorld):
 
     HUB = "yifanzhang114/MME-RealWorld-lite-lmms-eval"
     SPLIT = "mme_realworld_lite"
+    SIZE = 1_919
     title = "MME-RW-Lite"
 
 

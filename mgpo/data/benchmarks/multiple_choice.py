@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mgpo.answers import choice_letter
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.benchmarks.options import lettered, split_choices
-from mgpo.data.rows import Row, check_choices, text_of
+from mgpo.data.benchmarks.options import choices_of, letter_of, split_choices
+from mgpo.data.rows import Row, check_choices, shown, text_of
 from mgpo.data.sources import DataError
 from mgpo.types import Question
 
@@ -45,24 +44,22 @@ class MultipleChoice(Benchmark):
         super().__init__(**options)
 
     def question(self, row: Row, number: int) -> Question:
-        text, choices = self._choices(row)
+        text, choices, labels = self._choices(row)
         answer = text_of(row, self.answer_column)
-        letter = choice_letter(answer, choices)
+        letter = letter_of(answer, choices, labels)
         if letter is None:
-            raise DataError(f"column {self.answer_column}: {answer!r} is not among the {len(choices)} choices")
+            raise DataError(f"column {self.answer_column}: {shown(answer)} is not among the {len(choices)} choices")
         category = text_of(row, self.category_column) if self.category_column else ""
         name = row[self.id_column] if self.id_column else None
         return self.make(row, number, text, letter, choices, category, name=name)
 
-    def _choices(self, row: Row) -> tuple[str, tuple[str, ...]]:
+    def _choices(self, row: Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         text = text_of(row, self.question_column)
         if not self.choice_columns:
-            return split_choices(text)
+            return *split_choices(text), ()
         if len(self.choice_columns) > 1:
             there = [column for column in self.choice_columns if row[column] not in (None, "")]
-            return text, check_choices(self.choice_columns[0], [text_of(row, column) for column in there])
+            return text, check_choices(self.choice_columns[0], [text_of(row, column) for column in there]), ()
         column = next(iter(self.choice_columns))
-        values = row[column]
-        if isinstance(values, str) or (values and str(values[0]).lstrip().startswith("(A)")):
-            return text, lettered(column, values)
-        return text, check_choices(column, values or ())
+        choices, labels = choices_of(column, row[column])
+        return text, choices or check_choices(column, ()), labels

@@ -1,7 +1,7 @@
 """Pixmo-Count (arXiv 2409.17146): how many things of a kind a picture shows."""
 
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.rows import Row, text_of
+from mgpo.data.rows import Row, shown, text_of
 from mgpo.data.sources import DataError
 from mgpo.types import Question
 
@@ -27,5 +27,5 @@ def count_of(row: Row) -> str:
     """The column `count`. Raises DataError where it is no whole number from 0."""
     text = text_of(row, "count")
     if not text.isdecimal():
-        raise DataError(f"column count: a whole number is needed, not {text!r}")
+        raise DataError(f"column count: a whole number is needed, not {shown(text)}")
     return text

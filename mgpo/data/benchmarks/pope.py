@@ -1,7 +1,7 @@
 """POPE (arXiv 2305.10355): is a thing in the picture or not."""
 
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.rows import Row, text_of
+from mgpo.data.rows import Row, shown, text_of
 from mgpo.data.sources import DataError
 from mgpo.types import Question
 
@@ -12,6 +12,7 @@ class POPE(Benchmark):
 
     HUB = "lmms-lab/POPE"
     SPLIT = "pope"
+    SIZE = 9000
     columns = ("question", "answer", "category")
     extra = ("id", "question_id")
     score = "pope"
@@ -20,6 +21,6 @@ class POPE(Benchmark):
     def question(self, row: Row, number: int) -> Question:
         answer, category = text_of(row, "answer").lower(), text_of(row, "category")
         if answer not in ("yes", "no"):
-            raise DataError(f"column answer: yes or no is needed, not {answer!r}")
+            raise DataError(f"column answer: yes or no is needed, not {shown(answer)}")
         name = row.get("id") if row.get("question_id") is None else f"{category}-{row['question_id']}"
         return self.make(row, number, text_of(row, "question"), answer, (), category, name=name)

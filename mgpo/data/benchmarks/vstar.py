@@ -15,6 +15,7 @@ class VStar(Benchmark):
 
     HUB = "lmms-lab-encoder/vstar-bench"
     SPLIT = "vstar"
+    SIZE = 191
     columns = ("text", "label", "category")
     extra = ("question_id",)
     score = "vstar"

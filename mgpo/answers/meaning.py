@@ -1,0 +1,138 @@
+"""Whether an answer is the right one: the option's letter, the same number, time or date, or the same words."""
+
+import re
+
+from mgpo.answers.moments import date_of, time_of
+from mgpo.answers.numbers import only_number, value
+from mgpo.answers.options import choice_letter
+from mgpo.answers.wording import normalise
+
+# yes and no at an answer's beginning; "no parking" is not no
+YES_NO = re.compile(r"\W*(yes\b|no\b(?=\s*(?:[.,;:!\n—–]|$|there\b|it\b))(?!\.\s?\d+\W*$))", re.IGNORECASE)
+_YES = {
+    "yes",
+    "yeah",
+    "yep",
+    "ja",
+    "oui",
+    "si",
+    "sí",
+    "sim",
+    "да",
+    "是",
+    "是的",
+    "有",
+    "はい",
+    "예",
+    "네",
+    "evet",
+    "हाँ",
+    "نعم",
+}
+_NO = {
+    "no",
+    "nope",
+    "nah",
+    "nein",
+    "non",
+    "não",
+    "nee",
+    "нет",
+    "否",
+    "不",
+    "不是",
+    "没有",
+    "いいえ",
+    "아니요",
+    "hayır",
+    "नहीं",
+    "لا",
+}
+_NONE = re.compile(
+    r"(?:there (?:is|are) )?(?:none|nothing|zero|no \w{2,20}s(?: (?:at all|visible|there))?|(?:not )?any)"
+)
+_SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
+_LOOSE_SIGN = re.compile(r"(?:#\s?(\S+)|(\S+) [$€£¥°])")  # a sign that may be left out
+
+
+def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
+    """An extracted answer as it is handed out: the letter of the option that it picks, else as it stands."""
+    return choice_letter(answer, choices) or answer if answer is not None else None
+
+
+def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> bool:
+    """Whether an extracted answer is the right one: the option's letter, or what means the same as the truth.
+
+    Without options an answer may say more than a truth that is a bare number ("12 cars" is 12), but never less: "5" is
+    not "5 km".
+    """
+    if answer is None:
+        return False
+    if choices:
+        return choice_letter(answer, choices) == truth
+    return answer.strip() == truth.strip() or _same(normalise(answer), normalise(truth))
+
+
+def _same(answer: str, truth: str) -> bool:
+    if not answer or not truth:
+        return False
+    if answer.replace("-", " ") == truth.replace("-", " "):
+        return True
+    if truth in ("yes", "no"):
+        return _yes_or_no(answer) == truth
+    for reading in (time_of, date_of):
+        if (read := reading(truth)) is not None and read == reading(answer):
+            return True
+    number = value(answer)
+    if (right := value(truth)) is not None:
+        return right == (_count(answer) if number is None else number)
+    loose = _LOOSE_SIGN.fullmatch(truth)
+    return number is not None and loose is not None and value(loose[1] or loose[2]) == number
+
+
+def _yes_or_no(answer: str) -> str | None:
+    if answer in _YES or answer in _NO:
+        return "yes" if answer in _YES else "no"
+    first, *more = answer.split()
+    if first in _YES | _NO and more[:1] == ["and"] and not set(more) & (_YES | _NO):  # "ja, …"
+        return "yes" if first in _YES else "no"
+    match = YES_NO.match(answer)
+    return match[1] if match and not {"yes", "no"} <= set(answer.split()) else None
+
+
+def _count(answer: str) -> float | None:
+    sum_of = _SUM.fullmatch(answer)
+    return 0.0 if _NONE.fullmatch(answer) else only_number(sum_of[1] if sum_of else answer)
+
+
+def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
+    """What an answer stands for, so that equal ones can be counted: an option's letter, a number, or words.
+
+    None where there is no answer, or where it picks none of the options.
+    """
+    if answer is None:
+        return None
+    if choices:
+        return choice_letter(answer, choices)
+    words = normalise(answer)
+    if words and (said := _yes_or_no(words)) is not None:
+        return said
+    for reading in (time_of, date_of):
+        if (read := reading(words)) is not None:
+            return str(read)
+    number = value(words)
+    number = _count(words) if number is None else number
+    return repr(number) if number is not None else words.replace("-", " ") or None
+
+
+def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
+    """Whether both hold one number each, near enough to each other; equal by default."""
+    given, right = find_number(answer), find_number(truth)
+    if given is None or right is None:
+        return False
+    return abs(given - right) <= max(absolute, relative * abs(right))
+
+
+def find_number(text: str) -> float | None:
+    """The only number in a short text: "1,200", "about 12 cars", "twelve"; None where there is none, or two."""
+    return only_number(normalise(text))

@@ -1,0 +1,75 @@
+"""Times of day and dates, however they are written."""
+
+import re
+
+from mgpo.answers.numbers import in_digits
+
+_CLOCK = re.compile(r"(\d{1,2})\s?[:h]\s?(\d{2})(?:\s?:\s?(\d{2}))?\s?(am|pm|h|uhr|o'clock)?")
+_HOUR = re.compile(r"(\d{1,2})\s?(am|pm|uhr|o'?\s?clock)(?:\s(am|pm))?")
+_PAST = re.compile(
+    r"(\d{1,2}|half|quarter|a quarter)(?:\smin|\sminutes)?\s(past|to|after|before|till)\s"
+    r"(\d{1,2})(?:\so'clock)?(?:\s(am|pm))?"
+)
+_NAMED = re.compile(r"(\d{1,2})\s([1-5]\d)(?:\s(am|pm))?")  # "twelve thirty"
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+_MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTHS).replace("sep(", "sept?(")
+_DAY_FIRST = re.compile(rf"(\d{{1,2}})(?:st|nd|rd|th)?(?:\sof)?\s({_MONTH})(?:\sand)?(?:\s(\d{{4}}))?")
+_MONTH_FIRST = re.compile(rf"({_MONTH})\s(\d{{1,2}})(?:st|nd|rd|th)?(?:\sand)?(?:\s(\d{{4}}))?")
+_ISO = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
+
+
+def time_of(text: str) -> int | None:
+    """Seconds since midnight of a text that is a time and nothing else: "3pm", "12:30", "half past 12". Lower case."""
+    text = in_digits(text.strip())
+    if text in ("noon", "midday", "midnight"):
+        return 0 if text == "midnight" else 12 * 3600
+    if match := _CLOCK.fullmatch(text):
+        return _seconds(int(match[1]), int(match[2]), int(match[3] or 0), match[4])
+    if match := _HOUR.fullmatch(text):
+        return _seconds(int(match[1]), 0, 0, match[3] or match[2])
+    if (match := _NAMED.fullmatch(text)) and int(match[1]) <= 12:
+        return _seconds(int(match[1]), int(match[2]), 0, match[3])
+    if match := _PAST.fullmatch(text):
+        minutes = {"half": 30, "quarter": 15, "a quarter": 15}.get(match[1]) or int(match[1])
+        hour = int(match[3])
+        if match[2] in ("to", "before", "till"):
+            hour, minutes = (hour - 1) or 12, 60 - minutes
+        return _seconds(hour, minutes, 0, match[4])
+    return None
+
+
+def date_of(text: str) -> tuple[int, int, int] | None:
+    """(year or 0, month, day) of a text that is a date and nothing else. Lower case.
+
+    "12/05/2020" is none: which of the two is the month is not said.
+    """
+    text = text.strip().replace(",", " ").replace(".", " " if not text[:4].isdigit() else ".")
+    text = re.sub(r"\s+", " ", text).strip()
+    if match := _ISO.fullmatch(text):
+        return _date(int(match[1]), int(match[2]), int(match[3]))
+    if match := _DAY_FIRST.fullmatch(text):
+        return _date(int(match[3] or 0), _number_of(match[2]), int(match[1]))
+    if match := _MONTH_FIRST.fullmatch(text):
+        return _date(int(match[3] or 0), _number_of(match[1]), int(match[2]))
+    return None
+
+
+def _seconds(hour: int, minute: int, second: int, half: str | None) -> int | None:
+    if hour > 24 or minute > 59 or second > 59:
+        return None
+    if half in ("am", "pm"):
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + (12 if half == "pm" else 0)
+    return 3600 * (hour % 24) + 60 * minute + second
+
+
+def _date(year: int, month: int, day: int) -> tuple[int, int, int] | None:
+    return (year, month, day) if 1 <= month <= 12 and 1 <= day <= 31 else None
+
+
+def _number_of(month: str) -> int:
+    return next(i for i, name in enumerate(_MONTHS, start=1) if name.startswith(month[:3]))

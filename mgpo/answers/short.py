@@ -1,0 +1,125 @@
+"""Short replies that are an answer themselves."""
+
+import re
+
+from mgpo.answers.meaning import YES_NO
+from mgpo.answers.numbers import only_number
+from mgpo.answers.options import LETTERS, choice_letter, counted, texts_of
+from mgpo.answers.phrases import FOREIGN, HEDGE, NOTHING, SILENT, VOID, any_of
+from mgpo.answers.wording import normalise, unwrap
+
+LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
+MOST_WORDS = 8  # of a reply that is no sentence
+_LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
+_MARKS = re.compile(r"(?<![\w'’])(?:\([A-Z]\)|[A-Z][.):])|^\W{0,3}[A-Z]\W{0,3}$", re.MULTILINE)
+_MENTION = re.compile(r"(?<![A-Za-z0-9'’])(\(?[A-Z]\)?)(?![A-Za-z0-9'’])(?!(?<=[AEIO])\s[^\W\d_]{2})")
+_PARTS = re.compile(
+    r"[,.;!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+|\s+(?=rather than|instead of)|[，；。]"
+)
+_OPEN = re.compile(r"\bor\b|\?")
+_READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
+_IS = any_of(
+    "is, are, was, were, looks, look, looks like, seems, seem, appears, appear, appears to be, appear to be, seems "
+    "to be"
+)
+# "The sign reads: EXIT", "It is red"
+_STATED = re.compile(
+    r"(?i:(?:.{0,80}?[\s,])?[a-z]{2,15}(?:(?<=it)['’]s|(?<=that)['’]s|"
+    rf"\s(?:({_READS})|{_IS}))[:,]?\s{{1,3}}(.{{1,80}}))"
+)
+_NOBODY = re.compile(r"(?i:\W*(?:no|nobody|nothing|none|neither|there|what|who|where|which|how)\b)")
+_VERBS = any_of(
+    "is, are, was, were, be, been, can, could, will, would, shall, has, have, had, does, did, lies, lie, hangs, "
+    "hang, stands, sits, see, sees, saw, count, counted, seem, seems, appear, appears, look, looks, contain, "
+    "contains, say, says, read, reads, show, shows, feature, features, depicts, visible, es, sind, ist, est, sont, "
+    "son, hay, il y a, it's, that's, there's, he's, she's, what's"
+)
+_SENTENCE = re.compile(rf"(?i:\b{_VERBS}\b)|\b(?:I|we)\s[a-z]\w|['’]m\b|图中|有")
+_VAGUE = re.compile(
+    r"(?i:\W*(?:there|here|based|visible|to\sbe|not|hard|too|unclear|unknown|located|seen|clear|as\sfollows|possible|that|"
+    r"what|because|a\sbit)\b)"
+)
+_SURELY = re.compile(
+    r"(?i:\s*(?:(?:i(?:['’]d|\swould)?\s(?:say|guess|think|believe)(?:\sthat)?|probably|most\slikely|likely|clearly|"
+    r"definitely|certainly|so|thus|hence|therefore)[,:]?\s){1,3})"
+)
+
+
+def chosen(reply: str, choices: tuple[str, ...]) -> str | None:
+    """The letter that a reply picks which says nothing but an option: its letter, its text, or a plain statement."""
+    if len(_MARKS.findall(reply)) > 1:  # options are gone through, or listed
+        return None
+    line = reply.split("\n")[0].strip()
+    if _LINE.fullmatch(line) and (letter := choice_letter(line, choices)):
+        return letter
+    *before, line = reply.split("\n")
+    if _LINE.fullmatch(line.strip()) and not VOID.search(" ".join(before)):
+        return choice_letter(line, choices)
+    if before or len(reply) > LONGEST_SENTENCE:
+        return None
+    return choice_letter(reply, choices) or _spoken_of(reply, choices) or _described(reply, choices)
+
+
+def _spoken_of(reply: str, choices: tuple[str, ...]) -> str | None:
+    """The only letter in a short reply that speaks of an answer, in whatever order its language has."""
+    if not re.search(FOREIGN, reply, re.IGNORECASE) or any(rule.search(reply) for rule in (HEDGE, VOID, SILENT)):
+        return None  # English has rules of its own
+    letters = [match[1].strip("()") for match in _MENTION.finditer(reply)]
+    return letters[0] if len(letters) == 1 and letters[0] in LETTERS[: len(choices)] else None
+
+
+def _described(reply: str, choices: tuple[str, ...]) -> str | None:
+    """The only option whose text a short statement ends in, once those that it denies are left out, or whose number it
+    names."""
+    if _OPEN.search(reply):
+        return None
+    if not HEDGE.search(reply) and not VOID.search(reply) and (letter := counted(normalise(reply), choices)):
+        return letter
+    texts, said, named = texts_of(choices), "", set()
+    for clause in filter(str.strip, _PARTS.split(reply)):
+        words = f" {normalise(clause)}"
+        found = {letter for letter, text in zip(LETTERS, texts) if _holds(words, text)}
+        if found and VOID.search(clause):
+            continue
+        if HEDGE.search(clause) or VOID.search(clause):
+            return None
+        said, named = words.removesuffix("的"), named | found
+    if len(named) != 1:
+        return None
+    (letter,) = named
+    return letter if said.endswith(texts[LETTERS.index(letter)]) else None
+
+
+def _holds(words: str, text: str) -> bool:
+    """Whether words hold an option's text as words of their own; Chinese and Japanese have no spaces."""
+    spaced = text[:1] < "\u2e80"
+    return re.search(rf"\W{re.escape(text)}(?!\w)" if spaced else re.escape(text), words) is not None
+
+
+def plain(reply: str) -> str | None:
+    """A short reply that is an answer itself: yes or no, a few words, or a statement with one number or one saying."""
+    match = YES_NO.match(reply)
+    if match and not {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0])):
+        return match[1]
+    if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE:
+        return None
+    if SILENT.search(unwrap(reply) if "\\" in reply else reply):
+        return None
+    reply = _SURELY.sub("", reply, count=1) if _SURELY.match(reply) else reply
+    words = unwrap(reply)
+    if normalise(words) in NOTHING or not re.search(r"\w", words):
+        return None
+    if not _SENTENCE.search(words):
+        return words if len(words.split()) <= MOST_WORDS else None
+    return _stated(reply) or (words if re.match(r"(?i:there (?:is|are) no )", words) else None)
+
+
+def _stated(reply: str) -> str | None:
+    """What a sentence says that something is or reads, or its only number."""
+    stated = None if _NOBODY.match(reply) else _STATED.fullmatch(reply)
+    if stated is not None and len(stated[2].split()) <= MOST_WORDS:
+        vague = _VAGUE.match(stated[2]) or HEDGE.search(stated[2])
+        if stated[1] or not vague:
+            return unwrap(stated[2])
+    number = None if HEDGE.search(reply) else only_number(normalise(reply))
+    return f"{number:g}" if number is not None else None

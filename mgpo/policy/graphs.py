@@ -1,0 +1,106 @@
+"""One-token passes replayed as CUDA graphs: hundreds of small kernels take longer to launch than to run.
+
+Only a few numbers of rows are passed, so that there are few graphs; rows that have ended fill them up. A graph knows
+addresses, not tensors: it holds for the buffers of one reply, as long as they do not grow.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgpo.policy.base import Policy
+
+Run = Callable[[], Tensor]
+
+
+def usable(policy: Policy) -> bool:
+    """Whether one-token passes can be captured: on a GPU, with weights that stay where they are."""
+    return policy.device.type == "cuda" and policy.fixed and not policy.whole
+
+
+def capture(run: Run, pool: Any) -> tuple[Run, Any]:
+    """What replays the kernels of a function, which has run before, and returns its result.
+
+    Args:
+        pool: Memory of earlier graphs, or None; the second result is what to give the next one.
+
+    Raises:
+        RuntimeError: Where it does something that can't be replayed, such as waiting for the device.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), _side_stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may be busy
+        try:
+            result = run()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream().wait_stream(stream)
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay, graph.pool()
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # one for all: libraries keep a workspace for every stream
+
+
+class Steps:
+    """Passes over one token a row, whose number of rows goes down.
+
+    The first pass over a number of rows is a plain one, which has kernels loaded and memory laid out; the second one is
+    captured. Where that fails, all passes are plain.
+
+    Args:
+        run: The pass over the first rows, from their ids and positions (N,); what it reads besides stays in its place.
+        rows: At most.
+    """
+
+    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], rows: int, device: torch.device) -> None:
+        self.run, self.sizes = run, halves(rows)
+        self.id_N, self.position_N = torch.zeros(2, rows, dtype=torch.long, device=device)
+        self.width = 0
+        self.replays: dict[int, Run | None] = {}  # by number of rows; None once there was a plain pass
+        self.pool: Any = None
+        self.failed = False
+
+    def size(self, rows: int) -> int:
+        """How many rows are passed in the place of so many."""
+        return min(size for size in self.sizes if size >= rows)
+
+    def __call__(self, id_N: Tensor, position_N: Tensor, width: int) -> Tensor:
+        """What these rows' tokens come to, while the buffers have that width."""
+        if width != self.width:
+            self.width, self.replays, self.pool = width, {}, None
+        rows, size = len(id_N), self.size(len(id_N))
+        self.id_N[:rows].copy_(id_N)
+        self.position_N[:rows].copy_(position_N)
+        return self._pass(size)[:rows]
+
+    def _pass(self, size: int) -> Tensor:
+        def run() -> Tensor:
+            return self.run(self.id_N[:size], self.position_N[:size])
+
+        replay = self.replays.get(size)
+        if replay is None and size in self.replays and not self.failed:
+            try:
+                replay, self.pool = capture(run, self.pool)
+            except RuntimeError:  # an operation that can't be captured, or no memory for one more graph
+                self.failed = True
+        self.replays[size] = replay
+        return run() if replay is None else replay()
+
+
+def halves(rows: int) -> Sequence[int]:
+    """All rows, half of them, a quarter …, down to 4: at least half of what is passed is wanted."""
+    sizes = [rows]
+    while sizes[-1] > 4:
+        sizes.append(-(-sizes[-1] // 2))
+    return sizes

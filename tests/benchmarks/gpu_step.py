@@ -1,0 +1,156 @@
+"""Whole training steps: under Lightning on one policy, and a recipe's own `fit` as a command."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from mgpo.data.files import Files
+from mgpo.data.module import VQAData
+from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn
+from mgpo.module import MGPO
+from mgpo.objective import Objective
+from mgpo.policy.base import Policy
+from mgpo.rollout import Sampler
+from mgpo.sampler import Sampling
+from mgpo.shipped import shipped_config
+from mgpo.types import Question, Trajectory
+
+ROOT = Path(__file__).parent.parent.parent
+MICRO_BATCH = 6144  # tokens, as in the recipe for 3B
+
+
+class Alternating:
+    """Right and wrong in turn, so that every rollout has an advantage and none is left out of the update."""
+
+    def __init__(self) -> None:
+        self.count = itertools.count()
+
+    def __call__(self, answer: str | None, question: Question) -> float:
+        return float(next(self.count) % 2)
+
+
+class ToTheLimit(TwoTurn):
+    """No stop text: all replies are equally long."""
+
+    def stop_text(self, turn: int) -> str | None:
+        return None
+
+
+@dataclass
+class Step:
+    """One step: seconds in all and by phase, and what was rolled out."""
+
+    seconds: float
+    phases: dict[str, float]
+    rolled_out: list[Trajectory]
+
+
+class Watch(L.Callback):
+    """A step lasts from the end of the one before to its own, with nothing left to do on the device."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        module.clock.wait = synchronise
+        self.began, self.before = time.perf_counter(), dict[str, float]()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
+        synchronise()
+        now = time.perf_counter()
+        read = {name: work.seconds for name, work in module.clock.read().items()}
+        phases = {name: seconds - self.before.get(name, 0.0) for name, seconds in read.items()}
+        self.steps.append(Step(now - self.began, phases, module.rolled_out))
+        self.began, self.before = now, read
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def dialogue_of(turns: int) -> Dialogue:
+    return SingleTurn() if turns == 1 else ToTheLimit()
+
+
+def train(
+    policy: Policy, questions: Path, turns: int, sizes: tuple[int, int, int], steps: int, device: str,
+    sampler: Sampler | None = None, kl: float = 0.0,
+) -> list[Step]:  # fmt: skip
+    """So many steps of `sizes`: questions, rollouts of each, tokens of a reply."""
+    batch, group, new_tokens = sizes
+    watch = Watch()
+    module = MGPO(
+        policy.train(), dialogue_of(turns), Alternating(), group_size=group, sampling=Sampling(new_tokens),
+        micro_batch_tokens=MICRO_BATCH, objective=Objective(kl_weight=kl), sampler=sampler,
+        optimizer=partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.0),
+    )  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[watch],
+    )  # fmt: skip
+    trainer.fit(module, VQAData(Files(str(questions)), batch_size=batch, num_workers=0))
+    policy.to(device)
+    return watch.steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run of the recipe for 3B as a command: seconds until its first step began, GB at its peak and by `plan`."""
+
+    first_step: float
+    peak: float | None
+    planned: float
+
+
+def run_recipe(model: Path, questions: Path, sizes: tuple[int, int, int], device: str, folder: Path, caps: int):
+    """`plan`, then `fit` for two steps in a process of its own, weights on disk, with pictures of at most `caps`."""
+    batch, group, new_tokens = sizes
+    source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {questions}}}}}"
+    options = [
+        "--config", str(shipped_config("qwen2_5_vl_3b")), f"--model.policy.init_args.path={model}",
+        f"--model.policy.init_args.max_pixels={caps}", f"--model.policy.init_args.min_pixels={caps // 5}",
+        f"--model.sampling.max_new_tokens={new_tokens}", f"--model.group_size={group}",
+        f"--data.batch_size={batch}", f"--data.train={source}", "--data.val=[]", "--data.num_workers=0",
+        f"--trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}", "--trainer.max_steps=2",
+    ]  # fmt: skip
+    output = folder / "plan.json"
+    _command(folder, "plan", *options, f"--output={output}", f"--reply={new_tokens}").wait()
+    planned = json.loads(output.read_text())["memory"]["assumed"]["peak"] / 1e9
+    began = time.perf_counter()
+    running = _command(folder, "fit", *options, "--measure=never")
+    assert running.stdout is not None
+    ends: dict[int, float] = {}  # of the steps that it speaks of, since it began
+    lines: list[str] = []
+    for line in running.stdout:
+        lines.append(line)
+        if step := re.match(r"step (\d+)/", line):
+            ends[int(step[1])] = time.perf_counter() - began
+    if running.wait() or not ends:
+        raise RuntimeError("".join(lines)[-300:])
+    (file,) = folder.glob("runs/mgpo/version_*/metrics.csv")
+    with file.open() as text:
+        rows = [row for row in csv.DictReader(text) if row.get("speed/seconds_per_step")]
+    peaks = [float(row["memory/gpu_gib"]) for row in rows if row.get("memory/gpu_gib")]
+    peak = max(peaks) * 2**30 / 1e9 if peaks else None
+    last, end = max(ends.items())
+    return Recipe(end - sum(float(row["speed/seconds_per_step"]) for row in rows[:last]), peak, planned)
+
+
+def _command(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "mgpo", *arguments]
+    how = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=folder, env=environment, **how)

@@ -1,0 +1,68 @@
+"""On a GPU as on the CPU: every family, every kernel that a shape may need, and the commands."""
+
+import pytest
+import torch
+
+from tests.cases import SAMPLES, case_of, failures
+from tests.conftest import make_policy
+from tests.families import ALL
+from tests.gpu import checks
+from tests.test_predict import make_pictures
+
+GPU = "cuda"
+EXACT, TRAINER, GRADIENT = 1e-4, 1e-3, 1e-2  # in float32: nats, nats, and the share of a gradient's norm
+ROUGH, ROUGH_GRADIENT = 0.1, 0.3  # under autocast: nats on average, and the share
+(QWEN,) = [family for family in ALL if family.name == "qwen2_5_vl"]
+HEADS = [(8, 2), (12, 4), (16, 2), (40, 4), (128, 2), (256, 2)]
+
+
+def close(gaps, half=False):
+    if half:
+        assert gaps.trainer_mean < ROUGH and gaps.gradient < ROUGH_GRADIENT, gaps
+    else:
+        assert gaps.trainer <= TRAINER and gaps.sampler <= EXACT and gaps.gradient <= GRADIENT, gaps
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
+def test_every_family_is_as_on_the_cpu(family, family_folder, half):
+    """Log-probs of the packed pass, gradients against float64, and the sampler's log-probs against the trainer's."""
+    close(checks.family_gaps(family, family_folder, GPU, half=half), half)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize(("width", "tower_heads"), HEADS)
+def test_heads_of_every_width_have_a_kernel(width, tower_heads, half, tmp_path):
+    close(checks.head_gaps(QWEN, width, tower_heads, tmp_path, GPU, half), half)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
+def test_few_queries_have_a_kernel(family, family_folder, half):
+    close(checks.short_gaps(family, family_folder, GPU, half), half)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):
+    assert checks.resumes(tokenizer, tmp_path, "gpu")
+
+
+def test_no_family_raises_an_alarm_of_the_doctor(family, family_folder):
+    assert failures(case_of(checks.load(family, family_folder).to(GPU), samples=SAMPLES)) == {}
+
+
+def test_the_doctor_passes_on_the_embedded_model(tokenizer):
+    assert failures(case_of(make_policy(tokenizer).to(GPU), samples=SAMPLES)) == {}
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # `validate` has a folder of its own
+def test_the_default_learns_validates_and_answers(tmp_path):
+    """A quarter of the default run: many more boxes are valid at its end than at its beginning."""
+    torch.cuda.reset_peak_memory_stats()
+    val = "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 8, side: 512, split: val}}]"
+    rows = checks.fit_default(tmp_path, "gpu", "--data.train.init_args.count=320", val)
+    valid = [row["train/valid_box"] for row in rows if "train/valid_box" in row]
+    gap = max(row["train/sampler_gap"] for row in rows if "train/sampler_gap" in row)
+    assert len(valid) == 40 and gap <= EXACT
+    assert sum(valid[-8:]) / 8 > sum(valid[:8]) / 8 + 0.1, valid
+    assert torch.cuda.max_memory_allocated() > 10 * 2**20  # it ran there
+    checks.validate_default(tmp_path, "gpu", val)
+    (pictures := tmp_path / "pictures").mkdir()
+    assert checks.predict_default(make_pictures(pictures, 4), tmp_path / "rows.jsonl") == 4

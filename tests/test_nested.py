@@ -1,0 +1,39 @@
+"""JSON of strangers that is nested without end is refused in a sentence, wherever it is read."""
+
+import pytest
+
+from mgpo.data.asked import asked
+from mgpo.data.benchmarks.fsc147 import published
+from mgpo.errors import UserError
+from mgpo.extras import MatchedPoints
+from mgpo.files import parse_json
+from mgpo.gallery.page import read_page
+from mgpo.plan.settings import own_cap
+
+DEEP = "[" * 100_000
+
+
+def test_nested_json_is_a_value_error():
+    for text in (DEEP, DEEP.encode(), '{"a":' * 100_000):
+        with pytest.raises(ValueError):
+            parse_json(text)
+    assert parse_json('{"a": [1]}') == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("rows.jsonl", lambda folder: asked(str(folder / "rows.jsonl"), "Which?")),
+        ("Train_Test_Val_FSC_147.json", lambda folder: published(folder, "test")),
+        ("points.json", lambda folder: MatchedPoints(str(folder / "points.json"))),
+        ("gallery.html", lambda folder: read_page(folder / "gallery.html")),
+        ("preprocessor_config.json", lambda folder: own_cap(str(folder))),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:MatchedPoints learns")
+def test_files_are_refused_in_a_sentence(tmp_path, name, read):
+    page = f'<script type="application/json" id="gallery">{DEEP}</script>'
+    (tmp_path / name).write_text(page if name.endswith("html") else DEEP)
+    with pytest.raises(UserError) as error:
+        read(tmp_path)
+    assert len(str(error.value)) <= 600
