@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -13,7 +12,6 @@ from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mgpo.allocator import moved
 from mgpo.errors import UserError
 from mgpo.policy import graphs
 from mgpo.policy.adapters import Adapters, read_adapters
@@ -21,6 +19,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.features import Features
 from mgpo.policy.fused import fuse_layers, load_kernel
 from mgpo.policy.head import widen
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
@@ -38,13 +37,6 @@ from mgpo.views import Sight
 
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 TYPES = ("float32", "bfloat16", "float16", "float64", "auto")
-
-
-class Seen(WeakKeyDictionary[Pixels, Tensor]):
-    """Features of images that are still wanted. A copy of a policy has the same tower, so it has seen the same."""
-
-    def __deepcopy__(self, memo: dict) -> "Seen":
-        return self
 
 
 class Pretrained(Policy):
@@ -155,7 +147,7 @@ class Pretrained(Policy):
         widen(model.lm_head)
         self.choose_trained(model)
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
-        self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
+        self.seen = Features(frozen=not any(p.requires_grad for p in eyes))
         if self.gradient_checkpointing:
             decoder = model.model.language_model.layers
             blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
@@ -210,19 +202,9 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): every distinct image goes through the tower once.
-
-        A tower that is not trained sees every image once and for all: what it saw waits on the host, beside the pixels,
-        for the update, the reference and the scoring.
-        """
-        distinct = dict.fromkeys(images)
-        of = {image: moved(self.seen[image], self.device) for image in distinct if image in self.seen}
-        if new := [image for image in distinct if image not in of]:
-            made = dict(zip(new, self.tower(new)))
-            of |= made
-            if self.frozen_tower:
-                self.seen.update({image: rows.cpu() for image, rows in made.items()})
-        return torch.cat([of[image] for image in images])
+        """(image tokens of all images in order, width): every distinct image goes through the tower once, through one
+        that is not trained only the first time."""
+        return self.seen.of(images, self.tower, self.device)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.
