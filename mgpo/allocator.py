@@ -1,7 +1,10 @@
-"""Memory on hosts: what a step lets go of is kept for the next one."""
+"""Memory on hosts: what a step lets go of is kept for the next one, and what goes to a GPU need not be waited for."""
 
 import ctypes
 import sys
+
+import torch
+from torch import Tensor
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 LARGEST = 2**31 - 1  # bytes
@@ -16,3 +19,10 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(TRIM_THRESHOLD, LARGEST)
         libc.mallopt(MMAP_THRESHOLD, 2**30)
+
+
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """On that device; to a GPU by way of pinned memory, so that the copy overlaps what is computed there."""
+    if device.type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)

@@ -11,6 +11,7 @@ import torch
 import transformers
 import yaml
 from jsonargparse.typing import PositiveInt
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.allocator import keep_freed_memory
@@ -28,6 +29,7 @@ from mgpo.files import refused, replaced
 from mgpo.leaks.command import leaks
 from mgpo.metrics_file import KeepRows
 from mgpo.module import MGPO
+from mgpo.own_loop import check_loop
 from mgpo.plan.command import plan
 from mgpo.predict import predict
 from mgpo.ranks import SHARDED, check_strategy
@@ -46,6 +48,7 @@ NOISE = (
     "The 'train_dataloader' does not have many workers",
 )
 EVALUATIONS = ("validate", "test")
+SHOWN = 500  # characters of what Lightning complains of
 # Besides those of LightningCLI, or in place of one.
 COMMANDS = {"predict": predict, "export": export, "leaks": leaks, "study": study, "pretrain": pretrain}
 
@@ -101,6 +104,8 @@ class CLI(LightningCLI):
         strategy = config["trainer"]["strategy"]
         name = strategy if isinstance(strategy, str) else strategy["class_path"]
         check_strategy(name)
+        if self.subcommand not in EVALUATIONS:
+            check_loop(config)
         path = config.get("ckpt_path")
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
@@ -270,6 +275,8 @@ def main(args: list[str] | None = None) -> None:
             run(args[1:], DoctorCLI, run=False)
         else:
             run(args)
+    except MisconfigurationException as error:  # options of the trainer that contradict each other
+        raise SystemExit(f"mgpo: {' '.join(str(error).split())[:SHOWN]}") from None
     except Exception as error:
         end_of_a_rank(error)
         if (mistake := find_user_error(error) or refused(error)) is None:

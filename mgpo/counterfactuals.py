@@ -49,16 +49,21 @@ def counterfactuals(
     reward: Reward,
     seed: int,
 ) -> list[Row]:
-    """One row a question. Greedy replies up to the first crop are the same in all variants but "no tools"."""
+    """One row a question that could be played in all variants.
+
+    Greedy replies up to the first crop are the same in all but "no tools".
+    """
     variants: dict[str, tuple[Dialogue, Swap | None]] = {CROP: (dialogue, None)}
     variants |= {name: (dialogue, swap) for name, swap in SWAPS.items()} | {NO_TOOLS: (answer_only(), None)}
     rows: list[Row] = [{"id": q.id, "split": q.split, "category": q.category} for q, _ in samples]
+    played = [True] * len(rows)
     for name, (spoken, swap) in variants.items():
         trajectories = roll_out(policy, sampler, spoken, samples, 1, sampling, (seed, 0), swap=swap)
         judge(trajectories, reward)
-        for row, trajectory in zip(rows, trajectories):
-            row[name] = trajectory.right
-    return rows
+        for i, trajectory in enumerate(trajectories):
+            rows[i][name] = trajectory.right
+            played[i] = played[i] and trajectory.failed is None
+    return [row for row, whole in zip(rows, played) if whole]
 
 
 def compare(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

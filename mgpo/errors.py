@@ -1,8 +1,24 @@
 """Mistakes that the person at the keyboard can mend."""
 
+LONGEST = 600  # characters of a message; what a person reads is at its ends
+
 
 class UserError(ValueError):
-    """One sentence: what is wrong, where, and what to do. The command line shows it without a traceback."""
+    """One sentence: what is wrong, where, and what to do. The command line shows it without a traceback.
+
+    Of a message that quotes too much the middle is left out: the cause stands first, the remedy last.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(text: str) -> str:
+    """At most `LONGEST` characters: the beginning and the end."""
+    if len(text) <= LONGEST:
+        return text
+    end = LONGEST // 3
+    return f"{text[: LONGEST - end - 3]} … {text[-end:]}"
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:

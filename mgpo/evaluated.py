@@ -1,7 +1,6 @@
 """What the module does besides learning: validation and testing, greedy by default."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -14,6 +13,7 @@ from mgpo.clock import Clock
 from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.evaluation import evaluate, gather
+from mgpo.fitting import opening_too_long
 from mgpo.loops import check
 from mgpo.policy.base import Policy
 from mgpo.records import Record
@@ -54,8 +54,9 @@ class EvaluatedModule(L.LightningModule):
         super().__init__()
         self.clock = Clock()
         self.loaded_step = 0  # of the checkpoint that the weights came from
-        self.skipped: Counter[str] = Counter()
+        self.skipped: set[tuple[str, str]] = set()  # questions that could not be played: split and id
         self.records: list[Record] = []
+        self.left_out: dict[tuple[str, str], str] = {}  # since the last evaluation began: (split, id), and why
         # a submodule, so that states follow the device; they are no parameters and in no checkpoint
         self.metrics = cast(dict[str, metrics.RecordMetric], nn.ModuleDict(evaluation_metrics()))
 
@@ -84,27 +85,45 @@ class EvaluatedModule(L.LightningModule):
                 self.leave_out(sample.question, sample.why)
         return [(sample.question, sample.image) for sample in batch if sample.image is not None]
 
+    def fitting(self, samples: Sequence[tuple], sampling: Sampling) -> list[tuple]:
+        """Those whose first prompt leaves room for a reply; the others are counted and shown."""
+        fitting: list[tuple] = []
+        for question, image in samples:
+            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens)
+            if why is None:
+                fitting.append((question, image))
+            else:
+                self.leave_out(question, why)
+        return fitting
+
     def leave_out(self, question: Question, why: str) -> None:
         """Count a question that can't be played, and show it the first time."""
-        if question.id not in self.skipped:
+        key = (question.split, question.id)
+        self.left_out[key] = why
+        if key not in self.skipped:
             say = print if self.global_rank else self.print  # the other ranks have no bar to write above
+            self.skipped.add(key)
             say(f"left out: question {question.id}, {why}")
-            self.skipped[question.id] += 1
+
+    def on_train_end(self) -> None:
+        skipped = gather(sorted(self.skipped), lambda key: key, self.trainer.world_size)
+        if skipped:
+            self.print(f"left out in this run: {len(skipped)} questions; each was named, with its reason")
 
     def on_validation_epoch_start(self) -> None:
-        self.records = []
+        self.records, self.left_out = [], {}
         for metric in self.metrics.values():
             metric.reset()
             metric.update([])  # a rank may get no batch
         self.sampler.prepare(self.policy)  # nor open anything
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
-        samples = self.usable(batch)
+        samples = self.fitting(self.usable(batch), self.eval_sampling)
         with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
             if samples:
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
-                    self.step,
+                    self.step, self.leave_out,
                 )  # fmt: skip
                 self.records += records
                 for metric in self.metrics.values():
@@ -112,7 +131,9 @@ class EvaluatedModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
+        left_out = gather(list(self.left_out.items()), lambda item: item[0], self.trainer.world_size)
         self.summary = summarise(self.records)
+        self.summary["left_out"] = [{"split": split, "id": name, "why": why} for (split, name), why in left_out]
         for name, metric in self.metrics.items():
             for split, value in metric.compute().items():
                 if not math.isnan(value):
@@ -120,6 +141,10 @@ class EvaluatedModule(L.LightningModule):
         self.log("step", float(self.step), rank_zero_only=True)  # the loggers' axis, as in training
         if not self.trainer.sanity_checking:
             self.print(format_report(self.summary))
+            if left_out:
+                (_, first), why = left_out[0]
+                count = f"{len(left_out)} of {len(left_out) + len(self.records)} questions"
+                self.print(f"not scored: {count}; the first, {first}, because {why}")
 
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start

@@ -20,6 +20,11 @@ from mgpo.types import Question, Trajectory
 from mgpo.views import Original, Sight
 
 T = TypeVar("T")
+LeaveOut = Callable[[Question, str], None]  # is told of a question that could not be played, and why
+
+
+def warn_left_out(question: Question, why: str) -> None:
+    warnings.warn(f"left out: question {question.id}, {why}", stacklevel=3)
 
 
 def evaluate(
@@ -31,9 +36,11 @@ def evaluate(
     reward: Reward,
     seed: int,
     step: int = 0,
+    leave_out: LeaveOut = warn_left_out,
 ) -> list[Record]:
     """`assess` a policy in process."""
-    return assess(partial(roll_out, policy, sampler), policy.sight, dialogue, samples, sampling, reward, seed, step)
+    play = partial(roll_out, policy, sampler)
+    return assess(play, policy.sight, dialogue, samples, sampling, reward, seed, step, leave_out)
 
 
 def assess(
@@ -45,16 +52,17 @@ def assess(
     reward: Reward,
     seed: int,
     step: int = 0,
+    leave_out: LeaveOut = warn_left_out,
 ) -> list[Record]:
     """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
 
     Where the dialogue judges a box without cutting it out, its part is cut out for that question only.
-    Episodes that could not be played are left out, with a warning.
+    Episodes that could not be played are left out, which `leave_out` is told.
     """
     played = play(dialogue, samples, 1, sampling, (seed, 0))
     for trajectory in played:
         if trajectory.failed is not None:
-            warnings.warn(f"left out: question {trajectory.question.id}, {trajectory.failed}", stacklevel=2)
+            leave_out(trajectory.question, trajectory.failed)
     trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
     regions = {id(t): region for t in trajectories if (region := named_region(t, sight)) is not None}

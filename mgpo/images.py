@@ -18,7 +18,8 @@ from mgpo.views import Resize, Size
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
 BAND = 128  # rows
-# A JPEG is decoded at no less than this times its first view: even noise stays within 2 of 255 levels, on average.
+# A JPEG is decoded at no less than this times its first view. In noise a value is off by about 2 of 255 levels on
+# average and by 14 at most, by 18 where colours are subsampled and meet in hard edges, by 35 in fine coloured letters.
 SMALLEST_SCALE = 2.75
 # What Pillow raises for EXIF data that it can not read.
 DAMAGED_EXIF = (struct.error, ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError)

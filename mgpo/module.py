@@ -21,6 +21,7 @@ from mgpo.loops import GoOn
 from mgpo.loss import answer_loss, policy_loss
 from mgpo.metrics import PassMetrics, Tally, rollout_metrics
 from mgpo.objective import Objective
+from mgpo.own_loop import check_scheduler
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.batch import Batch, collate
 from mgpo.policy.kernels import check_kernel
@@ -50,7 +51,7 @@ class MGPO(EvaluatedModule):
         extras: Added to the reward in training only; accuracies never see them.
         objective: What is maximised.
         optimizer: Optimiser, by class path.
-        lr_scheduler: Schedule over optimiser updates, by class path.
+        lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
         silent_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
@@ -143,7 +144,9 @@ class MGPO(EvaluatedModule):
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        scheduler = self.make_scheduler(optimizer)
+        check_scheduler(type(scheduler))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
         self.pool.drawn += self.silent_groups == "refill"
@@ -152,8 +155,8 @@ class MGPO(EvaluatedModule):
         self.publish()
 
     def samples(self, batch: list[Sample]) -> list[tuple]:
-        """The usable ones, and as many as on every other rank: all pass equally often."""
-        samples = self.usable(batch)
+        """The usable ones that fit, and as many as on every other rank: all pass equally often."""
+        samples = self.fitting(self.usable(batch), self.sampling)
         return samples[: min(share_objects(len(samples), self.trainer.world_size))]
 
     def on_train_epoch_end(self) -> None:

@@ -33,12 +33,12 @@ def predict(
     data: str,
     output: str = "predictions.jsonl",
     question: str | None = None,
-    columns: dict[str, str] | None = None,
     model: str = "embedded",
     options: dict[str, Any] | None = None,
     dialogue: Dialogue | None = None,
     batch_size: int = 16,
     threads: int = 1,
+    columns: dict[str, str] | None = None,
 ) -> None:
     """Answer questions about pictures, one row of JSON a question, in their order.
 
@@ -50,12 +50,12 @@ def predict(
             columns image, question and, where wanted, choices, answer, id; images are paths relative to it.
         output: The file of rows; beside it lies one that says what they came from.
         question: What to ask of each picture in a folder, or of rows without a question.
-        columns: What columns are called in the data, such as {question: problem}.
         model: "embedded", a run's folder, an export, a checkpoint of transformers, or the address of a server.
         options: Of the model, such as dtype or max_pixels; of a server: model, frame, parallel, api_key_env, …
         dialogue: What is said in each turn; by default the model's own.
         batch_size: Questions that are answered side by side, and rows that are written at a time.
         threads: Torch threads on the CPU; for the embedded model one is best.
+        columns: What columns are called in the data, such as {question: problem}.
     """
     if min(batch_size, threads) < 1:
         raise UserError("--batch_size and --threads are at least 1")

@@ -12,6 +12,7 @@ import numpy as np
 from mgpo.crops import THREADS, Crops, Swap
 from mgpo.dialogues import Dialogue
 from mgpo.extras import Extra
+from mgpo.fitting import too_long
 from mgpo.images import BadImage
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
@@ -94,7 +95,8 @@ def roll_out(
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
     `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
-    can't be had, because the file is gone by now, the rollout ends and its `failed` says why.
+    can't be had, because the file is gone by now, or the conversation gets too long for the model, the rollout ends
+    and its `failed` says why. One whose first prompt is too long has no turns.
     """
     sight = sight or policy.sight
     firsts = [Trajectory(question, image) for question, image in samples]
@@ -105,8 +107,12 @@ def roll_out(
         for c, messages in zip(crops, opened):
             c.begin(messages)
         prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
-        conversation = sampler.open(policy, prompts, copies)
-        shown = dict(enumerate(prompt for prompt in prompts for _ in range(copies)))
+        for trajectory, prompt in zip(trajectories, (prompt for prompt in prompts for _ in range(copies))):
+            trajectory.failed = too_long(policy, (), prompt, sampling.max_new_tokens)
+        shown = {i: prompts[i // copies] for i, trajectory in enumerate(trajectories) if trajectory.failed is None}
+        if not shown:
+            return trajectories
+        conversation = sampler.open(policy, [shown[i] for i in shown if i % copies == 0], copies)
         turn = 0
         while shown:
             active = list(shown)
@@ -118,7 +124,7 @@ def roll_out(
                 trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
                 following[i] = dialogue.proceed(trajectories[i], sight)
                 crops[i // copies].begin(following[i])  # while other rows go on
-            shown = _next_prompts(policy, trajectories, following, crops, copies)
+            shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
             if shown:
                 conversation.keep([row for row, i in enumerate(active) if i in shown])
                 conversation.extend(list(shown.values()))
@@ -132,16 +138,22 @@ def _next_prompts(
     following: Mapping[int, Sequence[Message] | None],
     crops: Sequence[Crops],
     copies: int,
+    reply: int,
 ) -> dict[int, Prompt]:
-    """What is shown next, by trajectory, in order; those that have ended, or whose crop can't be had, are left out."""
+    """What is shown next, by trajectory, in order, but to those that have ended, whose crop can't be had, or that
+    leave no room for `reply` more tokens."""
     prompts: dict[int, Prompt] = {}
     for i, messages in sorted(following.items()):
         if messages is None:
             continue
+        trajectory = trajectories[i]
         try:
-            prompts[i] = policy.chat.follow(messages, trajectories[i].turns[-1].reply, crops[i // copies])
+            prompt = policy.chat.follow(messages, trajectory.turns[-1].reply, crops[i // copies])
+            trajectory.failed = too_long(policy, trajectory.turns, prompt, reply)
         except BadImage as error:
-            trajectories[i].failed = str(error)
+            trajectory.failed = str(error)
+        if trajectory.failed is None:
+            prompts[i] = prompt
     return prompts
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import ImageOps
+from PIL import ImageChops, ImageOps
 
+import mgpo.doctor.marker
 import mgpo.policy.batch
 import mgpo.rollout
 import mgpo.sampler
@@ -14,6 +15,7 @@ from mgpo.doctor.examine import CHECKS
 from mgpo.doctor.memory import memory
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
+from mgpo.policy.pixels import PixelBudget
 from mgpo.sampler import InProcessSampler, Sampling
 from mgpo.types import Prompt, Reply, Turn
 from mgpo.views import Frame, View
@@ -44,18 +46,20 @@ def mirrored_pictures(policy, monkeypatch):
 
 
 def encoded_again(policy, monkeypatch):
-    def turn(prompt, reply, text):
+    def turn(prompt, reply, text, **options):
         ids = tuple(policy.chat.encode_text(text))
-        return Turn(prompt, Reply(ids, (0.0,) * len(ids), reply.stop), text)
+        return Turn(prompt, Reply(ids, (0.0,) * len(ids), reply.stop), text, **options)
 
     monkeypatch.setattr(mgpo.rollout, "Turn", turn)
 
 
 def other_prompt(policy, monkeypatch):
     """What the trainer would read in turn 2 is not what the sampler was shown."""
-    monkeypatch.setattr(
-        mgpo.rollout, "Turn", lambda prompt, *rest: Turn(Prompt((*prompt.ids, prompt.ids[-1]), prompt.images), *rest)
-    )
+
+    def turn(prompt, *rest, **options):
+        return Turn(Prompt((*prompt.ids, prompt.ids[-1]), prompt.images), *rest, **options)
+
+    monkeypatch.setattr(mgpo.rollout, "Turn", turn)
 
 
 def rows_changed(change):
@@ -144,6 +148,47 @@ def test_a_planted_mistake_is_found(fresh_policy, monkeypatch, plant, check, wor
     result = CHECKS[check](case_of(fresh_policy, sampling=Sampling(max_new_tokens=8, temperature=0.7)))
     assert result.passed is False
     assert words in result.text
+
+
+def one_pixel_off_in(change):
+    def plant(monkeypatch, x, y):
+        to_original, pixels, to_pixels = View.to_original, View.pixels, Frame.to_pixels
+
+        def moved(box):
+            return (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+
+        if change == "the map":
+            monkeypatch.setattr(View, "to_original", lambda view, box: to_original(view, moved(box)))
+        elif change == "the picture":
+            shift = ImageChops.offset
+            monkeypatch.setattr(View, "pixels", lambda view, original: shift(pixels(view, original), x, y))
+        else:
+            monkeypatch.setattr(Frame, "to_pixels", lambda frame, box, size: moved(to_pixels(frame, box, size)))
+
+    return plant
+
+
+@pytest.mark.parametrize("shift", [(1, 0), (0, 1), (-1, 0), (0, -1)], ids=str)
+@pytest.mark.parametrize("change", ["the map", "the picture", "the frame"])
+def test_a_shift_of_one_input_pixel_is_found(fresh_policy, monkeypatch, change, shift):
+    one_pixel_off_in(change)(monkeypatch, *shift)
+    assert CHECKS["boxes land"](case_of(fresh_policy)).passed is False
+
+
+UNIT = 28 * 28
+SIGHTS = {"as fine as the original": (4000, 4000), "a fine crop": (40, 4000), "a coarse crop": (1000, 4)}
+
+
+@pytest.mark.parametrize("frame", [Frame.PIXELS, Frame.THOUSAND])
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_it_is_found_however_large_pictures_are_seen(fresh_policy, monkeypatch, sight, frame):
+    whole, crop = (PixelBudget(UNIT, cap * UNIT, 28) for cap in SIGHTS[sight])
+    fresh_policy.sight = replace(fresh_policy.sight, whole=whole, crop=crop, frame=frame)
+    monkeypatch.setitem(mgpo.doctor.marker.PUBLISHED, "qwen2_5_vl", frame)
+    fresh_policy.max_positions = None
+    assert CHECKS["boxes land"](case_of(fresh_policy, sampling=Sampling(1))).passed
+    one_pixel_off_in("the map")(monkeypatch, 1, 0)
+    assert CHECKS["boxes land"](case_of(fresh_policy, sampling=Sampling(1))).passed is False
 
 
 def test_sampler_and_trainer_agree_on_wrong_positions(fresh_policy, monkeypatch):

@@ -1,13 +1,27 @@
-"""The fused head against plain logits; Triton runs it interpreted where there is no GPU."""
+"""Fused kernels against what they take the place of; Triton runs them interpreted where there is no GPU."""
 
+import os
 import subprocess
 import sys
+from collections import Counter
+from importlib import import_module
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.nn import functional as F
 
+from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
+from mgpo.policy import fused
+from mgpo.policy.batch import collate
+from mgpo.policy.logprobs import score
+from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.rollout import roll_out
+from mgpo.sampler import InProcessSampler, Sampling
+from tests.conftest import make_question, noise_image
 
 KERNEL = bool(find_spec("liger_kernel") and find_spec("triton"))
 COMPARE = """
@@ -28,10 +42,77 @@ for mine, theirs in zip(*(torch.autograd.grad(x, (hidden, weight), upstream) for
 
 @pytest.mark.skipif(not KERNEL, reason="liger-kernel or Triton is not installed")
 def test_values_and_gradients_are_those_of_plain_logits():
-    subprocess.run([sys.executable, "-c", COMPARE], check=True, env={"TRITON_INTERPRET": "1", "PATH": ""})
+    subprocess.run([sys.executable, "-c", COMPARE], check=True, env=os.environ | {"TRITON_INTERPRET": "1"})
 
 
 @pytest.mark.skipif(KERNEL, reason="liger-kernel is installed")
 def test_without_the_kernel_it_is_one_sentence():
     with pytest.raises(UserError, match="pip install"):
         Qwen25VL(fused_head=True)
+
+
+def norm(x, weight, eps, offset, rounds, in_place):
+    """As liger-kernel documents it: "llama" rounds before it multiplies, "gemma" after."""
+    wide = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps)
+    if rounds == "llama":
+        return wide.to(x.dtype) * (offset + weight)
+    return (wide * (offset + weight.float())).to(x.dtype)
+
+
+def rotate(q, k, cos, sin):
+    def rotated(x):
+        one, two = x.chunk(2, -1)
+        return x * cos[:, None] + torch.cat([-two, one], -1) * sin[:, None]
+
+    return rotated(q), rotated(k)
+
+
+KERNELS = {
+    "LigerRMSNormFunction": norm,
+    "LigerRopeFunction": rotate,
+    "LigerSiLUMulFunction": lambda gate, up: F.silu(gate) * up,
+    "LigerGELUMulFunction": lambda gate, up: F.gelu(gate, approximate="tanh") * up,
+}
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Kernels that run anywhere, and the names of those that were called."""
+    called = Counter()
+
+    def stand_in(module, name):
+        def apply(*inputs):
+            called[name] += 1
+            return KERNELS[name](*inputs)
+
+        return SimpleNamespace(apply=apply)
+
+    monkeypatch.setattr(fused, "find_spec", lambda name: name)
+    monkeypatch.setattr(fused, "_kernel", stand_in)
+    for family in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma3"):
+        module = import_module(f"transformers.models.{family}.modeling_{family}")
+        monkeypatch.setattr(module, fused.ROTATION, getattr(module, fused.ROTATION))
+    return called
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fused_layers_compute_what_the_library_s_do(family, family_folder, stand_ins, monkeypatch, dtype):
+    policy = family_of(str(family_folder))(str(family_folder), dtype=dtype, **family.caps).load().eval()
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "norm" in name:
+                parameter.normal_(std=0.5)  # as they are made, an offset would not be seen
+    image = noise_image(448, 448)
+    rows = roll_out(policy, InProcessSampler(), TwoTurn(), [(make_question(image), image)], 2, Sampling(4), (0, 0))
+    batch = collate(rows, policy.positions, policy.pad_id)
+    with torch.no_grad():
+        plain = score(policy, batch).logprobs_NC
+        assert not stand_ins
+        monkeypatch.setattr(fused, "fuses", lambda x: True)
+        again = score(policy, batch).logprobs_NC
+    assert torch.allclose(again, plain, atol=1e-4 if dtype == "float32" else 0.05)
+    wanted = {"LigerRMSNormFunction"} | ({"LigerRopeFunction"} if not family.name.startswith("qwen3_5") else set())
+    assert wanted <= stand_ins.keys()
+    if family.name not in ("qwen3_vl_moe", "gemma3"):  # a mixture's experts are no layers with gates
+        assert "LigerSiLUMulFunction" in stand_ins
+    assert ("LigerGELUMulFunction" in stand_ins) == (family.name == "gemma3")

@@ -1,8 +1,9 @@
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from mgpo.policy.pixels import PixelBudget
 from mgpo.views import Frame, View
@@ -10,6 +11,7 @@ from mgpo.views import Frame, View
 sizes = st.tuples(st.integers(30, 5000), st.integers(30, 5000))
 fractions = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 1), st.floats(0.05, 1))
 resize = PixelBudget(28 * 28, 112 * 112, 28)
+PUBLISHED = PixelBudget(256 * 28 * 28, 1280 * 28 * 28, 28)
 
 
 def box_in(size, parts):
@@ -70,11 +72,22 @@ def test_sizes_fit_the_budget(size):
     assert width * height <= 112 * 112 or min(width, height) == 28
 
 
+@given(st.integers(1, 60), st.integers(1, 200), st.booleans(), st.sampled_from([resize, PUBLISHED]))
+@example(4, 200, False, PUBLISHED)
+@example(40, 200, True, PUBLISHED)
+def test_whatever_the_library_takes_is_seen_at_its_size(thin, ratio, upright, budget):
+    """Up to the ratio of 200 itself; a thinner strip is taken as one of that ratio."""
+    size = (thin, thin * ratio) if upright else (thin * ratio, thin)
+    theirs = smart_resize(size[1], size[0], budget.factor, budget.min_pixels, budget.max_pixels)
+    assert budget(size) == theirs[::-1]
+    longer = (thin, 200 * thin + 1) if upright else (200 * thin + 1, thin)
+    assert min(budget(longer)) >= budget.factor
+
+
 def test_published_budget():
-    published = PixelBudget(256 * 28 * 28, 1280 * 28 * 28, 28)
-    width, height = published((8000, 6000))
+    width, height = PUBLISHED((8000, 6000))
     assert 0.9 * 1280 * 784 <= width * height <= 1280 * 784
-    assert published((100, 100))[0] * published((100, 100))[1] >= 256 * 784
+    assert PUBLISHED((100, 100))[0] * PUBLISHED((100, 100))[1] >= 256 * 784
 
 
 def test_a_mark_in_the_input_is_the_same_mark_in_the_crop():

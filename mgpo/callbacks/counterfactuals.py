@@ -35,7 +35,7 @@ class Counterfactuals(L.Callback):
     ) -> None:
         if not self.enabled or trainer.sanity_checking:
             return
-        samples = pl_module.usable(batch)
+        samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
         with pl_module.under_precision():
             if samples:
                 self.rows += counterfactuals(

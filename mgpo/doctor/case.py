@@ -9,7 +9,8 @@ from PIL import Image
 from torch.optim import Optimizer
 
 from mgpo.dialogues import Dialogue
-from mgpo.doctor.marker import box_text, draw_canvas, frame_of
+from mgpo.doctor.marker import CANVAS, box_text, draw_canvas, frame_of
+from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.batch import Batch, collate
@@ -57,8 +58,10 @@ class Case:
         self.sampler.release()  # an engine's memory is wanted from here on
         self.watched: Any = _Watched(self.policy)
         dictator = _Dictator(lambda: box_text(self.watched.shown[0].size, frame_of(self.policy)))
-        canvas = [(self.samples[0][0], draw_canvas())]
+        canvas = [(min((question for question, _ in self.samples), key=lambda q: len(q.text)), draw_canvas())]
         self.dictated = roll_out(self.watched, dictator, self.dialogue, canvas, 2, short, KEY)
+        if failed := [trajectory.failed for trajectory in self.dictated if not trajectory.turns]:
+            raise UserError(f"question {canvas[0][0].id} about a picture of {CANVAS[0]} x {CANVAS[1]}: {failed[0]}")
         for trajectory in self.dictated:
             trajectory.turns[0].learnt = False  # nobody sampled it
 

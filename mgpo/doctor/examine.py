@@ -36,13 +36,13 @@ CHECKS: dict[str, Callable[[Case], Result]] = {
 def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -> list[Result]:
     """Every check, on the first questions of the training data. `config` is what memory is planned from.
 
-    Raises UserError where none of these has a picture.
+    Raises UserError where none of these has a picture and fits.
     """
     policy = module.policy
     weights = finite_weights(policy)
     if not weights.passed:
         return [weights]  # nothing else can be told
-    training, samples = policy.training, some_samples(data)
+    training, samples = policy.training, some_samples(module, data)
     with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
         policy.eval()
         try:
@@ -53,7 +53,9 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
         except (ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
-            results = [Result("rollouts", False, f"no rollout could be played: {_line(error)}")]
+            about = ", ".join(f"{question.id} ({len(question.text):,} characters)" for question, _ in samples)
+            what = f"no rollout could be played of questions {about}: {_line(error)}"
+            results = [Result("rollouts", False, what)]
         finally:
             policy.zero_grad()
             policy.train(training)
@@ -72,19 +74,19 @@ def case_of(module: MGPO, samples: list[tuple]) -> Case:
     )
 
 
-def some_samples(data: VQAData) -> list[tuple]:
-    """The first questions whose pictures can be decoded, with these."""
+def some_samples(module: MGPO, data: VQAData) -> list[tuple]:
+    """The first questions whose pictures can be decoded and that leave room for a reply, with these pictures."""
     if data.train is None:
         raise UserError("data.train: name a source of training questions")
     decoded, found = Decoded(data.train), []
     for index in range(min(TRIED, len(decoded))):
-        sample = decoded[index]
-        if sample.image is not None:
-            found.append((sample.question, sample.image))
+        found += module.fitting(module.usable([decoded[index]]), module.sampling)
         if len(found) == QUESTIONS:
-            break
+            return found
     if not found:
-        raise UserError(f"data.train: none of its first {TRIED} questions has a picture that can be decoded")
+        tried = min(TRIED, len(decoded))
+        why = next(iter(module.left_out.values()), "there are none")
+        raise UserError(f"data.train: of its first {tried} questions none can be played; one of them because {why}")
     return found
 
 

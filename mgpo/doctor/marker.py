@@ -3,6 +3,9 @@
 The arithmetic is done anew here, on purpose: what maps boxes in training is what is examined.
 """
 
+import math
+from fractions import Fraction
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -13,6 +16,7 @@ CANVAS = (1500, 1000)
 # Shares of width and height. Nothing is in the middle, so that turned and swapped axes show.
 BOX = (0.1, 0.2, 0.75, 0.9)
 MARK = (0.25, 0.3, 0.35, 0.44)
+CLEAR = 0.5  # of full magenta
 # As their publishers have it; Gemma has none of its own and is asked for this one.
 PUBLISHED = {
     "qwen2_5_vl": Frame.PIXELS,
@@ -43,11 +47,12 @@ def numbers(size: Size, frame: Frame) -> tuple[float, ...]:
     return tuple(round(share * unit, 3 if frame is Frame.UNIT else None) for share, unit in zip(BOX, 2 * units))
 
 
-def shares(size: Size, frame: Frame) -> Box:
-    """The same box as shares of width and height."""
+def region(size: Size, frame: Frame) -> tuple[int, int, int, int]:
+    """The same box in whole pixels of the canvas, rounded outwards; exact, where floats could fall on either side."""
     units = {Frame.PIXELS: size, Frame.THOUSAND: (1000, 1000), Frame.UNIT: (1, 1)}[frame]
-    x1, y1, x2, y2 = (number / unit for number, unit in zip(numbers(size, frame), 2 * units))
-    return x1, y1, x2, y2
+    written = (Fraction(str(number)) for number in numbers(size, frame))
+    x1, y1, x2, y2 = (number / unit * side for number, unit, side in zip(written, 2 * units, 2 * CANVAS))
+    return math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
 
 
 def box_text(size: Size, frame: Frame) -> str:
@@ -56,14 +61,17 @@ def box_text(size: Size, frame: Frame) -> str:
 
 
 def predict(region: Box, size: Size) -> tuple[float, float]:
-    """Where the mark's middle is in an image of `size` that shows a region given in shares."""
-    x, y = (MARK[0] + MARK[2]) / 2, (MARK[1] + MARK[3]) / 2
+    """Where the mark's middle is in an image of `size` that shows a region of the canvas, given in its pixels."""
+    x, y = ((a + b) / 2 * side for a, b, side in zip(MARK, MARK[2:], CANVAS))
     left, top, right, bottom = region
     return (x - left) / (right - left) * size[0], (y - top) / (bottom - top) * size[1]
 
 
 def find(image: Image.Image) -> tuple[float, float] | None:
-    """The middle of what is magenta."""
+    """The middle of what is magenta, to a fraction of a pixel: one that is partly magenta counts for that part."""
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=int), -1, 0)
-    y, x = np.nonzero((red > 180) & (green < 75) & (blue > 180))
-    return (float(x.mean()) + 0.5, float(y.mean()) + 0.5) if len(x) else None
+    magenta = np.clip((np.minimum(red, blue) - green) / 255, 0, 1)
+    if magenta.max() < CLEAR:
+        return None
+    y, x = (np.average(np.arange(side) + 0.5, weights=magenta.sum(1 - axis)) for axis, side in enumerate(magenta.shape))
+    return x, y

@@ -6,13 +6,14 @@ import torch
 from PIL import Image
 
 from mgpo.doctor.case import Case, Result
-from mgpo.doctor.marker import find, frame_of, predict, shares
+from mgpo.doctor.marker import CANVAS, find, frame_of, predict, region
 from mgpo.policy.logprobs import score
 from mgpo.types import Pixels, Prompt, Trajectory
 from mgpo.views import Box
 
 FELT = 1e-3  # nats; the same pass over the same picture gives the same numbers
 ROWS = 2  # trajectories a turn
+NEAR = 0.25  # pixels of an input; what resizing does to the mark is a tenth of that
 
 
 def pictures_matter(case: Case) -> Result:
@@ -40,8 +41,10 @@ def boxes_land(case: Case) -> Result:
     """
     name, trajectory, shown = "boxes land", case.dictated[0], case.watched.shown
     frame = frame_of(case.policy)
-    if wrong := _misses((0.0, 0.0, 1.0, 1.0), shown[0], 1.5):
+    if wrong := _misses((0, 0, *CANVAS), shown[0]):
         return Result(name, False, f"in the first view the mark is {wrong}")
+    if trajectory.failed is not None:
+        return Result(name, None, f"the second turn could not be played: {trajectory.failed}")
     if len(trajectory.turns) == 1:
         return Result(name, None, "this dialogue cuts nothing out")
     finding = trajectory.turns[0].finding
@@ -51,13 +54,11 @@ def boxes_land(case: Case) -> Result:
         return Result(name, False, f"a good box in the family's units ({frame.value}) is refused as {reason}: {text}")
     if len(shown) == 1:
         return Result(name, False, "a good box is named, but no part of the picture is shown")
-    region, crop = shares(shown[0].size, frame), shown[1]
-    # A crop's edges are rounded outwards to whole pixels of the original.
-    scale = max(
-        side / ((b - a) * whole) for side, a, b, whole in zip(crop.size, region, region[2:], trajectory.image.size)
-    )
-    if wrong := _misses(region, crop, 1.0 + scale):
+    part = region(shown[0].size, frame)
+    if wrong := _misses(part, shown[1]):
         return Result(name, False, f"in the crop the mark is {wrong}")
+    if (cut := trajectory.views[1].region) != part:  # a crop may be too coarse to show it
+        return Result(name, False, f"the box stands for {part} of the picture, but {cut} is cut out")
     return Result(name, True, f"a mark named in {frame.value} is found in the crop where the family's units put it")
 
 
@@ -79,12 +80,12 @@ def _moved(case: Case, trajectory: Trajectory, k: int) -> float:
     return (before - after)[behind].abs().max().item()
 
 
-def _misses(region: Box, image: Image.Image, tolerance: float) -> str | None:
-    """What is wrong with the mark's place in an image that should show this region."""
+def _misses(region: Box, image: Image.Image) -> str | None:
+    """What is wrong with the mark's place in an image that should show this region of the canvas."""
     x, y = predict(region, image.size)
     found = find(image)
     if found is None:
         return f"not to be found, instead of at ({x:.0f}, {y:.0f})"
-    if max(abs(found[0] - x), abs(found[1] - y)) > tolerance:
-        return f"at ({found[0]:.0f}, {found[1]:.0f}) instead of at ({x:.0f}, {y:.0f})"
+    if max(abs(found[0] - x), abs(found[1] - y)) > NEAR:
+        return f"at ({found[0]:.1f}, {found[1]:.1f}) instead of at ({x:.1f}, {y:.1f})"
     return None

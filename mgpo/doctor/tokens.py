@@ -67,20 +67,27 @@ def image_tokens(case: Case) -> Result:
 
 
 def length(case: Case) -> Result:
-    """With replies as long as they may get, conversations stay within the positions that the model knows."""
-    name, longest = "length", 0
-    limit = getattr(case.policy.model.config.get_text_config(), "max_position_embeddings", None)
+    """With replies as long as they may get, conversations stay within the positions that the model knows.
+
+    Those that don't are ended there and left out; that is a failure where it happens to all of them.
+    """
+    name, limit = "length", case.policy.max_positions
     if limit is None:
         return Result(name, None, "the model's configuration has no max_position_embeddings")
+    reached: dict[int, Trajectory] = {}
     for trajectory in case.trajectories:
         at = 0
         for turn in trajectory.turns:
             at = case.policy.positions(turn.prompt, at)[1] + case.sampling.max_new_tokens
-        longest = max(longest, at)
-    if longest > limit:
+        reached[at] = trajectory
+    shortest, longest = min(reached), max(reached)
+    if shortest > limit:
         advice = "lower model.sampling.max_new_tokens or the pixel caps"
-        return Result(name, False, f"a conversation may reach position {longest:,} of {limit:,}; {advice}")
-    return Result(name, True, f"prompts and replies take {longest:,} of {limit:,} positions at most")
+        return Result(name, False, f"every conversation may reach position {shortest:,} of {limit:,}; {advice}")
+    text = f"prompts and replies take {longest:,} of {limit:,} positions at most"
+    if longest > limit:
+        text += f", where that about question {reached[longest].question.id} would be ended and left out"
+    return Result(name, True, text)
 
 
 def conversation(trajectory: Trajectory) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.files import parse_json
-from mgpo.plan.launch import Devices, Engine, Launch
+from mgpo.plan.launch import Devices, Engine, Launch, Program
 from mgpo.plan.lengths import converse, counter
 from mgpo.plan.passes import FLOAT
 from mgpo.plan.shape import Shape
@@ -78,6 +78,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         rescored=rescored,
         engine=engine,
         memory=memory,
+        program=program_of(policy, weight, value),
     )
 
 
@@ -94,6 +95,14 @@ def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | Non
     kind = getattr(torch, made["dtype"]) if made.get("dtype") else policy.dtype
     weight = kind.itemsize / options.get("tensor_parallel_size", 1)
     return True, Engine(float(options.get("gpu_memory_utilization", ENGINE_SHARE)), weight)
+
+
+def program_of(policy: Any, weight: int, value: int) -> Program:
+    """How adapters and prompts are computed: `mgpo.policy.lora` merges into float32 alone;
+    prompts are shared by the families whose tokens know of each other by plain causal attention."""
+    return Program(
+        adapter=weight, merged=policy.lora is not None and weight == value == FLOAT, shared=type(policy).packs
+    )
 
 
 def own_cap(path: str) -> int:

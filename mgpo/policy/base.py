@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mgpo.policy.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
-from mgpo.views import Sight, View
+from mgpo.views import Sight, Size, View
 
 T = TypeVar("T")
 
@@ -76,6 +76,8 @@ class Policy(nn.Module):
     token_texts: list[str]  # the text of each id, for stop texts
     whole = False  # gathered for rollouts, where weights are sharded
     fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
+    max_positions: int | None = None  # that the model knows
+    max_prompt_tokens: int | None = None  # that may stand before a reply
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
     fixed = False  # whether the operations of a pass depend on its shape alone, so that it could be replayed
 
@@ -97,6 +99,10 @@ class Policy(nn.Module):
 
     def pixels(self, shown: Image.Image) -> Pixels:
         """An image that has the size at which the model is to see it, as the vision tower takes it."""
+        raise NotImplementedError
+
+    def blank(self, size: Size) -> Pixels:
+        """What stands for an image that is seen at this size where only its tokens are counted: its grid alone."""
         raise NotImplementedError
 
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:

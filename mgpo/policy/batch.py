@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mgpo.allocator import moved
 from mgpo.policy.packing import Packing
 from mgpo.types import Pixels, Prompt, Trajectory
 
@@ -55,7 +56,7 @@ class Batch:
         return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device)
 
     def to(self, device: torch.device) -> "Batch":
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        return replace(self, **{k: moved(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: int) -> Batch:

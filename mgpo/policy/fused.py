@@ -1,24 +1,104 @@
-"""Log-probs by liger-kernel's fused head and loss, for GPUs: logits never leave the kernel."""
+"""What liger-kernel fuses on GPUs: norms, gates and rotary positions of layers, and a head with its log-probs.
 
+Layers use it wherever it is installed and they are on a GPU; elsewhere they stay what the library made them.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgpo.errors import UserError
 
 NEVER = -1e4  # added to a banned logit: exp(-10,000) is zero, and no kernel meets an infinity
+# What a norm adds to its weight, and when it rounds to a narrower type: before it multiplies with the weight, or after.
+NORMS = {
+    "Qwen2_5_VLRMSNorm": (0.0, "llama"),
+    "Qwen3VLTextRMSNorm": (0.0, "llama"),
+    "Qwen3VLMoeTextRMSNorm": (0.0, "llama"),
+    "Qwen3_5RMSNorm": (1.0, "gemma"),
+    "Qwen3_5MoeRMSNorm": (1.0, "gemma"),
+    "Gemma3RMSNorm": (1.0, "gemma"),
+}
+GATES = {"SiLUActivation": ("swiglu", "LigerSiLUMulFunction"), "GELUTanh": ("geglu", "LigerGELUMulFunction")}
+ROTATION = "apply_rotary_pos_emb"  # as every family's module calls it
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Have a model's layers compute by fused kernels on GPUs. Does nothing where liger-kernel is not installed."""
+    if find_spec("liger_kernel") is None or find_spec("triton") is None:
+        return
+    for module in model.modules():
+        if type(module).__name__ in NORMS:
+            module.forward = MethodType(_on_gpus(_norm(*NORMS[type(module).__name__])), module)
+        gate = GATES.get(type(getattr(module, "act_fn", None)).__name__)
+        if gate and hasattr(module, "gate_proj"):
+            module.forward = MethodType(_on_gpus(_gated(*gate)), module)
+        if hasattr(module, "q_proj"):
+            _fuse_rotation(sys.modules[type(module).__module__])
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether kernels take what lies there."""
+    return x.is_cuda
+
+
+def _on_gpus(fused: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def forward(module: Any, x: Tensor) -> Tensor:
+        return fused(module, x) if fuses(x) else type(module).forward(module, x)
+
+    return forward
+
+
+def _kernel(module: str, name: str) -> Any:
+    return getattr(import_module(f"liger_kernel.ops.{module}"), name)
+
+
+def _norm(offset: float, rounds: str) -> Callable[..., Tensor]:
+    kernel = _kernel("rms_norm", "LigerRMSNormFunction")
+
+    def fused(norm: Any, x: Tensor) -> Tensor:
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        return kernel.apply(x, norm.weight, eps, offset, rounds, False)
+
+    return fused
+
+
+def _gated(module: str, name: str) -> Callable[..., Tensor]:
+    kernel = _kernel(module, name)
+
+    def fused(mlp: Any, x: Tensor) -> Tensor:
+        return mlp.down_proj(kernel.apply(mlp.gate_proj(x), mlp.up_proj(x)))
+
+    return fused
+
+
+def _fuse_rotation(family: Any) -> None:
+    """In the module of a family, once: its attention looks the function up there."""
+    kernel = _kernel("rope", "LigerRopeFunction")
+    plain = getattr(family, ROTATION, None)
+    if plain is None or hasattr(plain, "fused"):
+        return
+
+    def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+        whole = fuses(q) and unsqueeze_dim == 1 and cos.shape[-1] == q.shape[-1]
+        return kernel.apply(q, k, cos, sin) if whole else plain(q, k, cos, sin, unsqueeze_dim)
+
+    rotate.fused = True  # pyright: ignore[reportFunctionMemberAccess]
+    setattr(family, ROTATION, rotate)
 
 
 def load_kernel() -> Any:
     """Raises UserError where liger-kernel is not installed."""
     try:
-        from liger_kernel.ops.fused_linear_cross_entropy import (  # pyright: ignore[reportMissingImports]
-            LigerFusedLinearCrossEntropyFunction,
-        )
+        return _kernel("fused_linear_cross_entropy", "LigerFusedLinearCrossEntropyFunction")
     except ImportError:
         raise UserError("policy.fused_head needs liger-kernel, which runs on GPUs: pip install 'mgpo[gpu]'") from None
-    return LigerFusedLinearCrossEntropyFunction
 
 
 def fused_logprobs(

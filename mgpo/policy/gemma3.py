@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
+from mgpo.allocator import moved
 from mgpo.policy.cache import RowCache, swap_rows, with_room
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
@@ -52,6 +53,11 @@ class Gemma3(Pretrained):
         patch = self.model.config.vision_config.patch_size
         return Pixels(((image - mean) / std).permute(2, 0, 1), (1, shown.height // patch, shown.width // patch))
 
+    def blank(self, size: Size) -> Pixels:
+        """The grid of an image that is seen at this size, without values."""
+        patch = self.model.config.vision_config.patch_size
+        return Pixels(torch.empty(0), (1, size[1] // patch, size[0] // patch))
+
     def expand(self, image: Pixels) -> str:
         """The placeholders between their marks, on lines of their own."""
         return f"\n\n{self.slot}{self.image_token * self.model.config.mm_tokens_per_image}<end_of_image>\n\n"
@@ -63,7 +69,7 @@ class Gemma3(Pretrained):
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (image tokens, width)."""
-        stacked = torch.stack([image.patches for image in images]).to(self.device, self.model.dtype)
+        stacked = moved(torch.stack([image.patches for image in images]), self.device).to(self.model.dtype)
         return self.model.model.get_image_features(stacked).pooler_output.unbind()
 
     def new_cache(self) -> "PlacedCache":

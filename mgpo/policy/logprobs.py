@@ -87,7 +87,7 @@ def _score_chunk(
     policy: Policy, hidden: Tensor, targets: Tensor, temperature: float, first: list[bool]
 ) -> tuple[Tensor, Tensor]:
     logits = policy.logits(hidden)
-    logits = logits if temperature == 1 else logits / temperature
+    logits = logits if temperature == 1 else logits.div_(temperature)
     total = logits.logsumexp(-1)
     with torch.no_grad():  # entropies are looked at only: not again in the backward pass
         entropy = _entropy(logits, total, policy.banned) if first.pop() else torch.zeros_like(total)
@@ -97,4 +97,4 @@ def _score_chunk(
 
 def _entropy(logits: Tensor, total: Tensor, banned: Tensor) -> Tensor:
     """-sum p log p = log Z - sum p logit."""
-    return total - ((logits - total[:, None]).exp() * logits.masked_fill(banned, 0.0)).sum(-1)
+    return total - (logits - total[:, None]).exp_().mul_(logits).masked_fill_(banned, 0.0).sum(-1)

@@ -118,8 +118,8 @@ def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
         return type(layer).forward(layer, x, *inputs, **options)
     result = base(x, *inputs, **options)
     for name, (down, up) in (layer.resting or _cast(layer)).items():
-        low = F.linear(x.flatten(0, -2), down)
-        result = torch.addmm(result.flatten(0, -2), low, up.T, alpha=layer.scaling[name]).view_as(result)
+        low = F.linear(x.flatten(0, -2), down).to(result.dtype)  # a head's is wider
+        result = torch.addmm(result.flatten(0, -2), low, up.to(low).T, alpha=layer.scaling[name]).view_as(result)
     return result
 
 

@@ -1,6 +1,7 @@
 """Images as the Qwen vision towers take them: a size inside the pixel budget, then normalised patches."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class PixelBudget:
     def __call__(self, size: Size) -> Size:
         width, height = size
         # The library's rule refuses more than 1:200; the thinner side of such a strip is taken as wider than it is.
-        width, height = max(width, height // 200 + 1), max(height, width // 200 + 1)
+        width, height = max(width, ceil(height / 200)), max(height, ceil(width / 200))
         height, width = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
         return (width, height)
 

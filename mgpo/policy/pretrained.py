@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -20,7 +19,9 @@ from mgpo.policy.base import Policy
 from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.fused import load_kernel
+from mgpo.policy.features import Features
+from mgpo.policy.fused import fuse_layers, load_kernel
+from mgpo.policy.head import widen
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed import use_packing
 from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
@@ -36,13 +37,6 @@ from mgpo.views import Sight
 
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 TYPES = ("float32", "bfloat16", "float16", "float64", "auto")
-
-
-class Seen(WeakKeyDictionary[Pixels, Tensor]):
-    """Features of images that are still wanted. A copy of a policy has the same tower, so it has seen the same."""
-
-    def __deepcopy__(self, memo: dict) -> "Seen":
-        return self
 
 
 class Pretrained(Policy):
@@ -63,6 +57,9 @@ class Pretrained(Policy):
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or a folder
             of adapters to go on from, as `export --merge false` and peft save them.
+        max_prompt_tokens: Tokens that may stand before a reply: texts, pictures, earlier replies. A question that has
+            more is left out, and a conversation that gets more ends. By default as many as the model has positions
+            for, less a reply; an engine with a `max_model_len` of its own wants a limit that leaves room for a reply.
     """
 
     model_types: ClassVar[tuple[str, ...]]  # as in config.json
@@ -81,8 +78,12 @@ class Pretrained(Policy):
         gradient_checkpointing: bool = False,
         fused_head: bool = False,
         start: str | None = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         super().__init__()
+        if max_prompt_tokens is not None and max_prompt_tokens < 1:
+            raise UserError(f"policy.max_prompt_tokens is {max_prompt_tokens}; a prompt has at least 1 token")
+        self.max_prompt_tokens = max_prompt_tokens
         if attention not in ATTENTIONS:
             raise UserError(
                 f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
@@ -142,14 +143,17 @@ class Pretrained(Policy):
             )
         if self.packs:
             use_packing(model.model.language_model)
+        fuse_layers(model)
+        widen(model.lm_head)
         self.choose_trained(model)
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
-        self.frozen_tower, self.seen = not any(p.requires_grad for p in eyes), Seen()
+        self.seen = Features(frozen=not any(p.requires_grad for p in eyes))
         if self.gradient_checkpointing:
             decoder = model.model.language_model.layers
             blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
             recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self.max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
         self.sight = self.sight_of(processor)
         backend: Any = tokenizer.backend_tokenizer  # asked once for all: there may be a quarter of a million of them
         self.token_texts = backend.decode_batch([[i] for i in range(known)], skip_special_tokens=False)
@@ -198,19 +202,9 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): every distinct image goes through the tower once.
-
-        A tower that is not trained sees every image once and for all: what it saw waits on the host, beside the pixels,
-        for the update, the reference and the scoring.
-        """
-        distinct = dict.fromkeys(images)
-        of = {image: self.seen[image].to(self.device) for image in distinct if image in self.seen}
-        if new := [image for image in distinct if image not in of]:
-            made = dict(zip(new, self.tower(new)))
-            of |= made
-            if self.frozen_tower:
-                self.seen.update({image: rows.cpu() for image, rows in made.items()})
-        return torch.cat([of[image] for image in images])
+        """(image tokens of all images in order, width): every distinct image goes through the tower once, through one
+        that is not trained only the first time."""
+        return self.seen.of(images, self.tower, self.device)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.
@@ -255,7 +249,7 @@ class Pretrained(Policy):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
-        return self.model.lm_head(hidden).float().masked_fill_(self.banned, -torch.inf)
+        return self.model.lm_head(hidden).masked_fill_(self.banned, -torch.inf)
 
     @property
     def head_weight(self) -> Tensor:

@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from mgpo.allocator import moved
 from mgpo.policy.packed import use_pieces
 from mgpo.policy.pixels import Patcher, PixelBudget
 from mgpo.policy.positions import mrope
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
-from mgpo.views import Frame, Sight
+from mgpo.views import Frame, Sight, Size
 
 
 class QwenVL(Pretrained):
@@ -61,6 +62,11 @@ class QwenVL(Pretrained):
         """The patches of an image that has the size at which the model is to see it."""
         return self.patcher(shown)
 
+    def blank(self, size: Size) -> Pixels:
+        """The grid of an image that is seen at this size, and patches without values."""
+        width, height = (side // self.patcher.patch for side in size)
+        return Pixels(torch.empty(height * width, 0), (1, height, width))
+
     def expand(self, image: Pixels) -> str:
         """One placeholder for each merged patch."""
         return self.image_token * (len(image.patches) // self.patcher.merge**2)
@@ -72,7 +78,7 @@ class QwenVL(Pretrained):
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (merged tokens, width)."""
         grid = torch.tensor([image.grid for image in images], device=self.device)
-        patches = torch.cat([image.patches for image in images]).to(self.device, self.model.dtype)
+        patches = moved(torch.cat([image.patches for image in images]), self.device).to(self.model.dtype)
         seen = self.merged(self.model.model.visual(patches, grid_thw=grid))
         return seen.split([len(image.patches) // self.patcher.merge**2 for image in images])
 

@@ -24,7 +24,7 @@ from mgpo.objective import Objective
 from mgpo.plan.launch import Devices, Launch
 from mgpo.plan.lengths import Said
 from mgpo.plan.memory import Memory, measure
-from mgpo.plan.settings import types_of
+from mgpo.plan.settings import program_of, types_of
 from mgpo.plan.shape import measure_shape
 from mgpo.policy.batch import collate
 from mgpo.policy.lora import Lora
@@ -232,7 +232,7 @@ def predict(setting: Setting, policy: Qwen25VL, trajectories: Sequence[Trajector
         micro_tokens=micro_tokens, mini_batches=1, epochs=1, weight=weight, value=value,
         gradient=gradient, state=2 * gradient, freeze_vision=setting.freeze_vision,
         penalised=setting.reference, lora=(lora.rank, lora.pattern) if lora else None, devices=Devices(),
-        checkpointing=setting.checkpointing, host=True,
+        checkpointing=setting.checkpointing, host=True, program=program_of(policy, weight, value),
     )  # fmt: skip
     return measure(measure_shape(policy.model.config), launch)
 

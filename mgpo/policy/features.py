@@ -1,0 +1,39 @@
+"""What a vision tower saw: of every image once in a pass, and of a tower that is not trained once and for all."""
+
+import copy
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from mgpo.allocator import moved
+from mgpo.types import Pixels
+
+Tower = Callable[[Sequence[Pixels]], Sequence[Tensor]]  # of each image its features (image tokens, width)
+
+
+class Features:
+    """Features of images, kept on the host as long as their pixels are, for the update, the reference and the scoring.
+
+    Args:
+        frozen: Nothing that makes features is trained, so they may be kept.
+    """
+
+    def __init__(self, frozen: bool) -> None:
+        self.frozen = frozen
+        self.kept: WeakKeyDictionary[Pixels, Tensor] = WeakKeyDictionary()
+
+    def __deepcopy__(self, memo: dict) -> "Features":
+        return copy.copy(self)  # a copy of a policy has the same frozen tower, so it has seen the same
+
+    def of(self, images: Sequence[Pixels], tower: Tower, device: torch.device) -> Tensor:
+        """(image tokens of all images in order, width)."""
+        distinct = dict.fromkeys(images)
+        found = {image: moved(self.kept[image], device) for image in distinct if image in self.kept}
+        if new := [image for image in distinct if image not in found]:
+            made = dict(zip(new, tower(new)))
+            found |= made
+            if self.frozen:
+                self.kept.update({image: rows.cpu() for image, rows in made.items()})
+        return torch.cat([found[image] for image in images])
