@@ -99,7 +99,7 @@ def locked(path: Path, what: str, instead: str) -> Iterator[None]:
         what: What is being written, such as "runs/mgpo/version_0".
         instead: What a person may do instead of waiting, such as "name another --output".
     """
-    with writing(path):
+    with writing(path, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _lock(path)
     if file is None:

@@ -110,8 +110,10 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
 
 def _lost_in_thought(trajectory: Trajectory) -> str | None:
     """Why there is no answer, where the limit fell into a thought."""
+    if trajectory.answer is not None:
+        return None
     last = trajectory.turns[-1]
-    if last.reply.stop != "length" or trajectory.answer is not None or last.said.strip() or not last.text.strip():
+    if last.reply.stop != "length" or last.said.strip() or not last.text.strip():
         return None
     return (
         f"the reply was cut at {len(last.reply.ids)} tokens, in the middle of the model's thoughts; "

@@ -91,7 +91,7 @@ def test_an_export_scores_as_the_trained_policy(family, untied, tmp_path, target
     Model(policy, TwoTurn()).save(tmp_path / "merged")
     merged = load(tmp_path / "merged")
     assert (logprobs(merged, batch) - trained).abs().max() < 1e-4
-    pushed = merged_weights(policy.model)
+    pushed = dict(merged_weights(policy.model))
     assert all(torch.equal(value, pushed[name]) for name, value in merged.model.state_dict().items())
     Model(policy, TwoTurn()).save(tmp_path / "alone", merge=False)
     assert (logprobs(load(tmp_path / "alone"), batch) - trained).abs().max() < 1e-5

@@ -76,7 +76,7 @@ def test_a_run_pushes_merged_weights_once_a_step_and_weighs_what_is_drawn(tokeni
     publish = module.publish
 
     def watch():
-        gaps.append(module.tally.means(1)["engine_gap_max"])
+        gaps.append(module.tally.over_ranks(1)["engine_gap_max"])
         adapters.append(torch.cat([p.detach().flatten() for p in module.policy.parameters() if p.requires_grad]))
         publish()
 

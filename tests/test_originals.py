@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from mgpo import originals
-from mgpo.data.batches import Decoded, VQAData
+from mgpo.data.batches import Decoded
+from mgpo.data.module import VQAData
 from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.evaluation import assess
 from mgpo.groups import Groups
