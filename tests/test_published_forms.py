@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 import mgpo
 from mgpo.policy.published import family_of
 from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.policy.templates import complain
+from mgpo.policy.templates import _takes_powers, complain
 from mgpo.types import Message
 from tests.conftest import noise_image
 from tests.families import ALL
@@ -84,6 +84,14 @@ def test_several_templates(copy, template):
     refused(lambda: load(copy), r"several chat templates \(chat, rag\); give one of them the name default")
     edit(copy, "tokenizer_config.json", chat_template=several(chat=TEXT_ONLY))
     refused(lambda: load(copy), "shows 0 pictures where there is one")
+
+
+@pytest.mark.parametrize(
+    ("template", "powers"),
+    [("{{ 2 ** 9 }}", True), ("{% set x = 9**9 %}", True), ("Be **bold**. {{ messages }}", False)],
+)
+def test_stars_are_powers_in_expressions_alone(template, powers):
+    assert _takes_powers(template) is powers
 
 
 HOSTILE = {

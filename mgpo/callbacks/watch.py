@@ -122,9 +122,7 @@ class Watch(threading.Thread):
             self.stack, self.since = stack, time.monotonic()
         code, line = next((entry for entry in stack if not _of_a_library(entry[0].co_filename)), (None, 0))
         where = f"{code.co_name} ({os.path.basename(code.co_filename)}, line {line})" if code else "no function"
-        waits = any(
-            part in frame.f_code.co_filename for frame in frames for part in ("torch/distributed/", "autograd/")
-        )
+        waits = any(part in frame.f_code.co_filename for frame in frames for part in WAITING)
         return where, time.monotonic() - self.since if waits else None
 
     def waiting(self) -> str | None:

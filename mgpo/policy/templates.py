@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from mgpo.errors import UserError
@@ -53,7 +54,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, path: str, slot: str) ->
 
 def complain(tokenizer: PreTrainedTokenizerBase, template: str, slot: str) -> str | None:
     """What is wrong with a template: it should show a picture, a question, a reply and another question, each once."""
-    if "**" in template:
+    if _takes_powers(template):
         return "takes powers, which may never end"  # nor can a signal break them off
     try:
         with bounded(SECONDS, BYTES):
@@ -71,6 +72,13 @@ def complain(tokenizer: PreTrainedTokenizerBase, template: str, slot: str) -> st
     if any(text.count(part) != 1 for part in (SHOWN, SAID, ASKED)):
         return "leaves out or repeats what is said"
     return None
+
+
+def _takes_powers(template: str) -> bool:
+    try:
+        return any(value == "**" for _, kind, value in Environment().lex(template) if kind == "operator")
+    except TemplateSyntaxError:
+        return False  # which rendering it says better
 
 
 def _found(tokenizer: PreTrainedTokenizerBase, path: str) -> Iterator[tuple[str, dict[str, str]]]:
