@@ -3,8 +3,6 @@
 import itertools
 import json
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -107,7 +105,7 @@ def test_a_stream_is_refused_in_one_sentence():
     ("after", "waited"),
     [
         ("7", 7),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
         ("soon", 5),
         ("-3", 5),
         ("", 5),
@@ -119,9 +117,7 @@ def test_a_server_may_say_how_long_to_wait(slept, after, waited):
     assert slept == [waited]
 
 
-@pytest.mark.parametrize(
-    "after", ["86400", "9" * 400, format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)]
-)
+@pytest.mark.parametrize("after", ["86400", "9" * 400, "Sun, 21 Oct 2125 07:28:00 GMT"])
 def test_a_long_rest_is_cut_short_and_spoken_of(slept, after):
     answer, words = (
         (429, {"message": "slow down"}, ("Retry-After", after)),
