@@ -29,7 +29,8 @@ _CHOOSE = any_of(
 _LETTER = r"['\"‘“]?[(\[]?[A-Z][)\]]?['\"’”]?"
 # "so B.", "I choose (C)": a letter and nothing else must follow
 _CHOSEN = re.compile(
-    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}})"
+    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}}"
+    r"|^(?:okay|ok|sure|well|hm+)[,.!…]{1,3}\s)"
     rf"(?i:(?:option|choice|letter|answer)\s)?({_LETTER})"
     r"(?!\W{1,5}(?i:or|also|maybe|possibly|perhaps|alternatively|but\salso)\b)(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
 )

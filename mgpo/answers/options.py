@@ -10,7 +10,9 @@ from mgpo.answers.phrases import CLAUSE, DENIED, LEAD, VOID
 from mgpo.answers.wording import QUOTES, normalise, unwrap
 
 LETTERS = string.ascii_uppercase
-_NOT_OTHER = re.compile(r"\W{0,3}(?:not|rather\sthan|instead\sof)\s\(?[A-Z]\b")  # "B (not C)"
+_NOT_OTHER = re.compile(
+    r"\W{0,3}(?:and\s)?(?:not|rather\sthan|instead\sof)\s\(?[A-Z]\b|\s?\([A-Z]\sis\s(?:not|wrong|false)\b"
+)  # "B (not C)"
 # "B", "(b)", "B. blue", "A because …", "A - red"; more loosely "B blue", "A is …", but not "A dog"
 _OPTION = re.compile(
     r"[(\[]?(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as(?!\swell)|for)\b|\s+[-–—=]+>?\s|"
@@ -24,6 +26,11 @@ _FEW = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&+、;|]|\bor\b|\band\b|\bund\b|\bod
 _TWO = re.compile(r"\W*([A-Z])(?:\W{1,5}[^\W\d_]{2,15}|\W{1,5}[a-zà-ɏ](?=\s)){0,3}\W{1,5}([A-Z])\W*")
 _APART = re.compile(
     rf"{DENIED.pattern}|\b(?:over|than|because|since|so|thus|therefore|is|means)\b|[=→⇒]", re.IGNORECASE
+)
+# "B: wrong", "(B) is incorrect", "B ✗"
+_VERDICT = re.compile(
+    r"\W*(?:(?:is|seems|looks)\s)?(?:wrong|incorrect|false|nope|no|out|excluded|not\s(?:it|right|correct))\W*|\W*[✗✘❌]\W*",
+    re.IGNORECASE,
 )
 _IT = re.compile(r"(?:it|this|that)(?: is|'s)? ")
 MOST_WORDS = 4  # around a number that is an option
@@ -73,10 +80,12 @@ def _lettered(words: str, choices: tuple[str, ...]) -> str | None:
         return letter if spelt else None
     rest = words[option.end() :]
     if option[2] and re.match(r"\s*\(?[A-Z]\b\)?(?!['’])", rest) and rest.split()[0].strip("().,") in letters:
-        return None  # "B C"
+        return letter if _NOT_OTHER.match(rest) else None  # "B C"
     text = texts[letters.index(letter)]
     if text and normalise(rest).startswith(text):
         return letter
+    if _VERDICT.fullmatch(rest):
+        return None
     two = _TWO.fullmatch(words)
     if two and two[1] != two[2] and two[2] in letters and not _APART.search(words):
         return None

@@ -61,7 +61,7 @@ DENIED = re.compile(
     r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|rule\sout|excluded|eliminated|discarded|(?:is|are)\sout)\b|"
     r"\b(?:rather\sthan|instead\sof|unlike|except|(?:any|every)thing\s(?:but|except)|all\sbut)\b|"
     r"\b(?:nicht|kein\w*|weder|pas|jamais|no\s(?:es|era|fue|puede|ser\w+|parece|creo|sé|está|debe)|não|non|niet|geen|inte|ikke|"
-    r"ei|nie|ni|nem|né|není|nu|не|ні|нет|ни|tidak|bukan|değil|không|δεν|όχι|nije|nisu|nėra|nav|pole)\b|"
+    r"ei|nie|ni|nem|né|není|nu|не|ні|нет|ни|tidak|bukan|değil|không|δεν|όχι|nije|nisu|nėra|nav)\b|"
     # … or is called wrong
     r"\b(?:falsch\w*|fauss\w+|(?<=est\s)faux|incorrect\w+|errad[ao]|equivocad[ao]|sbagliat[ao]|errat[ao]|fout|onjuist|fel|feil|forkert|"
     r"väär\w+|błędn\w+|špatn\w+|nesprávn\w+|неверн\w+|невірн\w+|неправильн\w+|yanlış|(?<=\b[A-Z]\s)salah|sai|helytelen|rossz|greșit\w*|грешн\w+|грешен|"
