@@ -18,7 +18,7 @@ _MENTION = re.compile(
     r"(?!(?<=[AEIO])\s[a-zà-ɏ]{2}(?!\w{0,5}\s\(?[A-Z]\)?(?![\w'’])))"  # "A dog", but not "A eller B"
 )
 _PARTS = re.compile(
-    r"[,.;!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+"
+    r"[,.;:!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+"
     r"|\s+(?=rather than|instead of|and not (?!only|just))|[，；。]"
 )
 _SENTENCES = re.compile(r"(?<=[.!;])\s+|(?<=[。；！])\s*(?=\S)")
