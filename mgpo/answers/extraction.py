@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 
+from mgpo.answers.meaning import is_right
 from mgpo.answers.options import choice_letter
 from mgpo.answers.phrases import CLAUSE, CONTRAST, REST, SAID, VOID, any_of
-from mgpo.answers.short import LONGEST_SENTENCE, chosen, plain
-from mgpo.answers.wording import LONGEST_ANSWER, QUOTES
+from mgpo.answers.short import LONGEST_SENTENCE, READS, chosen, plain
+from mgpo.answers.wording import LONGEST_ANSWER, QUOTES, normalise
 from mgpo.thoughts import spoken
 
 LONGEST_REPLY = 10_000  # characters that are read of a reply, from its end: there it commits
@@ -22,14 +23,16 @@ _KEY = re.compile(
 )
 _CHOOSE = any_of(
     "choose, pick, select, go with, going with, opt for, must be, it is, it's, that's, that is, one is, therefore, "
-    "thus, hence, so, but, leaves, leaves us with, leaving, left with, rather, actually, mean, meant, wähle, nehme, "
-    "choisis, elijo, escolho, scelgo, kies, выбираю"
+    "it was, I say, I'll say, thus, hence, so, but, leaves, leaves us with, leaving, left with, rather, actually, "
+    "mean, meant, wähle, nehme, choisis, elijo, escolho, scelgo, kies, выбираю"
 )
 _LETTER = r"['\"‘“]?[(\[]?[A-Z][)\]]?['\"’”]?"
 # "so B.", "I choose (C)": a letter and nothing else must follow
 _CHOSEN = re.compile(
-    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}})"
-    rf"(?i:(?:option|choice|letter|answer)\s)?({_LETTER})(?=\s{{0,3}}(?:[.,;!。，]|$|\n|because\b|since\b))"
+    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}}"
+    r"|^(?:okay|ok|sure|well|hm+)[,.!…]{1,3}\s)"
+    rf"(?i:(?:option|choice|letter|answer)\s)?({_LETTER})"
+    r"(?!\W{1,5}(?i:or|also|maybe|possibly|perhaps|alternatively|but\salso)\b)(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
 )
 _BE = any_of(
     "be, like, definitely, clearly, certainly, probably, likely, obviously, surely, ist, es, es la, est, est la, é, "
@@ -37,10 +40,10 @@ _BE = any_of(
 )
 # "…: B", "… would say B", "… corresponds to option B", "…, which is (B)": at the very end
 _LAST = re.compile(
-    r"(?i:[a-z]:\s|(?:'d|would)\s(?:say|guess)\s|(?:\b(?:is|be|to|with|match|matches)\s|[—–,(-]\s?)(?:option|choice)\s"
+    r"(?i:[a-z]:\s|(?:'d|would|'ll|will)\s(?:say|guess)\s|(?:\b(?:is|be|to|with|match|matches)\s|[—–,(-]\s?)(?:option|choice)\s"
     rf"|\b{_BE}\s|(?:\.{{3}}|…)\s?|\b(?:is|be|i\.e\.,?|choice|option|answer)\s(?=\()"
     r"|^(?:final\s|correct\s|my\s)?answer\s)"
-    r"(\(?[A-Z]\)?)[^\w?]{0,3}(?:\w+\.)?$"
+    r"['\"‘“]?(\(?[A-Z]\)?)[^\w?]{0,3}(?:\w+\.)?$"
 )
 # "B is right", "C is the only one that fits", "D remains"
 _FITS = r"fits|matches|remains|is\s(?:right|correct|left|not\s(?:excluded|ruled\sout))"
@@ -48,7 +51,7 @@ _RIGHT = re.compile(
     r"(?<![A-Za-z'’])(\(?[A-Z]\)?)(?:\s(?i:(?:is|seems|looks|remains)(?:\s(?:the|clearly|definitely)){0,2}\s(?:most\s)?"
     r"(?:correct|right|best|better|answer|plausible|likely|likeliest|"
     rf"only\s(?:correct|right|possible|answer|(?:one|option)\s(?:left|that\s(?:{_FITS}))))\b"
-    r"|(?:remains|it\sis)\b(?=\W*$))|(?:是)?正确)"
+    r"|(?:remains|is\sleft|it\sis)\b(?=\W*$))|(?:是)?正确)"
 )
 _REASON = re.compile(
     r",\s(?:as|since|because|for|so|which)\b|\s(?:because|since|weil|parce\sque|porque|perché|omdat|因为)\s|，因为|，因為"
@@ -66,8 +69,8 @@ _THINK = any_of(
 )
 _SURE = re.compile(rf"(?<=\w)[\])}}.\"']?(?:,\s|\s[-–—]\s|\s){_THINK}\W{{0,3}}$", re.IGNORECASE)
 _SLIPS = any_of(
-    "no, nope, wait, actually, sorry, oops, hmm, hold on, scratch that, correction, on second thought, I mean, make "
-    "that, or rather, nein, non"
+    "no, oh no, nope, wait, oh wait, actually, sorry, oops, hmm, hold on, scratch that, correction, on second thought, "
+    "I mean, make that, or rather, nein, non"
 )
 _MEANT = re.compile(r"(?:(?:oh|oops|sorry)[,.!]?\s)?I\smeant?\s(?:to\ssay\s)?(?=\S)", re.IGNORECASE)
 _ANEW = any_of("I mean, wait, actually, it's, it is, the answer, on second")
@@ -78,6 +81,7 @@ _AGAIN = re.compile(
     r"(?:(?:no|wait|actually|sorry|it['’]s|it\sis|I\smeant?)\b[,.:]?\s)?(?=\S)",
     re.IGNORECASE,
 )
+_ANNOUNCED = re.compile(rf"(?:{SAID.pattern}|\b{READS}\s{{0,3}}:?)\Z", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
     r"(?i:that|this|it)(?i:['’]s|\s(?:is|seems|looks))\s(?i:wrong|incorrect|false|not\s(?:right|correct|it))\W*$"
 )
@@ -93,7 +97,7 @@ def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str |
     Args:
         reply: What the policy said.
         choices: The question's; a short reply then is an answer only where it is one of them.
-        truth: A reply that is this and nothing else is an answer, whatever it looks like ("unknown").
+        truth: A reply that is this and nothing else is an answer, whatever it looks like ("unknown", "None" for 0).
     """
     reply = spoken(reply)[-LONGEST_REPLY:].strip()
     if reply and reply == truth.strip():
@@ -103,13 +107,32 @@ def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str |
     if sure := _SURE.search(reply, max(0, len(reply) - LONGEST_SENTENCE)):
         reply = reply[: sure.start()]
     end = reply[-2 * LONGEST_SENTENCE :]
-    *_, again = [None, *_AGAIN.finditer(end)]
+    *_, again = [None, *_slips(end, choices)]
     if again is not None and "\n" not in end[again.end() :]:
         if _TAKEN_BACK.match(end[again.end() :]):
             return None
         if (instead := _commitment(end[again.end() :], choices)) is not None:
             return instead
-    return _commitment(reply, choices)
+    said = _commitment(reply, choices)
+    return reply if said is None and not choices and _is_truth(reply, truth) else said
+
+
+def _is_truth(reply: str, truth: str) -> bool:
+    """Whether a reply is the right answer in other spelling, or one word that means the same."""
+    same = bool(normalise(truth)) and normalise(reply) == normalise(truth)
+    return same or (len(reply.split()) == 1 and is_right(reply, truth))
+
+
+def _slips(reply: str, choices: tuple[str, ...]) -> Iterator[re.Match[str]]:
+    """Where a reply takes back what it said; where any text may be the answer, it may be "Sorry, we're closed"."""
+    marked = [match.span() for match in _TAG.finditer(reply)]
+    if (boxed := _last_boxed(reply)) is not None:
+        marked.append(boxed[:2])
+    for slip in _AGAIN.finditer(reply):
+        within = any(start < slip.start() < end for start, end in marked)
+        begins = slip[0][0] in " :" and _ANNOUNCED.search(f"{reply[: slip.start()]}:")
+        if choices or not (within or begins):
+            yield slip
 
 
 def _commitment(reply: str, choices: tuple[str, ...]) -> str | None:

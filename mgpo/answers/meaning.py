@@ -49,8 +49,10 @@ _NO = {
     "नहीं",
     "لا",
 }
+_THINGS = r"(?:\w{2,20} )?(?:\w{2,20}s|people|(?:wo)?men|children|sheep|fish)(?: (?:at all|visible|there|here))?"
 _NONE = re.compile(
-    r"(?:there (?:is|are) )?(?:none|nothing|zero|no \w{2,20}s(?: (?:at all|visible|there))?|(?:not )?any)"
+    rf"(?:there (?:is|are) )?(?:none|nothing|zero|no {_THINGS}|not any(?: {_THINGS})?)"
+    rf"|there (?:is|are)n't any(?: {_THINGS})?"
 )
 _SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
 _LOOSE_SIGN = re.compile(r"(?:#\s?(\S+)|(\S+) [$€£¥°])")  # a sign that may be left out

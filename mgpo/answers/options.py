@@ -6,19 +6,32 @@ from functools import lru_cache
 
 from mgpo.answers.moments import time_of
 from mgpo.answers.numbers import only_number, value
-from mgpo.answers.phrases import CLAUSE, LEAD, VOID
+from mgpo.answers.phrases import CLAUSE, DENIED, LEAD, VOID
 from mgpo.answers.wording import QUOTES, normalise, unwrap
 
 LETTERS = string.ascii_uppercase
-_NOT_OTHER = re.compile(r"\W{0,3}not\s\(?[A-Z]\b")  # "B (not C)"
+_NOT_OTHER = re.compile(
+    r"\W{0,3}(?:and\s)?(?:not|rather\sthan|instead\sof)\s\(?[A-Z]\b|\s?\([A-Z]\sis\s(?:not|wrong|false)\b"
+)  # "B (not C)"
 # "B", "(b)", "B. blue", "A because …", "A - red"; more loosely "B blue", "A is …", but not "A dog"
 _OPTION = re.compile(
-    r"[(\[]?(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as|for)\b|\s+[-–—=]+>?\s|"
+    r"[(\[]?(?:([A-Za-z])(?:[)\].:,]|\s*$|\s+(?:because|since|as(?!\swell)|for)\b|\s+[-–—=]+>?\s|"
     r"(?=\s?[^\x00-\u036f\u2010-\u2027]))|([A-Za-z])(?=\s+is\b|(?<![AIai])\s))"
 )
+LETTER = re.compile(r"(?<![A-Za-z0-9À-ɏ'’])[A-Z](?![A-Za-z0-9À-ɏ'’])")  # alone, or beside signs of another script
 _ALONE = re.compile(r"[(\[]?([A-Za-z])[)\].:!]{0,2}")
 _BEHIND = re.compile(r"(.{1,200}?)\s?[(\[]([A-Z])[)\]]")  # "blue (B)"
 _FEW = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&+、;|]|\bor\b|\band\b|\bund\b|\boder\b|或|和)\s{0,3}\(?[A-Z]\b(?!['’])")
+# "B as well as C", "B - or C", where nothing sets the two apart as in "B over C"
+_TWO = re.compile(r"\W*([A-Z])(?:\W{1,5}[^\W\d_]{2,15}|\W{1,5}[a-zà-ɏ](?=\s)){0,3}\W{1,5}([A-Z])\W*")
+_APART = re.compile(
+    rf"{DENIED.pattern}|\b(?:over|than|because|since|so|thus|therefore|is|means)\b|[=→⇒]", re.IGNORECASE
+)
+# "B: wrong", "(B) is incorrect", "B ✗"
+_VERDICT = re.compile(
+    r"\W*(?:(?:is|seems|looks)\s)?(?:wrong|incorrect|false|nope|no|out|excluded|not\s(?:it|right|correct))\W*|\W*[✗✘❌]\W*",
+    re.IGNORECASE,
+)
 _IT = re.compile(r"(?:it|this|that)(?: is|'s)? ")
 MOST_WORDS = 4  # around a number that is an option
 _NEITHER = re.compile(
@@ -67,9 +80,20 @@ def _lettered(words: str, choices: tuple[str, ...]) -> str | None:
         return letter if spelt else None
     rest = words[option.end() :]
     if option[2] and re.match(r"\s*\(?[A-Z]\b\)?(?!['’])", rest) and rest.split()[0].strip("().,") in letters:
-        return None  # "B C"
-    denied = option[2] and not _NOT_OTHER.match(rest) and VOID.search(CLAUSE.split(rest)[0])
-    return None if denied and not normalise(rest).startswith(texts[letters.index(letter)]) else letter
+        return letter if _NOT_OTHER.match(rest) else None  # "B C"
+    text = texts[letters.index(letter)]
+    if text and normalise(rest).startswith(text):
+        return letter
+    if _VERDICT.fullmatch(rest):
+        return None
+    two = _TWO.fullmatch(words)
+    if two and two[1] != two[2] and two[2] in letters and not _APART.search(words):
+        return None
+    unmarked = option[0].lstrip("([").upper() == letter  # only a sign behind a letter parts it from what follows
+    if unmarked and not option[2] and set(LETTER.findall(CLAUSE.split(rest)[0])) & set(letters):
+        return None  # "A या B"
+    denied = unmarked and not _NOT_OTHER.match(rest) and VOID.search(CLAUSE.split(rest)[0])
+    return None if denied else letter
 
 
 def named_by_text(answer: str, choices: tuple[str, ...]) -> str | None:

@@ -15,13 +15,16 @@ _FOREIGN = any_of(
     "letra, resposta, opção, risposta, opzione, scelta, lettera, antwoord, optie, keuze, svaret, svar, vastaus, "
     "odpowiedź, odpowiedzią, odpověď, ответ, ответом, вариант, вариантом, відповідь, cevap, yanıt, seçenek, "
     "jawaban, jawabannya, jawapan, đáp án, câu trả lời, απάντηση, उत्तर, जवाब, विकल्प, الإجابة, الجواب, الاجابة, "
-    "الخيار, جواب, گزینه, תשובה, התשובה, คำตอบ"
+    "الخيار, جواب, گزینه, תשובה, התשובה, odpoveď, válasz, răspuns, răspunsul, "
+    "отговор, отговорът, отговора, odgovor, atsakymas, atbilde, vastus, alternativ, alternativet, vaihtoehto, উত্তর, "
+    "ಉತ್ತರ, જવાબ, ઉત્તર, ਜਵਾਬ, ਉੱਤਰ, پاسخ"
 )
-_EASTERN = "答案|选项|選項|正解|答え|回答|解答|選択肢|정답|답변|답"
+# where a word ends is not seen
+_EASTERN = "答案|选项|選項|正解|答え|回答|解答|選択肢|정답|답변|답|คำตอบ|பதில்|விடை|సమాధానం|ഉത്തരം"
 FOREIGN = rf"(?:\b{_FOREIGN}\b|{_EASTERN})"
 NOUN = rf"(?:{_ENGLISH}|{FOREIGN})"
 _SURELY = (
-    r"(?:\s(?:clearly|definitely|certainly|obviously|probably|likely|most\slikely|thus|therefore|hence|then|indeed|simply|"
+    r"(?:\s(?-i:clearly|definitely|certainly|obviously|probably|likely|most\slikely|thus|therefore|hence|then|indeed|simply|"
     r"still|now|also|only|actually|wahrscheinlich|daher|donc|probablement|entonces|portanto|dunque|dus))?"
 )
 _IS = (
@@ -57,8 +60,15 @@ DENIED = re.compile(
     r"\b(?:not|neither|nor|none|no\sway|never|(?<!no\s)(?<!without\sa\s)doubt|cannot)\b|n['’]t\b|"
     r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|rule\sout|excluded|eliminated|discarded|(?:is|are)\sout)\b|"
     r"\b(?:rather\sthan|instead\sof|unlike|except|(?:any|every)thing\s(?:but|except)|all\sbut)\b|"
-    r"\b(?:nicht|kein\w*|weder|falsch|pas|jamais|no\s(?:es|era|puede)|não|non|niet|geen|inte|ikke|ei|nie|ni|nem|né|не|нет|ни|tidak|"
-    r"bukan|değil|không)\b|不|没|無|ない|ません|नहीं|아니|아닌|ليس",
+    r"\b(?:nicht|kein\w*|weder|pas|jamais|no\s(?:es|era|fue|puede|ser\w+|parece|creo|sé|está|debe)|não|non|niet|geen|inte|ikke|"
+    r"ei|nie|ni|nem|né|není|nu|не|ні|нет|ни|tidak|bukan|değil|không|δεν|όχι|nije|nisu|nėra|nav)\b|"
+    # … or is called wrong
+    r"\b(?:falsch\w*|fauss\w+|(?<=est\s)faux|incorrect\w+|errad[ao]|equivocad[ao]|sbagliat[ao]|errat[ao]|fout|onjuist|fel|feil|forkert|"
+    r"väär\w+|błędn\w+|špatn\w+|nesprávn\w+|неверн\w+|невірн\w+|неправильн\w+|yanlış|(?<=\b[A-Z]\s)salah|sai|helytelen|rossz|greșit\w*|грешн\w+|грешен|"
+    r"pogrešn\w+|pogrešan|netoč\w+|napač\w+|λάθος|λανθασμέν\w+)\b|\A\ssalah\b|"
+    r"不|没|無|错|錯|誤|違|な[いく]|ません|नहीं|नाही|गलत|चूक|चुक|নয়|না|ভুল|இல்லை|அல்ல|தவறு|కాదు|తప్పు|ಅಲ್ಲ|ತಪ್ಪು|അല്ല|തെറ്റ്|નથી|ખોટ|ਨਹੀਂ|ਗਲਤ|"
+    r"이\s?틀|가\s?틀|은\s?틀|는\s?틀|오답|아니|아닌|아닙|아님|않|ไม่|ผิด|"
+    r"ليس|غير|خطأ|خاطئ|نیست|نہیں|غلط|לא|אינ[הו]|אין|שגוי",
     re.IGNORECASE,
 )
 # … or left open.
@@ -66,7 +76,8 @@ VOID = re.compile(rf"\b(?:whether|which\sof|either|or)\b|{DENIED.pattern}", re.I
 # Where a clause ends; the commas of "A, B or C" and ", nor" are within one.
 CLAUSE = re.compile(
     r"[.!?;:\n—。；：]|,(?!\s{0,3}(?:n?or\b|\(?[A-Z]\)?\s{0,3}(?:,|n?or\b|and\b)))|[，、]"
-    r"|\b(?:so|(?<!thing\s)but|then|hence|thus|therefore|because|since|sondern|aber|mais|sino|pero|mas|maar)\b|而是|而应|ではなく"
+    r"|\b(?:so|(?<!thing\s)but|then|hence|thus|therefore|because|since|sondern|aber|mais|sino|pero|mas|maar)\b"
+    r"|而是|而应|(?<=ではなく)|(?<=아니라)|(?<=아닌)"
     r"|\b(?:incorrect|wrong|false|excluded)\sand\b"
 )
 # Behind these nothing is sure in a statement.
@@ -79,6 +90,7 @@ HEDGE = re.compile(
 CONTRAST = re.compile(
     r"(?:,\s(?:(?:and|but)\s)?not|\s(?:but\snot|rather\sthan|instead\sof))\s[^,.;!?\n]{1,60}(?=[.!]?$)"
     r"|\bnot\s(?!only\b|just\b)[^,.;!?\n]{1,40},?\sbut\s(?:rather\s)?"
+    r"|[^\s,.;!?，。、]{1,40}(?:ではなくて?、?|[이가]\s?아니라\s|[이가]\s?아닌\s)"
     r"|^[^.;!?\n]{0,40}\b(?:thought|looks|looked|seems|seemed)\b[^.;!?\n]{1,40}\sbut\s(?=(?:it|that)(?:['’]s|\sis)\s)",
     re.IGNORECASE,
 )

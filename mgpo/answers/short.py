@@ -4,7 +4,7 @@ import re
 
 from mgpo.answers.meaning import YES_NO
 from mgpo.answers.numbers import only_number
-from mgpo.answers.options import LETTERS, choice_letter, counted, texts_of
+from mgpo.answers.options import LETTER, LETTERS, choice_letter, counted, texts_of
 from mgpo.answers.phrases import CONTRAST, DENIED, FOREIGN, HEDGE, NOTHING, SILENT, VOID, any_of
 from mgpo.answers.wording import normalise, unwrap
 
@@ -13,14 +13,17 @@ MOST_WORDS = 8  # of a reply that is no sentence
 _LINE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]{1,2}(?:\s.*)?|)", re.DOTALL)
 _MARKS = re.compile(r"(?<![\w'’])(?:\([A-Z]\)|[A-Z][.):])|^\W{0,3}[A-Z]\W{0,3}$", re.MULTILINE)
 _PAIR = re.compile(r"[(\[]\s?-?\d+,\s?-?\d+\s?[)\]]")
-_LETTER = re.compile(r"(?<![A-Za-z0-9'’])[A-Z](?![A-Za-z0-9'’])")
-_MENTION = re.compile(r"(?<![A-Za-z0-9'’])(\(?[A-Z]\)?)(?![A-Za-z0-9'’])(?!(?<=[AEIO])\s[^\W\d_]{2})")
+_MENTION = re.compile(
+    r"(?<![A-Za-z0-9À-ɏ'’])(\(?[A-Z]\)?)(?![A-Za-z0-9À-ɏ]|['’](?![dt][ıiuü]r\b))"
+    r"(?!(?<=[AEIO])\s[a-zà-ɏ]{2}(?!\w{0,5}\s\(?[A-Z]\)?(?![\w'’])))"  # "A dog", but not "A eller B"
+)
 _PARTS = re.compile(
-    r"[,.;!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+|\s+(?=rather than|instead of)|[，；。]"
+    r"[,.;:!]\s+|(?<!thing)(?<!all)\s+(?:but|sondern|sino|mais)\s+"
+    r"|\s+(?=rather than|instead of|and not (?!only|just))|[，；。]"
 )
 _SENTENCES = re.compile(r"(?<=[.!;])\s+|(?<=[。；！])\s*(?=\S)")
 _OPEN = re.compile(r"\bor\b|\?")
-_READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
+READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
 _IS = any_of(
     "is, are, was, were, is called, is named, looks, look, looks like, seems, seem, appears, appear, appears to be, "
     "appear to be, seems to be"
@@ -28,7 +31,7 @@ _IS = any_of(
 # "The sign reads: EXIT", "It is red"
 _STATED = re.compile(
     r"(?i:(?:.{0,80}?[\s,])?[^\W\d_]{2,15}(?:(?<=it)['’]s|(?<=that)['’]s|"
-    rf"\s(?:({_READS})|{_IS}))[:,]?\s{{1,3}}(.{{1,80}}))"
+    rf"\s(?:({READS})|{_IS}))[:,]?\s{{1,3}}(.{{1,80}}))"
 )
 _DENIED_VERB = re.compile(r"(?:\b(?:not|never)|n['’]t)\s\w+[:,]?\s{1,3}$", re.IGNORECASE)
 _NOBODY = re.compile(r"(?i:\W*(?:no|nobody|nothing|none|neither|there|what|who|where|which|how)\b)")
@@ -76,7 +79,7 @@ def _left_over(reply: str, choices: tuple[str, ...]) -> str | None:
     parts, letters = _SENTENCES.split(reply.strip()), LETTERS[: len(choices)]
     denied, last = (parts[:-1], parts[-1]) if DENIED.search(parts[0]) else (parts[1:], parts[0])
     last = last.strip("()[].!。！ ")
-    others = [set(_LETTER.findall(part)) & set(letters) for part in denied]
+    others = [set(LETTER.findall(part)) & set(letters) for part in denied]
     all_denied = all(1 <= len(DENIED.findall(part)) <= len(found) for part, found in zip(denied, others))
     return last if denied and all_denied and len(last) == 1 and last in set(letters).difference(*others) else None
 
@@ -141,7 +144,7 @@ def plain(reply: str) -> str | None:
     if not _SENTENCE.search(words):
         words = CONTRAST.sub("", words, count=1)
         return words if len(words.split()) <= MOST_WORDS else None
-    return _stated(reply) or (words if re.match(r"(?i:there (?:is|are) (?:no\s|none\b))", words) else None)
+    return _stated(reply) or (words if re.match(r"(?i:there (?:is|are) (?:no\s|none\b|not\sany\b))", words) else None)
 
 
 def _yes_or_no(reply: str) -> str | None:

@@ -25,7 +25,25 @@ _MARKUP = re.compile(
     r"^\s*(?:#{1,6}|>|[-•](?=\s*[^\d\s]))\s",
     re.MULTILINE,
 )
-_PAIRS = {"()", "[]", "{}", "「」", "『』", "【】", "<>", "“”", "«»", "‘’", "《》", '""', "''"}
+_PAIRS = {
+    "()",
+    "[]",
+    "{}",
+    "「」",
+    "『』",
+    "【】",
+    "<>",
+    "〔〕",
+    "〖〗",
+    "〈〉",
+    "⟨⟩",
+    "“”",
+    "«»",
+    "‘’",
+    "《》",
+    '""',
+    "''",
+}
 UNITS = {
     "km": "kms kilometer kilometers kilometre kilometres", "m": "meter meters metre metres",
     "cm": "centimeter centimeters centimetre centimetres", "mm": "millimeter millimeters millimetre millimetres",
@@ -85,7 +103,7 @@ def unwrap(answer: str) -> str:
     for _ in range(4):
         bare = text.rstrip(".。").strip()
         bare = bare.strip(QUOTES) if len(bare) > 1 and bare[0] in QUOTES and bare[-1] in QUOTES else bare
-        if bare[:1] + bare[-1:] in _PAIRS and not set("()[]{}<>") & set(bare[1:-1]):
+        if bare[:1] + bare[-1:] in _PAIRS and not set("()[]{}<>〔〕〖〗〈〉⟨⟩") & set(bare[1:-1]):
             bare = bare[1:-1].strip()
         if bare == text or not bare:
             break
