@@ -82,6 +82,7 @@ def test_a_run_leaves_its_rollouts_and_says_how_it_goes(fitted):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_saved_configuration_and_a_checkpoint_can_be_fed_back(fitted):
     folder, _ = fitted
     run_folder = folder / "runs/mgpo/version_1"
@@ -95,6 +96,7 @@ def test_a_saved_configuration_and_a_checkpoint_can_be_fed_back(fitted):
     assert [q["answer"] for q in again["questions"]] == [q["answer"] for q in report["questions"]]
 
 
+@pytest.mark.slow
 def test_print_config_can_be_fed_back(tmp_path):
     printed = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), "--print_config", cwd=tmp_path).stdout
     (tmp_path / "again.yaml").write_text(printed)
@@ -146,6 +148,7 @@ def test_two_ranks_count_every_question_once(tmp_path, strategy):
         assert (tmp_path / "exported/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_wandb_offline_twice(tmp_path):
     """Two runs, two folders, no network."""
     options = ["--trainer.logger=lightning.pytorch.loggers.WandbLogger", "--trainer.logger.save_dir=runs"]
@@ -169,6 +172,7 @@ def test_help_explains_every_key(tmp_path):
     assert "Peak learning rate of stage 2" in " ".join(run("pretrain", "--help", cwd=tmp_path).stdout.split())
 
 
+@pytest.mark.slow
 def test_completion_for_the_shell(tmp_path):
     assert "mgpo" in run("--print_completion=shtab-bash", cwd=tmp_path).stdout
 

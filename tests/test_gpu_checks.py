@@ -34,6 +34,7 @@ def test_a_wrong_policy_is_far_off(family_policy):
     assert checks.distance({"a": torch.tensor([3.0, 3.5])}, exact) == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # `validate` has a folder of its own
 def test_the_commands_run(tokenizer, tmp_path):
     assert checks.resumes(tokenizer, tmp_path, "cpu")

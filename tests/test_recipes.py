@@ -33,7 +33,11 @@ def folder(tokenizer, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "names",
-    [["qwen2_5_vl_7b"], ["qwen2_5_vl_3b"], ["qwen2_5_vl_7b", "qwen2_5_vl_7b_lora"]],
+    [
+        ["qwen2_5_vl_7b"],
+        pytest.param(["qwen2_5_vl_3b"], marks=pytest.mark.slow),
+        pytest.param(["qwen2_5_vl_7b", "qwen2_5_vl_7b_lora"], marks=pytest.mark.slow),
+    ],
     ids=lambda names: names[-1],
 )
 def test_published_recipe_runs(folder, names):
@@ -65,6 +69,7 @@ def test_baselines_differ_from_mgpo_in_a_handful_of_lines(name):
     assert 0 < len(changed) <= 6, changed
 
 
+@pytest.mark.slow
 def test_the_study_of_the_published_model_is_made_of_commands_that_parse(tmp_path):
     """Every row's configuration is resolved by the command line, without loading a model."""
     done = run("study", "--config", str(ROOT / "configs/study_7b.yaml"), "--dry_run", "true", cwd=ROOT)

@@ -186,6 +186,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_resumes_where_it_stopped(tmp_path):
     """A real matrix in real processes: a row that fails stops it in one sentence; what is done is not done again."""
     runs = {
