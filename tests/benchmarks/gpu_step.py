@@ -127,24 +127,24 @@ def run_recipe(model: Path, questions: Path, sizes: tuple[int, int, int], device
         f"--trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}", "--trainer.max_steps=2",
     ]  # fmt: skip
     output = folder / "plan.json"
-    _command(folder, "plan", *options, f"--output={output}", f"--reply={new_tokens}").wait()
+    with _command(folder, "plan", *options, f"--output={output}", f"--reply={new_tokens}") as planning:
+        planning.communicate()
     planned = json.loads(output.read_text())["memory"]["assumed"]["peak"] / 1e9
     began = time.perf_counter()
-    running = _command(folder, "fit", *options, "--measure=never")
-    assert running.stdout is not None
     ends: dict[int, float] = {}  # of the steps that it speaks of, since it began
     lines: list[str] = []
-    for line in running.stdout:
-        lines.append(line)
-        if step := re.match(r"step (\d+)/", line):
-            ends[int(step[1])] = time.perf_counter() - began
-    if running.wait() or not ends:
+    with _command(folder, "fit", *options, "--measure=never") as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            lines.append(line)
+            if step := re.match(r"step (\d+)/", line):
+                ends[int(step[1])] = time.perf_counter() - began
+    if running.returncode or not ends:
         raise RuntimeError("".join(lines)[-300:])
     (file,) = folder.glob("runs/mgpo/version_*/metrics.csv")
     with file.open() as text:
         rows = [row for row in csv.DictReader(text) if row.get("speed/seconds_per_step")]
-    peaks = [float(row["memory/gpu_gib"]) for row in rows if row.get("memory/gpu_gib")]
-    peak = max(peaks) * 2**30 / 1e9 if peaks else None
+    peak = max((float(row["memory/gpu_gb"]) for row in rows if row.get("memory/gpu_gb")), default=None)
     last, end = max(ends.items())
     return Recipe(end - sum(float(row["speed/seconds_per_step"]) for row in rows[:last]), peak, planned)
 
