@@ -139,7 +139,7 @@ def test_pictures_and_windows_see_themselves_alone(kernel, lengths):
 def test_torch_s_own_operators_take_these_arguments(monkeypatch, dtype, width):
     """Without values: a device that knows shapes alone checks names, order, types and what comes back."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # that device knows none
-    packing = replace(packing_of([(5, [3, 4]), (2, [6])], 0.5), device=torch.device("meta"))
+    packing = replace(packing_of([(5, [3, 4]), (2, [6])]), device=torch.device("meta"))
     q, k, v = (
         torch.empty(1, heads, 20, width, dtype=dtype, device="meta").requires_grad_() for heads in (QUERY, KV, KV)
     )

@@ -4,6 +4,7 @@ Only a few numbers of rows are passed, so that there are few graphs; rows that h
 addresses, not tensors: it holds for the buffers of one reply, as long as they do not grow.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from mgpo.policy.base import Policy
 
 Run = Callable[[], Tensor]
+SHOWN = 200  # characters of a complaint
 
 
 def usable(policy: Policy) -> bool:
@@ -92,8 +94,10 @@ class Steps:
         if replay is None and size in self.replays and not self.failed:
             try:
                 replay, self.pool = capture(run, self.pool)
-            except RuntimeError:  # an operation that can't be captured, or no memory for one more graph
+            except RuntimeError as error:  # an operation that can't be captured, or no memory for one more graph
                 self.failed = True
+                why = " ".join(str(error).split())[:SHOWN]
+                warnings.warn(f"tokens are drawn without CUDA graphs, which is slower: {why}", stacklevel=2)
         self.replays[size] = replay
         return run() if replay is None else replay()
 
