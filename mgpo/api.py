@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgpo.models.base import Answer
-from mgpo.models.loading import CHECKPOINTS, load
-from mgpo.models.local import Model
-from mgpo.models.served import ServedModel
-from mgpo.shipped import shipped_config
+from mgpo.inference.base import Answer
+from mgpo.inference.loading import CHECKPOINTS, load
+from mgpo.inference.local import Model
+from mgpo.inference.served import ServedModel
+from mgpo.utils.configurations import shipped_config
 
 __all__ = ["CHECKPOINTS", "Answer", "Model", "ServedModel", "fit", "load"]
 

@@ -14,29 +14,27 @@ from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from mgpo.allocator import keep_freed_memory
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import OwnFolder, run_folder
+from mgpo.callbacks.metrics_file import KeepRows
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
-from mgpo.configuration import reading
+from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
+from mgpo.checkpoints.whole import load_state
 from mgpo.data.module import VQAData
-from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError, find_user_error
-from mgpo.export import export
-from mgpo.files import refused, replaced
-from mgpo.leaks.command import leaks
-from mgpo.metrics_file import KeepRows
-from mgpo.module import MGPO
-from mgpo.own_loop import check_loop
-from mgpo.plan.command import plan
-from mgpo.predict import predict
-from mgpo.ranks import SHARDED, check_strategy
-from mgpo.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
-from mgpo.saving import load_state
-from mgpo.shipped import shipped_config
-from mgpo.study.command import study
+from mgpo.inference.export import export
+from mgpo.inference.predict import predict
+from mgpo.tools.doctor.preflight import Preflight
+from mgpo.tools.leaks.command import leaks
+from mgpo.tools.plan.command import plan
+from mgpo.tools.study.command import study
+from mgpo.training.loop_settings import SHARDED, check_loop, check_strategy
+from mgpo.training.module import MGPO
+from mgpo.utils.allocator import keep_freed_memory
+from mgpo.utils.atomic_files import refused, replaced
+from mgpo.utils.configurations import reading, shipped_config
 from mgpo.world.pretrain import pretrain
 
 # Remarks of libraries that nobody who runs this can act on.

@@ -1,24 +1,16 @@
 """The nouns of one training step: Question, Message, Prompt, Reply, Turn, Trajectory."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
-from PIL import Image
 
-from mgpo.boxes import Finding
-from mgpo.thoughts import spoken
-from mgpo.views import Box, Original, View
+from mgpo.answers.thoughts import spoken
+from mgpo.images.boxes import Finding
+from mgpo.images.decoding import Picture
+from mgpo.images.views import Box, Original, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
-
-
-class Picture(Protocol):
-    """A reference to an image; cheap to copy and to send to a worker."""
-
-    def load(self) -> Image.Image:
-        """The upright RGB original. Raises `mgpo.images.BadImage` when there is none to be had."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """What the doctor examines in its tests."""
 
-from mgpo.boxes import BoxRule
 from mgpo.dialogues import TwoTurn
-from mgpo.doctor.case import Case
-from mgpo.doctor.examine import CHECKS
+from mgpo.images.boxes import BoxRule
 from mgpo.objective import Objective
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.tools.doctor.case import Case
+from mgpo.tools.doctor.examine import CHECKS
 from tests.conftest import make_question, noise_image
 from tests.test_module import adam
 

@@ -11,9 +11,9 @@ from filelock import FileLock
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.records import Record
+from mgpo.metrics.record import Record
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.types import Question
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedToke
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mgpo.policy.registry import FAMILIES
-from mgpo.views import Frame
+from mgpo.images.views import Frame
+from mgpo.policy.hub.registry import FAMILIES
 from mgpo.world.tokenizer import corpus
 
 QWEN_TOKENS = [

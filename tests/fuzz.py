@@ -17,11 +17,11 @@ from functools import partial
 from PIL import Image
 
 from mgpo.answers import extract, given, is_number, is_right, vote_of
-from mgpo.boxes import BoxRule, find_box
 from mgpo.dialogues import Dialogue, FreeTurns, SingleTurn, TwoTurn
-from mgpo.policy.pixels import PixelBudget
+from mgpo.images.boxes import BoxRule, find_box
+from mgpo.images.views import Frame, Sight
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Question, Reply, Stop, Trajectory, Turn
-from mgpo.views import Frame, Sight
 from tests.conftest import MemoryPicture
 
 LONGEST = 40_000  # characters of a reply

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgpo.boxes import BoxRule, Finding
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.page import write_page
-from mgpo.policy.pixels import PixelBudget
+from mgpo.images.boxes import BoxRule, Finding
+from mgpo.images.views import Box, View
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
-from mgpo.views import Box, View
 from tests.conftest import make_question, noise_image
 
 WHOLE, CROP = PixelBudget(28 * 28, 112 * 112, 28), PixelBudget(28 * 28, 84 * 84, 28)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 import torch
 
-from mgpo import shards
+from mgpo.checkpoints import sharded as shards
 from mgpo.gallery.page import read_page
 
 

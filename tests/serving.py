@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
 
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt
 
 

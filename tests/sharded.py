@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import SingleTurn
+from mgpo.distributed import FSDP2Strategy
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
-from mgpo.sampler import Sampling
-from mgpo.sharding import FSDP2Strategy
+from mgpo.rollout.in_process import Sampling
 from mgpo.world.tokenizer import train_tokenizer
 from tests.conftest import make_policy
 from tests.test_module import Noisy

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 import mgpo
 from mgpo.api import Model
 from mgpo.dialogues import TwoTurn
-from mgpo.export import export
-from mgpo.models.saving import merged_weights
-from mgpo.policy.logprobs import score
+from mgpo.inference.export import export
+from mgpo.inference.saving import merged_weights
+from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import LANGUAGE, VISION, Lora
-from mgpo.policy.published import family_of
+from mgpo.policy.passes.logprobs import score
 from tests.cases import SAMPLES, case_of
 from tests.conftest import noise_image
 from tests.families import ALL, save_checkpoint

@@ -7,11 +7,11 @@ import torch
 from peft.tuners.lora import Linear
 
 from mgpo.dialogues import TwoTurn
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
 from mgpo.policy.lora import Lora, add_lora, at_rest
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from tests.conftest import make_policy, make_question, noise_image
 from tests.test_rollout import Scripted
 

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.alarms import RULES, Limits, Watch
 from mgpo.callbacks import EarlyWarning
-from mgpo.curves import Curve
 from mgpo.data.scenes import Scenes
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.reliance import blank, image_reliance
+from mgpo.monitoring.alarms import RULES, Limits, Watch
+from mgpo.monitoring.curves import Curve
+from mgpo.monitoring.image_reliance import blank, image_reliance
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
 from mgpo.types import Prompt
 from tests.test_module import MGPO, equal, fit, make, weights
 

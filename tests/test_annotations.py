@@ -6,8 +6,8 @@ import json
 import datasets
 import pytest
 
+from mgpo.data.base import DataError
 from mgpo.data.files import Files
-from mgpo.data.sources import DataError
 from tests.conftest import noise_image
 from tests.published import write_jsonl
 

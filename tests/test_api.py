@@ -9,10 +9,10 @@ from mgpo.api import CHECKPOINTS
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
-from mgpo.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
-from mgpo.policy.checkpoint import policy_weights
-from mgpo.shipped import shipped_config
-from mgpo.show import CAPTION, GAP, framed, look, overlay
+from mgpo.evaluation.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
+from mgpo.gallery.drawing import CAPTION, GAP, framed, look, overlay
+from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.utils.configurations import shipped_config
 from tests.conftest import noise_image
 
 

@@ -9,8 +9,8 @@ import pytest
 from mgpo.cli import main
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
-from mgpo.predict import predict
-from mgpo.predictions import LOCK, ORIGIN, Predictions
+from mgpo.inference.predict import predict
+from mgpo.inference.prediction_file import LOCK, ORIGIN, Predictions
 from tests.serving import Server
 
 HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, 2); print(flush=True); time.sleep(99)"

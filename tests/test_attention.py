@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
 from mgpo.errors import UserError
-from mgpo.policy.attention import packed_attention
-from mgpo.policy.batch import collate
-from mgpo.policy.kernels import check_kernel
-from mgpo.policy.packing import Packing
+from mgpo.policy.passes.attention import packed_attention
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.kernels import check_kernel
+from mgpo.policy.passes.packing import Packing
 from tests.test_balance import group
 
 KV, QUERY, WIDTH = 2, 4, 8

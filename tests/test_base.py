@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mgpo.boxes import BoxRule
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import SingleTurn, TwoTurn, answer_only
-from mgpo.evaluation import evaluate
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.evaluation.greedy import evaluate
+from mgpo.images.boxes import BoxRule
+from mgpo.images.views import View
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.views import View
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS, sample_question
 from mgpo.world.teacher import teacher_box

@@ -7,10 +7,10 @@ import datasets
 import pytest
 
 from mgpo.callbacks.benchmarks import BenchmarkTable
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks import HRBench4K, MMERealWorld, MMERealWorldLite, VStar
 from mgpo.data.files import Files
-from mgpo.data.sources import DataError
-from mgpo.images import BadImage
+from mgpo.images.decoding import BadImage
 from tests.published import base64_png, hrbench_rows, mme_rows, same, snapshot, vstar_rows, write_jsonl, write_tsv
 from tests.test_scoring import record
 

@@ -6,6 +6,7 @@ import io
 import datasets
 import pytest
 
+from mgpo.data.base import DataError
 from mgpo.data.batches import Decoded
 from mgpo.data.benchmarks import (
     FSC147,
@@ -14,8 +15,7 @@ from mgpo.data.benchmarks import (
     MMERealWorld,
     VStar,
 )
-from mgpo.data.benchmarks.options import lettered, split_choices
-from mgpo.data.sources import DataError
+from mgpo.data.benchmarks.option_columns import lettered, split_choices
 from tests.conftest import noise_image
 from tests.published import (
     hrbench_rows,

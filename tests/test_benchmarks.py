@@ -6,6 +6,7 @@ import datasets
 import pytest
 import requests
 
+from mgpo.data.base import DataError
 from mgpo.data.batches import Decoded
 from mgpo.data.benchmarks import (
     FSC147,
@@ -18,10 +19,9 @@ from mgpo.data.benchmarks import (
     PixmoCount,
     VStar,
 )
-from mgpo.data.pictures import CellPicture
-from mgpo.data.sources import DataError
+from mgpo.data.image_columns import CellPicture
 from mgpo.data.tables import AT_ONCE
-from mgpo.images import FilePicture
+from mgpo.images.decoding import FilePicture
 from tests.conftest import noise_image
 from tests.published import (
     SIZE,

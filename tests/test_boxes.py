@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.boxes import BoxRule, Finding, find_box
-from mgpo.views import Frame
+from mgpo.images.boxes import BoxRule, Finding, find_box
+from mgpo.images.views import Frame
 
 SIZE = (400, 300)
 GOOD = (10.0, 20.0, 110.0, 120.0)

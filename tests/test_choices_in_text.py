@@ -2,9 +2,9 @@
 
 import pytest
 
-from mgpo.data.asked import asked
-from mgpo.data.benchmarks.options import find_choices, split_choices
+from mgpo.data.benchmarks.option_columns import find_choices, split_choices
 from mgpo.data.files import Files
+from mgpo.data.unlabelled import asked
 from tests.conftest import noise_image
 from tests.published import write_jsonl
 

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
+from mgpo.data.base import DataError
 from mgpo.data.batches import Decoded
 from mgpo.data.files import Files
-from mgpo.data.sources import DataError
-from mgpo.images import BadImage, decode_image, open_image
-from mgpo.policy.pixels import PixelBudget
-from mgpo.views import View
+from mgpo.images.decoding import BadImage, decode_image, open_image
+from mgpo.images.views import View
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from tests.corpus import corpus
 
 CORPUS = corpus()

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.dialogues import SingleTurn, TwoTurn
-from mgpo.loss import policy_loss
 from mgpo.objective import Objective, truncated_ratio
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.rescore import rescore
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.loss import policy_loss
+from mgpo.training.rescore import rescore
 from tests.conftest import make_question, noise_image
 from tests.test_module import fit, make, watch
 

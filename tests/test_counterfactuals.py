@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgpo.counterfactuals import CROP, NO_TOOLS, SWAPS, compare, counterfactuals
 from mgpo.dialogues import TwoTurn
+from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, SWAPS, compare, counterfactuals
+from mgpo.images.views import View
+from mgpo.metrics.intervals import paired_bootstrap, wilson
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout import roll_out
-from mgpo.sampler import Sampling
-from mgpo.stats import paired_bootstrap, wilson
-from mgpo.views import View
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import Sampling
 from tests.conftest import make_question, noise_image
 from tests.test_rollout import Scripted
 

@@ -3,11 +3,11 @@ import json
 import datasets
 import pytest
 
+from mgpo.data.base import DataError
 from mgpo.data.batches import Batches, Decoded
 from mgpo.data.files import Files
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.data.sources import DataError
 from mgpo.types import Question
 from tests.conftest import noise_image
 

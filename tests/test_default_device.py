@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
-from mgpo.policy.published import family_of
-from mgpo.policy.trained import fingerprint
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.trainable import fingerprint
 from mgpo.types import Prompt
 from tests.conftest import noise_image
 

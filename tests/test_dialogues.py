@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from mgpo.boxes import REASONS, BoxRule
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.dialogues.base import fill
-from mgpo.policy.pixels import PixelBudget
-from mgpo.records import record_of
+from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.views import Frame, Sight, View
+from mgpo.metrics.record import record_of
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Reply, Trajectory, Turn
-from mgpo.views import Frame, Sight, View
 from tests.conftest import make_question, noise_image
 
 SIGHT = Sight(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))

@@ -5,9 +5,9 @@ import torch
 
 from mgpo.cli import main
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
-from mgpo.doctor.examine import CHECKS
 from mgpo.policy.lora import Lora
-from mgpo.shipped import shipped_config
+from mgpo.tools.doctor.examine import CHECKS
+from mgpo.utils.configurations import shipped_config
 from tests.cases import RULE, SAMPLES, case_of, failures
 from tests.conftest import make_policy
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 from PIL import ImageChops, ImageOps
 
-import mgpo.doctor.marker
-import mgpo.policy.batch
-import mgpo.rollout
-import mgpo.sampler
+import mgpo.policy.passes.batch
+import mgpo.rollout.episodes
+import mgpo.rollout.in_process
+import mgpo.tools.doctor.marker
 from mgpo.dialogues import TwoTurn
-from mgpo.doctor.examine import CHECKS
-from mgpo.doctor.memory import memory
+from mgpo.images.views import Frame, View
 from mgpo.objective import Objective
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.policy.lora import Lora
-from mgpo.policy.pixels import PixelBudget
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.tools.doctor.examine import CHECKS
+from mgpo.tools.doctor.memory_check import memory
 from mgpo.types import Prompt, Reply, Turn
-from mgpo.views import Frame, View
 from tests.cases import RULE, case_of, failures
 from tests.conftest import make_policy
 
@@ -50,7 +50,7 @@ def encoded_again(policy, monkeypatch):
         ids = tuple(policy.chat.encode_text(text))
         return Turn(prompt, Reply(ids, (0.0,) * len(ids), reply.stop), text, **options)
 
-    monkeypatch.setattr(mgpo.rollout, "Turn", turn)
+    monkeypatch.setattr(mgpo.rollout.episodes, "Turn", turn)
 
 
 def other_prompt(policy, monkeypatch):
@@ -59,19 +59,19 @@ def other_prompt(policy, monkeypatch):
     def turn(prompt, *rest, **options):
         return Turn(Prompt((*prompt.ids, prompt.ids[-1]), prompt.images), *rest, **options)
 
-    monkeypatch.setattr(mgpo.rollout, "Turn", turn)
+    monkeypatch.setattr(mgpo.rollout.episodes, "Turn", turn)
 
 
 def rows_changed(change):
     def plant(policy, monkeypatch):
-        continuation = mgpo.policy.batch._continuation
+        continuation = mgpo.policy.passes.batch._continuation
 
         def changed(*args):
             row = continuation(*args)
             change(row, policy)
             return row
 
-        monkeypatch.setattr(mgpo.policy.batch, "_continuation", changed)
+        monkeypatch.setattr(mgpo.policy.passes.batch, "_continuation", changed)
 
     return plant
 
@@ -108,13 +108,13 @@ def blind_to_crops(policy, monkeypatch):
 
 
 def forgotten_temperature(policy, monkeypatch):
-    choose = mgpo.sampler.choose
+    choose = mgpo.rollout.in_process.choose
 
     def hot(logits, uniform, sampling):
         ids, _ = choose(logits, uniform, sampling)
         return ids, torch.log_softmax(logits, -1).gather(-1, ids[:, None]).squeeze(-1)
 
-    monkeypatch.setattr(mgpo.sampler, "choose", hot)
+    monkeypatch.setattr(mgpo.rollout.in_process, "choose", hot)
 
 
 def detached_tower(policy, monkeypatch):
@@ -184,7 +184,7 @@ SIGHTS = {"as fine as the original": (4000, 4000), "a fine crop": (40, 4000), "a
 def test_it_is_found_however_large_pictures_are_seen(fresh_policy, monkeypatch, sight, frame):
     whole, crop = (PixelBudget(UNIT, cap * UNIT, 28) for cap in SIGHTS[sight])
     fresh_policy.sight = replace(fresh_policy.sight, whole=whole, crop=crop, frame=frame)
-    monkeypatch.setitem(mgpo.doctor.marker.PUBLISHED, "qwen2_5_vl", frame)
+    monkeypatch.setitem(mgpo.tools.doctor.marker.PUBLISHED, "qwen2_5_vl", frame)
     fresh_policy.max_positions = None
     assert CHECKS["boxes land"](case_of(fresh_policy, sampling=Sampling(1))).passed
     one_pixel_off_in("the map")(monkeypatch, 1, 0)

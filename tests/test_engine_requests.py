@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.errors import UserError
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels, Prompt
 from mgpo.vllm import VLLMSampler
 from mgpo.vllm.requests import Drawn, place_images

@@ -11,7 +11,7 @@ import torch
 
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt
 from mgpo.vllm import VLLMSampler, sampler, where_installed
 from mgpo.vllm.engine import LocalEngine, Settings

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from mgpo.data import benchmarks
-from mgpo.leaks.command import leaks
-from mgpo.scoring.published import COLUMNS
+from mgpo.evaluation.scoring.published import COLUMNS
+from mgpo.tools.leaks.command import leaks
 from tests.published import hrbench_rows, mme_rows, pope_rows, snapshot, vstar_rows, with_images, write_jsonl, write_tsv
 from tests.test_cli import ROOT, run
 

@@ -7,10 +7,10 @@ import pytest
 
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.module import MGPO
-from mgpo.records import Record
-from mgpo.report import format_report, summarise
-from mgpo.sampler import Sampling
+from mgpo.evaluation.report import format_report, summarise
+from mgpo.metrics.record import Record
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.module import MGPO
 from tests.conftest import make_policy, make_record
 
 
@@ -30,7 +30,7 @@ def trainer(tmp_path):
 def play(monkeypatch, **fields):
     """Every question is played like this."""
     monkeypatch.setattr(
-        "mgpo.evaluated.evaluate",
+        "mgpo.training.evaluating.evaluate",
         lambda policy, sampler, dialogue, samples, *rest: [
             make_record(q.id, split=q.split, right=i > 0, **fields) for i, (q, _) in enumerate(samples)
         ],

@@ -12,9 +12,9 @@ from mgpo.api import Model
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import FreeTurns, TwoTurn
 from mgpo.errors import UserError
-from mgpo.export import export
+from mgpo.inference.export import export
+from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
-from mgpo.policy.published import family_of
 from tests.conftest import make_policy, noise_image
 from tests.families import ALL, save_checkpoint
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mgpo.boxes import BoxRule, find_box
-from mgpo.policy.pixels import PixelBudget
-from mgpo.policy.qwen import QwenVL
+from mgpo.images.boxes import BoxRule, find_box
+from mgpo.images.views import View
+from mgpo.policy.families.qwen import QwenVL
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Message, Pixels, Reply
-from mgpo.views import View
 from tests.conftest import noise_image
 
 IMAGES = [noise_image(448, 448, 1), noise_image(640, 320, 2), noise_image(300, 500, 3)]

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 import mgpo
-from mgpo.policy.gemma3 import Gemma3
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen import QwenVL
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.policy.registry import FAMILIES
+from mgpo.policy.families.gemma3 import Gemma3
+from mgpo.policy.families.qwen import QwenVL
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.registry import FAMILIES
 from tests.conftest import noise_image
 from tests.families import ALL, save_checkpoint
 from tests.test_cli import ROOT, run

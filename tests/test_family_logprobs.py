@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgpo.boxes import BoxRule
 from mgpo.dialogues import TwoTurn
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
+from mgpo.images.boxes import BoxRule
 from mgpo.policy.lora import Lora
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 from tests.families import Family

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mgpo.images import BadImage, decode_image, first_view
-from mgpo.views import View
+from mgpo.images.decoding import BadImage, decode_image, first_view
+from mgpo.images.views import View
 from tests.conftest import noise_image
 
 

@@ -5,19 +5,19 @@ from dataclasses import replace
 import lightning as L
 import pytest
 
-from mgpo.counterfactuals import counterfactuals
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
-from mgpo.doctor.preflight import Preflight
 from mgpo.errors import UserError
-from mgpo.fitting import opening_too_long
-from mgpo.models.loading import load
-from mgpo.models.local import Model
-from mgpo.predict import answer
+from mgpo.evaluation.counterfactuals import counterfactuals
+from mgpo.inference.loading import load
+from mgpo.inference.local import Model
+from mgpo.inference.predict import answer
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.fitting import opening_too_long
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.tools.doctor.preflight import Preflight
 from tests.conftest import make_policy, make_question, noise_image
 from tests.test_module import Noisy, fit, make
 from tests.test_rollout import Scripted

@@ -14,19 +14,19 @@ from torch.nn import functional as F
 
 from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
-from mgpo.policy import fused
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy import liger as fused
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from tests.conftest import make_question, noise_image
 
 KERNEL = bool(find_spec("liger_kernel") and find_spec("triton"))
 COMPARE = """
 import torch
-from mgpo.policy.fused import fused_logprobs
+from mgpo.policy.liger import fused_logprobs
 torch.manual_seed(0)
 hidden, weight = torch.randn(7, 16).requires_grad_(), torch.randn(50, 16).requires_grad_()
 targets, banned = torch.randint(0, 40, (7,)), torch.arange(50) >= 43

@@ -10,15 +10,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from mgpo.callbacks import Counterfactuals, GroundingGallery
-from mgpo.callbacks.gallery import choose
+from mgpo.callbacks.grounding_gallery import choose
 from mgpo.callbacks.panels import LABELS, _boxes
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.gallery.data import Gallery
+from mgpo.gallery.drawing import GAP, curves, film, steps
 from mgpo.gallery.page import read_page, write_page
-from mgpo.images import BadImage
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.show import GAP, curves, film, steps
+from mgpo.images.decoding import BadImage
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.world.model import CAPS
 from tests.test_module import Noisy, adam, equal, make, weights
 

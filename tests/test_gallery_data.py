@@ -14,9 +14,9 @@ from PIL import Image
 from mgpo.errors import UserError
 from mgpo.gallery.data import TEXT, Gallery, snapshot
 from mgpo.gallery.embed import shorten, size_of, to_json
-from mgpo.gallery.images import crop_uris
 from mgpo.gallery.page import read_page, write_page
-from mgpo.views import View
+from mgpo.gallery.thumbnails import crop_uris
+from mgpo.images.views import View
 from tests.conftest import make_question, noise_image
 from tests.gallery_samples import CROP, WHOLE, make_trajectory, plain_trajectory, wandering_gallery
 

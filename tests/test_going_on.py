@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from PIL import Image
 
+from mgpo.checkpoints.resume import finished, refuse_finished
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError
-from mgpo.groups import Pool
-from mgpo.loops import GoOn
-from mgpo.resume import finished, refuse_finished
+from mgpo.training.going_on import GoOn
+from mgpo.training.groups import Pool
 from tests import test_module
 from tests.conftest import make_question
 

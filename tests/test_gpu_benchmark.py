@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgpo.plan.shape import measure_shape
+from mgpo.tools.plan.shape import measure_shape
 from tests.benchmarks import gpu
 from tests.benchmarks.gpu_limits import PEAK, RATE, Counted
 from tests.benchmarks.gpu_model import config_of

@@ -8,10 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mgpo.dialogues import TwoTurn
-from mgpo.policy import graphs, sharing
-from mgpo.policy.graphs import Steps, halves
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.decoding import cuda_graphs as graphs
+from mgpo.policy.decoding import prompt_cache as sharing
+from mgpo.policy.decoding.cuda_graphs import Steps, halves
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt
 from tests.conftest import make_question, noise_image
 from tests.families import ALL, save_checkpoint
@@ -104,7 +105,7 @@ def test_rows_without_a_shared_prompt_too(policy, samples, monkeypatch):
 @pytest.mark.parametrize("family", [f for f in ALL if f.name.startswith(("qwen2", "qwen3_vl"))], ids=lambda f: f.name)
 def test_families(family, samples, tmp_path, monkeypatch):
     """Where experts are called, what is called depends on the tokens: nothing is captured."""
-    from mgpo.policy.published import family_of
+    from mgpo.policy.hub.checkpoint_files import family_of
 
     folder = str(save_checkpoint(family, tmp_path))
     policy = family_of(folder)(folder, **family.caps).load().eval()

@@ -1,4 +1,4 @@
-from mgpo.groups import Groups, Pool
+from mgpo.training.groups import Groups, Pool
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
 

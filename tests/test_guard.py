@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgpo.errors import UserError
-from mgpo.guard import PATIENCE
-from mgpo.module import MGPO
 from mgpo.objective import Objective, group_advantages, weighted_sum
-from mgpo.sampler import Sampling, choose
+from mgpo.rollout.in_process import Sampling, choose
+from mgpo.training.finite_guard import PATIENCE
+from mgpo.training.module import MGPO
 from tests.test_module import Noisy, equal, fit, make, watch, weights
 
 GAPS = st.one_of(st.floats(-1e4, 1e4, width=32), st.sampled_from([1e4, -1e4, 0.0, 20.0, -20.0]))

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from mgpo.distributed import FSDP2Strategy
 from mgpo.errors import UserError
-from mgpo.guard import PATIENCE
-from mgpo.sharding import FSDP2Strategy
+from mgpo.training.finite_guard import PATIENCE
 from tests.sharded import fit, make, whole
 
 STRATEGIES = ("fsdp2", "ddp")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgpo.policy.head import widen
+from mgpo.policy.passes.head import widen
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from mgpo.api import load
 from mgpo.errors import UserError
-from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.published import family_of
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.run_weights import policy_weights
 from tests.families import ALL, save_checkpoint
 
 LOADED = "loaded.txt"

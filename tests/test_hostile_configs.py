@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgpo.cli import main
-from mgpo.configuration import DEEPEST, LARGEST, MOST, check_yaml, load
+from mgpo.utils.configurations import DEEPEST, LARGEST, MOST, check_yaml, load
 from tests.test_cli import ROOT
 
 CONFIG = str(ROOT / "configs" / "mgpo.yaml")

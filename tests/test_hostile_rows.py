@@ -5,9 +5,9 @@ import json
 import datasets
 import pytest
 
-from mgpo.data.asked import asked
+from mgpo.data.base import DataError
 from mgpo.data.files import Files
-from mgpo.data.sources import DataError
+from mgpo.data.unlabelled import asked
 from mgpo.errors import UserError
 from tests.conftest import noise_image
 

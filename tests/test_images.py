@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgpo.images import BadImage, check_image, decode_image, open_image
+from mgpo.images.decoding import BadImage, check_image, decode_image, open_image
 from tests.conftest import noise_image
 
 

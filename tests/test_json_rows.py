@@ -7,11 +7,11 @@ import tracemalloc
 
 import pytest
 
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks import MMERealWorld
 from mgpo.data.files import Files
+from mgpo.data.image_columns import LinePicture
 from mgpo.data.json_rows import read_rows
-from mgpo.data.pictures import LinePicture
-from mgpo.data.sources import DataError
 from tests.conftest import noise_image
 from tests.published import mme_rows, same, write_jsonl
 

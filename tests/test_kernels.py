@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from mgpo.policy import attention, kernels
-from mgpo.policy.attention import packed_attention, separate_attention
-from mgpo.policy.kernels import EFFICIENT, FLASH, kernel_of
-from mgpo.policy.packing import pieces
+from mgpo.policy.passes import attention, kernels
+from mgpo.policy.passes.attention import packed_attention, separate_attention
+from mgpo.policy.passes.kernels import EFFICIENT, FLASH, kernel_of
+from mgpo.policy.passes.packing import pieces
 from tests.test_attention import KV, QUERY, SCALE, packing_of, packings, plain, states
 
 

@@ -16,7 +16,7 @@ import torch
 
 from mgpo.callbacks import Requeue
 from mgpo.callbacks.requeue import requeue
-from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.vllm.wire import receive, send
 from tests.sharded import fit, make
 from tests.test_cli import ROOT

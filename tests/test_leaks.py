@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from mgpo.data.files import Files
 from mgpo.errors import UserError
-from mgpo.leaks.command import leaks
-from mgpo.leaks.fingerprint import Fingerprint, difference_hash, fingerprint, thumbnail
-from mgpo.leaks.index import Index
+from mgpo.tools.leaks.command import leaks
+from mgpo.tools.leaks.fingerprint import Fingerprint, difference_hash, fingerprint, thumbnail
+from mgpo.tools.leaks.index import Index
 from tests.conftest import MemoryPicture
 from tests.test_cli import run
 

@@ -8,9 +8,9 @@ import pytest
 
 from mgpo.answers import given
 from mgpo.errors import UserError
-from mgpo.integrations.prompts import said, split_prompt
-from mgpo.models.base import Answer, InMemory
-from mgpo.predict import row_of
+from mgpo.inference.base import Answer, InMemory
+from mgpo.inference.lmms_prompts import said, split_prompt
+from mgpo.inference.predict import row_of
 from mgpo.types import Question, Trajectory
 from tests.conftest import noise_image
 from tests.test_cli import ROOT
@@ -56,7 +56,7 @@ def test_the_entry_point_leads_somewhere():
     spec = find_spec(module)  # found, not imported: lmms-eval may not be here
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
-    assert f"def {name}()" in source and "mgpo.integrations.lmms_eval.MGPOModel" in source
+    assert f"def {name}()" in source and "mgpo.inference.lmms_eval.MGPOModel" in source
 
 
 def test_the_harness_asks_the_model_it_finds():
@@ -66,7 +66,7 @@ def test_the_harness_asks_the_model_it_finds():
 
     import mgpo
     from mgpo.data.scenes import Scenes
-    from mgpo.integrations.lmms_eval_manifest import manifest
+    from mgpo.inference.lmms_eval_manifest import manifest
 
     MODEL_REGISTRY_V2.register_manifest(manifest(), overwrite=True)  # as its entry point does
     model = get_model("mgpo").create_from_arg_string("pretrained=embedded", {"batch_size": 3, "device": "cpu"})

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import is_right, vote_of
-from mgpo.metrics import ClippedBoxRatio, PassMetrics, Tally, rollout_metrics, values
+from mgpo.metrics import ClippedBoxRatio, values
+from mgpo.training.step_metrics import PassMetrics, Tally, rollout_metrics
 from tests.conftest import make_record
 
 corners = st.floats(-100, 1000)
@@ -168,5 +169,5 @@ def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
         tally.add_all({"zoom": zooms})
         tally.add_pass(PassMetrics(largest={"gap": zooms[0]} if zooms else {}))
         parts.append((dict(tally.sums), tally.largest))
-    monkeypatch.setattr("mgpo.metrics.tally.share_objects", lambda value, world_size: parts)
+    monkeypatch.setattr("mgpo.training.step_metrics.share_objects", lambda value, world_size: parts)
     assert Tally().over_ranks(3) == {"gap": 8.0, "zoom": 3.5}

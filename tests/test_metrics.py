@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 from mgpo import metrics as m
-from mgpo.boxes import REASONS
 from mgpo.errors import UserError
-from mgpo.report import summarise
+from mgpo.evaluation.report import summarise
+from mgpo.images.boxes import REASONS
 from tests.conftest import make_record
 
 mpl.use("Agg")

@@ -11,13 +11,13 @@ from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
-from mgpo.groups import mini_batches
-from mgpo.metrics import Tally
-from mgpo.module import MGPO
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
-from mgpo.ranks import check_precision
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.groups import mini_batches
+from mgpo.training.loop_settings import check_precision
+from mgpo.training.module import MGPO
+from mgpo.training.step_metrics import Tally
 from tests.conftest import make_policy, make_question
 
 

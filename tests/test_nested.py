@@ -2,13 +2,13 @@
 
 import pytest
 
-from mgpo.data.asked import asked
 from mgpo.data.benchmarks.fsc147 import published
+from mgpo.data.unlabelled import asked
 from mgpo.errors import UserError
-from mgpo.extras import MatchedPoints
-from mgpo.files import parse_json
 from mgpo.gallery.page import read_page
-from mgpo.plan.settings import own_cap
+from mgpo.rewards.shaping import MatchedPoints
+from mgpo.tools.plan.settings import own_cap
+from mgpo.utils.atomic_files import parse_json
 
 DEEP = "[" * 100_000
 

@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from mgpo import originals
 from mgpo.data.batches import Decoded
 from mgpo.data.module import VQAData
 from mgpo.dialogues import SingleTurn, TwoTurn
-from mgpo.evaluation import assess
-from mgpo.groups import Groups
-from mgpo.images import FilePicture, decode_image
-from mgpo.originals import Deferred, Room, hand_over, open_original
+from mgpo.evaluation.greedy import assess
+from mgpo.images import lazy as originals
+from mgpo.images.decoding import FilePicture, decode_image
+from mgpo.images.lazy import Deferred, Room, hand_over, open_original
+from mgpo.images.shared_memory import SharedImage
+from mgpo.images.views import View
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout import roll_out
-from mgpo.sampler import Sampling
-from mgpo.shared import SharedImage
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.groups import Groups
 from mgpo.types import Question
-from mgpo.views import View
 from tests.conftest import MemoryPicture, noise_image
 from tests.test_first_views import jpeg, small, smooth
 from tests.test_rollout import Scripted

@@ -3,10 +3,10 @@
 import datasets
 import pytest
 
-from mgpo.data.asked import asked
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks import MultipleChoice
 from mgpo.data.files import Files
-from mgpo.data.sources import DataError
+from mgpo.data.unlabelled import asked
 from mgpo.rewards import ExactAnswer, NumericAnswer
 from tests.published import png
 from tests.test_own_data import ROW, files, table

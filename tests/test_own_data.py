@@ -7,10 +7,10 @@ import datasets
 import pytest
 
 from mgpo.data import tables
-from mgpo.data.asked import asked
+from mgpo.data.base import DataError
 from mgpo.data.files import Files
 from mgpo.data.module import Decoded
-from mgpo.data.sources import DataError
+from mgpo.data.unlabelled import asked
 from tests.published import base64_png, png, same, snapshot, write_jsonl
 
 ROW = {"image": "0.png", "question": "What?", "answer": "7"}

@@ -8,21 +8,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import OptimizerCallable
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mgpo.boxes import BoxRule
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
+from mgpo.images.boxes import BoxRule
 from mgpo.objective import Objective
-from mgpo.policy.batch import collate
-from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.logprobs import score
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.lora import Lora
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.policy.trained import split
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.policy.trainable import split
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from tests.conftest import make_policy, make_question, noise_image
 from tests.test_module import Noisy, adam, fit, weights
 

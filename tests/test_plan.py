@@ -9,14 +9,14 @@ from transformers import AutoConfig
 from mgpo.cli import main
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.errors import UserError
-from mgpo.plan.advice import KNOBS, STEP, advise, filled
-from mgpo.plan.launch import GB, Devices, Engine, Launch, Program
-from mgpo.plan.lengths import QUESTION, Said, converse, counter
-from mgpo.plan.memory import measure, tokens
-from mgpo.plan.shape import measure_shape, published, read_config, shape_of
 from mgpo.policy.lora import Lora
-from mgpo.shipped import shipped_config
+from mgpo.tools.plan.advice import KNOBS, STEP, advise, filled
+from mgpo.tools.plan.launch import GB, Devices, Engine, Launch, Program
+from mgpo.tools.plan.lengths import QUESTION, Said, converse, counter
+from mgpo.tools.plan.memory import measure, tokens
+from mgpo.tools.plan.shape import measure_shape, published, read_config, shape_of
 from mgpo.types import Reply, Trajectory, Turn
+from mgpo.utils.configurations import shipped_config
 from tests.benchmarks.memory import Setting, compare
 from tests.conftest import make_policy, noise_image
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mgpo.cli import main
-from mgpo.plan.disk import format_disk
+from mgpo.tools.plan.disk import format_disk
 from tests.test_cli import ROOT, SMALL, run
 
 CONFIG = f"--config={ROOT}/configs/mgpo.yaml"

@@ -7,11 +7,11 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from mgpo.cli import main
 from mgpo.errors import UserError
-from mgpo.module import MGPO
-from mgpo.plan.launch import Devices
-from mgpo.plan.settings import devices_of, state_bytes, types_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.shipped import shipped_config
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.tools.plan.launch import Devices
+from mgpo.tools.plan.settings import devices_of, state_bytes, types_of
+from mgpo.training.module import MGPO
+from mgpo.utils.configurations import shipped_config
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_strategies_keep_what_they_say(name, options, buckets):
 
 
 def test_shards_are_as_many_as_a_replica_has_devices():
-    strategy = {"class_path": "mgpo.sharding.FSDP2Strategy", "init_args": {"replicas": 2, "cpu_offload": True}}
+    strategy = {"class_path": "mgpo.distributed.FSDP2Strategy", "init_args": {"replicas": 2, "cpu_offload": True}}
     found = devices_of({"devices": 8, "num_nodes": 2, "strategy": strategy})
     assert found == Devices(8, 2, buckets=False, shards=8, offload=True)
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgpo.cli import main
-from mgpo.plan.launch import Devices, Launch
-from mgpo.plan.lengths import Said
-from mgpo.plan.passes import FLOAT
-from mgpo.plan.shape import Block, Shape, measure_shape, published
-from mgpo.plan.time import LINKS, Device, Shares, seconds
 from mgpo.policy.lora import Lora
-from mgpo.shipped import shipped_config
+from mgpo.tools.plan.launch import Devices, Launch
+from mgpo.tools.plan.lengths import Said
+from mgpo.tools.plan.passes import FLOAT
+from mgpo.tools.plan.shape import Block, Shape, measure_shape, published
+from mgpo.tools.plan.time import LINKS, Device, Shares, seconds
+from mgpo.utils.configurations import shipped_config
 
 # One operation or byte a second each, so that a time is a count over its share; nodes of 2.
 UNIT = Device("unit", 1, 1, 1, 1, 1, 0.25, 2)

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2VLImageProcessorPil
 
-from mgpo.policy.pixels import Patcher
-from mgpo.policy.positions import mrope
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.images.views import View
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.families.qwen_pixels import Patcher
+from mgpo.policy.passes.positions import mrope
 from mgpo.types import Message, Pixels, Prompt, Reply
-from mgpo.views import View
 from tests.conftest import make_policy, noise_image
 
 

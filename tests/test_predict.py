@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.data.asked import asked
+from mgpo.data.base import DataError
 from mgpo.data.scenes import Scenes
-from mgpo.data.sources import DataError
+from mgpo.data.unlabelled import asked
 from mgpo.errors import UserError
-from mgpo.predict import predict
-from mgpo.predictions import ORIGIN, Predictions
+from mgpo.inference.predict import predict
+from mgpo.inference.prediction_file import ORIGIN, Predictions
 from tests.test_cli import ROOT, run
 
 ASK = "Which letter stands on the red mark?"

@@ -8,10 +8,10 @@ import torch
 
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.doctor.case import Result
-from mgpo.doctor.preflight import Preflight, verdict
 from mgpo.errors import UserError
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
+from mgpo.tools.doctor.case import Result
+from mgpo.tools.doctor.preflight import Preflight, verdict
 from tests.test_doctor_mistakes import linear_positions
 from tests.test_module import equal, fit, make, weights
 

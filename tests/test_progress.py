@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mgpo import board
-from mgpo.board import Board
 from mgpo.callbacks import Progress
+from mgpo.monitoring import terminal as board
+from mgpo.monitoring.terminal import Board
 from tests.test_module import fit, make
 
 ROOT = Path(__file__).parent.parent

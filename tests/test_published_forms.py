@@ -11,9 +11,9 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 import mgpo
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.policy.templates import _takes_powers, complain
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.templates import _takes_powers, complain
 from mgpo.types import Message
 from tests.conftest import noise_image
 from tests.families import ALL
@@ -118,7 +118,7 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_template_ends_in_a_sentence(copy, template, text, monkeypatch):
     if "Timeout" in HOSTILE[text]:
-        monkeypatch.setattr("mgpo.policy.templates.SECONDS", 0.3)
+        monkeypatch.setattr("mgpo.policy.hub.templates.SECONDS", 0.3)
     edit(copy, "tokenizer_config.json", chat_template=text)
     assert len(refused(lambda: load(copy), HOSTILE[text])) <= 600
 

@@ -8,13 +8,13 @@ import torch
 
 import mgpo
 from mgpo.dialogues import SingleTurn
-from mgpo.doctor.preflight import Preflight
-from mgpo.policy.logprobs import score_tokens
-from mgpo.policy.published import family_of
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling, choose
+from mgpo.images.views import View
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.passes.logprobs import score_tokens
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling, choose
+from mgpo.tools.doctor.preflight import Preflight
 from mgpo.types import Message
-from mgpo.views import View
 from tests.cases import SAMPLES, case_of, failures
 from tests.published_model import CAPS, FORMS, LIKELY, PROCESSOR, ROWS, in_form
 from tests.test_module import Noisy, adam, fit

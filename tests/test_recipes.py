@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from mgpo.cli import main
 from mgpo.dialogues.base import fill
-from mgpo.plan import settings
+from mgpo.tools.plan import settings
 from mgpo.types import Message, Question
 from tests.conftest import make_policy, noise_image
 from tests.test_cli import ROOT, run

@@ -22,13 +22,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.callbacks import EarlyWarning, RolloutLog
 from mgpo.callbacks.folder import LOCK, OwnFolder
+from mgpo.callbacks.metrics_file import KeepRows, MetricsFile
 from mgpo.callbacks.stop import StopOnSignal
+from mgpo.checkpoints.resume import last_checkpoint
+from mgpo.checkpoints.whole import WholeFiles, load_state, newest
 from mgpo.cli import main
 from mgpo.errors import UserError
-from mgpo.files import locked, replaced, writing
-from mgpo.metrics_file import KeepRows, MetricsFile
-from mgpo.resume import last_checkpoint
-from mgpo.saving import WholeFiles, load_state, newest
+from mgpo.utils.atomic_files import locked, replaced, writing
 from tests.kills import SMALL
 from tests.remains import differences
 from tests.test_module import Noisy, fit, make
@@ -253,7 +253,7 @@ def test_another_way_to_save_is_left_alone():
     class Strategy:
         checkpoint_io = Own()
 
-    from mgpo.saving import save_whole_files
+    from mgpo.checkpoints.whole import save_whole_files
 
     save_whole_files(Strategy)
     assert type(Strategy.checkpoint_io) is Own

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import find_number
-from mgpo.extras import Format, MatchedPoints, TurnCost, matched_f1
+from mgpo.images.views import View
 from mgpo.rewards import ExactAnswer, NumericAnswer
+from mgpo.rewards.shaping import Format, MatchedPoints, TurnCost, matched_f1
 from mgpo.types import Prompt, Reply, Trajectory, Turn
-from mgpo.views import View
 from tests.conftest import make_question, noise_image
 
 IMAGE = noise_image(200, 100)

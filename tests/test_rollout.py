@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling, choose
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling, choose
 from mgpo.types import Prompt, Reply, Turn
 from tests.conftest import make_policy, make_question, noise_image
 

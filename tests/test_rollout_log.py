@@ -12,12 +12,12 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mgpo.boxes import Finding
 from mgpo.callbacks import EarlyWarning, RolloutLog
-from mgpo.module import MGPO
-from mgpo.rows import SCHEMA, prompt_hash, rows_of, table_of
+from mgpo.images.boxes import Finding
+from mgpo.images.views import View
+from mgpo.monitoring.rollout_table import SCHEMA, prompt_hash, rows_of, table_of
+from mgpo.training.module import MGPO
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
-from mgpo.views import View
 from tests.test_cli import ROOT, run
 from tests.test_module import Noisy, fit, make
 

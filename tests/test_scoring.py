@@ -3,11 +3,11 @@
 import pytest
 
 from mgpo.errors import UserError
-from mgpo.records import Record
-from mgpo.scoring import score
-from mgpo.scoring.flips import reread, summary
-from mgpo.scoring.harness import RULES, first_letter, options, vstar_forms, whole_reply, yes_or_no
-from mgpo.scoring.published import as_markdown, as_text
+from mgpo.evaluation.scoring import score
+from mgpo.evaluation.scoring.flips import reread, summary
+from mgpo.evaluation.scoring.harness import RULES, first_letter, options, vstar_forms, whole_reply, yes_or_no
+from mgpo.evaluation.scoring.published import as_markdown, as_text
+from mgpo.metrics.record import Record
 from tests.test_replies import ROWS
 
 FORMS = {

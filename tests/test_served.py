@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 import mgpo
-from mgpo.data.asked import asked
 from mgpo.data.scenes import Scenes
+from mgpo.data.unlabelled import asked
 from mgpo.dialogues import FreeTurns, SingleTurn
 from mgpo.errors import UserError
-from mgpo.models.client import ChatClient, NoReply, ServerError
-from mgpo.models.served import read_reply
-from mgpo.predict import predict
-from mgpo.views import Frame
+from mgpo.images.views import Frame
+from mgpo.inference.client import ChatClient, NoReply, ServerError
+from mgpo.inference.predict import predict
+from mgpo.inference.served import read_reply
 from mgpo.world.model import CAPS
 from tests.conftest import noise_image
 from tests.serving import Engine, Server

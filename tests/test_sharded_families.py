@@ -8,15 +8,15 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-from mgpo.boxes import BoxRule
 from mgpo.dialogues import TwoTurn
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
+from mgpo.distributed import gathered, shard
+from mgpo.images.boxes import BoxRule
+from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
-from mgpo.policy.published import family_of
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.sharding import gathered, shard
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from tests.conftest import make_question, noise_image
 from tests.families import ALL, save_checkpoint
 from tests.sharded import full, launch

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.hub.run_weights import policy_weights
 from tests.sharded import LORA, fit, launch, make
 from tests.test_cli import ROOT
 

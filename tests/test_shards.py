@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
-from mgpo import shards
+from mgpo.checkpoints import sharded as shards
+from mgpo.distributed import FSDP2Strategy
+from mgpo.distributed.saver import Saver
 from mgpo.errors import UserError
-from mgpo.policy.checkpoint import policy_weights
-from mgpo.sharding import FSDP2Strategy
-from mgpo.sharding.saver import Saver
+from mgpo.policy.hub.run_weights import policy_weights
 from tests.conftest import make_policy
 from tests.sharded import LORA, fit, launch, make
 

@@ -5,10 +5,10 @@ import torch
 from transformers import Qwen2Config
 
 from mgpo.dialogues import FreeTurns, TwoTurn
-from mgpo.policy.cache import RowCache
-from mgpo.policy.sharing import SharedCache, as_bias, look
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.decoding.prompt_cache import SharedCache, as_bias, look
+from mgpo.policy.decoding.row_cache import RowCache
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
 from tests.test_rollout import Scripted

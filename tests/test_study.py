@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgpo.study.command import _end_with
-from mgpo.study.page import Counterfactuals, Curves, Differences, Table, check_parts, write_study
-from mgpo.study.plan import Run, jobs
-from mgpo.study.results import Results
+from mgpo.tools.study.command import _end_with
+from mgpo.tools.study.markdown import Counterfactuals, Curves, Differences, Table, check_parts, write_study
+from mgpo.tools.study.plan import Run, jobs
+from mgpo.tools.study.results import Results
 from tests.test_cli import ROOT, run
 
 RUNS = {

@@ -7,10 +7,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from mgpo.dialogues import SingleTurn, TwoTurn
-from mgpo.doctor.case import _Dictator
-from mgpo.policy.published import family_of
-from mgpo.rollout import force_answers, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.rollout.episodes import force_answers, roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.tools.doctor.case import _Dictator
 from mgpo.types import Message, Prompt, Reply, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 from tests.families import ALL, CHATML, THINKING, save_checkpoint

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
-from mgpo.extras import Format
-from mgpo.policy.pixels import PixelBudget
-from mgpo.thoughts import spoken
+from mgpo.images.views import Frame, Sight
+from mgpo.policy.families.qwen_pixels import PixelBudget
+from mgpo.rewards.shaping import Format
 from mgpo.types import Prompt, Reply, Trajectory, Turn
-from mgpo.views import Frame, Sight
 from tests.conftest import make_question, noise_image
 
 SIGHT = Sight(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))

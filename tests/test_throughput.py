@@ -5,12 +5,12 @@ from contextlib import suppress
 import pytest
 import torch
 
-from mgpo import clock
 from mgpo.callbacks import ThroughputMonitor
-from mgpo.clock import Clock, Work
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
-from mgpo.speed import Lap, Stopwatch, evaluation_speed, gpu_use, peak_memory, training_speed
+from mgpo.monitoring.throughput import Lap, Stopwatch, evaluation_speed, gpu_use, peak_memory, training_speed
+from mgpo.training import phase_timer as clock
+from mgpo.training.phase_timer import Clock, Work
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.test_module import MGPO, equal, fit, make, weights
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from mgpo.policy.pixels import PixelBudget
-from mgpo.views import Frame, View
+from mgpo.images.views import Frame, View
+from mgpo.policy.families.qwen_pixels import PixelBudget
 
 sizes = st.tuples(st.integers(30, 5000), st.integers(30, 5000))
 fractions = st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 1), st.floats(0.05, 1))

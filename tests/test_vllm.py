@@ -11,15 +11,15 @@ import torch
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import TwoTurn
-from mgpo.module import MGPO
 from mgpo.objective import Objective
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
-from mgpo.policy.published import family_of
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.module import MGPO
 from mgpo.types import Prompt, Trajectory
 from mgpo.vllm import ServedVLLMSampler, VLLMSampler
 from mgpo.world.model import CAPS

@@ -184,7 +184,7 @@ def test_ranks_that_all_wait_are_all_named(ranks, clock, at):
 
 def test_ranks_at_work_are_not_spoken_of(ranks, clock, at):
     for rank in range(3):
-        at(rank, "generate", "/x/mgpo/sampler.py")
+        at(rank, "generate", "/x/mgpo/rollout/in_process.py")
     assert say(ranks, clock, 900) == []
 
 

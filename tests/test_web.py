@@ -5,9 +5,9 @@ import ipaddress
 
 import pytest
 
-from mgpo.data import web
-from mgpo.data.pictures import Places
-from mgpo.images import BadImage
+from mgpo.data import remote_images as web
+from mgpo.data.image_columns import Places
+from mgpo.images.decoding import BadImage
 from tests.published import png
 from tests.servers import serving
 

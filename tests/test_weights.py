@@ -13,11 +13,11 @@ from transformers import AutoConfig
 from mgpo.api import Model
 from mgpo.cli import main
 from mgpo.dialogues import TwoTurn
-from mgpo.doctor.weights import finite_weights
-from mgpo.policy.checkpoint import policy_weights
-from mgpo.policy.published import family_of
-from mgpo.predict import predict
-from mgpo.shipped import shipped_config
+from mgpo.inference.predict import predict
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.tools.doctor.weights_check import finite_weights
+from mgpo.utils.configurations import shipped_config
 from tests.conftest import noise_image
 from tests.families import save_checkpoint
 from tests.test_hostile_checkpoints import refused
@@ -224,7 +224,7 @@ def test_the_commands_stop(family_folder, family, command, tmp_path, monkeypatch
     copy = shutil.copytree(family_folder, tmp_path / "copy")
     rewrite(copy, lambda w: {k: v for k, v in w.items() if ".layers.1." not in k})
     monkeypatch.chdir(tmp_path)
-    chosen = "--model.policy=mgpo.policy.qwen3_vl.Qwen3VL", f"--model.policy.init_args.path={copy}"
+    chosen = "--model.policy=mgpo.policy.families.qwen3_vl.Qwen3VL", f"--model.policy.init_args.path={copy}"
     with pytest.raises(SystemExit, match=r"mgpo: .*weights of this model are missing"):
         main([command, "--config", str(shipped_config("mgpo")), *chosen])
 

@@ -8,9 +8,9 @@ import pytest
 
 import mgpo
 from mgpo.errors import UserError
-from mgpo.models import client as wire
-from mgpo.models.client import ChatClient, NoReply, ServerError
-from mgpo.models.served import ServedModel
+from mgpo.inference import client as wire
+from mgpo.inference.client import ChatClient, NoReply, ServerError
+from mgpo.inference.served import ServedModel
 from tests.conftest import noise_image
 from tests.servers import speaking
 from tests.serving import Server

@@ -3,8 +3,8 @@ import pytest
 
 from mgpo.answers import LETTERS as OPTIONS
 from mgpo.data.scenes import Scenes
-from mgpo.policy.pixels import PixelBudget
-from mgpo.views import View
+from mgpo.images.views import View
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.world.questions import KINDS, NOT_SHOWN, sample_question
 from mgpo.world.scenes import COLOURS, LETTERS, draw, sample_scene
 from mgpo.world.teacher import Habits, teacher_box

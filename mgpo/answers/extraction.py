@@ -7,8 +7,8 @@ from mgpo.answers.meaning import is_right
 from mgpo.answers.options import choice_letter
 from mgpo.answers.phrases import CLAUSE, CONTRAST, REST, SAID, VOID, any_of
 from mgpo.answers.short import LONGEST_SENTENCE, READS, chosen, plain
+from mgpo.answers.thoughts import spoken
 from mgpo.answers.wording import LONGEST_ANSWER, QUOTES, normalise
-from mgpo.thoughts import spoken
 
 LONGEST_REPLY = 10_000  # characters that are read of a reply, from its end: there it commits
 LONGEST_END = 5_000  # the same, where a reply marks nothing as its answer

@@ -6,9 +6,9 @@ from typing import Any
 import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder
-from mgpo.files import replaced
-from mgpo.scoring.flips import summary
-from mgpo.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
+from mgpo.evaluation.scoring.flips import summary
+from mgpo.evaluation.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
+from mgpo.utils.atomic_files import replaced
 
 NAME = "benchmarks"
 

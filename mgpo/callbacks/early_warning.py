@@ -6,18 +6,18 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.alarms import RULES, Alarm, Limits, Watch
 from mgpo.callbacks.folder import goes_on, run_folder
-from mgpo.curves import Curve
-from mgpo.files import replaced, writing
-from mgpo.reliance import image_reliance
+from mgpo.monitoring.alarms import RULES, Alarm, Limits, Watch
+from mgpo.monitoring.curves import Curve
+from mgpo.monitoring.image_reliance import image_reliance
+from mgpo.utils.atomic_files import replaced, writing
 
 NAME = "warnings.jsonl"
 SAID = "warnings"  # in a checkpoint: how many lines that file has
 
 
 class EarlyWarning(L.Callback):
-    """Watches the `train/` curves; `mgpo.alarms` holds the rules.
+    """Watches the `train/` curves; `mgpo.monitoring.alarms` holds the rules.
 
     A warning is printed and written into `warnings.jsonl` of the run directory when it begins, and
     `warning/<kind>` is 1 from then on until things have been calm for a while. It also logs

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from mgpo.errors import UserError
-from mgpo.files import locked, writing
+from mgpo.utils.atomic_files import locked, writing
 
 LOCK = ".lock"
 ELSEWHERE = "begin a run in a folder of its own, without --ckpt_path last and trainer.logger.version"

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from mgpo.gallery.data import PICTURE, region_key
-from mgpo.show import drawn, from_uri
+from mgpo.gallery.drawing import drawn, from_uri
 
 COLUMNS = ["step", "split", "category", "question", "truth", "picture", "crop", "answers", "reward", "valid_box"]
 LABELS = {0: "wrong", 1: "right", 2: "not usable"}

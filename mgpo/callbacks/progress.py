@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
-from mgpo.board import Board
-from mgpo.speed import Stopwatch
+from mgpo.monitoring.terminal import Board
+from mgpo.monitoring.throughput import Stopwatch
 
 SHOWN = {"train/reward": "reward", "train/valid_box": "valid_box", "train/right": "right", "train/nll": "nll"}
 

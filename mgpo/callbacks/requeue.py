@@ -11,7 +11,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from mgpo.callbacks.folder import run_folder
-from mgpo.sharding import FSDP2Strategy
+from mgpo.distributed import FSDP2Strategy
 
 SIGNAL = signal.SIGUSR1
 LAST = "checkpoints/last.ckpt"

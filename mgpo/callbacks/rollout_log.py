@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.errors import UserError
-from mgpo.files import replaced
-from mgpo.rows import rows_of, table_of
+from mgpo.monitoring.rollout_table import rows_of, table_of
+from mgpo.utils.atomic_files import replaced
 
 FOLDER = "rollouts"
 KEEP_GB = 10.0
@@ -18,7 +18,8 @@ BATCH = b"first_batch"  # of the run that may be in a shard: steps of several ba
 
 
 class RolloutLog(L.Callback):
-    """Writes `rollouts/rank-R-steps-A-B.parquet` into the run directory; `mgpo.rows.SCHEMA` says what is in it.
+    """Writes `rollouts/rank-R-steps-A-B.parquet` into the run directory, in the columns of
+    `mgpo.monitoring.rollout_table.SCHEMA`.
 
     `datasets.load_dataset("parquet", data_files="…/rollouts/*.parquet")` reads them all. A shard appears under
     its name when it is whole, also where training is interrupted or fails, and no other is ever replaced: where

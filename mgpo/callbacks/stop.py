@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.ranks import share_objects
+from mgpo.utils.collectives import share_objects
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

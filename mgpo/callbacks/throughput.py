@@ -6,13 +6,15 @@ from typing import Any
 import lightning as L
 import torch
 
-from mgpo.clock import Work
-from mgpo.ranks import share_objects
-from mgpo.speed import Stopwatch, cpu_use, evaluation_speed, gpu_use, peak_memory, training_speed
+from mgpo.monitoring.throughput import Stopwatch, cpu_use, evaluation_speed, gpu_use, peak_memory, training_speed
+from mgpo.training.phase_timer import Work
+from mgpo.utils.collectives import share_objects
 
 
 class ThroughputMonitor(L.Callback):
-    """Curves under `speed/` and `memory/`, once a training step and once an evaluation; `mgpo.speed` defines them.
+    """Curves under `speed/` and `memory/`, once a training step and once an evaluation.
+
+    `mgpo.monitoring.throughput` defines them.
 
     A step lasts from the end of the last one to its own, so that waiting for data counts; evaluations don't.
     Tokens and trajectories are those of all ranks together, memory is that of the rank with the most.

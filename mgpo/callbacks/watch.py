@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
 from mgpo.errors import find_user_error
-from mgpo.files import refused
+from mgpo.utils.atomic_files import refused
 
 FAILED, AT = "mgpo/failed", "mgpo/at/"
 PAUSE = 1.0  # seconds between two looks

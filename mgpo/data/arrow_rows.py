@@ -9,8 +9,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgpo.data.pictures import CELL, EMBEDDED, LONGEST_PATH, Cell, CellPicture, single
-from mgpo.data.sources import DataError
+from mgpo.data.base import DataError
+from mgpo.data.image_columns import CELL, EMBEDDED, LONGEST_PATH, Cell, CellPicture, single
 
 ENCODED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 LISTS = (pa.types.is_list, pa.types.is_large_list)

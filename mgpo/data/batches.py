@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
-from mgpo.data.sources import Source
+from mgpo.data.base import Source
 from mgpo.errors import UserError
-from mgpo.images import BadImage
-from mgpo.originals import Deferred, hand_over, open_original
+from mgpo.images.decoding import BadImage
+from mgpo.images.lazy import Deferred, hand_over, open_original
+from mgpo.images.views import Original, Resize
 from mgpo.types import Question
-from mgpo.views import Original, Resize
 
 REST = 0.2  # seconds in which other threads come to rest
 ALL = 2**31  # batches: a place behind the last, in whatever data

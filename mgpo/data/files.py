@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgpo.answers import normalise
-from mgpo.data.annotations import REFUSED, Annotations, is_mask, refuse
-from mgpo.data.benchmarks.options import choices_of, find_choices, has_letters, letter_of
-from mgpo.data.pictures import CELL, CellPicture, LinePicture, Places, encoded
-from mgpo.data.rows import Row, ending, optional, shown, text, text_of
-from mgpo.data.sources import DataError
-from mgpo.data.stored import StoredRows
+from mgpo.data.base import DataError
+from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of
+from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
+from mgpo.data.place_columns import REFUSED, Annotations, is_mask, refuse
+from mgpo.data.remote_images import WebPicture
+from mgpo.data.row_source import Row, ending, optional, shown, text, text_of
+from mgpo.data.table_source import StoredRows
 from mgpo.data.tables import open_source
-from mgpo.data.web import WebPicture
-from mgpo.images import check_data
-from mgpo.types import Picture, Question
+from mgpo.images.decoding import Picture, check_data
+from mgpo.types import Question
 
 COLUMNS = ("image", "question", "answer", "choices", "category", "id")
 IMAGES = ("image", "images", "file_name", "file_names")  # the first of these that a row has, where none is named

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from mgpo.data.pictures import CELL, EMBEDDED, Cell, LinePicture, is_embedded, read_row, single
-from mgpo.data.rows import ending
-from mgpo.data.sources import DataError
+from mgpo.data.base import DataError
+from mgpo.data.image_columns import CELL, EMBEDDED, Cell, LinePicture, is_embedded, read_row, single
+from mgpo.data.row_source import ending
 
 AT_LEAST = 1 << 20  # bytes read at a time
 LONGEST_ROW = 800_000_000  # characters

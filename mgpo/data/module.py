@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import lightning as L
 import torch
 
+from mgpo.data.base import DataError, Source
 from mgpo.data.batches import Batches, Decoded, Sample
-from mgpo.data.sources import DataError, Source
-from mgpo.views import Resize
+from mgpo.images.views import Resize
 
 
 class VQAData(L.LightningDataModule):

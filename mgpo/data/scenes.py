@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mgpo.data.sources import DataError
+from mgpo.data.base import DataError
 from mgpo.types import Question
 from mgpo.world.questions import KINDS, sample_question
 

@@ -14,9 +14,9 @@ import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from mgpo.data.arrow_rows import ArrowTable
+from mgpo.data.base import DataError
 from mgpo.data.json_rows import JsonTable
-from mgpo.data.rows import ending
-from mgpo.data.sources import DataError
+from mgpo.data.row_source import ending
 
 Table = ArrowTable | JsonTable
 KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".ndjson": "json"}

@@ -4,8 +4,8 @@ import re
 from typing import Protocol
 
 from mgpo.answers import LETTERS, extract
+from mgpo.images.views import Frame, Sight, Size, View
 from mgpo.types import Message, Question, Trajectory, Turn
-from mgpo.views import Frame, Sight, Size, View
 
 _SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units|width|height)\})")
 

@@ -2,12 +2,12 @@
 
 import re
 
-from mgpo.boxes import REASONS, BoxRule, Finding, find_box
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
+from mgpo.images.boxes import REASONS, BoxRule, Finding, find_box
+from mgpo.images.views import Sight, View
 from mgpo.types import Message, Trajectory
-from mgpo.views import Sight, View
 
 ASK_FREELY = (
     "{image}{question}{choices}\n"

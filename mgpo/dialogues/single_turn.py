@@ -1,10 +1,10 @@
 """One turn: the GRPO baseline, and the same picture asked about without any box."""
 
-from mgpo.boxes import BoxRule, find_box
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import SYSTEM
+from mgpo.images.boxes import BoxRule, find_box
+from mgpo.images.views import Sight, View
 from mgpo.types import Message, Trajectory
-from mgpo.views import Sight, View
 
 ASK_BOTH = (
     "{image}{question}{choices}\n"

@@ -1,10 +1,10 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.boxes import REASONS, BoxRule, find_box
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.errors import UserError
+from mgpo.images.boxes import REASONS, BoxRule, find_box
+from mgpo.images.views import Sight, View
 from mgpo.types import Message, Trajectory
-from mgpo.views import Sight, View
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
 BOX_BLOCK_END = "]\n```"

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from mgpo.boxes import REASONS
 from mgpo.gallery.embed import number, shorten, size_of
-from mgpo.gallery.images import crop_uris, picture_uri
-from mgpo.records import Record, records_of
+from mgpo.gallery.thumbnails import crop_uris, picture_uri
+from mgpo.images.boxes import REASONS
+from mgpo.images.views import Box
+from mgpo.metrics.record import Record, records_of
 from mgpo.types import Trajectory
-from mgpo.views import Box
 
 BUDGET = 20_000_000  # bytes of a page
 TEXT = 600  # characters of a reply, an answer, a question or a choice

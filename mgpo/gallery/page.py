@@ -10,9 +10,9 @@ from string import Template
 from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.files import parse_json, replaced
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.embed import to_json
+from mgpo.utils.atomic_files import parse_json, replaced
 
 SCRIPTS = ("draw.js", "grid.js", "question.js", "page.js")  # one module, in this order
 _DATA = re.compile(r'<script type="application/json" id="gallery">([^<]*)</script>')

@@ -1,7 +1,6 @@
 """Metrics of where a policy looks and what it answers, none of which needs a right box.
 
-`values` says what one episode or group is worth; the classes are torchmetrics over `Record`s, `rollout_metrics`
-and `Tally` are what training shows.
+`values` says what one episode or group is worth; the classes are torchmetrics over `Record`s.
 """
 
 from mgpo.metrics.base import RecordMetric, RowMetric
@@ -22,13 +21,10 @@ from mgpo.metrics.episodes import (
     ZoomFactor,
 )
 from mgpo.metrics.grouped import GroupAgreement, GroupSpread, MajorityAtK, PassAtK, SilentGroups
-from mgpo.metrics.rollouts import rollout_metrics
-from mgpo.metrics.tally import PassMetrics, Tally, score_metrics
 
 __all__ = [
     "CROP", "NO_TOOLS", "Accuracy", "ClippedBoxRatio", "CropAreaShare", "CropGain", "CropHarm", "CropRate",
-    "FallbackRate", "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "PassMetrics",
-    "RecordMetric",
-    "RewardMean", "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "Tally", "TurnsPerEpisode",
-    "ValidBoxRatio", "VoteCalibration", "ZoomFactor", "rollout_metrics", "score_metrics",
+    "FallbackRate", "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "RecordMetric",
+    "RewardMean", "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "TurnsPerEpisode",
+    "ValidBoxRatio", "VoteCalibration", "ZoomFactor",
 ]  # fmt: skip

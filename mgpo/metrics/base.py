@@ -16,8 +16,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from mgpo.errors import UserError
+from mgpo.metrics.record import Record
 from mgpo.metrics.values import applicable, groups_of
-from mgpo.records import Record
 
 By = Literal["split", "category"]
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 from mgpo.errors import UserError
 from mgpo.metrics import values
 from mgpo.metrics.base import By, RecordMetric, new_axes
-from mgpo.records import Record
+from mgpo.metrics.record import Record
 
 Bin = list[tuple[float, bool]]  # confidence and rightness of each group in it
 

@@ -14,7 +14,8 @@ CROP, NO_TOOLS = "crop", "no tools"
 class CropEffect(RowMetric):
     """A share of questions by whether they are right with the crop and right without it.
 
-    `update` takes the rows of `mgpo.counterfactuals`: id, split, category, and by variant whether the answer was right.
+    `update` takes the rows of `mgpo.evaluation.counterfactuals`: id, split, category, and by variant whether the
+    answer was right.
 
     Args:
         against: The variant that stands for "without".

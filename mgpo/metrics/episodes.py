@@ -3,10 +3,10 @@
 import math
 from statistics import fmean, geometric_mean
 
-from mgpo.boxes import REASONS
+from mgpo.images.boxes import REASONS
 from mgpo.metrics import values
 from mgpo.metrics.base import EpisodeMean, RecordMetric
-from mgpo.records import Record
+from mgpo.metrics.record import Record
 
 
 class Accuracy(EpisodeMean):
@@ -45,7 +45,7 @@ class ClippedBoxRatio(EpisodeMean):
 class InvalidReasons(RecordMetric):
     """reason -> first boxes refused for it / episodes in which a box was looked for, each in [0, 1]; lower is better.
 
-    Together they are 1 - ValidBoxRatio. Every reason of `mgpo.boxes` is there, at 0 where it never occurred.
+    Together they are 1 - ValidBoxRatio. Every reason of `mgpo.images.boxes` is there, at 0 where it never occurred.
     """
 
     higher_is_better = False

@@ -6,7 +6,7 @@ from typing import Any
 from mgpo.errors import UserError
 from mgpo.metrics import values
 from mgpo.metrics.base import By, GroupMean
-from mgpo.records import Record
+from mgpo.metrics.record import Record
 
 
 class GroupAgreement(GroupMean):

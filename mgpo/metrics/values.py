@@ -10,8 +10,8 @@ from itertools import combinations, groupby
 from math import comb, isfinite, nan
 from statistics import fmean, pstdev
 
-from mgpo.records import Record
-from mgpo.views import Box
+from mgpo.images.views import Box
+from mgpo.metrics.record import Record
 
 Group = Sequence[Record]
 

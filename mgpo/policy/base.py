@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.policy.packing import Packing
+from mgpo.images.views import Sight, Size, View
+from mgpo.policy.passes.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
-from mgpo.views import Sight, Size, View
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Policy(nn.Module):
     def forward(self, work: Callable[..., T], *inputs: Any) -> T:
         """`work(policy, *inputs)`: a pass whose beginning and end a sharded policy has to know.
 
-        Passes with gradients go this way, and so do others unless they are within `mgpo.sharding.gathered`.
+        Passes with gradients go this way, and so do others unless they are within `mgpo.distributed.gathered`.
         """
         return work(self, *inputs)
 

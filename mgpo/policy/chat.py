@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from mgpo.answers.thoughts import closing
 from mgpo.errors import UserError
-from mgpo.thoughts import closing
+from mgpo.images.views import View
 from mgpo.types import Message, Pixels, Prompt, Reply
-from mgpo.views import View
 
 # A text stands in the template as its number between private-use signs, so that the template can neither read nor
 # change it, but for the white space at its ends, which some templates trim.

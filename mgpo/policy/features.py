@@ -7,8 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mgpo.allocator import moved
 from mgpo.types import Pixels
+from mgpo.utils.allocator import moved
 
 Tower = Callable[[Sequence[Pixels]], Sequence[Tensor]]  # of each image its features (image tokens, width)
 

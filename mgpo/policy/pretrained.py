@@ -12,28 +12,28 @@ from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mgpo.answers.thoughts import is_tag
 from mgpo.errors import UserError
-from mgpo.policy import graphs
-from mgpo.policy.adapters import Adapters, read_adapters
+from mgpo.images.views import Sight
 from mgpo.policy.base import Policy
-from mgpo.policy.cache import RowCache
 from mgpo.policy.chat import Chat, control_tokens
-from mgpo.policy.checkpoint import policy_weights
+from mgpo.policy.decoding import cuda_graphs as graphs
+from mgpo.policy.decoding.prompt_cache import DEVICES, SharedCache
+from mgpo.policy.decoding.row_cache import RowCache
 from mgpo.policy.features import Features
-from mgpo.policy.fused import fuse_layers, load_kernel
-from mgpo.policy.head import widen
+from mgpo.policy.hub.adapters import Adapters, read_adapters
+from mgpo.policy.hub.checkpoint_files import base_of, read_config, read_processor, read_tokenizer
+from mgpo.policy.hub.registry import FAMILIES
+from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.policy.hub.templates import choose_template
+from mgpo.policy.hub.weight_files import read_weights
+from mgpo.policy.liger import fuse_layers, load_kernel
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
-from mgpo.policy.packed import use_packing
-from mgpo.policy.published import base_of, read_config, read_processor, read_tokenizer
+from mgpo.policy.packed_layers import use_packing
+from mgpo.policy.passes.head import widen
 from mgpo.policy.recompute import recompute
-from mgpo.policy.registry import FAMILIES
-from mgpo.policy.sharing import DEVICES, SharedCache
-from mgpo.policy.templates import choose_template
-from mgpo.policy.trained import save_trained_only
-from mgpo.policy.weights import read_weights
-from mgpo.thoughts import is_tag
+from mgpo.policy.trainable import save_trained_only
 from mgpo.types import Pixels
-from mgpo.views import Sight
 
 ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 TYPES = ("float32", "bfloat16", "float16", "float64", "auto")

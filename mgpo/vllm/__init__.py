@@ -1,6 +1,6 @@
 """Rollouts by vLLM (arXiv 2309.06180) on a copy of the policy's weights."""
 
+from mgpo.vllm.remote import ServedVLLMSampler
 from mgpo.vllm.sampler import VLLMSampler, where_installed
-from mgpo.vllm.served import ServedVLLMSampler
 
 __all__ = ["ServedVLLMSampler", "VLLMSampler", "where_installed"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mgpo.errors import UserError
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
 from mgpo.vllm.requests import Drawn, Request, Shown
 
 # Set before vLLM is imported, unless they are set already: the engine in this very process, and quiet.

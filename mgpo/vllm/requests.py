@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels, Prompt
 
 

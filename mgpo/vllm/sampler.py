@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mgpo.errors import UserError
-from mgpo.models.saving import merged_weights, save_processors
+from mgpo.inference.saving import merged_weights, save_processors
 from mgpo.policy.base import Policy
-from mgpo.policy.qwen import QwenVL
-from mgpo.rollout import Conversations, Job, Sampler
-from mgpo.sampler import TAIL, InProcessSampler, Sampling
+from mgpo.policy.families.qwen import QwenVL
+from mgpo.rollout.episodes import Conversations, Job, Sampler
+from mgpo.rollout.in_process import TAIL, InProcessSampler, Sampling
 from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
 from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Drawn, Engine, Request, place_images

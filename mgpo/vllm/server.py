@@ -1,4 +1,4 @@
-"""vLLM in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.served` and by nobody else."""
+"""vLLM in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.remote` and by nobody else."""
 
 import signal
 import socket
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels
 from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Request, Shown

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from mgpo.policy.batch import Batch
-from mgpo.policy.logprobs import score
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import Batch
+from mgpo.policy.passes.logprobs import score
 from mgpo.world.tokenizer import is_atom
 from mgpo.world.tower import BINS, CONTENTS
 from mgpo.world.transcripts import Transcripts, reply_weights

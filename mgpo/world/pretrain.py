@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.world.language import train_language
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.teacher import Habits

@@ -9,10 +9,10 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mgpo.boxes import REASONS
 from mgpo.dialogues import free_turns, single_turn, two_turn
 from mgpo.dialogues.base import UNITS
-from mgpo.views import Frame
+from mgpo.images.boxes import REASONS
+from mgpo.images.views import Frame
 from mgpo.world.questions import ASK_DOTS, ASK_LETTER, ASK_PAIR, NOT_SHOWN
 from mgpo.world.scenes import COLOURS, LETTERS
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Qwen2VLImageProcessorPil
 
-from mgpo.policy.pixels import Patcher
+from mgpo.policy.families.qwen_pixels import Patcher
 from mgpo.world.scenes import COLOURS, DOTS, LARGE, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_scene
 
 CONTENTS = LETTERS + DOTS

@@ -14,10 +14,10 @@ from torch.utils.data import IterableDataset
 
 from mgpo.answers import LETTERS as OPTIONS
 from mgpo.dialogues import Dialogue, FreeTurns, SingleTurn, TwoTurn, answer_only
-from mgpo.policy.batch import Batch, collate
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.images.views import Sight, View
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import Batch, collate
 from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
-from mgpo.views import Sight, View
 from mgpo.world.questions import ScenePicture, ask
 from mgpo.world.scenes import COLOURS, DOTS, LARGE, TRAIN, Mark, sample_scene
 from mgpo.world.teacher import Habits, is_large, teacher_box

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mgpo.allocator import keep_freed_memory
 from mgpo.cli import hush
+from mgpo.utils.allocator import keep_freed_memory
 from tests.benchmarks import gpu
 from tests.benchmarks.pairs import Options, Row, Skipped, table
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from mgpo.allocator import keep_freed_memory
-from mgpo.plan.shape import measure_shape
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.lora import Lora
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.tools.plan.shape import measure_shape
+from mgpo.utils.allocator import keep_freed_memory
 from tests.benchmarks.gpu_limits import PEAK, RATE, Counted
 from tests.benchmarks.gpu_model import KNOWN, TINY, make_model, make_photographs
 from tests.benchmarks.gpu_rows import ROWS, Bench, Line, Work, profiles

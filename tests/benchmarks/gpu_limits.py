@@ -7,8 +7,8 @@ trained. Attention between tokens, the optimiser and rotary angles are left out.
 
 from dataclasses import dataclass
 
-from mgpo.plan.shape import Shape
-from mgpo.plan.time import H100
+from mgpo.tools.plan.shape import Shape
+from mgpo.tools.plan.time import H100
 
 PEAK, RATE = H100.half, H100.memory  # FLOP/s in bfloat16, bytes/s
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mgpo.plan.shape import SIZES, published
+from mgpo.tools.plan.shape import SIZES, published
 from tests.families import ALL, save_checkpoint
 from tests.vocabulary import make_tokenizer
 

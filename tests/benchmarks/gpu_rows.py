@@ -14,12 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mgpo.data.files import Files
-from mgpo.loss import policy_loss
 from mgpo.objective import Objective
-from mgpo.policy.batch import collate
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import Sampler, roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import collate
+from mgpo.rollout.episodes import Sampler, roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.loss import policy_loss
 from mgpo.types import Pixels, Prompt, Trajectory
 from tests.benchmarks.gpu_limits import Counted
 from tests.benchmarks.gpu_step import Step, dialogue_of, run_recipe, synchronise, train

@@ -19,13 +19,13 @@ import torch
 from mgpo.data.files import Files
 from mgpo.data.module import VQAData
 from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn
-from mgpo.module import MGPO
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
-from mgpo.rollout import Sampler
-from mgpo.sampler import Sampling
-from mgpo.shipped import shipped_config
+from mgpo.rollout.episodes import Sampler
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.module import MGPO
 from mgpo.types import Question, Trajectory
+from mgpo.utils.configurations import shipped_config
 
 ROOT = Path(__file__).parent.parent.parent
 MICRO_BATCH = 6144  # tokens, as in the recipe for 3B

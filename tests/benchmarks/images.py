@@ -1,9 +1,9 @@
 """What a large JPEG costs until it is first seen, and until its first crop is: ours against decoding it in full.
 
 The plain way opens the file, converts it to RGB, resizes all of it, and cuts the crop out of that. The two run in turn
-in a process of their own, under the allocator as it comes: one that keeps freed memory (`mgpo.allocator`) helps the
-plain way more, which takes three times as much. Memory is a process's peak, less what it had before it opened the file
-(Linux).
+in a process of their own, under the allocator as it comes: one that keeps freed memory (`mgpo.utils.allocator`) helps
+the plain way more, which takes three times as much. Memory is a process's peak, less what it had before it opened the
+file (Linux).
 """
 
 import multiprocessing
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mgpo.images import FilePicture
-from mgpo.originals import open_original
-from mgpo.policy.pixels import PixelBudget
-from mgpo.views import View
+from mgpo.images.decoding import FilePicture
+from mgpo.images.lazy import open_original
+from mgpo.images.views import View
+from mgpo.policy.families.qwen_pixels import PixelBudget
 from tests.benchmarks.pairs import Options, Row, faster, run_pairs, smaller
 
 SIZE = (7680, 4320)

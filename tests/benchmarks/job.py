@@ -10,9 +10,9 @@ from PIL import Image
 
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.images.views import Sight, View
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
-from mgpo.views import Sight, View
 from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS
 

@@ -5,8 +5,8 @@ One decoder layer of width 256, so that nearly all is the head. Time is taken on
 
 import torch
 
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
 from tests.benchmarks.pairs import Options, Program, Row, faster, peak_bytes, run_pairs, smaller
 from tests.benchmarks.synthetic import drop_gradients, group, plain_logprobs, random_policy
 

@@ -9,9 +9,9 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mgpo.loss import policy_loss
 from mgpo.objective import Objective
-from mgpo.policy.batch import collate
+from mgpo.policy.passes.batch import collate
+from mgpo.training.loss import policy_loss
 from tests.benchmarks.pairs import Options, Row, run_pairs, spread
 from tests.benchmarks.synthetic import drop_gradients, group, random_policy
 

@@ -19,20 +19,20 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from mgpo.dialogues import TwoTurn
-from mgpo.loss import policy_loss
+from mgpo.images.views import Sight
 from mgpo.objective import Objective
-from mgpo.plan.launch import Devices, Launch
-from mgpo.plan.lengths import Said
-from mgpo.plan.memory import Memory, measure
-from mgpo.plan.settings import program_of, types_of
-from mgpo.plan.shape import measure_shape
-from mgpo.policy.batch import collate
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.lora import Lora
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.passes.batch import collate
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.tools.plan.launch import Devices, Launch
+from mgpo.tools.plan.lengths import Said
+from mgpo.tools.plan.memory import Memory, measure
+from mgpo.tools.plan.settings import program_of, types_of
+from mgpo.tools.plan.shape import measure_shape
+from mgpo.training.loss import policy_loss
 from mgpo.types import Message, Question, Trajectory
-from mgpo.views import Sight
 
 SIDE = 28  # pixels of an image token
 HELD = ("weights", "gradients", "optimiser", "reference", "pixels")
@@ -205,7 +205,10 @@ def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, C
     held += [value for state in optimizer.state.values() for value in state.values()]
     held += [*frozen.parameters(), *frozen.buffers()] if frozen else []
     trajectories: list[Trajectory] = []
-    with Live(held) as rolling, patch("mgpo.rollout.ThreadPoolExecutor", AtOnce):  # other threads are not counted
+    with (
+        Live(held) as rolling,
+        patch("mgpo.rollout.episodes.ThreadPoolExecutor", AtOnce),
+    ):  # other threads are not counted
         trajectories += rollouts(policy, setting)
     pixels = {id(i): i.patches for t in trajectories for turn in t.turns for i in turn.prompt.images}.values()
     with Live([*held, *pixels]) as updating:

@@ -9,12 +9,12 @@ from typing import Any
 import lightning as L
 import torch
 
-from mgpo.allocator import keep_freed_memory
 from mgpo.cli import hush
 from mgpo.data.module import VQAData
-from mgpo.module import MGPO
-from mgpo.sampler import Sampling
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.module import MGPO
 from mgpo.types import Question
+from mgpo.utils.allocator import keep_freed_memory
 from tests.benchmarks.job import GROUP, QUESTIONS, RATE, dialogue_of, draw_questions, lengths, load_policy
 from tests.benchmarks.protocol import Turns
 

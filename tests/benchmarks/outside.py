@@ -12,13 +12,13 @@ from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
 from lightning.pytorch.trainer import call
 
 import mgpo
-import mgpo.module
-import mgpo.sampler
-from mgpo.crops import Crops
+import mgpo.rollout.in_process
+import mgpo.training.module
 from mgpo.dialogues import TwoTurn
-from mgpo.module import MGPO
 from mgpo.policy.chat import Chat
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.rollout.crops import Crops
+from mgpo.training.module import MGPO
 from tests.benchmarks.job import LEAST
 from tests.benchmarks.pairs import Options, Row, spread
 from tests.benchmarks.profile import Timers
@@ -43,19 +43,19 @@ PHASES = [
     (Qwen25VL, "features", "model: vision tower"),
     (MGPO, "manual_backward", "model: backward"),
     (torch.optim.AdamW, "step", "model: optimiser"),
-    (mgpo.module, "roll_out", "rollout"),
-    (mgpo.sampler, "choose", "drawing tokens"),
+    (mgpo.training.module, "roll_out", "rollout"),
+    (mgpo.rollout.in_process, "choose", "drawing tokens"),
     (Crops, "__call__", "waiting for pixels"),
     (TwoTurn, "open", "dialogue"),
     (TwoTurn, "proceed", "dialogue"),
     (Chat, "open", "encoding"),
     (Chat, "follow", "encoding"),
     (Chat, "decode", "decoding"),
-    (mgpo.module, "judge", "rewards, metrics"),
-    (mgpo.module, "records_of", "rewards, metrics"),
-    (mgpo.module, "rollout_metrics", "rewards, metrics"),
-    (mgpo.module, "collate", "collating"),
-    (mgpo.module, "policy_loss", "loss"),
+    (mgpo.training.module, "judge", "rewards, metrics"),
+    (mgpo.training.module, "records_of", "rewards, metrics"),
+    (mgpo.training.module, "rollout_metrics", "rewards, metrics"),
+    (mgpo.training.module, "collate", "collating"),
+    (mgpo.training.module, "policy_loss", "loss"),
     (torch.nn.utils, "clip_grad_norm_", "clipping"),
     (MGPO, "publish", "logging"),
     (_PrefetchDataFetcher, "__next__", "waiting for data"),

@@ -6,9 +6,9 @@ from itertools import count
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory
 from tests.benchmarks.job import GROUP, LEAST, QUESTIONS, SMALL, Looking, draw_questions, load_policy
 from tests.benchmarks.pairs import Options, Row, faster, run_pairs

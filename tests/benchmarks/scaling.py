@@ -16,15 +16,15 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
-from mgpo.boxes import BoxRule
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import TwoTurn
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.policy.qwen2_5_vl import Qwen25VL
-from mgpo.rollout import roll_out
-from mgpo.sampler import InProcessSampler, Sampling
-from mgpo.sharding import clip_gradients, shard
+from mgpo.distributed import clip_gradients, shard
+from mgpo.images.boxes import BoxRule
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.world.model import CAPS
 from tests.sharded import launch
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgpo.policy.batch import Batch
-from mgpo.policy.qwen2_5_vl import Qwen25VL
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.passes.batch import Batch
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from mgpo.world.tokenizer import train_tokenizer
 from tests.benchmarks.memory import Setting, build

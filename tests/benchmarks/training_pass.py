@@ -7,9 +7,9 @@ the sampled tokens only. Both compute the same loss, which is checked.
 
 import torch
 
-from mgpo.loss import policy_loss
 from mgpo.objective import Objective, weighted_sum
-from mgpo.policy.batch import collate
+from mgpo.policy.passes.batch import collate
+from mgpo.training.loss import policy_loss
 from tests.benchmarks.pairs import Options, Row, faster, peak_bytes, run_pairs, smaller
 from tests.benchmarks.synthetic import drop_gradients, group, plain_logprobs, random_policy
 

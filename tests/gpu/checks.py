@@ -13,15 +13,15 @@ from torch import Tensor
 
 from mgpo.cli import main
 from mgpo.dialogues import SingleTurn, TwoTurn
-from mgpo.doctor.case import Case
+from mgpo.inference.predict import predict
 from mgpo.policy.base import Policy
-from mgpo.policy.batch import collate
-from mgpo.policy.logprobs import score
-from mgpo.policy.published import family_of
-from mgpo.predict import predict
-from mgpo.sampler import Sampling
-from mgpo.shipped import shipped_config
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.in_process import Sampling
+from mgpo.tools.doctor.case import Case
 from mgpo.types import Trajectory
+from mgpo.utils.configurations import shipped_config
 from tests.cases import RULE, SAMPLES, case_of
 from tests.families import Family, save_checkpoint
 from tests.test_module import equal, fit, make, weights

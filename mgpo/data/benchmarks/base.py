@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mgpo.data.pictures import CACHE, Places
-from mgpo.data.rows import Row, shown
-from mgpo.data.sources import DataError
-from mgpo.data.stored import StoredRows
+from mgpo.data.base import DataError
+from mgpo.data.image_columns import CACHE, Places
+from mgpo.data.row_source import Row, shown
+from mgpo.data.table_source import StoredRows
 from mgpo.data.tables import Table, open_files, open_folder, open_hub
 from mgpo.types import Question
 
@@ -39,7 +39,7 @@ class Benchmark(StoredRows):
     HUB_SPLIT: ClassVar[str] = "test"
     SPLIT: ClassVar[str] = "benchmark"
     SIZE: ClassVar[int | None] = None  # questions that are published in its split
-    score: str = "accuracy"  # how its records are scored: a name in mgpo.scoring
+    score: str = "accuracy"  # how its records are scored: a name in mgpo.evaluation.scoring
     title: str = ""  # of its column in the table of published figures
 
     def __init__(

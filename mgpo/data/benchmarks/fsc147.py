@@ -6,13 +6,13 @@ from typing import Any
 import datasets
 
 from mgpo.data.arrow_rows import ArrowTable
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
 from mgpo.data.benchmarks.pixmo_count import QUESTION, count_of
-from mgpo.data.rows import Row, text_of
-from mgpo.data.sources import DataError
+from mgpo.data.row_source import Row, text_of
 from mgpo.data.tables import Table
-from mgpo.files import parse_json
 from mgpo.types import Question
+from mgpo.utils.atomic_files import parse_json
 
 POINTS = "annotation_FSC147_384.json"
 SPLITS = "Train_Test_Val_FSC_147.json"

@@ -4,7 +4,7 @@ from typing import Any
 
 from mgpo.answers import LETTERS
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.rows import Row, check_choices, text_of
+from mgpo.data.row_source import Row, check_choices, text_of
 from mgpo.types import Question
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.benchmarks.options import lettered
-from mgpo.data.rows import Row, text_of
-from mgpo.images import BadImage
+from mgpo.data.benchmarks.option_columns import lettered
+from mgpo.data.row_source import Row, text_of
+from mgpo.images.decoding import BadImage
 from mgpo.types import Question
 
 

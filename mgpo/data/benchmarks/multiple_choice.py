@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.benchmarks.options import choices_of, letter_of, split_choices
-from mgpo.data.rows import Row, check_choices, shown, text_of
-from mgpo.data.sources import DataError
+from mgpo.data.benchmarks.option_columns import choices_of, letter_of, split_choices
+from mgpo.data.row_source import Row, check_choices, shown, text_of
 from mgpo.types import Question
 
 

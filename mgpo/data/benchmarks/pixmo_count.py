@@ -1,8 +1,8 @@
 """Pixmo-Count (arXiv 2409.17146): how many things of a kind a picture shows."""
 
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.rows import Row, shown, text_of
-from mgpo.data.sources import DataError
+from mgpo.data.row_source import Row, shown, text_of
 from mgpo.types import Question
 
 QUESTION = "How many {} are there in the picture? Answer with a number."

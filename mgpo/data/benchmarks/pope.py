@@ -1,8 +1,8 @@
 """POPE (arXiv 2305.10355): is a thing in the picture or not."""
 
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.rows import Row, shown, text_of
-from mgpo.data.sources import DataError
+from mgpo.data.row_source import Row, shown, text_of
 from mgpo.types import Question
 
 

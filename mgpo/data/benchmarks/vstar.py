@@ -1,8 +1,8 @@
 """V* Bench (arXiv 2312.14135): small things in large pictures."""
 
 from mgpo.data.benchmarks.base import Benchmark
-from mgpo.data.benchmarks.options import split_choices
-from mgpo.data.rows import Row, text_of
+from mgpo.data.benchmarks.option_columns import split_choices
+from mgpo.data.row_source import Row, text_of
 from mgpo.types import Question
 
 

@@ -1,0 +1,87 @@
+"""Answers each validation question again with something else in place of the crop, and writes what that costs."""
+
+import json
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mgpo.callbacks.folder import run_folder
+from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
+from mgpo.evaluation.greedy import gather
+from mgpo.utils.atomic_files import replaced
+
+NAME = "counterfactuals.json"
+
+
+class Counterfactuals(L.Callback):
+    """Black, a random region, the original in place of the crop, and no tools; costs five evaluations instead of one.
+
+    Args:
+        enabled: Whether to do so.
+    """
+
+    def __init__(self, enabled: bool = False) -> None:
+        self.enabled = enabled
+        self.rows: list[Row] = []
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.rows = []
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: list, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not self.enabled or trainer.sanity_checking:
+            return
+        samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
+        with pl_module.under_precision():
+            if samples:
+                self.rows += counterfactuals(
+                    pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,
+                    pl_module.reward, pl_module.seed,
+                )  # fmt: skip
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not self.enabled or trainer.sanity_checking:
+            return
+        rows = gather(self.rows, lambda row: (row["split"], row["id"]), trainer.world_size)
+        if trainer.is_global_zero:
+            splits = {
+                split: compare([r for r in rows if r["split"] == split]) for split in {r["split"]: 0 for r in rows}
+            }
+            shares = {
+                f"{split}/crop_{name}": table[NO_TOOLS][name] / table[NO_TOOLS]["n"]
+                for split, table in splits.items()
+                for name in ("gain", "harm")
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(shares, pl_module.step)
+            path = run_folder(trainer) / NAME
+            with replaced(path) as unfinished:
+                unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
+            Console(width=110).print(_table(splits))
+            print(f"counterfactuals: {path}")
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.on_validation_batch_end(*args, **kwargs)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)
+
+
+def _table(splits: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    table = Table(title="in place of the crop")
+    for name in ("split", "shown", "accuracy", "drop", "right only with the crop", "right only without"):
+        table.add_column(name, justify="left" if name in ("split", "shown") else "right")
+    for split, variants in splits.items():
+        for name, numbers in variants.items():
+            low, high = numbers["drop_interval"]
+            drop = "" if name == CROP else f"{numbers['drop']:.3f} ({low:.3f}-{high:.3f})"
+            gain, harm = ("", "") if name == CROP else (str(numbers["gain"]), str(numbers["harm"]))
+            table.add_row(escape(split), name, f"{numbers['accuracy']:.3f}", drop, gain, harm)
+    return table

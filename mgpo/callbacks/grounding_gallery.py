@@ -1,0 +1,117 @@
+"""Follows the same questions through a run: their groups' boxes, crops and answers, on one page and in the loggers."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.callbacks.panels import post
+from mgpo.gallery.data import Gallery, snapshot
+from mgpo.gallery.page import read_page, write_page
+from mgpo.images.decoding import BadImage
+from mgpo.images.lazy import open_original
+from mgpo.images.views import Original, Resize
+from mgpo.types import Question
+from mgpo.utils.collectives import share_objects
+
+NAME = "gallery.html"
+
+
+class GroundingGallery(L.Callback):
+    """Rolls out a group for the same questions every so often, with the same draws, so that only the weights differ.
+
+    The page is written anew after each look; open it while the run goes on. The rollouts train nothing.
+
+    Args:
+        every_n_steps: Optimiser updates between two looks; there is one at the start and at each epoch's end too.
+        questions: How many, spread evenly over the validation sources; 0 draws nothing.
+        rollouts: Of each question.
+    """
+
+    def __init__(self, every_n_steps: int = 40, questions: int = 12, rollouts: int = 4) -> None:
+        self.every_n_steps, self.questions, self.rollouts = every_n_steps, questions, rollouts
+        self.gallery = Gallery()
+        self.chosen: list[Question] = []
+        self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
+        self.originals: dict[tuple[str, str], Original | None] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"looked": self.looked}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.saved = state_dict["looked"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        there = self.saved >= 0 and goes_on(trainer) and (run_folder(trainer) / NAME).is_file()
+        if trainer.strategy.broadcast(there):
+            self.looked = self.saved
+            self.begin(trainer, self.looked + 1)
+        else:
+            self.look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step // self.every_n_steps > max(self.looked, 0) // self.every_n_steps:
+            self.look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.look(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.look(trainer, pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.look(trainer, pl_module)
+
+    def look(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Roll out this rank's share of the questions, put all shares together, write. All ranks must call."""
+        step = pl_module.step
+        if step == self.looked:
+            return
+        first, self.looked = self.looked < 0, step
+        if first:
+            self.begin(trainer, step)
+        if not self.chosen:
+            return
+        mine = self.chosen[trainer.global_rank :: trainer.world_size]
+        whole = pl_module.policy.sight.whole
+        samples = [(question, image) for question in mine if (image := self._original(question, whole)) is not None]
+        with pl_module.under_precision():
+            rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
+        gone = {t.question.id for t in rolled if t.failed is not None}  # there is no crop to be shown
+        rolled = [t for t in rolled if t.question.id not in gone]
+        parts = share_objects(snapshot(rolled, self.rollouts, pictures=first), trainer.world_size)
+        if trainer.is_global_zero:
+            shown = self.gallery.merge(step, parts)
+            path = run_folder(trainer) / NAME
+            write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
+            post(trainer.loggers, step, shown)
+
+    def begin(self, trainer: L.Trainer, step: int) -> None:
+        """Choose the questions; a run that goes on in its own folder goes on with its page."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if data is not None:
+            self.chosen = choose((data.test or data.val) if trainer.testing else data.val, self.questions)
+        if self.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
+            self.gallery.restore(read_page(path), step)
+
+    def _original(self, question: Question, whole: Resize) -> Original | None:
+        """Opened once; None where it can't be, which costs the question, not the run."""
+        key = (question.split, question.id)
+        if key in self.originals:
+            return self.originals[key]
+        try:
+            image = open_original(question.picture, whole)
+        except BadImage:
+            self.originals[key] = None
+            return None
+        self.originals[key] = image
+        return image
+
+
+def choose(sources: list[Any], count: int) -> list[Question]:
+    """Questions at even distances over all sources together."""
+    places = [(source, i) for source in sources for i in range(len(source))]
+    picked = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)) if places else ()
+    return [places[p][0][places[p][1]] for p in picked]

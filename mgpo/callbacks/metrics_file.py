@@ -1,0 +1,133 @@
+"""metrics.csv of a run that may be killed at any moment and goes on without a row lost or doubled."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from mgpo.callbacks.folder import goes_on
+from mgpo.utils.atomic_files import replaced, writing
+
+KEY = "metrics_file"  # of a checkpoint
+Row = dict[str, Any]
+
+
+class MetricsFile(CSVLogger):
+    """Lightning's CSVLogger, except that rows which are there stay there."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "Rows":
+        if self._experiment is None:
+            self._experiment = Rows(self.log_dir)
+        return self._experiment  # pyright: ignore[reportReturnType]
+
+
+class Rows(ExperimentWriter):
+    """The file. New columns replace it by a whole one; rows are added at its end."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / self.NAME_METRICS_FILE
+        with writing(self.path):
+            super().__init__(folder)
+
+    def _check_log_dir_exists(self) -> None:
+        """Nothing is deleted, unlike there."""
+        self.columns, rows = self._read()
+        self.count = len(rows)
+
+    def save(self) -> None:
+        new = sorted({name for row in self.metrics for name in row} - set(self.columns))
+        if new:
+            self._write([*self._read()[1], *self.metrics], sorted([*self.columns, *new]))
+        elif self.metrics:
+            with writing(self.path), self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerows(self.metrics)
+        self.count += len(self.metrics)
+        self.metrics = []
+
+    def keep(self, count: int) -> None:
+        """The first rows alone."""
+        rows = self._read()[1][:count]
+        if self.path.exists():
+            self._write(rows, self.columns)
+        self.count = len(rows)
+
+    def _read(self) -> tuple[list[str], list[Row]]:
+        if not self.path.is_file():
+            return [], []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), list(reader)
+
+    def _write(self, rows: Sequence[Row], columns: list[str]) -> None:
+        with replaced(self.path) as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        self.columns = columns
+
+
+class KeepRows(L.Callback):
+    """Tells each checkpoint how many rows there are, and the row of its own step, which Lightning writes after it.
+
+    A name that has no value in a step keeps that of an earlier one; after a new start this is the checkpoint's.
+
+    Args:
+        afresh: The run begins in this process; rows of another in its folder are dropped.
+    """
+
+    def __init__(self, afresh: bool) -> None:
+        self.afresh = afresh
+        self.in_step = False
+        self.earlier: Row = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.afresh:
+            self.afresh = False
+            for file in _files(trainer):
+                file.keep(0)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.in_step = True
+        if self.earlier and self.earlier.pop("epoch") == trainer.current_epoch:  # in which alone they are kept
+            pl_module.log_dict(self.earlier, batch_size=1, rank_zero_only=True)
+        self.earlier = {}
+
+    def on_validation_start(self, *args: Any) -> None:
+        self.in_step = False
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.in_step = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        logs: Any = trainer._logger_connector  # only there is the row before it is written
+        row = convert_tensors_to_scalars(logs.metrics["log"]) if self.in_step else {}
+        checkpoint[KEY] = {"row": row, "due": logs.should_update_logs, "epoch": trainer.current_epoch, "count": 0}
+        for file in _files(trainer):
+            file.save()
+            checkpoint[KEY]["count"] = file.count
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if (saved := checkpoint.get(KEY)) is None or trainer.state.fn != "fit":
+            return
+        row = dict(saved["row"])
+        step = row.pop("step", None)
+        self.earlier = {**row, "epoch": saved["epoch"]}
+        for file in _files(trainer) if goes_on(trainer) else ():
+            file.keep(saved["count"])
+            if row and saved["due"]:
+                file.log_metrics(row, int(step))
+                file.save()
+
+
+def _files(trainer: L.Trainer) -> list[Rows]:
+    """On rank 0: of its loggers, those that write such a file."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger.experiment for logger in loggers if isinstance(logger, MetricsFile)]

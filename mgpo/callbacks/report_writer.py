@@ -1,0 +1,45 @@
+"""Writes report.json (the last evaluation of a run and, after `fit`, the one before it)."""
+
+import json
+from typing import Any
+
+import lightning as L
+import yaml
+
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.evaluation.report import Summary, format_report
+from mgpo.utils.atomic_files import replaced
+
+NAME = "report.json"
+
+
+class ReportWriter(L.Callback):
+    """Writes into the run directory: the first and the last summary of a run."""
+
+    def __init__(self) -> None:
+        self.before: Summary | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
+            report = json.loads(path.read_text())
+            self.before = report if report["step"] == 0 else report.get("before")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        report: dict[str, Any] = {**pl_module.summary, "step": pl_module.step}
+        if pl_module.step == 0:
+            self.before = report
+        elif self.before is not None:
+            report["before"] = self.before
+            print(format_report(pl_module.summary, self.before))
+        report["questions"] = [record.as_row() for record in pl_module.records]
+        folder = run_folder(trainer)
+        config = folder / "config.yaml"
+        report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
+        with replaced(folder / NAME) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        print(f"report: {folder / NAME}")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)

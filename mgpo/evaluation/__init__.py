@@ -1,0 +1,1 @@
+"""Evaluation: greedy episodes, counterfactual crops, reports and benchmark scores."""

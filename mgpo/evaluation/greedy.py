@@ -1,0 +1,98 @@
+"""Evaluation: greedy episodes, and the question asked again of the sub-image alone."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from PIL import Image
+
+from mgpo.dialogues import Dialogue, answer_only
+from mgpo.images.decoding import BadImage
+from mgpo.images.views import Original, Sight
+from mgpo.metrics.record import Record, Region, record_of
+from mgpo.policy.base import Policy
+from mgpo.rewards import Reward
+from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
+from mgpo.rollout.in_process import Sampling
+from mgpo.types import Question, Trajectory
+from mgpo.utils.collectives import share_objects
+
+T = TypeVar("T")
+LeaveOut = Callable[[Question, str], None]  # is told of a question that could not be played, and why
+
+
+def warn_left_out(question: Question, why: str) -> None:
+    warnings.warn(f"left out: question {question.id}, {why}", stacklevel=3)
+
+
+def evaluate(
+    policy: Policy,
+    sampler: Sampler,
+    dialogue: Dialogue,
+    samples: Sequence[tuple[Question, Original]],
+    sampling: Sampling,
+    reward: Reward,
+    seed: int,
+    step: int = 0,
+    leave_out: LeaveOut = warn_left_out,
+) -> list[Record]:
+    """`assess` a policy in process."""
+    play = partial(roll_out, policy, sampler)
+    return assess(play, policy.sight, dialogue, samples, sampling, reward, seed, step, leave_out)
+
+
+def assess(
+    play: Play,
+    sight: Sight,
+    dialogue: Dialogue,
+    samples: Sequence[tuple[Question, Original]],
+    sampling: Sampling,
+    reward: Reward,
+    seed: int,
+    step: int = 0,
+    leave_out: LeaveOut = warn_left_out,
+) -> list[Record]:
+    """Play one episode a question, then ask of each sub-image alone, at the size at which a crop is shown.
+
+    Where the dialogue judges a box without cutting it out, its part is cut out for that question only.
+    Episodes that could not be played are left out, which `leave_out` is told.
+    """
+    played = play(dialogue, samples, 1, sampling, (seed, 0))
+    for trajectory in played:
+        if trajectory.failed is not None:
+            leave_out(trajectory.question, trajectory.failed)
+    trajectories = [trajectory for trajectory in played if trajectory.failed is None]
+    judge(trajectories, reward)
+    regions = {id(t): region for t in trajectories if (region := named_region(t, sight)) is not None}
+    alone: dict[int, bool] = {}
+    if regions:
+        seen = replace(sight, whole=sight.crop)
+        cut = [(t, crop) for t in trajectories if id(t) in regions and (crop := _cut(t, regions[id(t)]))]
+        again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), sight=seen)
+        judge(again, reward)
+        alone = {id(t): a.right for (t, _), a in zip(cut, again) if a.failed is None}
+    return [record_of(t, alone.get(id(t)), step) for t in trajectories]
+
+
+def named_region(trajectory: Trajectory, sight: Sight) -> Region | None:
+    """The last region that was cut out, or that of a valid box that never was, in pixels of the original."""
+    if trajectory.crops:
+        return trajectory.crops[-1].region
+    box = trajectory.finding.box if trajectory.finding is not None else None
+    return trajectory.views[0].crop(box, sight.crop).region if box else None
+
+
+def _cut(trajectory: Trajectory, region: Region) -> Image.Image | None:
+    """A part of the original; None, with a warning, where the original can't be decoded any more."""
+    try:
+        return trajectory.image.crop(region)
+    except BadImage as error:
+        warnings.warn(f"no sub-image: question {trajectory.question.id}, {error}", stacklevel=3)
+        return None
+
+
+def gather(rows: list[T], key: Callable[[T], tuple[str, str]], world_size: int) -> list[T]:
+    """The rows of all ranks, each `key` (split, question) once: padding gives some questions to two ranks."""
+    return list({key(row): row for part in share_objects(rows, world_size) for row in part}.values())

@@ -1,0 +1,59 @@
+"""A benchmark's score under a harness's rule, and the questions that are judged otherwise by it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from mgpo.answers import LETTERS, choice_letter
+from mgpo.evaluation.scoring import score
+from mgpo.evaluation.scoring.harness import RULES, Rule
+from mgpo.evaluation.scoring.pope import says
+from mgpo.metrics.record import Record
+
+SHOWN = 5  # questions
+TAIL = 160  # characters of a reply
+SCORED = {*LETTERS, "yes", "no"}  # what a rule's outcome has to be, exactly
+
+
+def summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
+    """One benchmark for benchmarks.json: its score, and under `harness` the same by each harness's rule.
+
+    `flips` counts the questions that are right by one of the two and wrong by the other. An answer to POPE is
+    right here as its score has it, by the yes or no that it begins with.
+    """
+    if name == "pope":
+        records = [replace(record, right=says(record.answer) == record.truth) for record in records]
+    harnesses = {}
+    for harness, rule in RULES.get(name, {}).items():
+        theirs = [reread(record, rule) for record in records]
+        flipped = [(ours, other) for ours, other in zip(records, theirs) if ours.right != other.right]
+        harnesses[harness] = {
+            **asdict(score(name, theirs)),
+            "flips": len(flipped),
+            "right_by_ours_only": sum(ours.right for ours, _ in flipped),
+            "first": [_shown(ours, other) for ours, other in flipped[:SHOWN]],
+        }
+    return {"score": name, **asdict(score(name, records)), "harness": harnesses}
+
+
+def reread(record: Record, rule: Rule) -> Record:
+    """The record as a harness would have it: its last reply read by the rule, with no answer where that is not scored.
+
+    "yes, there is a dog" is no answer to a harness that compares the whole reply with "yes".
+    """
+    read = rule(record.replies[-1] if record.replies else "", record.choices)
+    return replace(record, answer=read if read in SCORED else None, right=read == record.truth)
+
+
+def _shown(ours: Record, theirs: Record) -> dict[str, Any]:
+    reply = ours.replies[-1] if ours.replies else ""
+    answer = choice_letter(ours.answer, ours.choices) if ours.choices and ours.answer is not None else ours.answer
+    if answer is None:
+        why = "the reply commits to none of the answers; the rule reads one"
+    elif theirs.answer is None:
+        why = "the rule finds nothing"
+    else:
+        why = "the rule reads another place of the reply"
+    return {
+        "id": ours.id, "reply": reply[-TAIL:], "ours": answer, "theirs": theirs.answer, "truth": ours.truth, "why": why,
+    }  # fmt: skip

@@ -1,0 +1,87 @@
+"""Pixels in memory that processes share: sending them copies nothing, and a crop reads its own region only."""
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mgpo.images.views import Box, Size
+
+BYTES = 4  # of a pixel of Pillow's RGB
+
+
+class Block:
+    """Nameless memory behind a descriptor; it goes when its last user does.
+
+    It is no part of /dev/shm, which is small in containers, and it is filled by writing: where there is no room
+    that is an error, and never a bus error later.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        self.bytes = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self.descriptor),)
+
+
+def _received(handle: Any) -> Block:
+    return Block(handle.detach())
+
+
+@dataclass(frozen=True, eq=False)
+class SharedImage:
+    """An RGB image in a block, with what `mgpo.images.views.Original` asks of it; a box must lie inside.
+
+    It lies there as Pillow holds it, with a fourth byte a pixel: such rows are copied, not converted.
+    """
+
+    block: Block
+    start: int
+    size: Size
+
+    def crop(self, box: Box) -> Image.Image:
+        left, top, right, bottom = map(round, box)
+        width = self.size[0]
+        pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * width + left))
+        return Image.frombytes("RGB", (right - left, bottom - top), pixels, "raw", "RGBX", BYTES * width, 1)
+
+    def resize(
+        self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
+    ) -> Image.Image:
+        return self.crop((0, 0, *self.size)).resize(size, resample, box, reducing_gap)
+
+
+def share(images: Sequence[Image.Image]) -> list[SharedImage]:
+    """RGB images, copied into one block. Raises OSError where there is no room."""
+    block = Block(_written(images))
+    *starts, _ = accumulate((BYTES * image.width * image.height for image in images), initial=0)
+    return [SharedImage(block, start, image.size) for start, image in zip(starts, images)]
+
+
+def _written(images: Sequence[Image.Image]) -> int:
+    descriptor = _nameless()
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            for image in images:
+                file.write(image.tobytes("raw", "RGBX"))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _nameless() -> int:
+    if hasattr(os, "memfd_create"):  # Linux
+        return os.memfd_create("mgpo")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

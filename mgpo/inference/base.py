@@ -1,0 +1,136 @@
+"""What can be asked about a picture, wherever its weights are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mgpo.answers import given
+from mgpo.data.base import Source
+from mgpo.dialogues import Dialogue
+from mgpo.errors import UserError
+from mgpo.evaluation.greedy import assess
+from mgpo.gallery.drawing import look
+from mgpo.images.decoding import FilePicture, Picture, to_rgb
+from mgpo.images.lazy import open_original
+from mgpo.images.views import Box, Original, Resize, Sight
+from mgpo.metrics.record import Record
+from mgpo.rewards import ExactAnswer, Reward
+from mgpo.rollout.episodes import Play
+from mgpo.rollout.in_process import Sampling
+from mgpo.types import Question, Trajectory
+
+Samples = Sequence[tuple[Question, Original]]
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A picture that was handed over."""
+
+    image: Image.Image
+
+    def load(self) -> Image.Image:
+        return self.image
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question. In a notebook it shows itself: the picture, what was seen first, what was cut out."""
+
+    trajectory: Trajectory
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer, the letter of the option that it picks where there were choices.
+
+        None where the model committed to nothing.
+        """
+        return given(self.trajectory.answer, self.trajectory.question.choices)
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The boxes that were named, usable or not, in pixels of the original."""
+        return [turn.named for turn in self.trajectory.turns if turn.named is not None]
+
+    @property
+    def crops(self) -> list[Image.Image]:
+        """The parts that were cut from the original, as large as they are there."""
+        return [self.trajectory.image.crop(view.region) for view in self.trajectory.crops]
+
+    @property
+    def turns(self) -> list[str]:
+        """The model's replies."""
+        return [turn.text for turn in self.trajectory.turns]
+
+    def __repr__(self) -> str:
+        boxes = [tuple(round(side) for side in box) for box in self.boxes]
+        return f"Answer({self.answer!r}, boxes={boxes})"
+
+    def _repr_png_(self) -> bytes | None:
+        return look(self.trajectory)._repr_png_()
+
+
+class AskedModel(ABC):
+    """A model with the dialogue in which it answers.
+
+    Args:
+        play: How its episodes are played.
+        sight: How it sees.
+        dialogue: What is said in each turn.
+        max_new_tokens: A reply is cut here.
+    """
+
+    def __init__(self, play: Play, sight: Sight, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
+        self.play, self.sight, self.dialogue, self.max_new_tokens = play, sight, dialogue, max_new_tokens
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """For JSON: what tells this model from another, besides its dialogue."""
+
+    def ask(
+        self,
+        image: Image.Image | str | Path,
+        question: str,
+        choices: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Ask about a picture or a file; greedy at temperature 0. Raises UserError where it can't be opened."""
+        handed = isinstance(image, Image.Image)
+        picture: Picture = InMemory(to_rgb(image)) if handed else FilePicture(str(image))
+        asked = Question("asked", picture, question, "", tuple(choices))
+        return self.group(asked, 1, temperature, seed)[0]
+
+    def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
+        """Several answers to one question, sampled as in training. Raises UserError where a server fails."""
+        sampling = Sampling(self.max_new_tokens, temperature)
+        original = open_original(question.picture, self.sight.whole)
+        played = self.play(self.dialogue, [(question, original)], rollouts, sampling, (seed, 0))
+        if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
+            raise UserError(failed[0])
+        return [Answer(trajectory) for trajectory in played]
+
+    def answers(self, samples: Samples) -> list[Trajectory]:
+        """One greedy episode for each (question, original image), in order."""
+        return self.play(self.dialogue, samples, 1, Sampling(self.max_new_tokens, 0.0), (0, 0))
+
+    def evaluate(
+        self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
+    ) -> list[Record]:
+        """Greedy episodes on the first `limit` questions of a source, and of each sub-image alone."""
+        sampling = Sampling(self.max_new_tokens, 0.0)
+        batches = in_batches(source, limit, batch_size, self.sight.whole)
+        return [r for b in batches for r in assess(self.play, self.sight, self.dialogue, b, sampling, reward, 0)]
+
+
+def in_batches(
+    source: Source, limit: int | None, size: int, whole: Resize
+) -> Iterator[list[tuple[Question, Original]]]:
+    """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
+    questions = iter([source[i] for i in range(len(source))][:limit])
+    while batch := [(question, open_original(question.picture, whole)) for question in islice(questions, size)]:
+        yield batch

@@ -1,0 +1,137 @@
+"""From a path, a name or an address to a model that can be asked."""
+
+import json
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+
+from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
+from mgpo.inference.local import Model
+from mgpo.inference.saving import SETTINGS
+from mgpo.inference.served import ServedModel
+from mgpo.policy.base import Policy
+from mgpo.policy.families.qwen2_5_vl import EMBEDDED
+from mgpo.policy.families.qwen_pixels import PixelBudget
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.utils.configurations import load as load_yaml
+from mgpo.utils.configurations import read_text, shipped_config
+
+EMBEDDED_CONFIG = "mgpo"
+ADDRESSES = ("http://", "https://")
+MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
+CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
+
+
+def load(
+    path: str | Path = EMBEDDED,
+    dialogue: Dialogue | None = None,
+    device: str | None = None,
+    max_new_tokens: int | None = None,
+    **options: Any,
+) -> Model | ServedModel:
+    """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
+
+    Args:
+        path: A run's folder and an export bring their own configuration; a checkpoint of transformers is a folder
+            or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
+        dialogue: Overrides that of the configuration.
+        device: Of the weights; by default the first GPU, where there is one.
+        max_new_tokens: A reply is cut here; by default where the configuration says, or at 1024.
+        options: Of the policy's class, such as `max_pixels`, or `dtype`, which is the checkpoint's own by default; of
+            `ServedModel`, such as `model`.
+
+    Raises:
+        UserError: Where nothing can be loaded.
+    """
+    folder, name = Path(path), str(path)
+    if max_new_tokens is not None and not (isinstance(max_new_tokens, int) and max_new_tokens > 0):
+        raise UserError(f"max_new_tokens is {max_new_tokens!r}; a reply has at least 1 token")
+    if name.startswith(ADDRESSES):
+        limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        return _served({"base_url": name, **limit, **options}, dialogue)
+    if name == EMBEDDED:
+        model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
+    elif (folder / SETTINGS).is_file():
+        settings = _checked(folder / SETTINGS, json.loads)
+        model = _from_config(settings, dialogue, {"path": name, **options})
+    elif (folder / "config.yaml").is_file():
+        model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
+        model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
+    else:
+        policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
+        model = Model(policy, dialogue or TwoTurn())
+        if "max_pixels" not in options:
+            _tell_budget(name, policy)
+    model.max_new_tokens = max_new_tokens or model.max_new_tokens
+    model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model
+
+
+def _tell_budget(name: str, policy: Policy) -> None:
+    """Warn of a checkpoint whose own cap lets pictures become very long."""
+    whole = policy.sight.whole
+    if isinstance(whole, PixelBudget) and (tokens := whole.max_pixels // whole.factor**2) > MANY:
+        warnings.warn(
+            f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens, and takes long for "
+            f"them; max_pixels={SOME * whole.factor**2} would make it {SOME:,} tokens",
+            stacklevel=3,
+        )
+
+
+def _model_part(config: Path) -> dict[str, Any]:
+    return _checked(config, lambda text: load_yaml(text)["model"])
+
+
+def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
+    """What `_from_config` needs, from a file. Raises UserError where it is not there."""
+    text = read_text(file)
+    try:
+        part = read(text)
+        policy, _ = part["policy"], part["eval_sampling"]["max_new_tokens"]
+        return {**part, "policy": {**policy, "init_args": dict(policy.get("init_args") or {})}}
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{file} can't be read as the configuration of a run, with model.policy in it") from None
+
+
+def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
+    """The policy and the dialogue of a configuration's `model`, built as the command line builds them."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    parser.add_argument("--dialogue", type=Dialogue | None)
+    policy = chosen["policy"]
+    policy["init_args"] = {**policy["init_args"], **options}
+    made = _made(parser, {"policy": policy, "dialogue": chosen.get("dialogue")})
+    made.policy.load().eval()
+    return Model(made.policy, dialogue or made.dialogue or TwoTurn(), chosen["eval_sampling"]["max_new_tokens"])
+
+
+def _served(options: dict[str, Any], dialogue: Dialogue | None) -> ServedModel:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ServedModel, "served", skip={"dialogue"})
+    model = _made(parser, {"served": options}).served
+    model.dialogue = dialogue or model.dialogue
+    return model
+
+
+def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
+    """What the settings describe. Raises UserError for names and values that don't fit."""
+    try:
+        parsed = parser.parse_object(settings)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return parser.instantiate(parsed)
+
+
+def _checkpoint(run: Path) -> Path:
+    for name in CHECKPOINTS:
+        if (path := run / "checkpoints" / name).exists():
+            return path
+    raise UserError(f"{run}/checkpoints holds neither {' nor '.join(CHECKPOINTS)}; this run has saved no weights yet")

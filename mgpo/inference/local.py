@@ -1,0 +1,64 @@
+"""A model whose weights are in this process."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mgpo.data.base import Source
+from mgpo.dialogues import Dialogue
+from mgpo.evaluation.counterfactuals import Row, counterfactuals
+from mgpo.inference.base import AskedModel, in_batches
+from mgpo.inference.saving import save_model
+from mgpo.policy.base import Policy
+from mgpo.rewards import ExactAnswer, Reward
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+
+LOOKED_AT = 64  # values of a tensor that enter its digest
+
+
+class Model(AskedModel):
+    """A policy with the dialogue in which it answers.
+
+    Args:
+        policy: Loaded, in evaluation mode.
+        dialogue: What is said in each turn.
+        max_new_tokens: A reply is cut here.
+    """
+
+    def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
+        play = partial(roll_out, policy, InProcessSampler())
+        super().__init__(play, policy.sight, dialogue, max_new_tokens)
+        self.policy = policy
+
+    def identity(self) -> dict[str, Any]:
+        """The sizes at which it sees, and a digest of the weights."""
+        return {"sight": repr(self.sight), "weights": digest(self.policy.state_dict())}
+
+    def counterfactuals(
+        self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
+    ) -> list[Row]:
+        """The same questions with something else in place of the crop; see `mgpo.evaluation.counterfactuals`."""
+        sampling = Sampling(self.max_new_tokens, 0.0)
+        batches = in_batches(source, limit, batch_size, self.sight.whole)
+        arguments = (sampling, reward, 0)
+        return [
+            r for b in batches for r in counterfactuals(self.policy, InProcessSampler(), self.dialogue, b, *arguments)
+        ]
+
+    def save(self, folder: str | Path, dtype: Literal["float32", "bfloat16"] | None = None, merge: bool = True) -> None:
+        """Save as a plain transformers checkpoint; see `mgpo.inference.saving.save_model`."""
+        save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), dtype, merge)
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """Of every tensor its name, shape, type and some values spread over it, of which training changes some."""
+    seen = hashlib.sha256()
+    for name, tensor in weights.items():
+        seen.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        step = max(1, tensor.numel() // LOOKED_AT)
+        seen.update(tensor.detach().flatten()[::step].float().cpu().numpy().tobytes())
+    return seen.hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""`python -m mgpo predict`: ask a model about many pictures, and go on where it was broken off."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mgpo.answers import given
+from mgpo.data.unlabelled import asked
+from mgpo.dialogues import Dialogue
+from mgpo.errors import UserError
+from mgpo.images.decoding import BadImage, is_file
+from mgpo.images.lazy import open_original
+from mgpo.images.views import Original, Resize
+from mgpo.inference.base import AskedModel
+from mgpo.inference.class_paths import settings_of
+from mgpo.inference.loading import load
+from mgpo.inference.prediction_file import LOCK, Predictions
+from mgpo.rewards import ExactAnswer
+from mgpo.types import Question, Trajectory
+from mgpo.utils.atomic_files import locked
+
+Opened = tuple[Question, Original | None, str]  # with the reason where there is no picture
+Row = dict[str, Any]
+SHOWN = 400  # characters of an error
+
+
+def predict(
+    data: str,
+    output: str = "predictions.jsonl",
+    question: str | None = None,
+    model: str = "embedded",
+    options: dict[str, Any] | None = None,
+    dialogue: Dialogue | None = None,
+    batch_size: int = 16,
+    threads: int = 1,
+    columns: dict[str, str] | None = None,
+) -> None:
+    """Answer questions about pictures, one row of JSON a question, in their order.
+
+    Started again after a kill, it goes on where it was. A picture that can't be opened, and a question that a
+    server fails on, has a row with `error`, and is asked again when this is started again.
+
+    Args:
+        data: A picture, a folder of pictures, or whatever `mgpo.data.files.Files` reads, such as a .jsonl file with the
+            columns image, question and, where wanted, choices, answer, id; images are paths relative to it.
+        output: The file of rows; beside it lies one that says what they came from.
+        question: What to ask of each picture in a folder, or of rows without a question.
+        model: "embedded", a run's folder, an export, a checkpoint of transformers, or the address of a server.
+        options: Of the model, such as dtype or max_pixels; of a server: model, frame, parallel, api_key_env, …
+        dialogue: What is said in each turn; by default the model's own.
+        batch_size: Questions that are answered side by side, and rows that are written at a time.
+        threads: Torch threads on the CPU; for the embedded model one is best.
+        columns: What columns are called in the data, such as {question: problem}.
+    """
+    if min(batch_size, threads) < 1:
+        raise UserError("--batch_size and --threads are at least 1")
+    torch.set_num_threads(threads)
+    questions = asked(data, question, columns)
+    loaded = load(model, dialogue, **(options or {}))
+    with locked(Path(output + LOCK), output, "name another --output"):
+        predictions = Predictions(Path(output), _origin(questions, loaded))
+        done = predictions.done
+        todo = [asked for asked in questions if asked.id not in done]
+        batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+        with tqdm(total=len(questions), initial=len(done), unit=" questions", smoothing=0.1) as progress:
+            for batch in opened_ahead(batches, loaded.sight.whole):
+                predictions.append(answer(loaded, batch))
+                progress.update(len(batch))
+        predictions.put_in_order([asked.id for asked in questions])
+    print(_closing(predictions))
+    if all("error" in row for row in predictions.rows):
+        raise UserError(
+            f"none of the {len(questions)} questions was answered, the first because: "
+            f"{predictions.rows[0]['error'][:SHOWN]}; mend that and start again, which asks them again"
+        )
+
+
+def answer(model: AskedModel, batch: Sequence[Opened]) -> list[Row]:
+    """The rows of a batch, in its order."""
+    samples = [(question, image) for question, image, _ in batch if image is not None]
+    played = iter(model.answers(samples) if samples else [])
+    return [row_of(question, None if image is None else next(played), why) for question, image, why in batch]
+
+
+def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> Row:
+    """What is written about a question: how it was answered, or why it was not."""
+    row: Row = {"id": question.id, "image": getattr(question.picture, "path", None), "question": question.text}
+    row |= {"choices": question.choices} if question.choices else {}
+    failed = why if trajectory is None else trajectory.failed or _lost_in_thought(trajectory)
+    if trajectory is None or failed is not None:
+        return row | {"error": failed}
+    logprobs = [logprob for turn in trajectory.turns for logprob in turn.reply.logprobs]
+    row |= {
+        "answer": given(trajectory.answer, question.choices),
+        "boxes": [turn.named for turn in trajectory.turns],  # by turn, in pixels of the original
+        "regions": [view.region for view in trajectory.crops],
+        "replies": [turn.text for turn in trajectory.turns],
+        "turns": len(trajectory.turns),
+        "logprob": math.fsum(logprobs) if logprobs else None,
+    }
+    if question.answer:
+        row |= {"truth": question.answer, "right": ExactAnswer()(trajectory.answer, question) > 0}
+    return row
+
+
+def _lost_in_thought(trajectory: Trajectory) -> str | None:
+    """Why there is no answer, where the limit fell into a thought."""
+    if trajectory.answer is not None:
+        return None
+    last = trajectory.turns[-1]
+    if last.reply.stop != "length" or last.said.strip() or not last.text.strip():
+        return None
+    return (
+        f"the reply was cut at {len(last.reply.ids)} tokens, in the middle of the model's thoughts; "
+        "raise max_new_tokens with --options"
+    )
+
+
+def opened_ahead(batches: Sequence[Sequence[Question]], whole: Resize) -> Iterator[list[Opened]]:
+    """Batches with their pictures, the next one's first views made while the model is at work on one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[list[Opened]] | None = None
+        for batch in [*batches, None]:
+            ready, coming = (
+                coming,
+                None if batch is None else pool.submit(lambda b: [_open(q, whole) for q in b], batch),
+            )
+            if ready is not None:
+                yield ready.result()
+
+
+def _open(question: Question, whole: Resize) -> Opened:
+    try:
+        return question, open_original(question.picture, whole), ""
+    except BadImage as error:
+        return question, None, str(error)
+
+
+def _origin(questions: Sequence[Question], model: AskedModel) -> dict[str, Any]:
+    files = [Path(getattr(question.picture, "path", "")) for question in questions]
+    sizes = [file.stat().st_size if is_file(file) else None for file in files]
+    rows = [(q.id, q.text, q.choices, q.answer, str(file), size) for q, file, size in zip(questions, files, sizes)]
+    told = {"dialogue": settings_of(model.dialogue), "limit of tokens": model.max_new_tokens}
+    return {"input": rows, "model": model.identity(), **told}
+
+
+def _closing(predictions: Predictions) -> str:
+    rows = predictions.rows
+    judged = [bool(row["right"]) for row in rows if "right" in row]
+    errors = sum("error" in row for row in rows)
+    line = f"predictions: {predictions.path} ({len(rows)} questions, {errors} with an error"
+    line += f", accuracy {sum(judged) / len(judged):.3f} of {len(judged)})" if judged else ")"
+    return line + ("; started again, it asks those once more" if errors else "")

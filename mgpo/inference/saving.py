@@ -1,0 +1,162 @@
+"""A trained policy as a plain transformers checkpoint: for vLLM, for the hub, for anything without mgpo."""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.utils.hub import cached_file
+
+from mgpo.dialogues import Dialogue
+from mgpo.errors import UserError
+from mgpo.inference.card import model_card
+from mgpo.inference.class_paths import settings_of
+from mgpo.policy.base import Policy
+from mgpo.policy.families.qwen_pixels import PixelBudget
+
+Dtype = Literal["float32", "bfloat16"]
+SETTINGS = "mgpo.json"  # policy, dialogue and limit, as in a run's configuration; read by mgpo.load
+VIDEO = "video_preprocessor_config.json"
+# Loaders ask for a video processor of these families even where nobody shows a video.
+VIDEO_PROCESSORS = {
+    "qwen2_5_vl": "Qwen2VLVideoProcessor",
+    "qwen3_vl": "Qwen3VLVideoProcessor",
+    "qwen3_vl_moe": "Qwen3VLVideoProcessor",
+    "qwen3_5": "Qwen3VLVideoProcessor",
+    "qwen3_5_moe": "Qwen3VLVideoProcessor",
+}
+
+
+def save_model(
+    policy: Policy,
+    dialogue: Dialogue,
+    max_new_tokens: int,
+    folder: Path,
+    dtype: Dtype | None = None,
+    merge: bool = True,
+) -> None:
+    """Write weights, configuration, tokenizer, image and video processor, chat template and a model card.
+
+    The image processor carries the policy's pixel budget, so that a server shows pictures at the size of
+    training; the generation defaults carry no penalties, since the policy learnt without.
+
+    Args:
+        policy: Loaded; it is not changed.
+        dialogue: Its texts go into the card.
+        max_new_tokens: Of a reply, for `mgpo.load`.
+        folder: Made here; it appears when all is written.
+        dtype: Of the saved weights; by default that of the policy's.
+        merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
+
+    Raises:
+        UserError: If the folder holds something, or there are no adapters to be saved alone.
+    """
+    _check(policy, folder, merge)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # what an attempt that was broken off has left
+    unfinished.mkdir(parents=True)
+    if merge:
+        _save_whole(policy, unfinished, dtype)
+    else:
+        _save_adapters(policy, unfinished, dtype)
+    settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None)
+    (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
+    save_processors(policy, unfinished)
+    (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
+    os.replace(unfinished, folder)
+
+
+def _check(policy: Policy, folder: Path, merge: bool) -> None:
+    start = getattr(policy, "start", None)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; name another folder")
+    if not merge and getattr(policy, "lora", None) is None:
+        raise UserError("this model has no adapters to be saved alone; leave out --merge false")
+    if not merge and start is not None:
+        raise UserError(f"these adapters belong to the weights in {start}; leave out --merge false to add them")
+
+
+def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
+    """The weights with adapters added, through an empty model of the same class."""
+    kind = getattr(torch, dtype) if dtype else policy.model.dtype
+    config = copy.deepcopy(policy.model.config)
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = kind
+    with torch.device("meta"):
+        plain = type(policy.model)(config)
+    plain.load_state_dict({name: value.to(kind) for name, value in merged_weights(policy.model)}, assign=True)
+    plain.tie_weights()
+    given = policy.model.generation_config
+    ends = given.eos_token_id if given.eos_token_id is not None else policy.chat.end_id
+    plain.generation_config = GenerationConfig(
+        bos_token_id=given.bos_token_id, eos_token_id=ends, pad_token_id=policy.pad_id, do_sample=False
+    )
+    plain.save_pretrained(folder)
+
+
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the plain model by name, one after the other: W + (alpha / rank) B A where there is an adapter, W
+    elsewhere. A sum is in float32, whatever type it is cast to afterwards, and made when it is asked for."""
+    layers = dict(model.named_modules())
+    for name, value in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, found, rest = name.partition(".base_layer.")
+        if found and rest == "weight":
+            layer = layers[owner]
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
+            value = value + sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
+        yield f"{owner}.{rest}" if found else name, value
+
+
+def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
+    """As peft does, but without a copy of the layers that they are on."""
+    from peft import get_peft_model_state_dict
+
+    kind = getattr(torch, dtype) if dtype else torch.float32
+    adapters = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
+    named = {f"base_model.model.{name}": value.to(kind).contiguous() for name, value in adapters.items()}
+    save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+    (config,) = policy.model.peft_config.values()
+    base = Path(policy.path)  # a relative place would be lost
+    config.base_model_name_or_path = str(base.resolve()) if base.is_dir() else policy.path
+    config.save_pretrained(folder)
+
+
+def save_processors(policy: Any, folder: Path) -> None:
+    """Tokenizer with its chat template, image processor with the policy's budget, video processor."""
+    policy.tokenizer.save_pretrained(folder)
+    processor, whole = copy.deepcopy(policy.processor), policy.sight.whole
+    if isinstance(whole, PixelBudget):
+        lowest = min(whole.min_pixels, policy.sight.crop.min_pixels)
+        processor.size = {"shortest_edge": lowest, "longest_edge": whole.max_pixels}
+    processor.save_pretrained(folder)
+    quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
+    if given := cached_file(policy.path, VIDEO, **quiet):
+        shutil.copy(given, folder / VIDEO)
+    elif name := VIDEO_PROCESSORS.get(policy.model.config.model_type):
+        shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
+        video = {"video_processor_type": name, **{key: getattr(processor, key) for key in shared}}
+        (folder / VIDEO).write_text(json.dumps(video, indent=2))
+
+
+def _settings(policy: Any, dialogue: Dialogue, max_new_tokens: int, dtype: Dtype | None) -> dict[str, Any]:
+    """The `model` part of a configuration that makes this policy and dialogue again, from the folder it lies in."""
+    whole, crop = policy.sight.whole, policy.sight.crop
+    budget: dict[str, int] = {}
+    if isinstance(whole, PixelBudget) and isinstance(crop, PixelBudget):
+        budget = {"max_pixels": whole.max_pixels, "min_pixels": whole.min_pixels, "crop_max_pixels": crop.max_pixels}
+    kind = dtype or str(policy.model.dtype).removeprefix("torch.")
+    return {
+        "policy": {"class_path": settings_of(policy)["class_path"], "init_args": {"dtype": kind, **budget}},
+        "dialogue": settings_of(dialogue),
+        "eval_sampling": {"max_new_tokens": max_new_tokens},
+    }

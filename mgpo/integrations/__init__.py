@@ -1,1 +1,0 @@
-"""What other programs load of this package."""

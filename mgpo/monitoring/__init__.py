@@ -1,0 +1,1 @@
+"""What can be told from a run while it is going on. Pure: it takes numbers and records, and no trainer."""

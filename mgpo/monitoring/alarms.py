@@ -1,0 +1,228 @@
+"""Alarms: what tells from a run's curves that it goes wrong, in time to do something about it.
+
+Every rule takes the curves of the training metrics and says what it saw, or None. Comparisons with a level
+that is not there yet (not a number) are false, so a rule is silent until it has seen enough.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mgpo.monitoring.curves import Curve
+
+METRICS = (
+    "reward",
+    "right",
+    "valid_box",
+    "crop_rate",
+    "no_signal",
+    "cut",
+    "image_reliance",
+    "engine_gap",
+    "entropy_turn",
+    "length_turn",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on something is wrong.
+
+    Args:
+        window: Steps in a level, and calm steps after which an alarm may sound again.
+        reward_drop: Share of its best level that the reward may lose.
+        box_drop: Share of its best level that the ratio of valid boxes may lose.
+        look_drop: Share of its best level that the crop rate may lose; free turns rightly come to look less often.
+        entropy_floor: Nats per token below which a policy hardly tries anything.
+        entropy_factor: How many times lower than at the start the entropy may get.
+        solved: Share of right rollouts from which on low entropy is as it should be.
+        length_factor: How many times longer than at the start replies may get.
+        length_floor: Tokens up to which no reply is called long.
+        cut_share: Share of rollouts that may run into the token limit.
+        silent_share: Share of groups that may be without a signal.
+        silent_window: Steps in its level.
+        reliance_floor: Nats per token by which pictures must matter.
+        reliance_checks: Measurements in that level.
+        engine_gap: Nats per token by which an engine's log-probs may differ from the trainer's.
+    """
+
+    window: int = 10
+    reward_drop: float = 0.5
+    box_drop: float = 0.4
+    look_drop: float = 0.7
+    entropy_floor: float = 0.01
+    entropy_factor: float = 20
+    solved: float = 0.9
+    length_factor: float = 2
+    length_floor: float = 16
+    cut_share: float = 0.2
+    silent_share: float = 0.95
+    silent_window: int = 20
+    reliance_floor: float = 0.02
+    reliance_checks: int = 3
+    engine_gap: float = 0.1
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was seen, in words and in numbers, and what to try."""
+
+    kind: str
+    text: str
+    numbers: dict[str, float]
+
+
+Curves = Mapping[str, Curve]
+NO_CURVE = Curve()
+
+
+def reward_collapse(curves: Curves, limits: Limits) -> Alarm | None:
+    """The reward fell far below its best: updates are too large, and what was learnt is being unlearnt."""
+    fall = curves.get("reward", NO_CURVE).fall(limits.window, limits.reward_drop)
+    if fall is None:
+        return None
+    recent, best, step = fall
+    return Alarm(
+        "reward_collapse",
+        f"The mean reward fell from {best:.2f} (until step {step}) to {recent:.2f}. Go back to a checkpoint from "
+        "before and try a lower model.optimizer.init_args.lr or a higher model.objective.kl_weight.",
+        {"recent": recent, "best": best, "best_step": step},
+    )
+
+
+def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
+    """The policy is nearly certain though often wrong: its rollouts are alike, and nothing better will be found."""
+    right = curves.get("right", NO_CURVE).recent(limits.window)
+    for turn, curve in _turns(curves, "entropy_turn"):
+        recent, start = curve.recent(limits.window), curve.start(limits.window)
+        low = recent < limits.entropy_floor or recent < start / limits.entropy_factor
+        if low and right < limits.solved:
+            return Alarm(
+                "entropy_collapse",
+                f"The entropy of turn {turn} is down to {recent:.4f} nats per token, with {right:.2f} of the answers "
+                "right. Try a lower model.optimizer.init_args.lr, or a higher model.objective.clip_high, "
+                "model.objective.kl_weight or model.sampling.temperature.",
+                {"turn": turn, "recent": recent, "right": right},
+            )
+    return None
+
+
+def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
+    """Usable boxes became rarer than they had been: the policy gives up looking, and guesses from the overview."""
+    fall, what = curves.get("valid_box", NO_CURVE).fall(limits.window, limits.box_drop), "valid boxes"
+    if fall is None:  # the boxes of those that still look may be as good as ever
+        fall, what = curves.get("crop_rate", NO_CURVE).fall(limits.window, limits.look_drop), "rollouts with a crop"
+    if fall is None:
+        return None
+    recent, best, step = fall
+    return Alarm(
+        "grounding_lost",
+        f"The share of {what} fell from {best:.2f} (until step {step}) to {recent:.2f}. Try a higher "
+        "model.objective.kl_weight, a lower model.optimizer.init_args.lr, or questions in data.train that cannot be "
+        "answered without a crop.",
+        {"recent": recent, "best": best, "best_step": step},
+    )
+
+
+def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
+    """Replies became much longer, or are cut before the answer: tokens are spent on rambling, and cost reward."""
+    cut = curves.get("cut", NO_CURVE).recent(limits.window)
+    if cut > limits.cut_share:
+        return Alarm(
+            "length_blow_up",
+            f"{cut:.2f} of the rollouts run into the token limit. Try a higher model.sampling.max_new_tokens, or "
+            "model.unfinished: mask.",
+            {"cut": cut},
+        )
+    for turn, curve in _turns(curves, "length_turn"):
+        recent, start = curve.recent(limits.window), curve.start(limits.window)
+        if recent > limits.length_factor * start and recent > limits.length_floor:
+            return Alarm(
+                "length_blow_up",
+                f"Replies of turn {turn} grew from {start:.0f} to {recent:.0f} tokens. Try "
+                "model.objective.normalisation: constant, a higher model.objective.kl_weight or a lower "
+                "model.sampling.max_new_tokens.",
+                {"turn": turn, "start": start, "recent": recent},
+            )
+    return None
+
+
+def no_signal(curves: Curves, limits: Limits) -> Alarm | None:
+    """Nearly all groups are right or wrong as a whole for long: every step costs, and none teaches."""
+    silent = curves.get("no_signal", NO_CURVE).recent(limits.silent_window)
+    if not silent > limits.silent_share:
+        return None
+    right = curves.get("right", NO_CURVE).recent(limits.silent_window)
+    hint = "harder" if right > 0.5 else "easier"
+    return Alarm(
+        "no_signal",
+        f"Over {limits.silent_window} steps {silent:.2f} of the groups had equal rewards, with {right:.2f} of the "
+        f"answers right. Try {hint} questions in data.train, a larger model.group_size, or "
+        "model.silent_groups: refill.",
+        {"silent": silent, "right": right},
+    )
+
+
+def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
+    """Replies are as likely with blank pictures as with the true ones: the policy answers without looking."""
+    nats = curves.get("image_reliance", NO_CURVE).recent(limits.reliance_checks)
+    if not nats < limits.reliance_floor:
+        return None
+    return Alarm(
+        "image_blind",
+        f"In {limits.reliance_checks} checks the pictures made the last replies only {nats:.4f} nats per token "
+        "likelier. Try questions in data.train that cannot be guessed, more pixels in "
+        "model.policy.init_args.max_pixels, or a higher model.objective.kl_weight.",
+        {"nats": nats},
+    )
+
+
+def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
+    """The engine that samples computes something else than the policy that is trained, beyond rounding."""
+    gap = curves.get("engine_gap", NO_CURVE).recent(limits.window)
+    if not gap > limits.engine_gap:
+        return None
+    return Alarm(
+        "engine_apart",
+        f"The engine's log-probs are {gap:.2f} nats per token from the trainer's, where rounding makes less than 0.01. "
+        "Leave out model.sampler and see whether it learns; try another version of vLLM, or ahead: false.",
+        {"gap": gap},
+    )
+
+
+Rule = Callable[[Curves, Limits], Alarm | None]
+_ALL = (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, no_signal, image_blind, engine_apart)
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in _ALL}
+
+
+class Watch:
+    """Follows the curves of one run; each kind of alarm sounds once, until it has been calm for a window."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self.limits = limits
+        self.curves: dict[str, Curve] = defaultdict(Curve)
+        self.sounding: dict[str, int] = {}  # steps for which it has been calm since
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
+        """Take in a step's metrics; the alarms that it sets off."""
+        for name, value in metrics.items():
+            if name.rstrip("0123456789") in METRICS:
+                self.curves[name].steps.append(step)
+                self.curves[name].values.append(value)
+        return [alarm for kind, rule in RULES.items() if (alarm := self._new(kind, rule(self.curves, self.limits)))]
+
+    def _new(self, kind: str, alarm: Alarm | None) -> Alarm | None:
+        if alarm is not None:
+            known = kind in self.sounding
+            self.sounding[kind] = 0
+            return None if known else alarm
+        if kind in self.sounding:
+            self.sounding[kind] += 1
+            if self.sounding[kind] >= self.limits.window:
+                del self.sounding[kind]
+        return None
+
+
+def _turns(curves: Curves, name: str) -> list[tuple[int, Curve]]:
+    """The curves of that name by turn."""
+    return sorted((int(key.removeprefix(name)), curve) for key, curve in curves.items() if key.startswith(name))

@@ -1,0 +1,1 @@
+"""Published checkpoints: their files, weights, adapters and chat templates, read within limits."""

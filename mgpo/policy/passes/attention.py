@@ -1,0 +1,76 @@
+"""Attention over packed sequences: looks of several kinds, each by a fused kernel, joined by their log-sum-exps.
+
+The backward pass calls each look's kernel with the joint output and log-sum-exp, by which its gradients are those of
+the whole softmax. So no token is passed twice, no prompt is copied, no mask is made, and nothing is compiled.
+
+Shapes: H heads, K key-value heads, T packed tokens, E width of a head.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from mgpo.policy.passes.kernels import FLASH, aligned, kernel_of
+from mgpo.policy.passes.packing import Looks, Packing
+
+
+def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
+    """(1, T, H, E): every token sees its own piece up to itself, and its prompt; under autocast in its type."""
+    return _joined(q_1HTE, k_1KTE, v_1KTE, packing.looks, scale)
+
+
+def separate_attention(q_1HTE: Tensor, k_1HTE: Tensor, v_1HTE: Tensor, looks: Looks, scale: float) -> Tensor:
+    """(1, T, H, E): every piece sees the whole of itself, as pictures do and windows of them.
+
+    One call for all pieces where a kernel takes them so, else one for all of the same length.
+    """
+    if kernel_of(q_1HTE) is FLASH:
+        return _joined(q_1HTE, k_1HTE, v_1HTE, [looks], scale)
+    seen = []
+    for length, places in looks.by_length:
+        q, k, v = (x[0, :, places].unflatten(1, (-1, length)).transpose(0, 1) for x in (q_1HTE, k_1HTE, v_1HTE))
+        seen.append(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
+    return seen[0][None] if len(seen) == 1 else torch.cat(seen)[None, looks.from_lengths]
+
+
+def _joined(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, looks: Sequence[Looks], scale: float) -> Tensor:
+    kind, width = q_1HTE.device.type, q_1HTE.shape[-1]
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        q_1HTE, k_1KTE, v_1KTE = q_1HTE.to(dtype), k_1KTE.to(dtype), v_1KTE.to(dtype)
+    return _Joined.apply(*aligned(q_1HTE, k_1KTE, v_1KTE), looks, scale)[..., :width]
+
+
+class _Joined(torch.autograd.Function):
+    """Looks of several kinds in one softmax. Those of the first kind are of all queries, in order."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, looks: Sequence[Looks], scale: float) -> Tensor:
+        kernel = kernel_of(q)
+        out, lse = kernel.forward(q, k, v, looks[0], scale)
+        for more in looks[1:]:
+            at = more.query_index
+            out[:, :, at], lse[:, :, at] = _join(out[:, :, at], lse[:, :, at], *kernel.forward(q, k, v, more, scale))
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.looks, ctx.scale = looks, scale
+        return out.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_1THE: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        sums = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for looks in ctx.looks:
+            kernel_of(q).backward(sums, grad_1THE.transpose(1, 2), q, k, v, out, lse, looks, ctx.scale)
+        return *sums, None, None
+
+
+def _join(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of two looks as one."""
+    joint = torch.logaddexp(lse, other_lse)
+    own, new = (lse - joint).exp()[..., None], (other_lse - joint).exp()[..., None]
+    return (out * own + other * new).to(out.dtype), joint

@@ -1,0 +1,100 @@
+"""Log-probs of the policy's own tokens, with every prompt passed once and logits only where needed."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mgpo.policy.base import Policy
+from mgpo.policy.liger import fused_logprobs
+from mgpo.policy.passes.batch import Batch
+
+CHUNK = 2**24  # logits in memory at a time …
+LEAST_ROWS = 1024  # … or those of this many tokens, or of as many as a state is wide
+
+
+class Scores(NamedTuple):
+    """Of each policy token: its log-prob and the entropy of the distribution it came from, in nats; zero elsewhere."""
+
+    logprobs_NC: Tensor
+    entropy_NC: Tensor
+
+
+def score(policy: Policy, batch: Batch, temperature: float = 1.0) -> Scores:
+    """Score a batch under the current weights.
+
+    Every prompt goes through the decoder once; its continuations attend to it. Equal to a plain pass over whole
+    rows, in values and gradients.
+    """
+    hidden_MD, targets_M = predicting(policy, batch), batch.ids_NC[:, 1:][batch.policy_NC[:, 1:]]
+    logprobs_M, entropy_M = score_tokens(policy, hidden_MD, targets_M, temperature)
+    spread = batch.policy_NC.nonzero(as_tuple=True)
+    zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_MD.device)
+    return Scores(zeros_NC.index_put(spread, logprobs_M), zeros_NC.index_put(spread, entropy_M))
+
+
+def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(M,) log-probs and entropies of tokens, given the hidden states before them.
+
+    Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
+    Each chunk makes a gradient of the head, so with few rows a wide vocabulary would cost more to sum than to multiply.
+    """
+    if policy.fused_head:
+        logprobs_M = fused_logprobs(hidden_MD, policy.head_weight, targets_M, policy.banned, temperature)
+        return logprobs_M, torch.full_like(logprobs_M, torch.nan)  # its distributions are never seen
+    rows = max(CHUNK // len(policy.banned), min(hidden_MD.shape[1], LEAST_ROWS))
+    if len(targets_M) <= rows:
+        return _score_chunk(policy, hidden_MD, targets_M, temperature, [True])
+    scored = [
+        checkpoint(_score_chunk, policy, hidden, targets, temperature, [True], use_reentrant=False)
+        for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows))
+    ]
+    return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
+
+
+def predicting(policy: Policy, batch: Batch) -> Tensor:
+    """Hidden states (M, width) from which the policy tokens are drawn, row by row."""
+    chosen_NC = batch.policy_NC[:, 1:]
+    features = policy.features(batch.images) if batch.images else None
+    if not policy.packs:
+        return _continue_prefixes(policy, batch, features)[:, :-1][chosen_NC]
+    prefix_BP, fed_NC = batch.prefix_valid_BP, batch.fed_NC
+    ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], batch.ids_NC[fed_NC]])[None]
+    positions_31T = torch.cat([batch.prefix_positions_3BP[:, prefix_BP], batch.positions_3NC[:, fed_NC]], 1)[:, None]
+    return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
+
+
+def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:
+    """Hidden states (N, C, width) of the continuations, each on a copy of its prompt's cache."""
+    prefix_tokens = int((batch.prefix_ids_BP == policy.chat.image_id).sum())
+    first, later = (None, None) if features is None else (features[:prefix_tokens], features[prefix_tokens:])
+    cache = policy.new_cache()
+    policy.decode(batch.prefix_ids_BP, first, batch.prefix_positions_3BP, None, cache)
+    cache.batch_select_indices(batch.owner_N)
+    return policy.decode(batch.ids_NC, later, batch.positions_3NC, attention_mask(batch), cache)
+
+
+def attention_mask(batch: Batch) -> Tensor:
+    """(N, 1, C, P + C): a continuation sees its own prefix without padding, and itself causally."""
+    rows, width = batch.ids_NC.shape
+    causal = torch.ones(width, width, dtype=torch.bool, device=batch.ids_NC.device).tril()
+    prefix = batch.prefix_valid_BP[batch.owner_N][:, None, None, :].expand(-1, 1, width, -1)
+    return torch.cat([prefix, causal.expand(rows, 1, -1, -1)], -1)
+
+
+def _score_chunk(
+    policy: Policy, hidden: Tensor, targets: Tensor, temperature: float, first: list[bool]
+) -> tuple[Tensor, Tensor]:
+    logits = policy.logits(hidden)
+    logits = logits if temperature == 1 else logits.div_(temperature)
+    total = logits.logsumexp(-1)
+    with torch.no_grad():  # entropies are looked at only: not again in the backward pass
+        entropy = _entropy(logits, total, policy.banned) if first.pop() else torch.zeros_like(total)
+        first.append(False)
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - total, entropy
+
+
+def _entropy(logits: Tensor, total: Tensor, banned: Tensor) -> Tensor:
+    """-sum p log p = log Z - sum p logit."""
+    return total - (logits - total[:, None]).exp_().mul_(logits).masked_fill_(banned, 0.0).sum(-1)

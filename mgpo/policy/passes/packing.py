@@ -1,0 +1,141 @@
+"""Who sees whom in one packed sequence: prompts that groups share, then the rows that continue them, without padding.
+
+A continuation sees its own prompt and, causally, itself; a prompt sees itself. Nothing here computes: the kernels of
+`mgpo.policy.passes.attention` take their pieces from these descriptions, on every device the same ones.
+
+Shapes: M tokens that are asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, groupby, pairwise
+
+import torch
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Pieces of queries, and for each the keys that it sees: all of them, or, where `causal`, those up to itself.
+
+    A causal piece has as many queries as keys. No piece is empty.
+    """
+
+    queries: Sequence[slice]
+    keys: Sequence[slice]
+    causal: bool
+    device: torch.device = CPU
+
+    @cached_property
+    def query_index(self) -> slice | Tensor:
+        """The places of all queries: one slice where the pieces follow each other."""
+        return _index(self.queries, self.device)
+
+    @cached_property
+    def key_index(self) -> slice | Tensor:
+        return _index(self.keys, self.device)
+
+    @cached_property
+    def query_ends(self) -> Tensor:
+        """(pieces + 1,) in int32: where each piece begins and ends once they are laid one after the other."""
+        return _ends(self.queries, self.device)
+
+    @cached_property
+    def key_ends(self) -> Tensor:
+        return _ends(self.keys, self.device)
+
+    @cached_property
+    def most_queries(self) -> int:
+        """Of the longest piece."""
+        return max(map(_length, self.queries))
+
+    @cached_property
+    def most_keys(self) -> int:
+        return max(map(_length, self.keys))
+
+    @cached_property
+    def by_length(self) -> list[tuple[int, slice | Tensor]]:
+        """Lengths of pieces, and the places of all queries in pieces of that length."""
+        return [(length, _index(spans, self.device)) for length, spans in _sorted(self.queries)]
+
+    @cached_property
+    def from_lengths(self) -> Tensor:
+        """Of each query its place among those that are sorted by the length of their piece."""
+        spans = [span for _, same in _sorted(self.queries) for span in same]
+        return torch.cat([torch.arange(span.start, span.stop) for span in spans]).argsort().to(self.device)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How one sequence is made up: all prompts one after the other, then all continuations, prompt by prompt.
+
+    Args:
+        prompts: Tokens of each prompt.
+        rows: For each prompt the tokens of the continuations that share it.
+        asked: Places of the tokens whose states are wanted of the last layer, all of them in continuations.
+    """
+
+    prompts: Sequence[int]
+    rows: Sequence[Sequence[int]]
+    asked: Sequence[int]
+    device: torch.device = field(default_factory=lambda: CPU)
+
+    @cached_property
+    def prompt_spans(self) -> list[slice]:
+        return _spans(self.prompts, 0)
+
+    @cached_property
+    def group_spans(self) -> list[slice]:
+        """Of each prompt all of its continuations."""
+        return _spans([sum(lengths) for lengths in self.rows], sum(self.prompts))
+
+    @cached_property
+    def row_spans(self) -> list[slice]:
+        return _spans([length for lengths in self.rows for length in lengths], sum(self.prompts))
+
+    @cached_property
+    def asked_M(self) -> Tensor:
+        return torch.tensor(self.asked, dtype=torch.long, device=self.device)
+
+    @cached_property
+    def looks(self) -> list[Looks]:
+        """First each prompt's and row's at itself, up to every token, then the rows' at their prompts."""
+        own = [span for span in (*self.prompt_spans, *self.row_spans) if _length(span)]
+        back = [
+            (rows, prompt)
+            for rows, prompt in zip(self.group_spans, self.prompt_spans)
+            if _length(rows) * _length(prompt)
+        ]
+        at_prompts = Looks([rows for rows, _ in back], [prompt for _, prompt in back], False, self.device)
+        return [Looks(own, own, True, self.device), *([at_prompts] if back else [])]
+
+
+def pieces(ends: Tensor) -> Looks:
+    """Looks of pieces at themselves, given where they begin and end, on the device of `ends`."""
+    spans = [slice(a, b) for a, b in pairwise(ends.tolist()) if b > a]
+    return Looks(spans, spans, False, ends.device)
+
+
+def _length(span: slice) -> int:
+    return span.stop - span.start
+
+
+def _sorted(spans: Sequence[slice]) -> list[tuple[int, list[slice]]]:
+    return [(length, list(same)) for length, same in groupby(sorted(spans, key=_length), key=_length)]
+
+
+def _spans(lengths: Sequence[int], start: int) -> list[slice]:
+    return [slice(a, b) for a, b in pairwise(accumulate(lengths, initial=start))]
+
+
+def _index(spans: Sequence[slice], device: torch.device) -> slice | Tensor:
+    if all(a.stop == b.start for a, b in pairwise(spans)):
+        return slice(spans[0].start, spans[-1].stop)
+    return torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(device)
+
+
+def _ends(spans: Sequence[slice], device: torch.device) -> Tensor:
+    return torch.tensor(list(accumulate(map(_length, spans), initial=0)), dtype=torch.int32, device=device)

@@ -1,0 +1,1 @@
+"""Rollouts: dialogues played with a sampler, for every question a group of trajectories."""

@@ -1,0 +1,45 @@
+"""The pixels of what a rollout shows: decoded, cut and resized in threads, once for a whole group."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+
+from PIL import Image
+
+from mgpo.images.views import Original, View
+from mgpo.policy.base import Policy
+from mgpo.types import Message, Pixels, Trajectory
+
+# (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
+Swap = Callable[[Original, View, View], Image.Image]
+THREADS = min(8, os.cpu_count() or 1)
+
+
+class Crops:
+    """The pixels of a question's views, each made once for the whole group, while the policy goes on.
+
+    Threads are enough for that: Pillow works outside of Python's lock.
+    """
+
+    def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None, threads: Executor) -> None:
+        self.policy, self.trajectory, self.swap, self.threads = policy, trajectory, swap, threads
+        self.known: dict[View, Future[Pixels]] = {}
+
+    def begin(self, messages: Sequence[Message] | None) -> None:
+        """Have the pixels made that these messages show."""
+        for part in (part for message in messages or () for part in message.parts):
+            if isinstance(part, View) and part not in self.known:
+                self.known[part] = self.threads.submit(self._make, part)
+
+    def __call__(self, view: View) -> Pixels:
+        """Pixels that were begun. Raises BadImage where the original can't be decoded any more."""
+        return self.known[view].result()
+
+    def _make(self, view: View) -> Pixels:
+        return self.policy.pixels(self._shown(view))
+
+    def _shown(self, view: View) -> Image.Image:
+        image, first = self.trajectory.image, self.trajectory.views[0]
+        if self.swap is None or view == first:
+            return view.pixels(image)
+        return self.swap(image, view, first)

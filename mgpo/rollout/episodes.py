@@ -1,0 +1,185 @@
+"""Rollouts: a dialogue played with a sampler, for every question a group of trajectories."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from mgpo.dialogues import Dialogue
+from mgpo.images.decoding import BadImage
+from mgpo.images.views import Original, Sight
+from mgpo.policy.base import Policy
+from mgpo.rewards import Reward
+from mgpo.rewards.shaping import Extra
+from mgpo.rollout.crops import THREADS, Crops, Swap
+from mgpo.rollout.fitting import too_long
+from mgpo.rollout.in_process import Sampling
+from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
+
+Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
+
+
+class Conversations(Protocol):
+    """A batch of open conversations, one a row: `reply`, then `extend` with what is shown next, and so on."""
+
+    def reply(
+        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """(row, its reply), for every row as it ends."""
+        ...
+
+    def extend(self, prompts: Sequence[Prompt]) -> None: ...
+
+    def keep(self, rows: Sequence[int]) -> None: ...
+
+
+class Sampler(Protocol):
+    """Draws replies from a policy: in process, or an engine that has a copy of its weights."""
+
+    exact: bool  # whether its log-probs are the trainer's, but for rounding
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
+        ...
+
+    def prepare(self, policy: Policy) -> None:
+        """Have the policy's weights as they are. Where they are sharded all ranks must ask; then each may `open`."""
+        ...
+
+    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
+        then returned."""
+        ...
+
+    def release(self) -> None:
+        """The policy's weights are about to change, and memory is wanted elsewhere until the next `open`."""
+        ...
+
+
+class Play(Protocol):
+    """Plays `copies` episodes a question, a question's next to each other: `roll_out` in process, or a server."""
+
+    def __call__(
+        self,
+        dialogue: Dialogue,
+        samples: Sequence[tuple[Question, Original]],
+        copies: int,
+        sampling: Sampling,
+        key: tuple[int, ...],
+        sight: Sight | None = None,
+    ) -> list[Trajectory]: ...
+
+
+def seed_of(*key: int | str) -> int:
+    """A 63-bit seed from (run seed, step, question, rollout, turn …), the same on every machine and rank."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+def roll_out(
+    policy: Policy,
+    sampler: Sampler,
+    dialogue: Dialogue,
+    samples: Sequence[tuple[Question, Original]],
+    copies: int,
+    sampling: Sampling,
+    key: tuple[int, ...],
+    sight: Sight | None = None,
+    swap: Swap | None = None,
+) -> list[Trajectory]:
+    """`copies` trajectories for each (question, original image), a question's next to each other; not yet judged.
+
+    `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
+    `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
+    can't be had, because the file is gone by now, or the conversation gets too long for the model, the rollout ends
+    and its `failed` says why. One whose first prompt is too long has no turns.
+    """
+    sight = sight or policy.sight
+    firsts = [Trajectory(question, image) for question, image in samples]
+    opened = [dialogue.open(first, sight) for first in firsts]
+    trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
+    with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
+        crops = [Crops(policy, first, swap, threads) for first in firsts]
+        for c, messages in zip(crops, opened):
+            c.begin(messages)
+        prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
+        for trajectory, prompt in zip(trajectories, (prompt for prompt in prompts for _ in range(copies))):
+            trajectory.failed = too_long(policy, (), prompt, sampling.max_new_tokens)
+        shown = {i: prompts[i // copies] for i, trajectory in enumerate(trajectories) if trajectory.failed is None}
+        if not shown:
+            return trajectories
+        conversation = sampler.open(policy, [shown[i] for i in shown if i % copies == 0], copies)
+        turn = 0
+        while shown:
+            active = list(shown)
+            seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
+            following: dict[int, Sequence[Message] | None] = {}
+            for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
+                i = active[row]
+                text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
+                trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
+                following[i] = dialogue.proceed(trajectories[i], sight)
+                crops[i // copies].begin(following[i])  # while other rows go on
+            shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
+            if shown:
+                conversation.keep([row for row, i in enumerate(active) if i in shown])
+                conversation.extend(list(shown.values()))
+            turn += 1
+    return trajectories
+
+
+def _next_prompts(
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    following: Mapping[int, Sequence[Message] | None],
+    crops: Sequence[Crops],
+    copies: int,
+    reply: int,
+) -> dict[int, Prompt]:
+    """What is shown next, by trajectory, in order, but to those that have ended, whose crop can't be had, or that
+    leave no room for `reply` more tokens."""
+    prompts: dict[int, Prompt] = {}
+    for i, messages in sorted(following.items()):
+        if messages is None:
+            continue
+        trajectory = trajectories[i]
+        try:
+            prompt = policy.chat.follow(messages, trajectory.turns[-1].reply, crops[i // copies])
+            trajectory.failed = too_long(policy, trajectory.turns, prompt, reply)
+        except BadImage as error:
+            trajectory.failed = str(error)
+        if trajectory.failed is None:
+            prompts[i] = prompt
+    return prompts
+
+
+def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
+    """Reward the answers, in place."""
+    for trajectory in trajectories:
+        trajectory.reward = reward(trajectory.answer, trajectory.question)
+        trajectory.right = trajectory.reward > 0
+
+
+def add_extras(trajectories: Sequence[Trajectory], extras: Sequence[Extra]) -> None:
+    """What training adds to the reward of judged trajectories, in place."""
+    for trajectory in trajectories:
+        trajectory.reward += sum(extra(trajectory) for extra in extras)
+
+
+def force_answers(policy: Policy, trajectories: Sequence[Trajectory], form: str) -> None:
+    """Put the right answer, in a `form` with the slot {answer}, in place of each last reply; in place.
+
+    Only that reply is learnt from: what the policy sampled before it was nobody's teaching.
+    """
+    for trajectory in trajectories:
+        *looks, last = trajectory.turns
+        for turn in looks:
+            turn.learnt = False
+        thought = f"\n{policy.chat.closing}\n\n" if last.opened else ""  # that the prompt began
+        last.text = thought + form.replace("{answer}", trajectory.question.answer)
+        ids = (*policy.chat.encode_text(last.text), policy.chat.end_id)
+        last.reply = Reply(ids, (0.0,) * len(ids), "end")

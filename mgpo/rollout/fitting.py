@@ -1,0 +1,38 @@
+"""Which conversations fit: into the positions that a model knows, and into the prompt length that was configured."""
+
+from collections.abc import Sequence
+
+from mgpo.dialogues import Dialogue
+from mgpo.images.views import Original
+from mgpo.policy.base import Policy
+from mgpo.types import Prompt, Question, Trajectory, Turn
+
+
+def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) -> str | None:
+    """Why a reply of `reply` tokens does not fit behind these turns and this prompt; None where it does."""
+    tokens = sum(len(turn.prompt.ids) + len(turn.reply.ids) for turn in turns) + len(prompt.ids)
+    limit, known = policy.max_prompt_tokens, policy.max_positions
+    if limit is not None and tokens > limit:
+        return f"{tokens:,} tokens stand before reply {len(turns) + 1}; policy.max_prompt_tokens allows {limit:,}"
+    if known is None or tokens + reply <= known:  # a token takes one position at most
+        return None
+    at = 0
+    for turn in turns:
+        at = policy.positions(turn.prompt, at)[1] + len(turn.reply.ids)
+    end = policy.positions(prompt, at)[1]
+    if end + reply <= known:
+        return None
+    return (
+        f"{tokens:,} tokens stand before reply {len(turns) + 1} and reach position {end:,}; with the {reply:,} of "
+        f"sampling.max_new_tokens that is beyond the {known:,} that the model knows; shorten the question, or lower "
+        "the pixel caps or max_new_tokens"
+    )
+
+
+def opening_too_long(
+    policy: Policy, dialogue: Dialogue, question: Question, original: Original, reply: int
+) -> str | None:
+    """The same of a conversation that has not begun. No pixel is looked at, and no text is encoded twice."""
+    messages = dialogue.open(Trajectory(question, original), policy.sight)
+    prompt = policy.chat.open(messages, lambda view: policy.blank(view.size))
+    return too_long(policy, (), prompt, reply)

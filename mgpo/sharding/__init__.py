@@ -1,6 +1,0 @@
-"""Training whose weights, gradients and optimiser states are cut over devices (FSDP2)."""
-
-from mgpo.sharding.strategy import FSDP2Strategy
-from mgpo.sharding.units import clip_gradients, gathered, shard
-
-__all__ = ["FSDP2Strategy", "clip_gradients", "gathered", "shard"]

@@ -1,0 +1,1 @@
+"""Commands around training: what a run will cost, whether all is well, matrices of runs, images that leaked."""

@@ -1,0 +1,72 @@
+"""The same conversation through the library's own model: one unpadded row, its own positions and masks.
+
+Sampler and trainer place tokens by the same `policy.positions`, so they would agree on wrong ones.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgpo.policy.base import Policy
+from mgpo.tools.doctor.tokens import conversation
+from mgpo.types import Trajectory
+
+
+def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -> Tensor | None:
+    """(M,) log-probs of the learnt tokens in order; None where it isn't known what the model takes."""
+    inputs = _inputs(policy, trajectory)
+    if inputs is None:
+        return None
+    at = torch.tensor(_learnt(trajectory), device=policy.device)
+    inner = policy.model.model
+    before = getattr(inner, "rope_deltas", None)
+    if hasattr(inner, "rope_deltas"):
+        inner.rope_deltas = None  # of whatever conversation came before
+    logits_MV = policy.model(**inputs, use_cache=False, logits_to_keep=at - 1).logits[0]
+    if hasattr(inner, "rope_deltas"):
+        inner.rope_deltas = before
+    logits_MV = logits_MV.float().masked_fill(policy.banned, -torch.inf) / temperature
+    chosen_M = logits_MV.gather(-1, inputs["input_ids"][0, at, None])[:, 0]
+    return chosen_M - logits_MV.logsumexp(-1)  # log_softmax loses 1e-4 nats of a vocabulary of 152,000
+
+
+def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:
+    """(3, tokens) of the whole conversation; None where the library has no function for them."""
+    inputs = _inputs(policy, trajectory)
+    if inputs is None:
+        return None
+    index = getattr(policy.model.model, "get_rope_index", None)
+    if index is None:
+        return torch.arange(inputs["input_ids"].shape[1], device=policy.device).expand(3, -1)
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
+    return index(**{name: inputs[name] for name in names})[0][:, 0]
+
+
+def _inputs(policy: Policy, trajectory: Trajectory) -> dict[str, Any] | None:
+    """What the stock model takes: patches side by side with their grids (Qwen), or whole images (Gemma)."""
+    images = [image for turn in trajectory.turns for image in turn.prompt.images]
+    ids = torch.tensor([conversation(trajectory)], device=policy.device)
+    kinds = (ids == policy.chat.image_id).int()
+    patches = [image.patches.to(policy.device) for image in images]
+    kind = str(getattr(policy.model.config, "model_type", ""))
+    if kind.startswith("qwen") and images:
+        grid = torch.tensor([image.grid for image in images], device=policy.device)
+        shown = dict(pixel_values=torch.cat(patches), image_grid_thw=grid, mm_token_type_ids=kinds)
+    elif kind.startswith("gemma") and images:
+        shown = dict(pixel_values=torch.stack(patches), token_type_ids=kinds)
+    else:
+        return None
+    shown["pixel_values"] = shown["pixel_values"].to(policy.model.dtype)
+    return dict(input_ids=ids, **shown)
+
+
+def _learnt(trajectory: Trajectory) -> list[int]:
+    """Places of the learnt tokens in the conversation."""
+    places: list[int] = []
+    at = 0
+    for turn in trajectory.turns:
+        start = at + len(turn.prompt.ids)
+        at = start + len(turn.reply.ids)
+        places += range(start, at) if turn.learnt else ()
+    return places

@@ -1,0 +1,119 @@
+"""`python -m mgpo leaks`: which test images are among the training images."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mgpo.data.base import Source
+from mgpo.errors import UserError
+from mgpo.evaluation.scoring.published import render
+from mgpo.images.decoding import BadImage
+from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
+from mgpo.tools.leaks.index import BITS, KINDS, Index, Kind
+from mgpo.types import Question
+
+SHOWN = 20  # leaks in the table; the file has them all
+BLOCK = 64  # images ahead of the look-up
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test question whose image is a training question's, or looks like it."""
+
+    split: str
+    test: str
+    train: str
+    kind: Kind
+    distance: int  # of the hashes
+
+
+def leaks(
+    train: Source,
+    test: list[Source],
+    distance: int = 4,
+    tolerance: float = 0.2,
+    workers: int = 1,
+    output: str = "leaks.json",
+) -> None:
+    """Look for test images among the training images. Ends with exit code 1 where there are any, else with 0.
+
+    Found are the same file, the same pixels in another file, and near ones, as after scaling or compression.
+    Fingerprints (4 KB each) are held of the test images; of the training images, those in work.
+
+    Args:
+        train: The training questions.
+        test: The test questions, by split.
+        distance: The largest Hamming distance of 64-bit difference hashes that counts as near; 0 to 16.
+        tolerance: The largest mean difference of 32 x 32 thumbnails that counts as near, as a share of their contrast.
+        workers: Images looked at side by side; each takes the memory of one decoded image.
+        output: A JSON file of all leaks.
+    """
+    if not 0 <= distance <= 16 or workers < 1:
+        raise UserError(f"distance is {distance} (0 to 16 of {BITS} bits), workers {workers} (at least 1)")
+    index, left_out = Index(distance, tolerance), []
+    for source in test:
+        for question, print_ in fingerprints(source, workers, left_out):
+            index.add((question.split, question.id), print_)
+    found = [
+        Leak(*name, question.id, kind, far)
+        for question, print_ in fingerprints(train, workers, left_out)
+        for name, kind, far in index.find(print_)
+    ]
+    report = {"train": len(train), "test": sum(map(len, test)), **count(found), "left_out": left_out}
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**report, "leaks": [asdict(leak) for leak in found]}, indent=1, ensure_ascii=False))
+    print(_table(found, report) + "".join(f"left out: {line}\n" for line in left_out[:SHOWN]) + f"leaks: {path}")
+    if found:
+        raise SystemExit(1)
+
+
+def fingerprints(source: Source, workers: int, left_out: list[str]) -> Iterator[tuple[Question, Fingerprint]]:
+    """Each question's image, in order; one that can't be read is named in `left_out` instead."""
+
+    def look(i: int) -> tuple[Question, Fingerprint | str]:
+        question = source[i]
+        try:
+            return question, fingerprint(question.picture)
+        except BadImage as error:
+            return question, str(error)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(source), BLOCK):
+            for question, print_ in pool.map(look, range(start, min(start + BLOCK, len(source)))):
+                if isinstance(print_, str):
+                    left_out.append(f"{question.id}: {print_}")
+                else:
+                    yield question, print_
+
+
+def count(found: Sequence[Leak]) -> dict[str, Any]:
+    """Test questions that leak, each under its strongest kind."""
+    strongest: dict[tuple[str, str], Kind] = {}
+    for leak in sorted(found, key=lambda leak: KINDS.index(leak.kind), reverse=True):
+        strongest[leak.split, leak.test] = leak.kind
+    by_kind = Counter(strongest.values())
+    by_split = Counter(split for split, _ in strongest)
+    return {
+        "leaking": len(strongest),
+        "by_kind": {kind: by_kind[kind] for kind in KINDS},
+        "by_split": dict(sorted(by_split.items())),
+    }
+
+
+def _table(found: Sequence[Leak], report: dict[str, Any]) -> str:
+    title = (
+        f"{report['leaking']} of {report['test']} test questions have an image of the {report['train']} for training"
+    )
+    table = Table(title=title, caption=f"{len(found) - SHOWN} more in the file" if len(found) > SHOWN else None)
+    for name in ("split", "test", "train", "kind", "distance"):
+        table.add_column(name)
+    for leak in found[:SHOWN]:
+        table.add_row(leak.split, leak.test, leak.train, leak.kind, str(leak.distance))
+    return render(table)

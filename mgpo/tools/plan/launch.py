@@ -1,0 +1,129 @@
+"""A launch in numbers: what of a configuration decides how much a step costs."""
+
+from dataclasses import dataclass
+
+from mgpo.tools.plan.lengths import Said
+from mgpo.tools.plan.passes import FLOAT, Types
+from mgpo.tools.plan.peaks import Shown
+
+GB = 10**9  # bytes; everywhere, also in what a device is said to have
+
+
+@dataclass(frozen=True)
+class Program:
+    """How this program computes, where that decides how much memory it takes; the formulas follow it.
+
+    Args:
+        adapter: Bytes of what adapters compute; of float32, their weights' type, as long as nothing casts them.
+        merged: While rolling out adapters are added to the base's weights, whose own values are kept beside.
+        shared: The rollouts of a group share the keys and values of their prompt, and have no copies of them.
+    """
+
+    adapter: int = FLOAT
+    merged: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Engine:
+    """vLLM on the trainer's device: its share of that device's memory while it is awake, and bytes of each of the
+    policy's weights there. It sleeps in updates."""
+
+    share: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices of a node, and nodes; `buckets` says that DDP keeps copies of the gradients to exchange.
+
+    `shards` is over how many devices weights are cut, `offload` whether shards lie in the host's memory.
+    """
+
+    count: int = 1
+    nodes: int = 1
+    buckets: bool = False
+    shards: int = 1
+    offload: bool = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Sizes of one process's step.
+
+    Args:
+        said: What is shown before each reply.
+        whole: Image tokens of a whole picture at its pixel cap.
+        crop: The same of a part that was cut out.
+        side: Pixels of an image token's side; 0 where all images have one size.
+        least: Image tokens at the pixel floor.
+        reply: Tokens that a reply is assumed to have.
+        limit: Tokens that it has at most.
+        micro_tokens: Tokens in one training pass.
+        weight: Bytes of a weight; under adapters, of one of the base.
+        value: Bytes of what layers compute and keep.
+        gradient: Bytes of a trained weight's gradient, and of that weight.
+        state: Bytes of the optimiser's state for a trained weight.
+        penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
+        rescored: An engine samples, and the trainer scores once more what it sampled.
+        engine: That one, where it is on the same device.
+        memory: Bytes of a device; 0 where that is not known.
+        lora: Rank and targets of adapters, where they alone are trained.
+        freeze_vision: Neither the tower nor what projects its features is trained.
+        nucleus: Sampling cuts by top-p.
+        checkpointing: Activations of a layer are computed anew in the backward pass.
+        host: Trained on the CPU: the pictures' pixels lie in the same memory.
+    """
+
+    said: tuple[Said, ...]
+    whole: int
+    crop: int
+    side: int
+    least: int
+    reply: int
+    limit: int
+    questions: int
+    group: int
+    micro_tokens: int
+    mini_batches: int
+    epochs: int
+    weight: int
+    value: int
+    gradient: int
+    state: float
+    penalised: bool
+    lora: tuple[int, str] | None
+    devices: Devices
+    freeze_vision: bool = False
+    nucleus: bool = False
+    checkpointing: bool = False
+    host: bool = False
+    rescored: bool = False
+    engine: Engine | None = None
+    memory: int = 0
+    program: Program = Program()
+
+    @property
+    def copied(self) -> bool:
+        """The reference is a copy of the policy."""
+        return self.penalised and not self.lora
+
+    @property
+    def types(self) -> Types:
+        return Types(self.gathered, self.value)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of a weight where it is computed with: of a shard's copy, that is what is computed in."""
+        return min(self.weight, self.value) if self.devices.shards > 1 else self.weight
+
+    @property
+    def rows(self) -> int:
+        """Trajectories of a step and process."""
+        return self.questions * self.group
+
+    def turns(self, reply: int | None = None) -> list[Shown]:
+        """Tokens of each turn, with replies of the assumed length or the given one."""
+        sizes = {"whole": self.whole, "crop": self.crop, None: 0}
+        tokens = self.reply if reply is None else reply
+        return [Shown(said.text + sizes[said.view], sizes[said.view], tokens) for said in self.said]

@@ -1,0 +1,83 @@
+"""How long a dialogue gets: its real texts under the checkpoint's tokenizer, around pictures of a given size."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from transformers import AutoTokenizer
+
+from mgpo.dialogues import Dialogue
+from mgpo.images.decoding import FilePicture
+from mgpo.images.views import Frame, Sight, View
+from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
+
+# Stands for the questions that will be asked, which plan does not read.
+QUESTION = Question(
+    "typical",
+    FilePicture(""),
+    "What is written on the small sign to the left of the entrance of the white building in the background?",
+    "A",
+    (
+        "The name of a street",
+        "The opening hours of a shop",
+        "A telephone number",
+        "The name of a hotel",
+        "None of these",
+    ),
+)
+BOX = '```json\n[{"bbox_2d": [64, 64, 320, 320], "label": "the sign"}]\n```'
+CHARACTERS = 4  # of a token, where there is no tokenizer to ask
+MESSAGE, OPENING, PICTURE, CLOSING = 5, 3, 2, 2  # ChatML's own tokens: a message, the reply's start, an image, its end
+SEEN = (640, 640)  # any size at which BOX is valid
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is shown before one reply: tokens of text, and which pixel cap its picture has, where there is one."""
+
+    text: int
+    view: Literal["whole", "crop"] | None
+
+
+def counter(path: str) -> Callable[[str], int]:
+    """How many tokens a text has: by the tokenizer of a local checkpoint, else a token for four characters."""
+    if not (Path(path) / "tokenizer.json").is_file():
+        return lambda text: ceil(len(text) / CHARACTERS)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def converse(dialogue: Dialogue, count: Callable[[str], int]) -> tuple[Said, ...]:
+    """Play the dialogue with a usable box in every reply and with none at all; of each turn the longer one counts."""
+    played = [_play(dialogue, count, reply) for reply in (BOX, "")]
+    longest, other = sorted(played, key=len, reverse=True)
+    rest = [*other, *longest[len(other) :]]
+    return tuple(
+        max(pair, key=lambda said: (said.view == "whole", said.view == "crop", said.text))
+        for pair in zip(longest, rest)
+    )
+
+
+def _play(dialogue: Dialogue, count: Callable[[str], int], reply: str) -> list[Said]:
+    sight = Sight(Frame.PIXELS, lambda size: SEEN, lambda size: SEEN)
+    trajectory = Trajectory(QUESTION, Image.new("1", (2048, 2048)))
+    turns = [_said(dialogue.open(trajectory, sight), count, trajectory.views[0])]
+    while True:
+        trajectory.turns.append(Turn(Prompt(()), Reply((), (), "marker"), reply))
+        messages = dialogue.proceed(trajectory, sight)
+        if messages is None:
+            return turns
+        said = _said(messages, count, trajectory.views[0])
+        turns.append(Said(said.text + CLOSING, said.view))
+
+
+def _said(messages: Sequence[Message], count: Callable[[str], int], first: View) -> Said:
+    """Text and picture of some messages; the picture is whole where it is the first view."""
+    parts = [part for message in messages for part in message.parts]
+    views = [part for part in parts if isinstance(part, View)]
+    text = sum(count(part) for part in parts if isinstance(part, str))
+    text += MESSAGE * len(messages) + OPENING + PICTURE * len(views)
+    return Said(text, None if not views else "whole" if views[0] is first else "crop")

@@ -1,0 +1,169 @@
+"""From the keys of a `fit` configuration to a launch in numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+
+from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.errors import UserError
+from mgpo.policy.base import Policy
+from mgpo.tools.plan.launch import Devices, Engine, Launch, Program
+from mgpo.tools.plan.lengths import converse, counter
+from mgpo.tools.plan.passes import FLOAT
+from mgpo.tools.plan.shape import Shape
+from mgpo.training.loop_settings import SHARDED, check_strategy
+from mgpo.utils.atomic_files import parse_json
+from mgpo.vllm.sampler import is_installed
+
+Settings = dict[str, Any]  # nested, as in the configuration
+OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
+HALF = 2  # bytes
+ENGINE_SHARE = 0.9  # of a device's memory, where vLLM is told none
+REPLY = 512  # tokens that replies are assumed to have, unless something else is said
+
+
+def build(config: Settings) -> tuple[Policy, Dialogue]:
+    """Policy and dialogue of a configuration; no weights are read."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=Policy)
+    parser.add_argument("--dialogue", type=Dialogue | None)
+    made = parser.instantiate(
+        parser.parse_object({"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")})
+    )
+    return made.policy, made.dialogue or TwoTurn()
+
+
+def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None, memory: int = 0) -> Launch:
+    """The launch that a configuration describes, with replies of at most `reply` tokens, on devices of `memory`
+    bytes."""
+    model, trainer = config["model"], config["trainer"]
+    limit = model["sampling"]["max_new_tokens"]
+    if reply is not None and reply < 1:
+        raise UserError(f"reply is {reply}; a reply has at least 1 token")
+    options = model["policy"].get("init_args") or {}
+    side = shape.patch * shape.merge
+    area = side**2
+    whole = options.get("max_pixels") or own_cap(policy.path)
+    crop = options.get("crop_max_pixels") or whole
+    supervised = model["supervised"]
+    host = trainer["accelerator"] == "cpu"
+    rescored, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
+    weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
+    return Launch(
+        said=converse(dialogue, counter(policy.path)),
+        whole=shape.image_tokens or whole // area,
+        crop=shape.image_tokens or crop // area,
+        side=0 if shape.image_tokens else side,
+        least=max(1, (options.get("min_pixels") or 0) // area),
+        reply=min(limit, reply or REPLY),
+        limit=limit,
+        questions=config["data"]["batch_size"],
+        group=1 if supervised else model["group_size"],
+        micro_tokens=model["micro_batch_tokens"],
+        mini_batches=model["mini_batches"],
+        epochs=model["epochs"],
+        weight=weight,
+        value=value,
+        gradient=gradient,
+        state=state_bytes(model["optimizer"], gradient),
+        penalised=bool(model["objective"]["kl_weight"]) and not supervised,
+        lora=(policy.lora.rank, policy.lora.pattern) if policy.lora else None,
+        devices=devices_of(trainer),
+        freeze_vision=policy.freeze_vision,
+        nucleus=model["sampling"]["top_p"] < 1,
+        checkpointing=policy.gradient_checkpointing,
+        host=host,
+        rescored=rescored,
+        engine=engine,
+        memory=memory,
+        program=program_of(policy, weight, value),
+    )
+
+
+def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | None]:
+    """Whether vLLM draws rollouts, and what it takes of the trainer's device; on a host nothing is set aside for it."""
+    path = sampler if isinstance(sampler, str) else (sampler or {}).get("class_path", "")
+    made = {} if isinstance(sampler, str) else (sampler or {}).get("init_args") or {}
+    name = path.rsplit(".", 1)[-1]
+    if name not in ("VLLMSampler", "ServedVLLMSampler") and not (name == "where_installed" and is_installed()):
+        return False, None
+    if host or name == "ServedVLLMSampler":
+        return True, None
+    options = made.get("options") or {}
+    kind = getattr(torch, made["dtype"]) if made.get("dtype") else policy.dtype
+    weight = kind.itemsize / options.get("tensor_parallel_size", 1)
+    return True, Engine(float(options.get("gpu_memory_utilization", ENGINE_SHARE)), weight)
+
+
+def program_of(policy: Any, weight: int, value: int) -> Program:
+    """How adapters and prompts are computed: `mgpo.policy.lora` merges into float32 alone;
+    prompts are shared by the families whose tokens know of each other by plain causal attention."""
+    return Program(
+        adapter=weight, merged=policy.lora is not None and weight == value == FLOAT, shared=type(policy).packs
+    )
+
+
+def own_cap(path: str) -> int:
+    """The pixel cap that a local checkpoint's image processor brings."""
+    file = Path(path) / "preprocessor_config.json"
+    try:
+        own = parse_json(file.read_text()) if file.is_file() else {}
+        return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+    except (ValueError, AttributeError):
+        raise UserError(
+            f"{file} can't be read as the settings of an image processor; fetch the checkpoint anew"
+        ) from None
+
+
+def state_bytes(optimizer: Any, value: int) -> float:
+    """Bytes of state for a trained weight, by the optimiser's class path; as of Adam where it is unknown."""
+    path = optimizer if isinstance(optimizer, str) else (optimizer or {}).get("class_path", "")
+    options = {} if isinstance(optimizer, str) else (optimizer or {}).get("init_args") or {}
+    name = path.rsplit(".", 1)[-1].lower()
+    if "paged" in name:
+        return 0  # it lies in the host's memory
+    if name.startswith("sgd") or name.startswith("rmsprop"):
+        values = bool(options.get("momentum")) + name.startswith("rmsprop")
+    elif name.startswith("adafactor"):
+        values = 0  # rows and columns only
+    elif name.startswith(("lion", "adagrad", "muon")):
+        values = 1
+    else:
+        values = 3 if options.get("amsgrad") else 2
+    return values * (1 if "8bit" in name else value)
+
+
+def devices_of(trainer: Settings) -> Devices:
+    """A trainer's devices and what its strategy keeps. Raises UserError for a strategy that this knows nothing of."""
+    count, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
+    strategy = trainer["strategy"]
+    name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
+    options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
+    check_strategy(name)
+    if name == SHARDED:
+        shards = count * nodes // int(options.get("replicas") or 1)
+        return Devices(count, nodes, shards=max(1, shards), offload=bool(options.get("cpu_offload")))
+    if not name.lower().startswith(("ddp", "auto", "singledevice", "single_device")):
+        raise UserError(f"trainer.strategy is {name}; plan knows ddp, configs/fsdp.yaml and a single device")
+    return Devices(count, nodes, buckets=count * nodes > 1 and not options.get("gradient_as_bucket_view"))
+
+
+def types_of(precision: Any, dtype: int, adapters: bool) -> tuple[int, int, int]:
+    """Bytes of a weight, of what layers compute, and of a gradient, by trainer.precision and the weights' type.
+
+    "bf16-mixed" casts what goes into a layer, "bf16-true" all weights; otherwise adapters are float32 on any base.
+    """
+    half, whole = "16" in str(precision), "true" in str(precision)
+    weight = HALF if half and whole else dtype
+    return weight, HALF if half else weight, FLOAT if adapters and not (half and whole) else weight
+
+
+def _count(devices: Any) -> int:
+    """Devices of a node: a number, a list, or as many as there are here."""
+    if isinstance(devices, list):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        return max(1, torch.cuda.device_count())
+    return len(str(devices).split(",")) if "," in str(devices) else int(devices)

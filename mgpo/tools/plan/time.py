@@ -1,0 +1,166 @@
+"""How long a step takes on other machines: counted operations and bytes over measured shares of published rates.
+
+An estimate. The shares were measured on one H100 (`HERE`), those of links alone are assumed (`LINKS`); a time that
+follows from them is that of the version which was measured, and other models, adapters and devices reach other shares.
+Left out are pictures on the CPU, drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints
+and evaluations. Exchange is added, though FSDP2 hides part of it behind the passes; all replies are equally long.
+"""
+
+from dataclasses import dataclass
+
+from mgpo.tools.plan.launch import Launch
+from mgpo.tools.plan.memory import tokens, trained_layers, trained_parameters, training_passes
+from mgpo.tools.plan.passes import FLOAT, Micro, cache
+from mgpo.tools.plan.peaks import Shown
+from mgpo.tools.plan.shape import Block, Shape
+from mgpo.tools.plan.sharded import root_parameters
+
+LINKS = 0.7  # of the rate of links; assumed
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is reached of a device's rates.
+
+    Args:
+        products: Of the peak, by the decoder's passes.
+        vision: Of the peak, by the vision tower.
+        bandwidth: Of the memory's rate, while tokens are drawn.
+        layer: Seconds in which the kernels of one layer and drawn token are launched, where that takes longer.
+        adapter: The same of each of its adapters.
+    """
+
+    products: float
+    vision: float
+    bandwidth: float
+    layer: float = 0.0
+    adapter: float = 0.0
+
+
+# Measured on one H100 SXM5 (torch 2.11, transformers 5.23) with Qwen2.5-VL-3B in bfloat16, adapters of rank 16 in
+# float32, gradient checkpointing, pictures of 1,280 tokens. Updates: 6,200 tokens/s. Tower: 8 pictures in 1.35 s.
+# A token drawn in 64 rows of 1,353 cached ones: 69 to 90 ms, without adapters 36 ms, of which kernels are 7.9 ms.
+HERE = Shares(products=0.127, vision=0.0385, bandwidth=0.35, layer=1.0e-3, adapter=1.7e-4)
+# vLLM 0.32 on the same: 64 rollouts of two replies of 128 tokens in 3.4 s. How these are made up was not measured;
+# shares of 0.4 in products and 0.5 in reading give that sum.
+ENGINE = Shares(products=0.4, vision=0.4, bandwidth=0.5)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as published: products a second in bfloat16 and float32 (FLOP/s, dense), bytes a second from its memory,
+    from the other devices of its node, and through its own adapter from other nodes."""
+
+    name: str
+    gigabytes: int
+    half: float
+    single: float
+    memory: float
+    inside: float
+    between: float
+    node: int
+
+    def peak(self, value: int) -> float:
+        return self.half if value < FLOAT else self.single
+
+    def link(self, devices: int) -> float:
+        """Bytes a second that each of so many devices gets while all gather the same: a node's adapters share."""
+        return self.inside if devices <= self.node else min(self.inside, self.node * self.between)
+
+
+# NVIDIA's data sheet of the H100 SXM5: NVLink 4 has 900 GB/s in both directions together; 400 Gb/s InfiniBand a device.
+H100 = Device("H100 SXM", 80, 989e12, 67e12, 3.35e12, 450e9, 50e9, 8)
+
+
+def seconds(
+    shape: Shape, launch: Launch, device: Device = H100, here: Shares = HERE, engine: Shares = ENGINE
+) -> dict[str, float]:
+    """One step of one process by phase; their sum is the step."""
+    turns, rate = launch.turns(), device.peak(launch.value)
+    micro, passes = training_passes(launch, turns)
+    spoken, seen = language(shape, micro), tower(shape, micro.image_tokens * shape.merge**2)
+    again, looks = gradients(shape, launch)
+    only = launch.penalised + launch.rescored  # passes over the same tokens without gradients
+    drawing = engine if launch.rescored else here
+    return {
+        "prefill": prefill(shape, launch, turns, rate, drawing),
+        "decode": decode(shape, launch, turns, device, drawing),
+        "scoring": only * passes * (spoken / here.products + seen / here.vision) / rate,
+        "training": passes * (again * spoken / here.products + looks * seen / here.vision) / rate,
+        "exchange": exchange(shape, launch, passes, only, device),
+    }
+
+
+def layers(block: Block, count: int, pairs: float) -> float:
+    """Operations of all layers on `count` tokens: two a weight, and four a value of attention for a pair of tokens."""
+    return block.layers * (2 * block.parameters * count + 4 * block.attention * pairs)
+
+
+def tower(shape: Shape, patches: int) -> float:
+    return layers(shape.vision, patches, 0)
+
+
+def language(shape: Shape, micro: Micro) -> float:
+    """Operations of a forward pass of a micro-batch, and of the head where tokens are scored."""
+    own, prompt = micro.continuation, micro.prompt
+    pairs = micro.prefixes * prompt**2 / 2 + micro.rows * (own * prompt + own**2 / 2)
+    head = 2 * shape.vocabulary * shape.language.width * micro.rows * micro.sampled
+    return layers(shape.language, micro.tokens, pairs) + head
+
+
+def gradients(shape: Shape, launch: Launch) -> tuple[int, int]:
+    """As how many passes without gradients one with them counts, of the decoder and of the tower: forward, again under
+    checkpointing, backward for inputs and for weights."""
+    times = 2 + launch.checkpointing + (not launch.lora)
+    return times, times if trained_layers(shape, launch).sees else 1
+
+
+def prefill(shape: Shape, launch: Launch, turns: list[Shown], rate: float, shares: Shares) -> float:
+    """Seconds of showing: the first turn once a question, later ones to every rollout."""
+    before, total = 0, 0.0
+    for k, turn in enumerate(turns):
+        rows = launch.rows if k else launch.questions
+        total += layers(shape.language, rows * turn.shown, rows * turn.shown * (before + turn.shown / 2))
+        before += turn.shown + turn.reply
+    seen = tower(shape, tokens(shape, launch)["patches in rollouts"])
+    return (total / shares.products + seen / shares.vision) / rate
+
+
+def decode(shape: Shape, launch: Launch, turns: list[Shown], device: Device, shares: Shares) -> float:
+    """Seconds of drawing: for each token of a reply all weights and the caches of all rows are read, which takes longer
+    than the products as long as rows are few; and launching the kernels may take longer than either."""
+    block, rows = shape.language, launch.rows
+    weights = block.layers * block.parameters + shape.vocabulary * block.width
+    launched = block.layers * shares.layer + len(trained_layers(shape, launch).decoder) * shares.adapter
+    before, total = 0, 0.0
+    for turn in turns:
+        seen = rows * turn.reply * (before + turn.shown + turn.reply / 2)
+        read = launch.gathered * weights * turn.reply + cache(block, 1, launch.types) * seen
+        products = 2 * weights * rows * turn.reply + layers(block, 0, seen)
+        kernels = max(
+            read / (shares.bandwidth * device.memory), products / (shares.products * device.peak(launch.value))
+        )
+        total += max(kernels, launched * turn.reply)
+        before += turn.shown + turn.reply
+    return total
+
+
+def exchange(shape: Shape, launch: Launch, passes: int, only: int, device: Device) -> float:
+    """Seconds on the links: shards are gathered once for rollouts, once a pass without gradients, and with them once
+    more for all but the root; gradients are added up in every pass."""
+    devices = launch.devices
+    count, cut = devices.count * devices.nodes, devices.shards
+    replicas, parts = count // cut, trained_parameters(shape, launch)
+    whole = launch.gathered * shape.parameters
+    again = whole - launch.gathered * root_parameters(shape)
+    gathered = whole + passes * (only * whole + whole + again + FLOAT * parts)
+    inside = _ring(gathered, cut, device.link(cut)) if cut > 1 else 0.0
+    # Copies: twice around, on to the sum and on with it; a device of each node holds the same shard.
+    link = device.between if cut > 1 and devices.nodes > 1 else device.link(count)
+    gradients = (FLOAT if cut > 1 else launch.gradient) * parts / cut
+    return inside + 2 * passes * _ring(gradients, replicas, link)
+
+
+def _ring(size: float, devices: int, link: float) -> float:
+    """Seconds until each device has all of `size` bytes, of which it has its share."""
+    return size * (devices - 1) / devices / (LINKS * link)

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, its groups, micro-batches, loss and updates."""

@@ -1,0 +1,151 @@
+"""What the module does besides learning: validation and testing, greedy by default."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import lightning as L
+from torch import nn
+
+from mgpo import metrics
+from mgpo.checkpoints.progress import check
+from mgpo.data.batches import Sample
+from mgpo.dialogues import Dialogue
+from mgpo.distributed import gathered
+from mgpo.evaluation.greedy import evaluate, gather
+from mgpo.evaluation.report import format_report, summarise
+from mgpo.metrics.record import Record
+from mgpo.policy.base import Policy
+from mgpo.rewards import Reward
+from mgpo.rollout.episodes import Sampler
+from mgpo.rollout.fitting import opening_too_long
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.phase_timer import Clock
+from mgpo.types import Question
+
+
+def evaluation_metrics() -> dict[str, metrics.RecordMetric]:
+    """By the name under which it is logged, of each split."""
+    return {
+        "accuracy": metrics.Accuracy(by="split"),
+        "valid_box_ratio": metrics.ValidBoxRatio(by="split"),
+        "crop_rate": metrics.CropRate(by="split"),
+        "subimage_accuracy": metrics.SubimageAccuracy(by="split"),
+        "subimage_share": metrics.SubimageShare(by="split"),
+        "zoom_factor": metrics.ZoomFactor(by="split"),
+        "crop_area_share": metrics.CropAreaShare(by="split"),
+        "turns": metrics.TurnsPerEpisode(by="split"),
+        "fallback_rate": metrics.FallbackRate(by="split"),
+    }
+
+
+class EvaluatedModule(L.LightningModule):
+    """A policy that plays a dialogue on every question of the validation or test sources."""
+
+    policy: Policy
+    dialogue: Dialogue
+    reward: Reward
+    sampler: Sampler
+    eval_sampling: Sampling
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.loaded_step = 0  # of the checkpoint that the weights came from
+        self.skipped: set[tuple[str, str]] = set()  # questions that could not be played: split and id
+        self.records: list[Record] = []
+        self.left_out: dict[tuple[str, str], str] = {}  # since the last evaluation began: (split, id), and why
+        # a submodule, so that states follow the device; they are no parameters and in no checkpoint
+        self.metrics = cast(dict[str, metrics.RecordMetric], nn.ModuleDict(evaluation_metrics()))
+
+    @property
+    def step(self) -> int:
+        """Optimiser updates that the weights have seen; Lightning counts those of `fit` only."""
+        return self.global_step or self.loaded_step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check(checkpoint)
+        self.loaded_step = checkpoint["global_step"]
+        self.sampler.release()
+
+    @contextmanager
+    def under_precision(self) -> Iterator[None]:
+        """The whole policy under the trainer's precision, which Lightning sets around its own steps only: callbacks
+        run the policy in it. All ranks must enter, and may then pass as often as they like."""
+        with self.trainer.precision_plugin.forward_context(), gathered(self.policy):
+            yield
+
+    def usable(self, batch: Sequence[Sample]) -> list[tuple]:
+        """The samples whose image could be decoded; the others are counted and shown."""
+        for sample in batch:
+            if sample.image is None:
+                self.leave_out(sample.question, sample.why)
+        return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+
+    def fitting(self, samples: Sequence[tuple], sampling: Sampling) -> list[tuple]:
+        """Those whose first prompt leaves room for a reply; the others are counted and shown."""
+        fitting: list[tuple] = []
+        for question, image in samples:
+            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens)
+            if why is None:
+                fitting.append((question, image))
+            else:
+                self.leave_out(question, why)
+        return fitting
+
+    def leave_out(self, question: Question, why: str) -> None:
+        """Count a question that can't be played, and show it the first time."""
+        key = (question.split, question.id)
+        self.left_out[key] = why
+        if key not in self.skipped:
+            say = print if self.global_rank else self.print  # the other ranks have no bar to write above
+            self.skipped.add(key)
+            say(f"left out: question {question.id}, {why}")
+
+    def on_train_end(self) -> None:
+        skipped = gather(sorted(self.skipped), lambda key: key, self.trainer.world_size)
+        if skipped:
+            self.print(f"left out in this run: {len(skipped)} questions; each was named, with its reason")
+
+    def on_validation_epoch_start(self) -> None:
+        self.records, self.left_out = [], {}
+        for metric in self.metrics.values():
+            metric.reset()
+            metric.update([])  # a rank may get no batch
+        self.sampler.prepare(self.policy)  # nor open anything
+
+    def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
+        samples = self.fitting(self.usable(batch), self.eval_sampling)
+        with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
+            if samples:
+                records = evaluate(
+                    self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
+                    self.step, self.leave_out,
+                )  # fmt: skip
+                self.records += records
+                for metric in self.metrics.values():
+                    metric.update(records)
+
+    def on_validation_epoch_end(self) -> None:
+        self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
+        left_out = gather(list(self.left_out.items()), lambda item: item[0], self.trainer.world_size)
+        self.summary = summarise(self.records)
+        self.summary["left_out"] = [{"split": split, "id": name, "why": why} for (split, name), why in left_out]
+        for name, metric in self.metrics.items():
+            for split, value in metric.compute().items():
+                if not math.isnan(value):
+                    self.log(f"{split}/{name}", value.item(), rank_zero_only=True, prog_bar=name == "accuracy")
+        self.log("step", float(self.step), rank_zero_only=True)  # the loggers' axis, as in training
+        if not self.trainer.sanity_checking:
+            self.print(format_report(self.summary))
+            if left_out:
+                (_, first), why = left_out[0]
+                count = f"{len(left_out)} of {len(left_out) + len(self.records)} questions"
+                self.print(f"not scored: {count}; the first, {first}, because {why}")
+
+    test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end

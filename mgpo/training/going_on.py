@@ -1,0 +1,58 @@
+"""Going on behind a checkpoint exactly, which Lightning's own loops do not."""
+
+from typing import Any
+
+import lightning as L
+
+from mgpo.checkpoints.progress import BATCHES, end_batch, epoch_ended
+from mgpo.data.batches import ALL
+
+WAITING = "waiting"  # in a checkpoint
+
+
+class GoOn(L.Callback):
+    """Has Lightning do what was due when a checkpoint was saved, once, and go on behind it.
+
+    By itself it takes what was saved at the end of an epoch's last batch for a finished epoch, and leaves out the
+    validation that is due behind a batch; under `max_steps` it goes on in an epoch that has ended, and never ends the
+    one in which the last step was made. Groups that waited are rolled out again, by the weights they were made by.
+    """
+
+    def __init__(self) -> None:
+        self.max_steps: int | None = None  # while Lightning must not know them
+        self.made = False  # the last step
+        self.waiting = 0  # batches whose groups wait for others
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint[WAITING] = pl_module.pool.drawn
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        self.waiting = checkpoint.get(WAITING, 0)
+        loops = checkpoint["loops"]["fit_loop"]
+        end_batch(loops)
+        self.made, ended = 0 <= trainer.max_steps <= checkpoint["global_step"], epoch_ended(loops)
+        if trainer.max_steps >= 0 and not (self.made and ended):
+            self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        if not ended and (self.made or loops[BATCHES]["is_last_batch"]):
+            loops[BATCHES]["is_last_batch"] = True
+            for loader in loops["state_dict"].get("combined_loader", []):
+                loader["handed_out"] = ALL
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not self.made:
+            self._limit(trainer)
+        pl_module.pool.clear()
+        loader: Any = trainer.train_dataloader
+        for batch in loader.again(self.waiting) if self.waiting else ():
+            pl_module.pool.drawn += 1
+            if samples := pl_module.samples(batch):
+                pl_module.pool.add(pl_module.play(samples), len(samples))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._limit(trainer)
+
+    def _limit(self, trainer: L.Trainer) -> None:
+        if self.max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self.max_steps = self.max_steps, None

@@ -1,0 +1,81 @@
+"""A step's rollouts in groups, one a question, and the pool that waits for groups with a signal.
+
+Shapes: B questions, G rollouts a question, N = B · G trajectories.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgpo.objective import has_signal
+from mgpo.rollout.episodes import seed_of
+from mgpo.types import Trajectory
+
+
+@dataclass
+class Groups:
+    """Judged trajectories, a question's next to each other. `counted_BG` is false where one is masked or failed."""
+
+    trajectories: list[Trajectory]
+    rewards_BG: Tensor
+    counted_BG: Tensor
+
+    @classmethod
+    def of(cls, trajectories: list[Trajectory], size: int, mask_unfinished: bool = False) -> "Groups":
+        rewards_BG = torch.tensor([t.reward for t in trajectories]).view(-1, size)
+        counted = [t.failed is None and not (mask_unfinished and t.unfinished) for t in trajectories]
+        return cls(trajectories, rewards_BG, torch.tensor(counted).view(-1, size))
+
+    @property
+    def signal_B(self) -> Tensor:
+        return has_signal(self.rewards_BG, self.counted_BG)
+
+    def counted_N(self, silent: bool) -> Tensor:
+        """(N,): which trajectories count in the loss; those of groups without a signal if `silent`."""
+        return (self.counted_BG & (self.signal_B[:, None] | silent)).flatten()
+
+    def select(self, rows: list[int]) -> "Groups":
+        size = self.rewards_BG.shape[1]
+        chosen = [self.trajectories[i * size + j] for i in rows for j in range(size)]
+        return Groups(chosen, self.rewards_BG[rows], self.counted_BG[rows])
+
+
+class Pool:
+    """Groups of one and the same policy, gathered until a batch is full of those with a signal.
+
+    Args:
+        batches: Batches of questions at most; then silent groups fill the rest.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.drawn = 0  # batches since the pool was empty, those without a usable question too
+        self.waiting: list[Groups] = []
+
+    def add(self, groups: Groups, wanted: int) -> bool:
+        """Take these in; whether it is enough."""
+        self.waiting.append(groups)
+        return len(self.waiting) >= self.batches or sum(int(g.signal_B.sum()) for g in self.waiting) >= wanted
+
+    def take(self, wanted: int) -> Groups:
+        """`wanted` groups, those with a signal first; what is left over is let go, because the policy moves on."""
+        trajectories = [t for groups in self.waiting for t in groups.trajectories]
+        rewards_BG = torch.cat([groups.rewards_BG for groups in self.waiting])
+        counted_BG = torch.cat([groups.counted_BG for groups in self.waiting])
+        self.clear()
+        everything = Groups(trajectories, rewards_BG, counted_BG)
+        order = torch.argsort(everything.signal_B.int(), descending=True, stable=True)
+        return everything.select(order[:wanted].tolist())
+
+    def clear(self) -> None:
+        self.drawn, self.waiting = 0, []
+
+
+def mini_batches(groups: int, size: int, count: int, key: tuple[int, ...]) -> list[list[int]]:
+    """Rows of each mini-batch; a group is never split, and one mini-batch keeps the order."""
+    order = torch.arange(groups)
+    if count > 1:
+        order = torch.randperm(groups, generator=torch.Generator().manual_seed(seed_of(*key)))
+    parts = order.tensor_split(min(count, groups))
+    return [[g * size + i for g in part.tolist() for i in range(size)] for part in parts]

@@ -1,0 +1,60 @@
+"""Settings of Lightning's loop without effect here, or with a traceback: the module makes its updates itself."""
+
+from collections.abc import Mapping
+from pydoc import locate
+from typing import Any
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mgpo.errors import UserError
+
+CLIPPING = "gradients are clipped to model.max_grad_norm"
+ACCUMULATING = "an update is over data.batch_size questions, in passes of model.micro_batch_tokens"
+FLAGS = {  # of the trainer: the value without effect, and what does it here
+    "gradient_clip_val": (None, CLIPPING),
+    "gradient_clip_algorithm": (None, CLIPPING),
+    "accumulate_grad_batches": (1, ACCUMULATING),
+}
+SHARDED = "FSDP2Strategy"
+ACCUMULATOR = "GradientAccumulationScheduler"
+
+
+def check_loop(config: Mapping[str, Any]) -> None:
+    """Raises UserError for a configuration of `fit` that asks for what another key does, before anything is loaded."""
+    trainer, scheduler = config["trainer"], config["model"].get("lr_scheduler")
+    for name, (idle, instead) in FLAGS.items():
+        if (value := trainer.get(name)) != idle:
+            raise UserError(f"trainer.{name} is {value}; leave it out: {instead}")
+    callbacks = trainer.get("callbacks") or ()
+    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if str(callback.get("class_path", "")).endswith(ACCUMULATOR):
+            raise UserError(f"trainer.callbacks has a {ACCUMULATOR}; leave it out: {ACCUMULATING}")
+    if scheduler is not None:
+        check_scheduler(locate(str(scheduler.get("class_path", ""))))
+
+
+def check_scheduler(kind: Any) -> None:
+    """Raises UserError for a class of schedules that wait for a metric: these here go by updates."""
+    if isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau):
+        raise UserError(
+            f"model.lr_scheduler is {kind.__name__}, which waits for a metric, but a schedule here goes by optimiser "
+            "updates; take another, such as torch.optim.lr_scheduler.CosineAnnealingLR"
+        )
+
+
+def check_strategy(name: str) -> None:
+    """Raises UserError for the name of a strategy that cuts weights over devices and knows nothing of policies."""
+    other = any(kind in name.lower().replace("_", "") for kind in ("fsdp", "modelparallel", "deepspeed"))
+    if other and name.rsplit(".", 1)[-1] != SHARDED:
+        raise UserError(f"trainer.strategy is {name}; sharded training here is --config configs/fsdp.yaml")
+
+
+def check_precision(name: str) -> None:
+    """Raises UserError for a trainer.precision under which a policy would hardly learn, or not at all."""
+    if name.startswith("bf16-true"):
+        raise UserError(
+            "trainer.precision bf16-true rounds most updates away; take bf16-mixed, or 32-true with "
+            "model.policy.init_args.dtype bfloat16 and adapters (policy.lora), or to evaluate only that dtype"
+        )
+    if name.startswith(("16", "transformer-engine")):
+        raise UserError(f"trainer.precision is {name}; float16 overflows here, so take bf16-mixed, or 32-true")

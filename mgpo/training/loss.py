@@ -1,0 +1,58 @@
+"""The loss of a batch of trajectories under a policy, with what a training pass shows of itself."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from mgpo.objective import Objective, weighted_sum
+from mgpo.policy.base import Policy
+from mgpo.policy.passes.batch import Batch
+from mgpo.policy.passes.logprobs import score
+from mgpo.training.step_metrics import PassMetrics, score_metrics
+
+
+def policy_loss(
+    policy: Policy,
+    batch: Batch,
+    advantages_N: Tensor,
+    weights_N: Tensor,
+    objective: Objective,
+    temperature: float,
+    frozen: Policy | None = None,
+) -> tuple[Tensor, PassMetrics]:
+    """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference.
+
+    The penalty, and what is shown of it, is of all tokens that count in the loss.
+    """
+    reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
+    scores = policy(score, batch, temperature)
+    mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
+    metrics = score_metrics(batch, scores, objective, weights_N * advantages_N != 0)
+    losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
+    losses_NC = losses_NC * objective.correction(old_NC, batch.sampled_logprobs_NC)
+    if reference_NC is not None:
+        kl_NC = objective.penalty(scores.logprobs_NC, reference_NC)
+        losses_NC = losses_NC + objective.kl_weight * kl_NC
+        counted_NC = mask_NC & (weights_N != 0)[:, None]
+        metrics.add("kl", kl_NC.detach(), counted_NC)
+        metrics.add("kl_clamped", objective.clamped(scores.logprobs_NC.detach(), reference_NC).float(), counted_NC)
+    return weighted_sum(losses_NC, mask_NC, weights_N), metrics
+
+
+def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor, PassMetrics]:
+    """The same for supervised fine-tuning: the negative log-likelihood of the tokens that are learnt."""
+    nll_NC = -policy(score, batch).logprobs_NC
+    metrics = PassMetrics()
+    metrics.add("nll", nll_NC.detach(), batch.policy_NC & (weights_N != 0)[:, None])
+    return weighted_sum(nll_NC, batch.policy_NC, weights_N), metrics
+
+
+@torch.no_grad()
+def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Policy | None) -> Tensor | None:
+    """(N, C) log-probs under the weights before training: a frozen copy, or the policy with its adapters off."""
+    if frozen is not None:
+        return frozen(score, batch, temperature).logprobs_NC
+    back = policy.reference()
+    with back or nullcontext():
+        return policy(score, batch, temperature).logprobs_NC if back is not None else None

@@ -1,0 +1,1 @@
+"""Files, processes, memory and configurations: what any part may need and nothing here is about."""

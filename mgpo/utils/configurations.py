@@ -1,0 +1,117 @@
+"""Configurations that may be anything: read in bounded time and memory, or refused in one sentence.
+
+What a configuration asks for is done: its class paths are imported and built, so it is to be trusted as code is.
+"""
+
+import os
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from mgpo.errors import UserError
+
+LARGEST = 1_000_000  # bytes of a file, characters of a text
+DEEPEST = 50  # levels
+MOST = 10_000  # values, once every alias is written out
+SHOWN = 1_000  # characters of a complaint
+NAMES = ("-c", "--config")
+LIBRARY = jsonargparse.get_loader("yaml")
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Unreadable(yaml.YAMLError):
+    """A text that is no configuration; where a text is wanted, the parser takes it as one."""
+
+
+@contextmanager
+def reading(args: Sequence[str]) -> Iterator[None]:
+    """Inside, parsers read YAML by `load`, and what they complain of is a UserError. Looks at the named files first."""
+    for name, value in pairwise([*(part for arg in args for part in arg.split("=", 1)), ""]):
+        if name in NAMES:
+            check_file(value)
+    jsonargparse.set_loader("yaml", load, (yaml.YAMLError,))
+    try:
+        yield
+    except ArgumentError as error:
+        complaint = " ".join(str(error).split())
+        cut = "" if len(complaint) <= SHOWN else " …"
+        raise UserError(complaint[:SHOWN] + cut + " (--help explains every key)") from None
+
+
+def shipped_config(name: str) -> Path:
+    """configs/NAME.yaml, from the installed package or from the checkout. Raises UserError where there is none."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    raise UserError(f"no configuration {name!r} comes with the package; name one of configs/, or a file of your own")
+
+
+def check_file(path: str) -> None:
+    """Raises UserError for a file that holds no keys and values, whatever they are."""
+    if not os.path.isfile(path):
+        return  # which the parser says
+    try:
+        loaded = load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:SHOWN]}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} holds no keys, as a configuration does")
+
+
+def read_text(path: str | Path) -> str:
+    """A file of at most `LARGEST` bytes. Raises UserError for others, and for what is no text."""
+    if os.path.getsize(path) > LARGEST:
+        raise UserError(f"{path} has more than {LARGEST:,} bytes; a configuration is smaller")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except ValueError:
+        raise UserError(f"{path} is no text in UTF-8, as a configuration is") from None
+
+
+def load(text: str) -> Any:
+    """As jsonargparse reads YAML, after `check_yaml`. Raises yaml.YAMLError, and nothing else."""
+    check_yaml(text)
+    try:
+        return LIBRARY(text)
+    except (ValueError, TypeError, OverflowError) as error:  # such as an integer of 10,000 digits
+        raise Unreadable(str(error)) from None
+
+
+def check_yaml(text: str) -> None:
+    """Raises yaml.YAMLError for a text that is too long, nested too deep, too large once its aliases are written out,
+    or that holds itself. Builds nothing.
+    """
+    if len(text) > LARGEST:
+        raise Unreadable(f"more than {LARGEST:,} characters")
+    sizes: dict[str, int] = {}  # of what an anchor names
+    open_: list[tuple[str | None, int]] = []  # what is being read: its anchor, and the values before it
+    values = 0
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_):
+                raise Unreadable(f"*{event.anchor} holds itself{_place(event)}")
+            values += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes |= {anchor: values - before} if anchor else {}
+        if len(open_) > DEEPEST:
+            raise Unreadable(f"lists or mappings are nested more than {DEEPEST} deep{_place(event)}")
+        if values > MOST:
+            raise Unreadable(f"more than {MOST:,} values, counting what aliases repeat{_place(event)}")
+
+
+def _place(event: yaml.Event) -> str:
+    return f", line {event.start_mark.line + 1}"
