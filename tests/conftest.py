@@ -17,9 +17,9 @@ from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.types import Question
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.tokenizer import SPECIAL, train_tokenizer
-from tests.families import ALL, Family, save_checkpoint
-from tests.published_model import publish
-from tests.vocabulary import ranks_file
+from tests.helpers.families import ALL, Family, save_checkpoint
+from tests.helpers.published_model import publish
+from tests.helpers.vocabulary import ranks_file
 
 torch.set_num_threads(1)
 
@@ -116,7 +116,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def two_ranks(tmp_path_factory):
     """What two ranks left behind."""
-    from tests.sharded import launch, quick  # which import from here
+    from tests.helpers.sharded import launch, quick  # which import from here
 
     return made_once(tmp_path_factory, "two_ranks", partial(launch, quick))
 
@@ -145,7 +145,7 @@ def browser() -> Iterator:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, str]:
-    from tests.gallery_samples import write_samples  # which imports from here
+    from tests.helpers.gallery_samples import write_samples  # which imports from here
 
     return write_samples(tmp_path_factory.mktemp("gallery"))
 

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.licences import COPYLEFT, UNKNOWN, direct
+from tests.helpers.licences import COPYLEFT, UNKNOWN, direct
 from tests.test_cli import ROOT, SMALL
 
 LISTENER = """

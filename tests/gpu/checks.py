@@ -1,4 +1,4 @@
-"""What has to hold on a device, as functions of the device: `tests/test_gpu_checks.py` runs them on the CPU too."""
+"""What has to hold on a device, as functions of the device: `test_gpu_checks` runs them on the CPU too."""
 
 import copy
 import csv
@@ -22,9 +22,9 @@ from mgpo.rollout.in_process import Sampling
 from mgpo.tools.doctor.case import Case
 from mgpo.types import Trajectory
 from mgpo.utils.configurations import shipped_config
-from tests.cases import RULE, SAMPLES, case_of
-from tests.families import Family, save_checkpoint
-from tests.test_module import equal, fit, make, weights
+from tests.helpers.cases import RULE, SAMPLES, case_of
+from tests.helpers.families import Family, save_checkpoint
+from tests.training.test_module import equal, fit, make, weights
 
 DIALOGUE = TwoTurn(rule=RULE, turns=3)
 HALF = torch.bfloat16

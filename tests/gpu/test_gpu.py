@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.cases import SAMPLES, case_of, failures
 from tests.conftest import make_policy
-from tests.families import ALL
 from tests.gpu import checks
-from tests.test_predict import make_pictures
+from tests.helpers.cases import SAMPLES, case_of, failures
+from tests.helpers.families import ALL
+from tests.inference.test_predict import make_pictures
 
 GPU = "cuda"
 EXACT, TRAINER, GRADIENT = 1e-4, 1e-3, 1e-2  # in float32: nats, nats, and the share of a gradient's norm

@@ -1,0 +1,345 @@
+"""A run that is killed, stopped or out of disk goes on by the same command."""
+
+import csv
+import errno
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mgpo.callbacks import EarlyWarning, RolloutLog
+from mgpo.callbacks.folder import LOCK, OwnFolder
+from mgpo.callbacks.metrics_file import KeepRows, MetricsFile
+from mgpo.callbacks.stop import StopOnSignal
+from mgpo.checkpoints.resume import last_checkpoint
+from mgpo.checkpoints.whole import WholeFiles, load_state, newest
+from mgpo.cli import main
+from mgpo.errors import UserError
+from mgpo.utils.atomic_files import locked, replaced, writing
+from tests.helpers.remains import differences
+from tests.reliability.kills import SMALL
+from tests.training.test_module import Noisy, fit, make
+
+ROOT = Path(__file__).parents[2]
+
+
+def save(path, step):
+    weights = {"weight": torch.full((1000,), float(step))}
+    saved = {"global_step": step, "state_dict": weights, "pytorch-lightning_version": "2.6.0"}
+    WholeFiles().save_checkpoint(saved, path)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file"
+    with replaced(path) as unfinished:
+        unfinished.write_text("old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), replaced(path) as unfinished:
+        unfinished.write_text(f"half of the new content {1 / 0}")
+    assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_the_newest_checkpoint_is_whole(tmp_path):
+    assert newest(tmp_path / "none") is None
+    for step in (3, 12, 7):
+        save(tmp_path / f"{step}.ckpt", step)
+    whole = (tmp_path / "12.ckpt").read_bytes()
+    (tmp_path / "torn.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "folder.ckpt").mkdir()
+    save(tmp_path / "20.ckpt.unfinished", 20)
+    assert newest(tmp_path) == (tmp_path / "12.ckpt", 12)
+    (tmp_path / "12.ckpt").write_bytes(whole[:-1])
+    assert newest(tmp_path) == (tmp_path / "7.ckpt", 7)
+
+
+def broken(folder):
+    """Files under a checkpoint's name, none of which is one."""
+    whole = {"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    wrong = {
+        "tensors": {"weight": torch.zeros(1)},
+        "step": {**whole, "global_step": "many"},
+        "version": {**whole, "pytorch-lightning_version": "x"},
+        "pickle": Evil(),
+        "list": [whole],
+    }
+    folder.mkdir()
+    for name, content in wrong.items():
+        torch.save(content, folder / f"{name}.ckpt")
+    torn = (folder / "step.ckpt").read_bytes()
+    (folder / "torn.ckpt").write_bytes(torn[: len(torn) // 2])
+    (folder / "empty.ckpt").touch()
+    (folder / "folder.ckpt").mkdir()
+    shards = folder / "shards.ckpt"
+    shards.mkdir()
+    (shards / ".metadata").touch()
+    (shards / "meta.pt").write_bytes(pickle.dumps(Evil()))
+    return sorted(folder.glob("*.ckpt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch evil",))
+
+
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [*broken(tmp_path / "run"), tmp_path / "none.ckpt"]
+    assert len(paths) == 10
+    for path in paths:
+        with pytest.raises(UserError, match=r"can't be read as a checkpoint|is not a checkpoint") as refused:
+            load_state(path)
+        assert str(path) in str(refused.value) and len(str(refused.value)) <= 600
+        if path.is_file():
+            with pytest.raises(UserError):
+                WholeFiles().load_checkpoint(path, weights_only=False)
+    assert not (tmp_path / "evil").exists()
+    save(tmp_path / "run" / "whole.ckpt", 3)
+    assert newest(tmp_path / "run") == (tmp_path / "run" / "whole.ckpt", 3)
+    (tmp_path / "run" / "whole.ckpt").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint in .*run can be read"):
+        newest(tmp_path / "run")
+
+
+@pytest.mark.parametrize("command", [["validate"], ["fit", f"--config={ROOT}/configs/mgpo.yaml"]])
+def test_commands_refuse_what_is_no_checkpoint(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Evil(), tmp_path / "evil.ckpt")
+    with pytest.raises(SystemExit, match=r"mgpo: evil\.ckpt can't be read as a checkpoint of a run"):
+        main([*command, "--ckpt_path=evil.ckpt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
+
+
+def hold(path, held):
+    """In a process of its own."""
+    with locked(path, "it", "wait"):
+        held.send(True)
+        signal.pause()
+
+
+def test_a_folder_is_written_by_one_process_until_that_dies(tmp_path):
+    def setup():
+        logger = MetricsFile(tmp_path, "run", version=0)
+        OwnFolder().setup(L.Trainer(accelerator="cpu", logger=logger, enable_checkpointing=False), None, "fit")
+
+    lock = tmp_path / "run/version_0" / LOCK
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    other = fork.Process(target=hold, args=(lock, there))
+    other.start()
+    here.recv()
+    with pytest.raises(
+        UserError, match=r"version_0 is being written by another process; wait .* or begin a run in a folder of its own"
+    ):
+        setup()
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    setup()
+    with locked(lock, "it", "wait"):
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_a_run_is_found_by_its_configuration(tmp_path):
+    trainer = {"logger": {"class_path": "any", "init_args": {"save_dir": str(tmp_path), "name": "mgpo"}}}
+    for version, seed in ((0, 1), (1, 2), (2, 1), (3, 1)):
+        folder = tmp_path / f"mgpo/version_{version}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
+        os.utime(folder / "config.yaml", (version, version))
+        if version < 3:  # which has not come so far as to save
+            save(folder / "checkpoints/last.ckpt", 10 - version)
+    assert last_checkpoint(trainer, {"seed": 1}) == (tmp_path / "mgpo/version_2/checkpoints/last.ckpt", 8)
+    assert last_checkpoint(trainer, {"seed": 2}) == (tmp_path / "mgpo/version_1/checkpoints/last.ckpt", 9)
+    assert last_checkpoint(trainer, {"seed": 3}) is None
+    with pytest.raises(UserError, match=r"needs a trainer\.logger with class_path and save_dir"):
+        last_checkpoint({"logger": True}, {})
+
+
+def test_rows_stay_and_are_kept_in_number(tmp_path):
+    def write(*rows):
+        logger = MetricsFile(tmp_path, "run", version=0)
+        for step, row in rows:
+            logger.log_metrics(row, step)
+            logger.save()
+        return logger.experiment
+
+    def read():
+        with (tmp_path / "run/version_0/metrics.csv").open() as lines:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+
+    first = [(1, {"a": 1.0}), (2, {"a": 2.0}), (3, {"a": 3.0, "b": 0.1})]
+    assert write(*first).count == 3
+    assert write((4, {"c": 4.0})).count == 4
+    assert read() == [*({"step": step, **row} for step, row in first), {"step": 4, "c": 4.0}]
+    with (tmp_path / "run/version_0/metrics.csv").open("a") as file:
+        file.write("5,1.2")  # a row that a kill has torn
+    write().keep(2)
+    assert write((3, {"a": 3.0})).count == 3
+    assert read() == [{"step": step, "a": float(step)} for step in (1, 2, 3)]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_going_on_neither_loses_nor_doubles_a_row(tokenizer, tmp_path):
+    """The fourth step fails in its update, after rollouts that are written on the way out; the third was saved."""
+
+    class Failing(Noisy):
+        def update(self, *args):
+            if self.global_step == 3:
+                raise ZeroDivisionError
+            super().update(*args)
+
+    def train(name, kind=Noisy, **options):
+        saver = ModelCheckpoint(filename="last", every_n_train_steps=1, enable_version_counter=False)
+        callbacks = [KeepRows("ckpt_path" not in options), RolloutLog(), EarlyWarning(every_n_steps=2, rows=4), saver]
+        logger = MetricsFile(tmp_path, name, version=0)
+        fit(make(tokenizer, kind), tmp_path, questions=10, callbacks=callbacks, logger=logger, **options)
+
+    def left(name):
+        run = tmp_path / name / "version_0"
+        rollouts = [row for path in (run / "rollouts").iterdir() for row in pq.read_table(path).to_pylist()]
+        rollouts = sorted(({**row, "run": ""} for row in rollouts), key=lambda r: (r["step"], r["id"], r["rollout"]))
+        return (run / "metrics.csv").read_text(), rollouts
+
+    train("alone")
+    with pytest.raises(ZeroDivisionError):
+        train("broken", Failing)
+    assert {row["step"] for row in left("broken")[1]} == {0, 1, 2, 3}
+    train("broken", ckpt_path=str(tmp_path / "broken/version_0/checkpoints/last.ckpt"))
+    assert left("broken") == left("alone")
+    assert len(left("alone")[1]) == 5 * 8 and left("alone")[0].count("\n") == 6
+
+
+@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "is read-only")])
+def test_a_disk_that_takes_no_more_keeps_the_last_checkpoint(tmp_path, monkeypatch, code, words):
+    save(tmp_path / "last.ckpt", 1)
+
+    def fail(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=rf"last\.ckpt can.t be written: .*{words}; what was saved before is kept"):
+        save(tmp_path / "last.ckpt", 2)
+    assert newest(tmp_path) == (tmp_path / "last.ckpt", 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a part of the path is a file"):
+        save(tmp_path / "file/checkpoints/last.ckpt", 1)
+    with pytest.raises(UserError, match="can't be written"):
+        _ = MetricsFile("/proc/none", "run").experiment
+    with pytest.raises(FileNotFoundError), writing(tmp_path):  # nothing else is renamed
+        raise FileNotFoundError("a file that was to be read")
+
+
+def test_another_way_to_save_is_left_alone():
+    class Own(TorchCheckpointIO): ...
+
+    class Strategy:
+        checkpoint_io = Own()
+
+    from mgpo.checkpoints.whole import save_whole_files
+
+    save_whole_files(Strategy)
+    assert type(Strategy.checkpoint_io) is Own
+
+
+def test_a_signal_outside_of_training_stops_at_once():
+    with pytest.raises(SystemExit) as stopped:
+        StopOnSignal().hear(signal.SIGTERM, None)
+    assert stopped.value.code == 143
+
+
+def start(folder, *more, limit=None):
+    """A small run in a process group of its own."""
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    command = [sys.executable, "-m", "mgpo", "fit", f"--config={ROOT}/configs/mgpo.yaml", "--config=small.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    capped = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    options = dict(cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options |= dict(start_new_session=True, preexec_fn=capped)
+    return subprocess.Popen([*command, "--measure=never", "--preflight=off", "--ckpt_path=last", *more], **options)
+
+
+def finish(process, code=0):
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == code, errors[-3000:]
+    return output + errors
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    assert "starting at the beginning" in finish(start(folder))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_ends_like_one_that_was_not(tmp_path, alone, number):
+    """The whole process group gets the signal, as from a terminal or a scheduler: decoding workers too."""
+    process = start(tmp_path)
+    while not list(tmp_path.glob("runs/mgpo/version_0/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    assert "--ckpt_path last" in finish(process, 128 + number)
+    assert "going on from" in finish(start(tmp_path))
+    assert differences(tmp_path, alone) == []
+    assert "Traceback" not in finish(start(tmp_path))  # there is nothing left to do
+    assert differences(tmp_path, alone) == []
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_at_the_same_step(tmp_path):
+    """Rank 0 alone is told."""
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    process = start(tmp_path, *ranks)
+    while not list(tmp_path.glob("runs/mgpo/version_0/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    finish(process, 143)
+    assert "going on from" in finish(start(tmp_path, *ranks))
+    (tmp_path / "whole").mkdir()
+    finish(start(tmp_path / "whole", *ranks))
+    assert differences(tmp_path, tmp_path / "whole") == []
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_costs_no_run(tmp_path, alone):
+    """A limit on the size of files, under the size of a checkpoint, after some were saved."""
+    process = start(tmp_path)
+    while not list(tmp_path.glob("runs/mgpo/version_0/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    said = finish(start(tmp_path, limit=2_000_000), 1)
+    assert "last.ckpt can't be written: it would be larger than files may be here" in said
+    assert "Traceback" not in said
+    finish(start(tmp_path))
+    assert differences(tmp_path, alone) == []
+
+
+@pytest.mark.slow
+def test_killed_runs_end_like_one_that_was_not():
+    """`python -m tests.reliability.kills` does the same more often, and with two ranks."""
+    command = [sys.executable, "-m", "tests.reliability.kills", "--kills=4", "--modes", "batches"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,284 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig
+
+from mgpo.cli import main
+from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.errors import UserError
+from mgpo.policy.lora import Lora
+from mgpo.tools.plan.advice import KNOBS, STEP, advise, filled
+from mgpo.tools.plan.launch import GB, Devices, Engine, Launch, Program
+from mgpo.tools.plan.lengths import QUESTION, Said, converse, counter
+from mgpo.tools.plan.memory import measure, tokens
+from mgpo.tools.plan.shape import measure_shape, published, read_config, shape_of
+from mgpo.types import Reply, Trajectory, Turn
+from mgpo.utils.configurations import shipped_config
+from tests.conftest import make_policy, noise_image
+from tests.performance.memory import Setting, compare
+
+SMALL = Setting(layers=3, width=128, mlp=384, image=36, reply=16, vocabulary=2048, vision_width=64, vision_mlp=128)
+
+
+@pytest.fixture(scope="module")
+def shape():
+    return measure_shape(published("7b"))
+
+
+def launch(**changes):
+    said = (Said(100, "whole"), Said(110, "crop"))
+    usual = Launch(
+        said, whole=1280, crop=1280, side=28, least=256, reply=256, limit=1024, questions=16, group=8,
+        micro_tokens=9000, mini_batches=4, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=True, lora=None,
+        devices=Devices(8, 1, buckets=True),
+    )  # fmt: skip
+    return replace(usual, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"freeze_vision": True},
+        {"dtype": "bfloat16", "lora": 8, "micro": 2},
+        {"dtype": "bfloat16", "lora": 8, "width": 256, "mlp": 1024, "vision_width": 32, "vision_mlp": 32},
+        {"mixed": True, "checkpointing": True},
+    ],
+    ids=["freeze_vision", "lora", "lora, wide", "mixed"],
+)
+def test_peaks_are_those_of_real_passes(changes, tokenizer):
+    """The wide comparison is tests/performance/plan_memory.py."""
+    for phase, found in compare(replace(SMALL, **changes), tokenizer).items():
+        assert found.ratio == pytest.approx(1, abs=0.2), phase
+
+
+GIB = 2**30  # as the GPU's peaks were written down
+
+
+@pytest.mark.parametrize(("size", "measured", "state"), [("3b", 26.4, 8), ("7b", 47.7, 0)])
+def test_peaks_that_were_measured_on_an_h100(size, measured, state):
+    """Two turns of 128 new tokens, 8 questions x 8 rollouts, pictures of 1,280 tokens, adapters in float32 on a base in
+    bfloat16; of 7B the first step, which finds no optimiser states yet."""
+    said = (Said(109, "whole"), Said(109, "whole"))
+    lora = (16, Lora().pattern)
+    run = launch(
+        said=said, reply=128, limit=128, questions=8, micro_tokens=6144, gradient=4, state=state, lora=lora,
+        checkpointing=True, devices=Devices(), program=Program(adapter=4, merged=False, shared=False),
+    )  # fmt: skip
+    assert measure(measure_shape(published(size)), run).peak / GIB == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [("3b", 3_754_622_976), ("7b", 8_292_166_656), ("32b", 33_452_718_336), ("72b", 73_410_777_344)],
+)
+def test_published_sizes_have_their_published_parameters(size, parameters):
+    assert measure_shape(published(size)).parameters == parameters
+
+
+def test_the_embedded_model_is_measured_from_its_folder(policy):
+    """On the meta device a model has the shape that it has in memory."""
+    counted = measure_shape(policy.model.config)
+    assert counted == shape_of(policy.model)
+    assert counted.parameters == sum(p.numel() for p in policy.model.parameters())
+
+
+def test_families_of_one_image_size_have_its_tokens():
+    """Gemma 3: 896 x 896 pixels in patches of 14 become 256 tokens, 4 x 4 patches each."""
+    config = AutoConfig.for_model(
+        "gemma3", vision_config={"image_size": 896, "patch_size": 14}, mm_tokens_per_image=256
+    )
+    shape = measure_shape(config)
+    assert (shape.image_tokens, shape.merge, shape.language.gated, shape.vision.gated) == (256, 4, True, False)
+
+
+def test_a_family_that_is_not_understood_is_said_so():
+    with pytest.raises(UserError, match="qwen2_vl"):
+        measure_shape(AutoConfig.for_model("qwen2_vl"))
+
+
+def test_adapters_have_as_many_parameters_as_peft_makes(tokenizer, shape):
+    lora = Lora(rank=4)
+    policy = make_policy(tokenizer, lora=lora)
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    assert measure_shape(policy.model.config).adapter_parameters(lora.rank, lora.targets) == trained
+
+
+@pytest.mark.parametrize("dialogue", [TwoTurn(), TwoTurn(turns=3), SingleTurn(), FreeTurns()])
+def test_texts_are_as_long_as_in_the_chat(dialogue, policy):
+    """By the tokenizer, the text that is shown is within a few tokens of what is really shown."""
+    said = converse(dialogue, counter(read_path()))
+    image = noise_image(448, 448)
+    trajectory = Trajectory(QUESTION, image)
+    prompt = policy.chat.open(dialogue.open(trajectory, policy.sight), lambda view: policy.pixels(view.pixels(image)))
+    for turn in said:
+        shown = len(prompt.ids) - sum(i == policy.chat.image_id for i in prompt.ids)
+        assert abs(turn.text - shown) <= 8
+        reply = Reply((1,), (0.0,), "marker")
+        trajectory.turns.append(Turn(prompt, reply, "[10, 10, 60, 60]"))
+        messages = dialogue.proceed(trajectory, policy.sight)
+        assert (messages is None) == (turn is said[-1])
+        if messages is not None:
+            prompt = policy.chat.follow(messages, reply, lambda view: policy.pixels(view.pixels(image)))
+
+
+def read_path():
+    return str(shipped_config("mgpo").parent.parent / "mgpo" / "world" / "weights")
+
+
+def test_a_group_s_prompt_counts_once(shape):
+    """In rollouts once a question; in training once for each micro-batch that holds some of its group."""
+    one = tokens(shape, launch(micro_tokens=16_700))
+    assert one["rollout prefill"] == 16 * 1380 + 128 * 1390
+    assert one["decoded"] == 128 * 512
+    assert one["training"] == one["reference"] == 16 * 1379 + 128 * (1 + 1390 + 512)
+    assert tokens(shape, launch(micro_tokens=9000))["training"] == one["training"] + 16 * 1379
+    assert one["patches in training"] == one["patches in rollouts"] == 4 * 1280 * (16 + 128)
+
+
+def test_what_is_held_is_what_is_trained(shape):
+    whole = measure(shape, launch())
+    assert whole.update["gradient buckets"] == whole.update["gradients"] == whole.update["weights"]
+    assert whole.step["gradients"] == 2 * shape.parameters and "gradients" not in whole.rollouts
+    frozen = measure(shape, launch(freeze_vision=True)).step
+    assert frozen["gradients"] == 2 * (shape.parameters - shape.seeing)
+    assert frozen["optimiser"] == 4 * (shape.parameters - shape.seeing)
+    lora = (16, Lora().pattern)
+    adapted = measure(shape, launch(lora=lora, gradient=4, state=8)).step
+    assert adapted["reference"] == 0 and adapted["gradients"] == 4 * shape.adapter_parameters(*lora)
+    assert adapted["weights"] == 2 * shape.parameters + adapted["gradients"]
+    seeing = launch(lora=(16, Lora(vision=True).pattern))
+    assert measure(shape, seeing).step["gradients"] > measure(shape, launch(lora=lora)).step["gradients"]
+
+
+def test_shards_divide_what_is_held(shape):
+    """Rollouts gather all weights in what is computed in; an update the root's, and layers one by one."""
+    mixed = dict(weight=4, value=2, gradient=4, state=8)
+    whole = measure(shape, launch(**mixed, devices=Devices(8)))
+    cut = measure(shape, launch(**mixed, devices=Devices(8, shards=8)))
+    for kind in ("weights", "optimiser", "reference", "gradients"):
+        assert cut.step[kind] == whole.step[kind] // 8
+    assert cut.rollouts["gathered weights"] == 2 * shape.parameters
+    assert 2 * 545e6 * 2 < cut.update["gathered weights"] < 4e9  # embeddings and head have 545 million each
+    assert cut.peak < whole.peak
+    moved = measure(shape, launch(**mixed, devices=Devices(8, shards=8, offload=True)))
+    assert moved.host["optimiser"] == cut.step["optimiser"] and moved.of("step") == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 32), st.integers(2, 16), st.integers(16, 2048), st.booleans())
+def test_more_is_never_less(shape, micro, questions, group, reply, adapted):
+    lora = (16, Lora().targets) if adapted else None
+    one = launch(micro_tokens=1000 * micro, questions=questions, group=group, limit=reply, lora=lora)
+    peak = measure(shape, one, reply)
+    assert measure(shape, replace(one, questions=questions + 1), reply).of("rollouts") > peak.of("rollouts")
+    assert measure(shape, replace(one, limit=reply + 16), reply + 16).of("rollouts") > peak.of("rollouts")
+    assert measure(shape, replace(one, checkpointing=True), reply).of("update") <= peak.of("update")
+    assert measure(shape, replace(one, micro_tokens=2000 * micro), reply).of("update") >= peak.of("update")
+
+
+@pytest.mark.parametrize("gigabytes", [70, 100, 140, 160])
+def test_suggestions_fit_and_none_turns_further_than_it_must(shape, gigabytes):
+    limit = gigabytes * GB
+    start = launch()
+    assert measure(shape, start).peak > limit
+    found = advise(shape, start, limit)
+    assert found and all(one.memory.peak <= limit and one.keys for one in found)
+    for one in found:
+        assert measure(shape, one.launch).peak == one.memory.peak
+        if (size := one.keys.get("model.micro_batch_tokens")) and 2 * size <= start.micro_tokens:
+            assert measure(shape, replace(one.launch, micro_tokens=2 * size)).peak > limit
+    assert len({str(one.keys) for one in found}) == len(found)
+
+
+def test_where_nothing_helps_nothing_is_suggested(shape):
+    assert advise(shape, launch(), GB) == []
+    assert all(next(knob(launch()), None) for knob in KNOBS)
+
+
+@pytest.mark.parametrize("name", ["mgpo", "grpo", "sft", "free", "qwen2_5_vl_3b"])
+def test_every_shipped_configuration_can_be_planned(name, capsys):
+    main(["plan", "--config", str(shipped_config(name))])
+    assert "peak memory" in capsys.readouterr().out
+
+
+def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
+    command = ["plan", "--config", str(shipped_config("qwen2_5_vl_7b")), "--memory=60", "--trainer.num_nodes=1"]
+    main([*command, f"--output={tmp_path / 'plan.json'}"])
+    report = json.loads((tmp_path / "plan.json").read_text())
+    assert report["device"]["fits"] is False and "Does not fit" in capsys.readouterr().out
+    for found in report["suggestions"]:
+        keys = [f"--{key}={value}" for key, value in found["keys"].items()]
+        main([*command, *keys, f"--output={tmp_path / 'again.json'}"])
+        again = json.loads((tmp_path / "again.json").read_text())
+        assert again["device"]["fits"] and again["memory"]["assumed"]["peak"] == found["peak"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model.policy.init_args.path={folder}"], "no config.json"),
+        (["--model_size=13b"], "3b, 7b, 32b, 72b"),
+        (["--trainer.strategy=deepspeed"], "trainer.strategy"),
+        (["--reply=0"], "reply is 0"),
+        (["--memory=0"], "memory is 0"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, says, tmp_path):
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--config", str(shipped_config("mgpo")), *arguments])
+    assert says in str(stop.value) and "\n" not in str(stop.value)
+
+
+def test_a_hub_out_of_reach_is_said_so(monkeypatch):
+    def unreachable(path):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(UserError, match="local folder, or give --model_size"):
+        read_config("somebody/some-model")
+    assert read_config("Qwen/Qwen2.5-VL-7B-Instruct").text_config.hidden_size == 3584
+
+
+def test_how_the_program_computes_decides_what_rollouts_take(shape):
+    """Adapters in the base's type need less beside, merged ones nothing but the base's own weights, and a shared prompt
+    is held once a question."""
+    start = launch(lora=(16, Lora().pattern), gradient=4)
+    usual, half, merged, shared = (
+        measure(shape, replace(start, program=program)).rollouts
+        for program in (Program(), Program(adapter=2), Program(merged=True), Program(shared=True))
+    )
+    assert sum(half.values()) < sum(usual.values())
+    layers = sum(inputs * outputs for inputs, outputs in shape.adapted(Lora().pattern, seen=False))
+    assert merged["base of merged weights"] == 2 * layers and merged["work"] < half["work"]
+    copies = 16 * (8 - 1) * 1380  # of a prompt
+    assert usual["cache"] - shared["cache"] == pytest.approx(copies * 4 * 28 * 512)
+
+
+def test_an_engine_takes_its_share_and_sleeps_in_updates(shape):
+    start = launch(lora=(16, Lora().pattern), gradient=4)
+    alone = measure(shape, start)
+    beside = measure(shape, replace(start, rescored=True, engine=Engine(0.45, 2), memory=80 * GB))
+    assert 36 * GB < beside.rollouts["engine"] < 38.5 * GB
+    assert 0 < beside.of("update") - alone.of("update") < 2 * GB
+    narrow = measure(shape, replace(start, rescored=True, engine=Engine(0.1, 2), memory=80 * GB))
+    assert narrow.rollouts["engine"] > 2 * shape.parameters  # or it would not start
+    elsewhere = measure(shape, replace(start, rescored=True))
+    assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "gradient buckets"}
+
+
+def test_passes_are_filled_as_far_as_memory_goes(shape):
+    start = launch(lora=(16, Lora().pattern), gradient=4, checkpointing=True, mini_batches=1)
+    limit = 40 * GB
+    found = filled(shape, start, limit)
+
+    def update(tokens):
+        return measure(shape, replace(start, micro_tokens=tokens), start.limit).of("update")
+
+    assert found and update(found) <= limit < update(found + STEP)
+    assert filled(shape, start, GB) is None
+    whole = filled(shape, start, 1000 * GB)
+    assert whole and update(whole) == update(2 * whole)

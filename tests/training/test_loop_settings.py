@@ -1,0 +1,60 @@
+"""What Lightning's own loop would do is refused by the names of the keys that do it here, before anything is loaded."""
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mgpo.cli import main
+from mgpo.errors import UserError
+from mgpo.policy.pretrained import Pretrained
+from tests.test_cli import ROOT
+from tests.training.test_module import fit, make
+
+
+class Patient(ReduceLROnPlateau):
+    """A schedule that somebody derived."""
+
+
+REFUSED = {
+    "--trainer.gradient_clip_val=1.0": "model.max_grad_norm",
+    "--trainer.gradient_clip_val=0": "model.max_grad_norm",
+    "--trainer.gradient_clip_algorithm=value": "model.max_grad_norm",
+    "--trainer.accumulate_grad_batches=4": "model.micro_batch_tokens",
+    "--trainer.callbacks+={class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler, "
+    "init_args: {scheduling: {0: 2}}}": "model.micro_batch_tokens",
+    "--model.lr_scheduler={class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/accuracy}}": (
+        "torch.optim.lr_scheduler.CosineAnnealingLR"
+    ),
+    "--model.lr_scheduler={class_path: tests.training.test_loop_settings.Patient}": "Patient, which waits for a metric",
+}
+
+
+@pytest.mark.parametrize("command", ["fit", "doctor"])
+@pytest.mark.parametrize("option", REFUSED)
+def test_flags_name_our_keys(option, command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pretrained, "load", lambda policy: pytest.fail("weights were read"))
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--config", str(ROOT / "configs" / "mgpo.yaml"), option])
+    said = str(ended.value)
+    assert REFUSED[option] in said and "\n" not in said and len(said) <= 600
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_contradict_each_other_end_in_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^mgpo: .*enable_progress_bar=False.*callbacks list"):
+        main(["fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), "--trainer.enable_progress_bar=false"])
+
+
+def test_a_schedule_that_waits_for_a_metric_is_refused_before_a_rollout(tokenizer, tmp_path):
+    module = make(tokenizer, lr_scheduler=lambda optimizer: Patient(optimizer))
+    module.roll_out = lambda *args, **options: pytest.fail("a rollout")
+    with pytest.raises(UserError, match="goes by optimiser updates"):
+        fit(module, tmp_path, questions=2, enable_checkpointing=False)
+
+
+def test_other_schedules_go_by_updates(tokenizer, tmp_path):
+    module = make(tokenizer, lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1))
+    trainer = fit(module, tmp_path, enable_checkpointing=False)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)

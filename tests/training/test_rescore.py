@@ -1,0 +1,118 @@
+"""Rollouts whose log-probs are not the trainer's: they are scored again, and weighed for the gap."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgpo.dialogues import SingleTurn, TwoTurn
+from mgpo.objective import Objective, truncated_ratio
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.loss import policy_loss
+from mgpo.training.rescore import rescore
+from tests.conftest import make_question, noise_image
+from tests.training.test_module import fit, make, watch
+
+logs = st.floats(-30, 0)
+
+
+@given(logs, logs, st.floats(1, 10))
+def test_the_weight_is_the_truncated_ratio(old, sampled, cap):
+    ours = truncated_ratio(torch.tensor([[old]]), torch.tensor([[sampled]]), cap)
+    assert float(ours) == pytest.approx(min(math.exp(old - sampled), cap), rel=1e-4, abs=1e-8)
+
+
+@given(logs, st.floats(1, 10))
+def test_exact_log_probs_weigh_one(logprob, cap):
+    exact = torch.tensor([[logprob]])
+    assert Objective(correction_cap=cap).correction(exact, exact).item() == 1
+    assert Objective(correction_cap=None).correction(exact, exact - 3).item() == 1
+
+
+def test_the_weight_has_no_gradient():
+    old = torch.zeros(1, 1, requires_grad=True)
+    assert not truncated_ratio(old, torch.ones(1, 1), 2.0).requires_grad
+
+
+def test_a_cap_under_one_is_refused():
+    with pytest.raises(ValueError, match="correction_cap is"):
+        Objective(correction_cap=0.5)
+
+
+class Skewed(InProcessSampler):
+    """Claims other log-probs than those of the tokens it drew, as an engine that computes otherwise would."""
+
+    exact = False
+
+    def __init__(self, gap: float) -> None:
+        self.gap = gap
+
+    def open(self, policy, prompts, copies):
+        conversation = super().open(policy, prompts, copies)
+        sample = conversation.reply
+
+        def reply(*asked):
+            for row, r in sample(*asked):
+                yield row, replace(r, logprobs=tuple(p - self.gap for p in r.logprobs))
+
+        conversation.reply = reply
+        return conversation
+
+
+def play(policy, sampler, dialogue=TwoTurn()):
+    images = [noise_image(448, 448, 1), noise_image(640, 320, 2)]
+    samples = [(make_question(image, f"q{i}"), image) for i, image in enumerate(images)]
+    return roll_out(policy, sampler, dialogue, samples, 3, Sampling(max_new_tokens=8), (0, 0))
+
+
+def test_rescoring_finds_the_trainers_log_probs_and_the_gap(policy):
+    exact, skewed = play(policy, InProcessSampler()), play(policy, Skewed(1.0))
+    metrics = rescore(policy, skewed, [[0, 1, 2, 3], [4, 5]], Objective(correction_cap=2.0), 1.0)
+    assert metrics["engine_gap"] == pytest.approx(1, abs=1e-4) and metrics["engine_gap_max"] == pytest.approx(
+        1, abs=1e-3
+    )
+    assert metrics["engine_truncated"] == 1
+    for ours, theirs in zip(skewed, exact):
+        for turn, other in zip(ours.turns, theirs.turns):
+            assert turn.scored == pytest.approx(other.reply.logprobs, abs=1e-4)
+    assert rescore(policy, skewed, [range(6)], Objective(correction_cap=3.0), 1.0)["engine_truncated"] == 0
+
+
+@pytest.mark.parametrize(("gap", "weight"), [(-0.5, math.exp(-0.5)), (0.5, math.exp(0.5)), (3.0, 2.0)])
+def test_the_gradient_is_that_of_exact_rollouts_times_the_weight(policy, gap, weight):
+    """What the updates change is measured from the trainer's own log-probs, so nothing is clipped at the start."""
+    objective = Objective(correction_cap=2.0)
+    advantages, weights = torch.tensor([1.0, -1.0, 0.5] * 2), torch.full((6,), 0.01)
+    losses = []
+    for sampler in (InProcessSampler(), Skewed(gap)):
+        trajectories = play(policy, sampler, SingleTurn())
+        if not sampler.exact:
+            rescore(policy, trajectories, [range(6)], objective, 1.0)
+        batch = collate(trajectories, policy.positions, policy.pad_id)
+        loss, metrics = policy_loss(policy, batch, advantages, weights, objective, 1.0)
+        assert metrics.sums["clip_fraction"][0] == 0
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0] * weight, rel=1e-3)
+    with torch.no_grad():
+        assert torch.allclose(batch.old_logprobs_NC, score(policy, batch).logprobs_NC, atol=1e-4)
+
+
+def test_a_run_with_an_inexact_sampler_logs_how_inexact(tokenizer, tmp_path):
+    module = make(tokenizer, sampler=Skewed(0.25), mini_batches=2)
+    steps = watch(module)
+    fit(module, tmp_path, enable_checkpointing=False)
+    assert [step["engine_gap"] for step in steps] == pytest.approx([0.25] * 4, abs=1e-3)
+    assert "engine_gap" not in watched_exact(tokenizer, tmp_path)
+
+
+def watched_exact(tokenizer, tmp_path):
+    module = make(tokenizer)
+    steps = watch(module)
+    fit(module, tmp_path, questions=2, enable_checkpointing=False)
+    return steps[0]

@@ -1,0 +1,324 @@
+"""The real engine against the trainer, on the shipped model: `.ci/vllm` makes the environment in which these run."""
+
+import copy
+from contextlib import closing
+from dataclasses import replace
+
+import lightning as L
+import pytest
+import torch
+
+from mgpo.data.module import VQAData
+from mgpo.data.scenes import Scenes
+from mgpo.dialogues import TwoTurn
+from mgpo.objective import Objective
+from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.lora import Lora
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.module import MGPO
+from mgpo.types import Prompt, Trajectory
+from mgpo.vllm import ServedVLLMSampler, VLLMSampler
+from mgpo.world.model import CAPS
+from tests.helpers.families import ALL, save_checkpoint
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+
+BLOCK = 32  # tokens of the prefix cache that are kept or computed together
+OPTIONS = {"block_size": BLOCK}
+
+
+def load(**options):
+    return Qwen25VL(**CAPS, **options).load().eval()
+
+
+@pytest.fixture
+def engine(sampler):
+    """Makes another engine; a process holds one at a time."""
+    sampler.close()
+    with closing(VLLMSampler(options=OPTIONS)) as another:
+        yield another
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """The shipped model, as the engine of `sampler` has it; tests that change weights take `fresh`."""
+    return load()
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    with closing(VLLMSampler(options=OPTIONS)) as sampler:
+        yield sampler
+
+
+@pytest.fixture
+def fresh(policy, sampler):
+    """A copy whose weights go to the engine at once; afterwards those of `policy` do."""
+    sampler.release()
+    yield copy.deepcopy(policy)
+    sampler.release()
+
+
+@pytest.fixture(scope="module")
+def samples():
+    scenes = Scenes(6, side=1024, kinds=("attribute", "attribute_choice"))
+    return [(question, question.picture.load()) for question in (scenes[i] for i in range(len(scenes)))]
+
+
+def rollouts(policy, sampler, samples, copies=4, temperature=1.0, key=(0, 0)):
+    return roll_out(policy, sampler, TwoTurn(), samples, copies, Sampling(32, temperature), key)
+
+
+def gaps(policy, trajectories, temperature=1.0):
+    """By turn: differences between the trainer's log-probs and those that came with the replies."""
+    batch = collate(trajectories, policy.positions, policy.pad_id)
+    with torch.no_grad():
+        gap_NC = score(policy, batch, temperature).logprobs_NC - batch.sampled_logprobs_NC
+    return [gap_NC[batch.policy_NC & (batch.turn_NC == k)].abs() for k in range(2)]
+
+
+def ids_of(trajectories):
+    return [tuple(turn.reply.ids for turn in t.turns) for t in trajectories]
+
+
+@pytest.fixture(scope="module")
+def trajectories(policy, sampler, samples):
+    return rollouts(policy, sampler, samples)
+
+
+def test_log_probs_are_the_trainers_in_both_turns(policy, trajectories):
+    assert {t.finding.box is None for t in trajectories} == {True, False}
+    for gap in gaps(policy, trajectories):
+        assert len(gap) > 40
+        assert gap.max() < 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_they_are_those_of_the_distribution_that_is_sampled(policy, sampler, samples, temperature):
+    hot = rollouts(policy, sampler, samples, temperature=temperature)
+    assert max(gap.max() for gap in gaps(policy, hot, temperature)) < 1e-3
+    assert max(gap.max() for gap in gaps(policy, hot)) > 0.1
+
+
+def test_the_image_matters(policy, trajectories, samples):
+    """Other pixels under the same ids: what the engine said was about these pictures."""
+    other = trajectories[-1].turns[0].prompt.images
+    swapped = copy.deepcopy(trajectories[:4])
+    for t in swapped:
+        t.turns[0].prompt = Prompt(t.turns[0].prompt.ids, other)
+    assert gaps(policy, swapped)[0].max() > 0.1
+
+
+def test_top_p_leaves_the_likeliest_tokens_and_their_own_probabilities(policy, sampler, samples):
+    """Whose sum is at least 0.7: that much lower is the trainer's probability of each, and no lower."""
+    nucleus = roll_out(policy, sampler, TwoTurn(), samples, 4, Sampling(32, 1.0, 0.7), (0, 0))
+    batch = collate(nucleus, policy.positions, policy.pad_id)
+    with torch.no_grad():
+        ratio = (score(policy, batch).logprobs_NC - batch.sampled_logprobs_NC)[batch.policy_NC].exp()
+    assert 0.7 - 1e-4 < ratio.min() < 0.95 and ratio.max() < 1 + 1e-4
+
+
+@pytest.mark.parametrize("trained", ["bfloat16", "float32"])
+def test_half_precision(engine, samples, trained):
+    """Of both, or of the engine alone, as under mixed precision."""
+    engine.dtype = "bfloat16"
+    policy = load(dtype=trained)
+    gap = torch.cat(gaps(policy, rollouts(policy, engine, samples)))
+    assert 1e-5 < gap.mean() < 2e-2
+
+
+def test_pushed_weights_are_those_that_sample(policy, fresh, sampler, samples):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    played = rollouts(fresh, sampler, samples)
+    assert max(gap.max() for gap in gaps(fresh, played)) < 1e-3
+    assert all(gap.mean() > 0.01 for gap in gaps(policy, played))
+
+
+def test_without_a_release_nothing_is_pushed(policy, sampler, trajectories, samples):
+    """The engine holds a copy: what changes in the trainer is not seen until it is told."""
+    assert ids_of(rollouts(policy, sampler, samples)) == ids_of(trajectories)
+    changed = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.mul_(1.1)
+    assert ids_of(rollouts(changed, sampler, samples)) == ids_of(trajectories)
+
+
+def test_adapters_are_merged_into_what_is_pushed(policy, fresh, sampler, samples):
+    adapted = load(lora=Lora(rank=4, vision=True))
+    torch.manual_seed(1)
+    for name, parameter in adapted.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    played = rollouts(adapted, sampler, samples)
+    assert max(gap.max() for gap in gaps(adapted, played)) < 1e-3
+    assert gaps(policy, played)[0].mean() > 0.01
+
+
+def test_shared_prompts_and_earlier_turns_are_cached(policy, sampler, samples):
+    firsts = [Trajectory(*sample) for sample in samples[:2]]
+    dialogue = TwoTurn()
+    prompts = [
+        policy.chat.open(dialogue.open(t, policy.sight), lambda v, t=t: policy.pixels(v.pixels(t.image)))
+        for t in firsts
+    ]
+    talk = sampler.open(policy, prompts, 4)
+    replies = [reply for _, reply in talk.reply(range(8), Sampling(32), dialogue.stop_text(0))]
+    shared = [len(prompts[row // 4].ids) for row in range(8)]
+    assert all(talk.cached[row] >= (shared[row] - 1) // BLOCK * BLOCK for row in range(8) if row % 4)
+    before = [length + len(reply.ids) for length, reply in zip(shared, replies)]
+    talk.extend([Prompt((policy.chat.end_id,))] * 8)
+    list(talk.reply(range(8), Sampling(8)))
+    assert all(cached >= (length - 1) // BLOCK * BLOCK > 0 for cached, length in zip(talk.cached, before))
+
+
+def test_a_rollout_depends_on_its_own_seed_only(policy, sampler, samples, trajectories):
+    ids = ids_of(trajectories)
+    turned = ids_of(rollouts(policy, sampler, samples[::-1]))
+    assert [turned[i : i + 4] for i in range(0, len(turned), 4)][::-1] == [
+        ids[i : i + 4] for i in range(0, len(ids), 4)
+    ]
+    assert ids_of(rollouts(policy, sampler, samples[:1])) == ids[:4]
+    assert ids_of(rollouts(policy, sampler, samples[:1], key=(0, 1))) != ids[:4]
+    assert len(set(ids[:4])) > 1
+
+
+def test_banned_tokens_are_never_sampled(policy, sampler, samples):
+    banned = set(policy.banned.nonzero().flatten().tolist())
+    for t in rollouts(policy, sampler, samples, copies=16, temperature=2.0):
+        assert not banned & {i for turn in t.turns for i in turn.reply.ids}
+
+
+def test_the_distribution_is_that_without_banned_tokens(policy, engine, samples):
+    """The token with which nearly every box block begins is banned: the others share its probability."""
+    narrow = copy.deepcopy(policy)
+    first = rollouts(policy, InProcessSampler(), samples[:1], copies=1, temperature=0)[0].turns[0].reply
+    assert first.logprobs[0] > -0.1
+    narrow.banned[first.ids[0]] = True
+    played = rollouts(narrow, engine, samples)
+    assert all(first.ids[0] not in turn.reply.ids for t in played for turn in t.turns)
+    assert max(gap.max() for gap in gaps(narrow, played)) < 1e-3
+
+
+def test_greedy_replies_and_their_ends_are_those_in_process(policy, sampler, samples):
+    ours, theirs = (rollouts(policy, s, samples, copies=1, temperature=0.0) for s in (InProcessSampler(), sampler))
+    assert ids_of(ours) == ids_of(theirs)
+    assert [[t.reply.stop for t in o.turns] for o in ours] == [[t.reply.stop for t in o.turns] for o in theirs]
+    assert "marker" in {o.turns[0].reply.stop for o in ours}
+
+
+def test_replies_end_behind_the_token_that_completes_the_box_block(policy, trajectories):
+    marked = [t.turns[0].reply for t in trajectories if t.turns[0].reply.stop == "marker"]
+    stop = TwoTurn().stop_text(0)
+    assert marked
+    for reply in marked:
+        assert stop in policy.chat.decode(reply.ids)
+        assert stop not in policy.chat.decode(reply.ids[:-1])
+
+
+@pytest.mark.parametrize("wrong", ["one less", "one more", "no image", "another size"])
+def test_a_corrupted_prompt_is_refused_and_the_engine_goes_on(policy, sampler, samples, trajectories, wrong):
+    prompt, image_id = trajectories[0].turns[0].prompt, policy.chat.image_id
+    at = prompt.ids.index(image_id)
+    ids, images = prompt.ids, prompt.images
+    if wrong == "one less":
+        ids = ids[:at] + ids[at + 1 :]
+    elif wrong == "one more":
+        ids = (*ids[:at], image_id, *ids[at:])
+    elif wrong == "no image":
+        images = ()
+    else:
+        images = (policy.pixels(samples[0][1].resize((56, 56))),)
+    with pytest.raises(ValueError, match="placeholders"):
+        list(sampler.open(policy, [Prompt(ids, images)], 2).reply([0, 1], Sampling(4)))
+    assert ids_of(rollouts(policy, sampler, samples[:1])) == ids_of(trajectories[:4])
+
+
+@pytest.fixture(scope="module")
+def served():
+    with closing(ServedVLLMSampler(options=OPTIONS)) as served:
+        yield served
+
+
+def test_in_a_process_of_its_own_it_says_the_same(policy, served, trajectories, samples):
+    played = rollouts(policy, served, samples)
+    assert ids_of(played) == ids_of(trajectories)
+    assert max(gap.max() for gap in gaps(policy, played)) < 1e-3
+
+
+def test_weights_go_to_the_other_process(policy, served, samples):
+    other = copy.deepcopy(policy)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    served.release()
+    played = rollouts(other, served, samples)
+    served.release()
+    assert max(gap.max() for gap in gaps(other, played)) < 1e-3
+    assert all(gap.mean() > 0.01 for gap in gaps(policy, played))
+
+
+def test_what_goes_wrong_there_is_told_here_and_ends_nothing(policy, served, samples, trajectories):
+    prompt = trajectories[0].turns[0].prompt
+    with pytest.raises(RuntimeError, match=r"the engine says: .*longer than the maximum model length"):
+        list(served.open(policy, [Prompt(prompt.ids * 300, prompt.images * 300)], 1).reply([0], Sampling(4)))
+    assert ids_of(rollouts(policy, served, samples[:1])) == ids_of(trajectories[:4])
+
+
+def fit(sampler, tmp_path, **options):
+    """The metrics of three steps on two questions each, with an evaluation before and after them."""
+    module = MGPO(
+        load().train(), sampler=sampler, group_size=4, sampling=Sampling(max_new_tokens=24), mini_batches=2,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=3e-4), **options,
+    )  # fmt: skip
+    steps = []
+    publish = module.publish
+    module.publish = lambda: steps.append(module.tally.over_ranks(1)) or publish()
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, limit_val_batches=2, default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = VQAData(train=Scenes(6, side=1024), val=[Scenes(4, side=1024, split="val")], batch_size=2, num_workers=0)
+    trainer.fit(module, data)
+    assert "val/accuracy" in trainer.callback_metrics
+    return trainer.global_step, steps
+
+
+def test_fit_learns_from_it_and_logs_the_gap(engine, tmp_path):
+    updates, steps = fit(engine, tmp_path, objective=Objective(kl_weight=0.01))
+    assert (updates, len(steps)) == (6, 3)
+    for step in steps:  # each under the weights of its own time
+        assert step["engine_gap_max"] < 1e-3 and step["engine_truncated"] == 0
+
+
+def test_ahead_of_its_step_a_rollout_is_one_step_old(tmp_path):
+    """The first step has nothing to learn from; the second's rollouts are of its own weights, the third's are not."""
+    with closing(ServedVLLMSampler(ahead=True, options=OPTIONS)) as sampler:
+        updates, steps = fit(sampler, tmp_path)
+    assert (updates, len(steps)) == (4, 3)
+    assert "engine_gap" not in steps[0]
+    assert steps[1]["engine_gap_max"] < 1e-3 < steps[2]["engine_gap_max"]
+
+
+def test_qwen3_vl_with_its_deep_features(engine, samples, tmp_path):
+    """Random weights, and heads as wide as the engine's kernels need them."""
+    family = next(family for family in ALL if family.name == "qwen3_vl")
+    rope = family.text["rope_parameters"] | {"mrope_section": [6, 5, 5]}
+    wide = replace(
+        family, text=family.text | dict(head_dim=32, hidden_size=64, rope_parameters=rope),
+        vision=family.vision | dict(hidden_size=64, out_hidden_size=64),
+    )  # fmt: skip
+    folder = str(save_checkpoint(wide, tmp_path))
+    policy = family_of(folder)(folder, **wide.caps).load().eval()
+    played = roll_out(policy, engine, TwoTurn(), samples, 2, Sampling(12), (0, 0))
+    for gap in gaps(policy, played):
+        assert len(gap) == 12 * 12 and gap.max() < 1e-3
