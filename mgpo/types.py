@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from mgpo.answers.thoughts import spoken
-from mgpo.images.boxes import Finding
+from mgpo.images.boxes import ParsedBox
 from mgpo.images.decoding import Picture
 from mgpo.images.views import Box, Original, View
 
@@ -74,10 +74,10 @@ class Turn:
     prompt: Prompt
     reply: Reply
     text: str
-    finding: Finding | None = None
+    parsed_box: ParsedBox | None = None
     learnt: bool = True  # whether the reply's tokens are in the loss
     scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
-    seen: View | None = None  # the picture in which the finding's box was named
+    seen: View | None = None  # the picture in which the parsed_box's box was named
     opened: bool = False  # whether the prompt ends inside a thought, which the reply then goes on with
 
     @property
@@ -88,9 +88,9 @@ class Turn:
     @property
     def named(self) -> Box | None:
         """The box that was judged, usable or not, in pixels of the original."""
-        if self.seen is None or self.finding is None or self.finding.candidate is None:
+        if self.seen is None or self.parsed_box is None or self.parsed_box.candidate is None:
             return None
-        return self.seen.to_original(self.finding.candidate)
+        return self.seen.to_original(self.parsed_box.candidate)
 
 
 @dataclass
@@ -108,9 +108,9 @@ class Trajectory:
     failed: str | None = None  # why it was not played to the end: by a server, or for want of a crop
 
     @property
-    def finding(self) -> Finding | None:
+    def parsed_box(self) -> ParsedBox | None:
         """The first box the policy named, or why there is none; None where the dialogue asks for no box."""
-        return next((turn.finding for turn in self.turns if turn.finding is not None), None)
+        return next((turn.parsed_box for turn in self.turns if turn.parsed_box is not None), None)
 
     @property
     def cut(self) -> bool:

@@ -16,7 +16,7 @@ from mgpo.gallery.page import read_page
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "--data.train.init_args.count=4", "--data.batch_size=2", "--data.num_workers=0",
-    "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 4, side: 512, split: val}}]",
+    "--data.val=[{class_path: mgpo.data.Scenes, init_args: {count: 4, side: 512, split: val}}]",
 ]  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_completion_for_the_shell(tmp_path):
     ("arguments", "words"),
     [
         (["--model.gruop_size=8"], "gruop_size"),
-        (["--data.train=mgpo.data.files.Files", "--data.train.path=none.jsonl"], "none.jsonl: there is no such file"),
+        (["--data.train=mgpo.data.Files", "--data.train.path=none.jsonl"], "none.jsonl: there is no such file"),
         (["--model.group_size=1"], "at least 2 rollouts"),
         (["--data.val.0.init_args.kinds=[colour]"], "colour"),
     ],

@@ -42,7 +42,7 @@ def folder(tokenizer, tmp_path_factory):
 )
 def test_published_recipe_runs(folder, names):
     files = f"{folder}/rows.jsonl"
-    source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {files}, split: mine}}}}"
+    source = f"{{class_path: mgpo.data.Files, init_args: {{path: {files}, split: mine}}}}"
     run(
         "fit", *(f"--config={ROOT}/configs/{name}.yaml" for name in names),
         f"--model.policy.init_args.path={folder}/checkpoint", "--model.sampling.max_new_tokens=6",

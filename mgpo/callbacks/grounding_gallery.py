@@ -10,7 +10,7 @@ from mgpo.callbacks.panels import post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
-from mgpo.images.lazy import open_original
+from mgpo.images.lazy import open_lazily
 from mgpo.images.views import Original, Resize
 from mgpo.types import Question
 from mgpo.utils.collectives import share_objects
@@ -75,7 +75,7 @@ class GroundingGallery(L.Callback):
         if not self.chosen:
             return
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
-        whole = pl_module.policy.sight.whole
+        whole = pl_module.policy.resolution.full
         samples = [(question, image) for question in mine if (image := self._original(question, whole)) is not None]
         with pl_module.under_precision():
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
@@ -102,7 +102,7 @@ class GroundingGallery(L.Callback):
         if key in self.originals:
             return self.originals[key]
         try:
-            image = open_original(question.picture, whole)
+            image = open_lazily(question.picture, whole)
         except BadImage:
             self.originals[key] = None
             return None

@@ -56,7 +56,7 @@ class Progress(ProgressBar):
         self.made = Board(self.every_n_steps) if trainer.is_global_zero else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.watch.restart(pl_module.clock.read())
+        self.watch.restart(pl_module.timer.read())
         if self.board is not None:
             done, total = _steps(trainer)
             self.board.begin("step", total, done)
@@ -68,7 +68,7 @@ class Progress(ProgressBar):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         done = _steps(trainer)[0]
         if self.board is not None and self.board.due("step", done):
-            lap = self.watch.lap(pl_module.clock.read())
+            lap = self.watch.lap(pl_module.timer.read())
             metrics = trainer.callback_metrics
             numbers = [f"{label} {metrics[name]:.2f}" for name, label in SHOWN.items() if name in metrics]
             if "rollout" in lap.phases:
@@ -95,7 +95,7 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._end(trainer, "validation")
-        self.watch.restart(pl_module.clock.read())
+        self.watch.restart(pl_module.timer.read())
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._begin(trainer, "test", trainer.num_test_batches)

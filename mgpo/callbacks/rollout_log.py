@@ -84,7 +84,7 @@ class RolloutLog(L.Callback):
             self.rows += rows_of(pl_module.rolled_out, pl_module.group_size, self.step, self.run)
 
     def _made(self, pl_module: Any) -> int:
-        return pl_module.clock.phases["rollout"].trajectories
+        return pl_module.timer.phases["rollout"].trajectories
 
     def _write(self, trainer: L.Trainer) -> None:
         self.written = trainer.global_step

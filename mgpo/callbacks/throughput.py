@@ -30,13 +30,13 @@ class ThroughputMonitor(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if self.synchronise and torch.cuda.is_available():
-            pl_module.clock.wait = torch.cuda.synchronize
+            pl_module.timer.wait = torch.cuda.synchronize
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.watch.restart(pl_module.clock.read())
+        self.watch.restart(pl_module.timer.read())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        lap = self.watch.lap(pl_module.clock.read())
+        lap = self.watch.lap(pl_module.timer.read())
         used = {"cpu_utilisation": cpu_use(lap), "gpu_utilisation": gpu_use(pl_module.device)}
         used = {name: value for name, value in used.items() if value is not None}
         laps, uses, peaks = zip(
@@ -48,19 +48,19 @@ class ThroughputMonitor(L.Callback):
         self._log(pl_module, {f"memory/{name}": value for name, value in memory.items()})
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.evaluated = pl_module.clock.phases["evaluation"].seconds
+        self.evaluated = pl_module.timer.phases["evaluation"].seconds
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        seconds = pl_module.clock.phases["evaluation"].seconds - self.evaluated
+        seconds = pl_module.timer.phases["evaluation"].seconds - self.evaluated
         records = pl_module.records  # this rank's own: the module gathers them after this hook
         work = Work(seconds, sampled=sum(record.tokens for record in records), trajectories=len(records))
         speed = evaluation_speed(share_objects(work, trainer.world_size))
         self._log(pl_module, {f"speed/{name}": value for name, value in speed.items()})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.watch.restart(pl_module.clock.read())
+        self.watch.restart(pl_module.timer.read())
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.on_validation_epoch_start(trainer, pl_module)

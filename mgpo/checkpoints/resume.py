@@ -10,6 +10,7 @@ import yaml
 from mgpo.checkpoints.progress import check, nothing_left
 from mgpo.checkpoints.whole import FOLDER, load_state, newest
 from mgpo.errors import UserError
+from mgpo.utils.renamed import under_present_names
 
 MORE = (
     "to go on, name its checkpoint with more trainer.max_epochs (or max_steps); for other data or settings begin a new "
@@ -64,6 +65,6 @@ def last_checkpoint(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> tu
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return under_present_names(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError):
         return None

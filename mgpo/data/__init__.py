@@ -1,0 +1,26 @@
+"""Questions: whose, from where, and in which batches."""
+
+from typing import TYPE_CHECKING
+
+from mgpo.utils.lazy import lazy
+
+if TYPE_CHECKING:
+    from mgpo.data.base import DataError as DataError
+    from mgpo.data.base import Source as Source
+    from mgpo.data.files import Files as Files
+    from mgpo.data.module import VQAData as VQAData
+    from mgpo.data.scenes import Scenes as Scenes
+
+__all__ = ["DataError", "Files", "Scenes", "Source", "VQAData"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "base": (
+            "DataError",
+            "Source",
+        ),
+        "files": ("Files",),
+        "module": ("VQAData",),
+        "scenes": ("Scenes",),
+    },
+)

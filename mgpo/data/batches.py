@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker
 from mgpo.data.base import Source
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
-from mgpo.images.lazy import Deferred, hand_over, open_original
+from mgpo.images.lazy import LazyImage, hand_over, open_lazily
 from mgpo.images.views import Original, Resize
 from mgpo.types import Question
 
@@ -46,7 +46,7 @@ class Decoded(Dataset):
     def __getitem__(self, index: int) -> Sample:
         question = self.source[index]
         try:
-            return Sample(question, open_original(question.picture, self.whole))
+            return Sample(question, open_lazily(question.picture, self.whole))
         except BadImage as error:
             return Sample(question, None, str(error))
 
@@ -150,7 +150,7 @@ class Batches(DataLoader):
 def _collate(samples: list[Sample]) -> list[Sample]:
     """The samples as they are; their pixels leave a worker through shared memory."""
     if get_worker_info() is not None:
-        hand_over([sample.image for sample in samples if isinstance(sample.image, Deferred)])
+        hand_over([sample.image for sample in samples if isinstance(sample.image, LazyImage)])
     return samples
 
 

@@ -68,5 +68,5 @@ class VQAData(L.LightningDataModule):
     def _whole(self) -> Resize | None:
         """The size at which the policy first sees pictures, where there is a policy to learn it from."""
         policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
-        sight = getattr(policy, "sight", None)
-        return None if sight is None else sight.whole
+        resolution = getattr(policy, "resolution", None)
+        return None if resolution is None else resolution.full

@@ -16,7 +16,9 @@ from mgpo.types import Question
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def asked(path: str, question: str | None = None, columns: Mapping[str, str] | None = None) -> list[Question]:
+def unlabelled_questions(
+    path: str, question: str | None = None, columns: Mapping[str, str] | None = None
+) -> list[Question]:
     """The questions in a folder or a file, in order. Nothing is decoded: a bad picture shows when it is opened.
 
     `question` is asked of a picture, or of every picture in a folder, in the order of their paths, which are
@@ -39,10 +41,10 @@ def asked(path: str, question: str | None = None, columns: Mapping[str, str] | N
         raise DataError(
             f"{ending(path)}: a picture, a folder, a table ({', '.join(list(KINDS)[1:])}) or a .jsonl file is needed"
         )
-    return Asked(path, question, columns).questions
+    return UnlabelledFiles(path, question, columns).questions
 
 
-class Asked(Files):
+class UnlabelledFiles(Files):
     """Rows whose answers may be unknown. Pictures are not looked at before they are opened, and no row is left out.
 
     Raises:

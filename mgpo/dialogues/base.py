@@ -4,7 +4,7 @@ import re
 from typing import Protocol
 
 from mgpo.answers import LETTERS, extract
-from mgpo.images.views import Frame, Sight, Size, View
+from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.types import Message, Question, Trajectory, Turn
 
 _SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units|width|height)\})")
@@ -26,11 +26,11 @@ class Dialogue(Protocol):
         """The text that ends the policy's reply in a turn (counted from 0), besides its end-of-turn token."""
         ...
 
-    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
+    def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
         """The messages before the first reply; the views they show are appended to `trajectory.views`."""
         ...
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Judge the last reply, then the messages before the next one; None when the episode is over."""
         ...
 

@@ -5,8 +5,8 @@ import re
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule, Finding, find_box
-from mgpo.images.views import Sight, View
+from mgpo.images.boxes import REASONS, BoxRule, ParsedBox, parse_box
+from mgpo.images.views import View, VisionResolution
 from mgpo.types import Message, Trajectory
 
 ASK_FREELY = (
@@ -60,30 +60,30 @@ class FreeTurns:
     def stop_text(self, turn: int) -> str | None:
         return BOX_BLOCK_END
 
-    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
-        view = View.whole(trajectory.image.size, sight.whole)
+    def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         first = fill(
-            self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=sight.frame, size=view.size
+            self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=resolution.frame, size=view.size
         )
         return [Message("system", (self.system,)), Message("user", first)]
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
             trajectory.answer = answer_of(turn, trajectory.question)
         if trajectory.answer is not None:
             return None
         turn.seen = self._seen(turn.said, trajectory.views)
-        view, turn.finding = self._look(turn.said, turn.seen, sight)
+        view, turn.parsed_box = self._look(turn.said, turn.seen, resolution)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
-            trajectory.limited = turn.finding.reason != "no_box"
+            trajectory.limited = turn.parsed_box.reason != "no_box"
             return None
         text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
         if view is not None:
             trajectory.views.append(view)
-        reason = REASONS[turn.finding.reason or "no_box"]
+        reason = REASONS[turn.parsed_box.reason or "no_box"]
         size = (view or trajectory.views[0]).size
         return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1), size=size))]
 
@@ -93,12 +93,12 @@ class FreeTurns:
         number = int(named[1]) if named else 1
         return views[number - 1] if 1 <= number <= len(views) else None
 
-    def _look(self, text: str, seen: View | None, sight: Sight) -> tuple[View | None, Finding]:
+    def _look(self, text: str, seen: View | None, resolution: VisionResolution) -> tuple[View | None, ParsedBox]:
         """The part of that picture which a reply names."""
         if seen is None:
-            return None, Finding(None, "no_picture")
-        finding = find_box(text, seen.size, sight.frame, self.rule)
-        return (seen.crop(finding.box, sight.crop) if finding.box else None), finding
+            return None, ParsedBox(None, "no_picture")
+        parsed_box = parse_box(text, seen.size, resolution.frame, self.rule)
+        return (seen.crop(parsed_box.box, resolution.crop) if parsed_box.box else None), parsed_box
 
 
 def _times(looks: int) -> str:

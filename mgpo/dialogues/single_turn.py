@@ -2,8 +2,8 @@
 
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.dialogues.two_turn import SYSTEM
-from mgpo.images.boxes import BoxRule, find_box
-from mgpo.images.views import Sight, View
+from mgpo.images.boxes import BoxRule, parse_box
+from mgpo.images.views import View, VisionResolution
 from mgpo.types import Message, Trajectory
 
 ASK_BOTH = (
@@ -34,19 +34,19 @@ class SingleTurn:
     def stop_text(self, turn: int) -> str | None:
         return None
 
-    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
-        view = View.whole(trajectory.image.size, sight.whole)
+    def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask, trajectory.question, view, frame=sight.frame, size=view.size)),
+            Message("user", fill(self.ask, trajectory.question, view, frame=resolution.frame, size=view.size)),
         ]
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
         trajectory.answer = answer_of(turn, trajectory.question)
         if self.judge_box:
-            turn.seen, turn.finding = view, find_box(turn.said, view.size, sight.frame, self.rule)
+            turn.seen, turn.parsed_box = view, parse_box(turn.said, view.size, resolution.frame, self.rule)
         return None
 
 

@@ -2,8 +2,8 @@
 
 from mgpo.dialogues.base import answer_of, fill
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule, find_box
-from mgpo.images.views import Sight, View
+from mgpo.images.boxes import REASONS, BoxRule, parse_box
+from mgpo.images.views import View, VisionResolution
 from mgpo.types import Message, Trajectory
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
@@ -69,25 +69,25 @@ class TwoTurn:
     def stop_text(self, turn: int) -> str | None:
         return BOX_BLOCK_END if turn < self.turns - 1 else None
 
-    def open(self, trajectory: Trajectory, sight: Sight) -> list[Message]:
-        view = View.whole(trajectory.image.size, sight.whole)
+    def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         return [
             Message("system", (self.system,)),
-            Message("user", fill(self.ask_box, trajectory.question, view, frame=sight.frame, size=view.size)),
+            Message("user", fill(self.ask_box, trajectory.question, view, frame=resolution.frame, size=view.size)),
         ]
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
             trajectory.answer = answer_of(turn, trajectory.question)
             return None
-        turn.seen, turn.finding = first, find_box(turn.said, first.size, sight.frame, self.rule)
-        if turn.finding.box is not None:
-            trajectory.views.append(first.crop(turn.finding.box, sight.crop))
+        turn.seen, turn.parsed_box = first, parse_box(turn.said, first.size, resolution.frame, self.rule)
+        if turn.parsed_box.box is not None:
+            trajectory.views.append(first.crop(turn.parsed_box.box, resolution.crop))
         else:
             trajectory.views.append(trajectory.views[-1])
-        view, reason = trajectory.views[-1], REASONS[turn.finding.reason or "no_box"]
+        view, reason = trajectory.views[-1], REASONS[turn.parsed_box.reason or "no_box"]
         last = len(trajectory.turns) == self.turns - 1
         if view is first:
             text = self.show_whole if last else self.name_again

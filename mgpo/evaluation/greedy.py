@@ -10,7 +10,7 @@ from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Original, Sight
+from mgpo.images.views import Original, VisionResolution
 from mgpo.metrics.record import Record, Region, record_of
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
@@ -40,12 +40,12 @@ def evaluate(
 ) -> list[Record]:
     """`assess` a policy in process."""
     play = partial(roll_out, policy, sampler)
-    return assess(play, policy.sight, dialogue, samples, sampling, reward, seed, step, leave_out)
+    return assess(play, policy.resolution, dialogue, samples, sampling, reward, seed, step, leave_out)
 
 
 def assess(
     play: Play,
-    sight: Sight,
+    resolution: VisionResolution,
     dialogue: Dialogue,
     samples: Sequence[tuple[Question, Original]],
     sampling: Sampling,
@@ -65,23 +65,23 @@ def assess(
             leave_out(trajectory.question, trajectory.failed)
     trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
-    regions = {id(t): region for t in trajectories if (region := named_region(t, sight)) is not None}
+    regions = {id(t): region for t in trajectories if (region := named_region(t, resolution)) is not None}
     alone: dict[int, bool] = {}
     if regions:
-        seen = replace(sight, whole=sight.crop)
+        seen = replace(resolution, full=resolution.crop)
         cut = [(t, crop) for t in trajectories if id(t) in regions and (crop := _cut(t, regions[id(t)]))]
-        again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), sight=seen)
+        again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), resolution=seen)
         judge(again, reward)
         alone = {id(t): a.right for (t, _), a in zip(cut, again) if a.failed is None}
     return [record_of(t, alone.get(id(t)), step) for t in trajectories]
 
 
-def named_region(trajectory: Trajectory, sight: Sight) -> Region | None:
+def named_region(trajectory: Trajectory, resolution: VisionResolution) -> Region | None:
     """The last region that was cut out, or that of a valid box that never was, in pixels of the original."""
     if trajectory.crops:
         return trajectory.crops[-1].region
-    box = trajectory.finding.box if trajectory.finding is not None else None
-    return trajectory.views[0].crop(box, sight.crop).region if box else None
+    box = trajectory.parsed_box.box if trajectory.parsed_box is not None else None
+    return trajectory.views[0].crop(box, resolution.crop).region if box else None
 
 
 def _cut(trajectory: Trajectory, region: Region) -> Image.Image | None:

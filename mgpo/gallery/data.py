@@ -54,7 +54,7 @@ def _rollout(trajectory: Trajectory, record: Record) -> Entry:
         "valid_box": record.valid_box,
         "reason": record.reason,
         "named": [box and _rounded(box) for box in record.named],
-        "reasons": [turn.finding.reason if turn.finding else None for turn in trajectory.turns],
+        "reasons": [turn.parsed_box.reason if turn.parsed_box else None for turn in trajectory.turns],
         "regions": record.regions,
         "zoom": number(record.zoom, 2),
         "replies": [shorten(reply, TEXT) for reply in record.replies],

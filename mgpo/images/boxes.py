@@ -58,13 +58,13 @@ class BoxRule:
     max_aspect: float = 100
     clip: bool = False
 
-    def judge(self, box: Box, size: Size) -> "Finding":
+    def judge(self, box: Box, size: Size) -> "ParsedBox":
         """Whether a box in input pixels may be cut from an input image of that size, and which part of it."""
         inside = self._clipped(box, size) if self.clip else box
         reason = self.refuse(inside, size)
         if reason is not None:
-            return Finding(None, reason, box)
-        return Finding(inside, None, box, inside != box if self.clip else None)
+            return ParsedBox(None, reason, box)
+        return ParsedBox(inside, None, box, inside != box if self.clip else None)
 
     def _clipped(self, box: Box, size: Size) -> Box:
         """What of a box lies in the picture; the box itself where that is nothing, or where it is inverted."""
@@ -86,7 +86,7 @@ class BoxRule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ParsedBox:
     """The first valid box of a reply, in input pixels, or the reason why the first candidate was refused.
 
     `candidate` is the box that was judged, where there was one, so that refused boxes can be drawn too.
@@ -119,16 +119,16 @@ def box_candidates(text: str) -> list[Box]:
     return [box for _, box in sorted(found)]
 
 
-def find_box(text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule()) -> Finding:
+def parse_box(text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule()) -> ParsedBox:
     """The first valid box in a reply about an input image of `size`, thoughts aside. Never raises."""
     text = spoken(text)
-    first: Finding | None = None
+    first: ParsedBox | None = None
     for candidate in box_candidates(text):
-        finding = rule.judge(frame.to_pixels(candidate, size), size)
-        if finding.box is not None:
-            return finding
-        first = first or finding
-    return first or Finding(None, "not_four" if number_lists(text) else "no_box")
+        parsed_box = rule.judge(frame.to_pixels(candidate, size), size)
+        if parsed_box.box is not None:
+            return parsed_box
+        first = first or parsed_box
+    return first or ParsedBox(None, "not_four" if number_lists(text) else "no_box")
 
 
 def _searched(text: str) -> tuple[str, int]:

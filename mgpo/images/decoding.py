@@ -88,7 +88,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     return _decode(name, io.BytesIO(data))
 
 
-def first_view(data: bytes, whole: Resize) -> tuple[Size, Image.Image] | None:
+def first_view(data: bytes, full: Resize) -> tuple[Size, Image.Image] | None:
     """The size of a large upright JPEG and the first view of it, decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling).
 
     None where that does not apply: other formats and modes, pictures that are hardly larger than their view, damaged
@@ -100,20 +100,20 @@ def first_view(data: bytes, whole: Resize) -> tuple[Size, Image.Image] | None:
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
                 if image.mode not in ("L", "RGB") or image.width * image.height > LARGEST_IMAGE:
                     return None
-                return _shrunk(image, whole)
+                return _shrunk(image, full)
     except MemoryError:
         raise
     except Exception:  # whatever it is, decoding in full says it
         return None
 
 
-def _shrunk(image: Image.Image, whole: Resize) -> tuple[Size, Image.Image] | None:
+def _shrunk(image: Image.Image, full: Resize) -> tuple[Size, Image.Image] | None:
     stored = image.size
     lying = Image.new("1", (2, 1))
     lying.info = image.info  # with the EXIF data, so that it is turned as the image will be
     turned = _upright(lying).size == (1, 2)
     size = (stored[1], stored[0]) if turned else stored
-    seen = whole(size)
+    seen = full(size)
     wanted = (seen[1], seen[0]) if turned else seen
     drafted = image.draft(None, (math.ceil(SMALLEST_SCALE * wanted[0]), math.ceil(SMALLEST_SCALE * wanted[1])))
     if drafted is None or image.size == stored:

@@ -16,7 +16,7 @@ KEPT = 2_000_000_000  # bytes of decoded originals in a process
 HANDED = 400_000_000  # bytes of originals that a worker hands over with a batch
 
 
-class Deferred:
+class LazyImage:
     """A picture that stands where a PIL image may, with its first view ready.
 
     Whatever else is asked of it takes all its pixels. They are decoded when that happens, once for all crops of a
@@ -36,15 +36,15 @@ class Deferred:
             ROOM.use(self)
 
     def crop(self, box: Box) -> Image.Image:
-        return self.whole().crop(box)
+        return self.decoded_image().crop(box)
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
         known = box is None and size == self.first.size and resample == Image.Resampling.BICUBIC
-        return (self.first if known else self.whole()).resize(size, resample, box, reducing_gap)
+        return (self.first if known else self.decoded_image()).resize(size, resample, box, reducing_gap)
 
-    def whole(self) -> Original:
+    def decoded_image(self) -> Original:
         """All pixels; several threads that ask at once wait for one decode."""
         if self.handed is not None:
             return self.handed
@@ -58,7 +58,7 @@ class Deferred:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Decoded pixels stay where they are: they are worth less than the time that a pipe takes for them."""
-        return Deferred, (self.picture, self.size, self.first, None, self.handed)
+        return LazyImage, (self.picture, self.size, self.first, None, self.handed)
 
 
 class Room:
@@ -69,9 +69,9 @@ class Room:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.lock = limit, threading.Lock()
-        self.users: list[weakref.ref[Deferred]] = []  # the latest last
+        self.users: list[weakref.ref[LazyImage]] = []  # the latest last
 
-    def use(self, original: Deferred) -> None:
+    def use(self, original: LazyImage) -> None:
         """Say that an original is decoded and in use."""
         with self.lock:
             alive = [user for ref in self.users if (user := ref()) is not None and user.decoded is not None]
@@ -87,27 +87,27 @@ class Room:
 ROOM = Room(KEPT)
 
 
-def open_original(picture: Picture, whole: Resize | None) -> Original:
-    """A picture whose first view has the size that `whole` gives; decoded in full where `whole` is None.
+def open_lazily(picture: Picture, full: Resize | None) -> Original:
+    """A picture whose first view has the size that `full` gives; decoded in full where `full` is None.
 
     Damage is found here, before a rollout spends time on the question. Raises `mgpo.images.decoding.BadImage`.
     """
-    if whole is None:
+    if full is None:
         return picture.load()
     read = getattr(picture, "read", None)  # what is drawn or in memory has no file
-    shrunk = None if read is None else first_view(read(), whole)
+    shrunk = None if read is None else first_view(read(), full)
     if shrunk is not None:
-        return Deferred(picture, *shrunk)
+        return LazyImage(picture, *shrunk)
     image = picture.load()
-    return Deferred(picture, image.size, View.whole(image.size, whole).pixels(image), image)
+    return LazyImage(picture, image.size, View.full(image.size, full).pixels(image), image)
 
 
-def hand_over(originals: Sequence[Deferred]) -> None:
+def hand_over(originals: Sequence[LazyImage]) -> None:
     """Move pixels into memory that another process can share: first views, and decoded originals while they fit.
 
     An original beyond `HANDED`, or where memory is short, is decoded once more where it is cut.
     """
-    decoded: list[tuple[Deferred, Image.Image]] = []
+    decoded: list[tuple[LazyImage, Image.Image]] = []
     room = HANDED
     for original in originals:
         if original.decoded is not None and (room := room - BYTES * math.prod(original.size)) >= 0:

@@ -19,7 +19,7 @@ Resize = Callable[[Size], Size]  # the size at which a model sees an image of th
 
 
 class Original(Protocol):
-    """What views are cut from: a PIL image, or a picture that is decoded no further than it is needed (`originals.py`).
+    """What views are cut from: a PIL image, or a picture that is decoded no further than it is needed (`lazy.py`).
 
     The methods are those of a PIL image.
     """
@@ -64,7 +64,7 @@ class View:
     size: Size
 
     @classmethod
-    def whole(cls, original: Size, resize: Resize) -> "View":
+    def full(cls, original: Size, resize: Resize) -> "View":
         """The first view: all of the original."""
         return cls((0, 0, *original), resize(original))
 
@@ -102,9 +102,9 @@ class View:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """How a policy sees: its coordinate frame and the sizes at which it sees whole images and crops."""
+class VisionResolution:
+    """How a policy sees: the frame of its coordinates, and the sizes at which it sees full images and crops."""
 
     frame: Frame
-    whole: Resize
+    full: Resize
     crop: Resize

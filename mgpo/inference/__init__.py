@@ -1,1 +1,22 @@
 """Models to ask: on weights in this process, or behind a server."""
+
+from typing import TYPE_CHECKING
+
+from mgpo.utils.lazy import lazy
+
+if TYPE_CHECKING:
+    from mgpo.inference.base import Answer as Answer
+    from mgpo.inference.loading import load as load
+    from mgpo.inference.local import Model as Model
+    from mgpo.inference.served import ServedModel as ServedModel
+
+__all__ = ["Answer", "Model", "ServedModel", "load"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "base": ("Answer",),
+        "loading": ("load",),
+        "local": ("Model",),
+        "served": ("ServedModel",),
+    },
+)

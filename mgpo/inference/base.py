@@ -16,8 +16,8 @@ from mgpo.errors import UserError
 from mgpo.evaluation.greedy import assess
 from mgpo.gallery.drawing import look
 from mgpo.images.decoding import FilePicture, Picture, to_rgb
-from mgpo.images.lazy import open_original
-from mgpo.images.views import Box, Original, Resize, Sight
+from mgpo.images.lazy import open_lazily
+from mgpo.images.views import Box, Original, Resize, VisionResolution
 from mgpo.metrics.record import Record
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout.episodes import Play
@@ -79,13 +79,15 @@ class AskedModel(ABC):
 
     Args:
         play: How its episodes are played.
-        sight: How it sees.
+        resolution: How it sees.
         dialogue: What is said in each turn.
         max_new_tokens: A reply is cut here.
     """
 
-    def __init__(self, play: Play, sight: Sight, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
-        self.play, self.sight, self.dialogue, self.max_new_tokens = play, sight, dialogue, max_new_tokens
+    def __init__(
+        self, play: Play, resolution: VisionResolution, dialogue: Dialogue, max_new_tokens: int = 1024
+    ) -> None:
+        self.play, self.resolution, self.dialogue, self.max_new_tokens = play, resolution, dialogue, max_new_tokens
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ class AskedModel(ABC):
     def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
         """Several answers to one question, sampled as in training. Raises UserError where a server fails."""
         sampling = Sampling(self.max_new_tokens, temperature)
-        original = open_original(question.picture, self.sight.whole)
+        original = open_lazily(question.picture, self.resolution.full)
         played = self.play(self.dialogue, [(question, original)], rollouts, sampling, (seed, 0))
         if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
             raise UserError(failed[0])
@@ -123,8 +125,8 @@ class AskedModel(ABC):
     ) -> list[Record]:
         """Greedy episodes on the first `limit` questions of a source, and of each sub-image alone."""
         sampling = Sampling(self.max_new_tokens, 0.0)
-        batches = in_batches(source, limit, batch_size, self.sight.whole)
-        return [r for b in batches for r in assess(self.play, self.sight, self.dialogue, b, sampling, reward, 0)]
+        batches = in_batches(source, limit, batch_size, self.resolution.full)
+        return [r for b in batches for r in assess(self.play, self.resolution, self.dialogue, b, sampling, reward, 0)]
 
 
 def in_batches(
@@ -132,5 +134,5 @@ def in_batches(
 ) -> Iterator[list[tuple[Question, Original]]]:
     """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
     questions = iter([source[i] for i in range(len(source))][:limit])
-    while batch := [(question, open_original(question.picture, whole)) for question in islice(questions, size)]:
+    while batch := [(question, open_lazily(question.picture, whole)) for question in islice(questions, size)]:
         yield batch

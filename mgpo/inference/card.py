@@ -49,8 +49,8 @@ def model_card(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> str:
     path = str(getattr(policy, "path", ""))
     turns = int(getattr(dialogue, "turns", 1))
     stop = dialogue.stop_text(0)
-    whole, crop = policy.sight.whole, policy.sight.crop
-    budget, served = "", [f'frame="{policy.sight.frame.value}"']
+    whole, crop = policy.resolution.full, policy.resolution.crop
+    budget, served = "", [f'frame="{policy.resolution.frame.value}"']
     if isinstance(whole, PixelBudget) and isinstance(crop, PixelBudget):
         budget = (
             f"- A whole picture is shown at {whole.min_pixels:,} to {whole.max_pixels:,} pixels, a part at at most "
@@ -62,7 +62,7 @@ def model_card(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> str:
         base="" if Path(path).exists() else f"base_model: {path}\n",
         images=turns,
         served="".join(f", {argument}" for argument in served),
-        units=UNITS[policy.sight.frame],
+        units=UNITS[policy.resolution.frame],
         budget=budget,
         tokens=max_new_tokens,
         ends="" if stop is None else f"- A reply that names a box ends with {stop!r}; stop there and show the part.\n",

@@ -23,6 +23,7 @@ from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.utils.configurations import load as load_yaml
 from mgpo.utils.configurations import read_text, shipped_config
+from mgpo.utils.renamed import under_present_names
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
@@ -77,7 +78,7 @@ def load(
 
 def _tell_budget(name: str, policy: Policy) -> None:
     """Warn of a checkpoint whose own cap lets pictures become very long."""
-    whole = policy.sight.whole
+    whole = policy.resolution.full
     if isinstance(whole, PixelBudget) and (tokens := whole.max_pixels // whole.factor**2) > MANY:
         warnings.warn(
             f"{name} lets a picture have {whole.max_pixels:,} pixels, which are {tokens:,} tokens, and takes long for "
@@ -94,7 +95,7 @@ def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
     """What `_from_config` needs, from a file. Raises UserError where it is not there."""
     text = read_text(file)
     try:
-        part = read(text)
+        part = under_present_names({"model": read(text)})["model"]
         policy, _ = part["policy"], part["eval_sampling"]["max_new_tokens"]
         return {**part, "policy": {**policy, "init_args": dict(policy.get("init_args") or {})}}
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

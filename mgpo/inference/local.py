@@ -31,19 +31,19 @@ class Model(AskedModel):
 
     def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
         play = partial(roll_out, policy, InProcessSampler())
-        super().__init__(play, policy.sight, dialogue, max_new_tokens)
+        super().__init__(play, policy.resolution, dialogue, max_new_tokens)
         self.policy = policy
 
     def identity(self) -> dict[str, Any]:
         """The sizes at which it sees, and a digest of the weights."""
-        return {"sight": repr(self.sight), "weights": digest(self.policy.state_dict())}
+        return {"resolution": repr(self.resolution), "weights": digest(self.policy.state_dict())}
 
     def counterfactuals(
         self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
     ) -> list[Row]:
         """The same questions with something else in place of the crop; see `mgpo.evaluation.counterfactuals`."""
         sampling = Sampling(self.max_new_tokens, 0.0)
-        batches = in_batches(source, limit, batch_size, self.sight.whole)
+        batches = in_batches(source, limit, batch_size, self.resolution.full)
         arguments = (sampling, reward, 0)
         return [
             r for b in batches for r in counterfactuals(self.policy, InProcessSampler(), self.dialogue, b, *arguments)

@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 
 from mgpo.answers import given
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage, is_file
-from mgpo.images.lazy import open_original
+from mgpo.images.lazy import open_lazily
 from mgpo.images.views import Original, Resize
 from mgpo.inference.base import AskedModel
 from mgpo.inference.class_paths import settings_of
@@ -46,7 +46,7 @@ def predict(
     server fails on, has a row with `error`, and is asked again when this is started again.
 
     Args:
-        data: A picture, a folder of pictures, or whatever `mgpo.data.files.Files` reads, such as a .jsonl file with the
+        data: A picture, a folder of pictures, or whatever `mgpo.data.Files` reads, such as a .jsonl file with the
             columns image, question and, where wanted, choices, answer, id; images are paths relative to it.
         output: The file of rows; beside it lies one that says what they came from.
         question: What to ask of each picture in a folder, or of rows without a question.
@@ -60,18 +60,18 @@ def predict(
     if min(batch_size, threads) < 1:
         raise UserError("--batch_size and --threads are at least 1")
     torch.set_num_threads(threads)
-    questions = asked(data, question, columns)
+    questions = unlabelled_questions(data, question, columns)
     loaded = load(model, dialogue, **(options or {}))
     with locked(Path(output + LOCK), output, "name another --output"):
         predictions = Predictions(Path(output), _origin(questions, loaded))
         done = predictions.done
-        todo = [asked for asked in questions if asked.id not in done]
+        todo = [q for q in questions if q.id not in done]
         batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
         with tqdm(total=len(questions), initial=len(done), unit=" questions", smoothing=0.1) as progress:
-            for batch in opened_ahead(batches, loaded.sight.whole):
+            for batch in opened_ahead(batches, loaded.resolution.full):
                 predictions.append(answer(loaded, batch))
                 progress.update(len(batch))
-        predictions.put_in_order([asked.id for asked in questions])
+        predictions.put_in_order([q.id for q in questions])
     print(_closing(predictions))
     if all("error" in row for row in predictions.rows):
         raise UserError(
@@ -136,7 +136,7 @@ def opened_ahead(batches: Sequence[Sequence[Question]], whole: Resize) -> Iterat
 
 def _open(question: Question, whole: Resize) -> Opened:
     try:
-        return question, open_original(question.picture, whole), ""
+        return question, open_lazily(question.picture, whole), ""
     except BadImage as error:
         return question, None, str(error)
 

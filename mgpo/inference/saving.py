@@ -134,9 +134,9 @@ def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
 def save_processors(policy: Any, folder: Path) -> None:
     """Tokenizer with its chat template, image processor with the policy's budget, video processor."""
     policy.tokenizer.save_pretrained(folder)
-    processor, whole = copy.deepcopy(policy.processor), policy.sight.whole
+    processor, whole = copy.deepcopy(policy.processor), policy.resolution.full
     if isinstance(whole, PixelBudget):
-        lowest = min(whole.min_pixels, policy.sight.crop.min_pixels)
+        lowest = min(whole.min_pixels, policy.resolution.crop.min_pixels)
         processor.size = {"shortest_edge": lowest, "longest_edge": whole.max_pixels}
     processor.save_pretrained(folder)
     quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
@@ -150,7 +150,7 @@ def save_processors(policy: Any, folder: Path) -> None:
 
 def _settings(policy: Any, dialogue: Dialogue, max_new_tokens: int, dtype: Dtype | None) -> dict[str, Any]:
     """The `model` part of a configuration that makes this policy and dialogue again, from the folder it lies in."""
-    whole, crop = policy.sight.whole, policy.sight.crop
+    whole, crop = policy.resolution.full, policy.resolution.crop
     budget: dict[str, int] = {}
     if isinstance(whole, PixelBudget) and isinstance(crop, PixelBudget):
         budget = {"max_pixels": whole.max_pixels, "min_pixels": whole.min_pixels, "crop_max_pixels": crop.max_pixels}

@@ -12,7 +12,7 @@ from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Frame, Original, Sight, View
+from mgpo.images.views import Frame, Original, View, VisionResolution
 from mgpo.inference.base import AskedModel, Samples
 from mgpo.inference.client import ChatClient, NoReply, ServerError, shown
 from mgpo.inference.reading import read_reply, silence
@@ -71,20 +71,23 @@ class ServedModel(AskedModel):
         if parallel < 1:
             raise UserError(f"parallel is {parallel}; at least 1 question has to be asked at a time")
         crop_max = crop_max_pixels or max_pixels
-        sight = Sight(
+        resolution = VisionResolution(
             Frame(frame),
             PixelBudget(min_pixels, max_pixels, factor),
             PixelBudget(min(min_pixels, crop_max), crop_max, factor),
         )
-        super().__init__(self.episodes, sight, dialogue or TwoTurn(), max_new_tokens)
+        super().__init__(self.episodes, resolution, dialogue or TwoTurn(), max_new_tokens)
         self.client, self.parallel, self.extra = ChatClient(base_url, **client), parallel, dict(extra or {})
         self.model = model or self._only_model()
 
     def identity(self) -> dict[str, Any]:
         """Server, model, and all that is sent along."""
         return {
-            "sight": repr(self.sight), "server": self.client.base_url, "model": self.model, "extra": self.extra
-        }  # fmt: skip
+            "resolution": repr(self.resolution),
+            "server": self.client.base_url,
+            "model": self.model,
+            "extra": self.extra,
+        }
 
     def episodes(
         self,
@@ -93,10 +96,10 @@ class ServedModel(AskedModel):
         copies: int,
         sampling: Sampling,
         key: tuple[int, ...],
-        sight: Sight | None = None,
+        resolution: VisionResolution | None = None,
     ) -> list[Trajectory]:
         """`copies` episodes a question, several at a time. Raises ServerError where none can be played."""
-        seen = sight or self.sight
+        seen = resolution or self.resolution
         with ThreadPoolExecutor(self.parallel) as pool:
             episodes = [
                 pool.submit(self._episode, dialogue, question, image, sampling, (*key, question.id, copy), seen)
@@ -116,11 +119,11 @@ class ServedModel(AskedModel):
         image: Original,
         sampling: Sampling,
         key: tuple[int | str, ...],
-        sight: Sight,
+        resolution: VisionResolution,
     ) -> Trajectory:
         trajectory = Trajectory(question, image)
         history: list[dict[str, Any]] = []
-        messages: Sequence[Message] | None = dialogue.open(trajectory, sight)
+        messages: Sequence[Message] | None = dialogue.open(trajectory, resolution)
         try:
             while messages is not None:
                 history += [as_sent(message, image) for message in messages]
@@ -128,7 +131,7 @@ class ServedModel(AskedModel):
                 text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
                 history.append({"role": "assistant", "content": without_thoughts(text)})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
-                messages = dialogue.proceed(trajectory, sight)
+                messages = dialogue.proceed(trajectory, resolution)
         except (NoReply, BadImage) as error:
             trajectory.failed = str(error)
         return trajectory

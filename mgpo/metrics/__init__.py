@@ -20,11 +20,31 @@ from mgpo.metrics.episodes import (
     ValidBoxRatio,
     ZoomFactor,
 )
-from mgpo.metrics.grouped import GroupAgreement, GroupSpread, MajorityAtK, PassAtK, SilentGroups
+from mgpo.metrics.grouped import ConstantRewardGroups, GroupAgreement, GroupSpread, MajorityAtK, PassAtK
 
 __all__ = [
-    "CROP", "NO_TOOLS", "Accuracy", "ClippedBoxRatio", "CropAreaShare", "CropGain", "CropHarm", "CropRate",
-    "FallbackRate", "GroupAgreement", "GroupSpread", "InvalidReasons", "MajorityAtK", "PassAtK", "RecordMetric",
-    "RewardMean", "RowMetric", "SilentGroups", "SubimageAccuracy", "SubimageShare", "TurnsPerEpisode",
-    "ValidBoxRatio", "VoteCalibration", "ZoomFactor",
+    "CROP",
+    "NO_TOOLS",
+    "Accuracy",
+    "ClippedBoxRatio",
+    "ConstantRewardGroups",
+    "CropAreaShare",
+    "CropGain",
+    "CropHarm",
+    "CropRate",
+    "FallbackRate",
+    "GroupAgreement",
+    "GroupSpread",
+    "InvalidReasons",
+    "MajorityAtK",
+    "PassAtK",
+    "RecordMetric",
+    "RewardMean",
+    "RowMetric",
+    "SubimageAccuracy",
+    "SubimageShare",
+    "TurnsPerEpisode",
+    "ValidBoxRatio",
+    "VoteCalibration",
+    "ZoomFactor",
 ]  # fmt: skip

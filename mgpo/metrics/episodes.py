@@ -132,7 +132,7 @@ class FallbackRate(EpisodeMean):
 class RewardMean(EpisodeMean):
     """Mean of what training sees, the reward on the answer and what was added to it; higher is better.
 
-    Its range is that of the reward and its extras, which may be negative. Nothing is left out.
+    Its range is that of the reward and its shaping, which may be negative. Nothing is left out.
     """
 
     higher_is_better = True

@@ -29,15 +29,15 @@ class GroupSpread(GroupMean):
     of = staticmethod(values.reward_spread)
 
 
-class SilentGroups(GroupMean):
+class ConstantRewardGroups(GroupMean):
     """groups whose rewards are all equal / groups, in [0, 1]; lower is better, for they have no gradient.
 
-    Rollouts that training masks count here; a question with one rollout is always silent.
+    Rollouts that training masks count here; a question with one rollout has always a constant reward.
     """
 
     higher_is_better = False
     plot_upper_bound = 1.0
-    of = staticmethod(values.silent)
+    of = staticmethod(values.constant_reward)
 
 
 class AtK(GroupMean):

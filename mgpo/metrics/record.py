@@ -52,8 +52,8 @@ class Record:
 
 def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: int = 0, rollout: int = 0) -> Record:
     """What there is to say about a judged trajectory."""
-    question, finding, crops = trajectory.question, trajectory.finding, trajectory.crops
-    box = trajectory.views[0].to_original(finding.box) if finding is not None and finding.box else None
+    question, parsed_box, crops = trajectory.question, trajectory.parsed_box, trajectory.crops
+    box = trajectory.views[0].to_original(parsed_box.box) if parsed_box is not None and parsed_box.box else None
     return Record(
         id=question.id,
         split=question.split,
@@ -62,8 +62,8 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         answer=trajectory.answer,
         right=trajectory.right,
         turns=len(trajectory.turns),
-        valid_box=None if finding is None else finding.box is not None,
-        reason=None if finding is None else finding.reason,
+        valid_box=None if parsed_box is None else parsed_box.box is not None,
+        reason=None if parsed_box is None else parsed_box.reason,
         box=box,
         subimage_right=subimage_right,
         crops=len(crops),
@@ -72,7 +72,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         regions=tuple(view.region for view in crops),
         zoom=zoom(trajectory.views[0], crops[-1]) if crops else None,
         area=_pixels(crops[-1]) / _pixels(trajectory.views[0]) if crops else None,
-        fallback=any(turn.finding is not None and turn.finding.box is None for turn in trajectory.turns[:-1]),
+        fallback=any(turn.parsed_box is not None and turn.parsed_box.box is None for turn in trajectory.turns[:-1]),
         reward=trajectory.reward,
         logprob=sum(sum(turn.reply.logprobs) for turn in trajectory.turns),
         tokens=sum(len(turn.reply.logprobs) for turn in trajectory.turns),
@@ -83,7 +83,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         unfinished=trajectory.unfinished,
         cut=trajectory.cut,
         choices=question.choices,
-        clipped=None if finding is None else finding.clipped,
+        clipped=None if parsed_box is None else parsed_box.clipped,
         part=question.part,
     )
 

@@ -117,7 +117,7 @@ def reward_spread(group: Group) -> float:
     return pstdev(rewards) if all(map(isfinite, rewards)) else nan
 
 
-def silent(group: Group) -> float:
+def constant_reward(group: Group) -> float:
     """1 if all rewards are equal, so that the group has no gradient."""
     return float(len({record.reward for record in group}) == 1)
 

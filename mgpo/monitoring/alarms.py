@@ -15,7 +15,7 @@ METRICS = (
     "right",
     "valid_box",
     "crop_rate",
-    "no_signal",
+    "constant_reward",
     "cut",
     "image_reliance",
     "engine_gap",
@@ -39,8 +39,8 @@ class Limits:
         length_factor: How many times longer than at the start replies may get.
         length_floor: Tokens up to which no reply is called long.
         cut_share: Share of rollouts that may run into the token limit.
-        silent_share: Share of groups that may be without a signal.
-        silent_window: Steps in its level.
+        constant_share: Share of groups that may be without a signal.
+        constant_window: Steps in its level.
         reliance_floor: Nats per token by which pictures must matter.
         reliance_checks: Measurements in that level.
         engine_gap: Nats per token by which an engine's log-probs may differ from the trainer's.
@@ -56,8 +56,8 @@ class Limits:
     length_factor: float = 2
     length_floor: float = 16
     cut_share: float = 0.2
-    silent_share: float = 0.95
-    silent_window: int = 20
+    constant_share: float = 0.95
+    constant_window: int = 20
     reliance_floor: float = 0.02
     reliance_checks: int = 3
     engine_gap: float = 0.1
@@ -147,19 +147,19 @@ def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
     return None
 
 
-def no_signal(curves: Curves, limits: Limits) -> Alarm | None:
+def constant_reward(curves: Curves, limits: Limits) -> Alarm | None:
     """Nearly all groups are right or wrong as a whole for long: every step costs, and none teaches."""
-    silent = curves.get("no_signal", NO_CURVE).recent(limits.silent_window)
-    if not silent > limits.silent_share:
+    constant = curves.get("constant_reward", NO_CURVE).recent(limits.constant_window)
+    if not constant > limits.constant_share:
         return None
-    right = curves.get("right", NO_CURVE).recent(limits.silent_window)
+    right = curves.get("right", NO_CURVE).recent(limits.constant_window)
     hint = "harder" if right > 0.5 else "easier"
     return Alarm(
-        "no_signal",
-        f"Over {limits.silent_window} steps {silent:.2f} of the groups had equal rewards, with {right:.2f} of the "
+        "constant_reward",
+        f"Over {limits.constant_window} steps {constant:.2f} of the groups had equal rewards, with {right:.2f} of the "
         f"answers right. Try {hint} questions in data.train, a larger model.group_size, or "
-        "model.silent_groups: refill.",
-        {"silent": silent, "right": right},
+        "model.constant_reward_groups: resample.",
+        {"constant": constant, "right": right},
     )
 
 
@@ -191,7 +191,7 @@ def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
 
 
 Rule = Callable[[Curves, Limits], Alarm | None]
-_ALL = (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, no_signal, image_blind, engine_apart)
+_ALL = (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, constant_reward, image_blind, engine_apart)
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in _ALL}
 
 

@@ -51,7 +51,7 @@ def rows_of(trajectories: list[Trajectory], group_size: int, step: int, run: str
         row = {name: value for name, value in vars(record).items() if name in NAMES} | {
             "run": run,
             "prompt_hash": prompt_hash(turns[0].prompt),
-            "reasons": [turn.finding.reason if turn.finding is not None else None for turn in turns],
+            "reasons": [turn.parsed_box.reason if turn.parsed_box is not None else None for turn in turns],
             "tokens": tokens,
             "logprob_sum": sums,
             "logprob_mean": [total / max(n, 1) for total, n in zip(sums, tokens)],

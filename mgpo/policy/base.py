@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.images.views import Sight, Size, View
+from mgpo.images.views import Size, View, VisionResolution
 from mgpo.policy.passes.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 
@@ -70,7 +70,7 @@ class Policy(nn.Module):
     """
 
     chat: Codec
-    sight: Sight
+    resolution: VisionResolution
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts

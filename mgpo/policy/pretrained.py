@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mgpo.answers.thoughts import is_tag
 from mgpo.errors import UserError
-from mgpo.images.views import Sight
+from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
 from mgpo.policy.chat import Chat, control_tokens
 from mgpo.policy.decoding import cuda_graphs as graphs
@@ -40,7 +40,7 @@ TYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
 
 class Pretrained(Policy):
-    """A family says how it sees (`sight_of`, `pixels`, `tower`), places tokens (`positions`) and decodes.
+    """A family says how it sees (`resolution_of`, `pixels`, `tower`), places tokens (`positions`) and decodes.
 
     The constructor is cheap and reads no weights; `load` does.
 
@@ -154,7 +154,7 @@ class Pretrained(Policy):
             recompute(decoder, blocks)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
-        self.sight = self.sight_of(processor)
+        self.resolution = self.resolution_of(processor)
         backend: Any = tokenizer.backend_tokenizer  # asked once for all: there may be a quarter of a million of them
         self.token_texts = backend.decode_batch([[i] for i in range(known)], skip_special_tokens=False)
         self.chat = Chat(tokenizer, control, self.slot, self.image_token, self.expand)
@@ -185,7 +185,7 @@ class Pretrained(Policy):
         if self.freeze_vision and any(p.requires_grad and id(p) not in language for p in model.parameters()):
             raise UserError("policy.freeze_vision contradicts the adapters on the vision tower; drop one of them")
 
-    def sight_of(self, processor: Any) -> Sight:
+    def resolution_of(self, processor: Any) -> VisionResolution:
         """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Additions to the reward. None is part of the published method; each is a class path in `model.extras`."""
+"""Additions to the reward. None is part of the published method; each is a class path in `model.shaping`."""
 
 import warnings
 from pathlib import Path
@@ -14,7 +14,7 @@ from mgpo.types import Trajectory
 from mgpo.utils.atomic_files import parse_json
 
 
-class Extra(Protocol):
+class Shaping(Protocol):
     """Adds to the reward of a trajectory whose answer has been judged."""
 
     def __call__(self, trajectory: Trajectory) -> float: ...

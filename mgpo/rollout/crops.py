@@ -15,7 +15,7 @@ Swap = Callable[[Original, View, View], Image.Image]
 THREADS = min(8, os.cpu_count() or 1)
 
 
-class Crops:
+class CropCache:
     """The pixels of a question's views, each made once for the whole group, while the policy goes on.
 
     Threads are enough for that: Pillow works outside of Python's lock.

@@ -11,11 +11,11 @@ import numpy as np
 
 from mgpo.dialogues import Dialogue
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Original, Sight
+from mgpo.images.views import Original, VisionResolution
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rewards.shaping import Extra
-from mgpo.rollout.crops import THREADS, Crops, Swap
+from mgpo.rewards.shaping import Shaping
+from mgpo.rollout.crops import THREADS, CropCache, Swap
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
@@ -70,7 +70,7 @@ class Play(Protocol):
         copies: int,
         sampling: Sampling,
         key: tuple[int, ...],
-        sight: Sight | None = None,
+        resolution: VisionResolution | None = None,
     ) -> list[Trajectory]: ...
 
 
@@ -88,22 +88,22 @@ def roll_out(
     copies: int,
     sampling: Sampling,
     key: tuple[int, ...],
-    sight: Sight | None = None,
+    resolution: VisionResolution | None = None,
     swap: Swap | None = None,
 ) -> list[Trajectory]:
     """`copies` trajectories for each (question, original image), a question's next to each other; not yet judged.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
-    `sight` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
+    `resolution` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
     can't be had, because the file is gone by now, or the conversation gets too long for the model, the rollout ends
     and its `failed` says why. One whose first prompt is too long has no turns.
     """
-    sight = sight or policy.sight
+    resolution = resolution or policy.resolution
     firsts = [Trajectory(question, image) for question, image in samples]
-    opened = [dialogue.open(first, sight) for first in firsts]
+    opened = [dialogue.open(first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
-        crops = [Crops(policy, first, swap, threads) for first in firsts]
+        crops = [CropCache(policy, first, swap, threads) for first in firsts]
         for c, messages in zip(crops, opened):
             c.begin(messages)
         prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
@@ -122,7 +122,7 @@ def roll_out(
                 i = active[row]
                 text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
                 trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
-                following[i] = dialogue.proceed(trajectories[i], sight)
+                following[i] = dialogue.proceed(trajectories[i], resolution)
                 crops[i // copies].begin(following[i])  # while other rows go on
             shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
             if shown:
@@ -136,7 +136,7 @@ def _next_prompts(
     policy: Policy,
     trajectories: Sequence[Trajectory],
     following: Mapping[int, Sequence[Message] | None],
-    crops: Sequence[Crops],
+    crops: Sequence[CropCache],
     copies: int,
     reply: int,
 ) -> dict[int, Prompt]:
@@ -164,10 +164,10 @@ def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
         trajectory.right = trajectory.reward > 0
 
 
-def add_extras(trajectories: Sequence[Trajectory], extras: Sequence[Extra]) -> None:
+def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:
     """What training adds to the reward of judged trajectories, in place."""
     for trajectory in trajectories:
-        trajectory.reward += sum(extra(trajectory) for extra in extras)
+        trajectory.reward += sum(add(trajectory) for add in shaping)
 
 
 def force_answers(policy: Policy, trajectories: Sequence[Trajectory], form: str) -> None:

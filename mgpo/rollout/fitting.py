@@ -33,6 +33,6 @@ def opening_too_long(
     policy: Policy, dialogue: Dialogue, question: Question, original: Original, reply: int
 ) -> str | None:
     """The same of a conversation that has not begun. No pixel is looked at, and no text is encoded twice."""
-    messages = dialogue.open(Trajectory(question, original), policy.sight)
+    messages = dialogue.open(Trajectory(question, original), policy.resolution)
     prompt = policy.chat.open(messages, lambda view: policy.blank(view.size))
     return too_long(policy, (), prompt, reply)

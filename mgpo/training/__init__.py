@@ -1,1 +1,16 @@
 """Training: the LightningModule, its groups, micro-batches, loss and updates."""
+
+from typing import TYPE_CHECKING
+
+from mgpo.utils.lazy import lazy
+
+if TYPE_CHECKING:
+    from mgpo.training.module import MGPO as MGPO
+
+__all__ = ["MGPO"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "module": ("MGPO",),
+    },
+)

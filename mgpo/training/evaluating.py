@@ -21,7 +21,7 @@ from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.fitting import opening_too_long
 from mgpo.rollout.in_process import Sampling
-from mgpo.training.phase_timer import Clock
+from mgpo.training.phase_timer import PhaseTimer
 from mgpo.types import Question
 
 
@@ -52,7 +52,7 @@ class EvaluatedModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.timer = PhaseTimer()
         self.loaded_step = 0  # of the checkpoint that the weights came from
         self.skipped: set[tuple[str, str]] = set()  # questions that could not be played: split and id
         self.records: list[Record] = []
@@ -119,7 +119,7 @@ class EvaluatedModule(L.LightningModule):
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         samples = self.fitting(self.usable(batch), self.eval_sampling)
-        with self.clock.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
+        with self.timer.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
             if samples:
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,

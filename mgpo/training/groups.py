@@ -31,9 +31,9 @@ class Groups:
     def signal_B(self) -> Tensor:
         return has_signal(self.rewards_BG, self.counted_BG)
 
-    def counted_N(self, silent: bool) -> Tensor:
-        """(N,): which trajectories count in the loss; those of groups without a signal if `silent`."""
-        return (self.counted_BG & (self.signal_B[:, None] | silent)).flatten()
+    def counted_N(self, constant: bool) -> Tensor:
+        """(N,): which trajectories count in the loss; those of groups without a signal if `constant`."""
+        return (self.counted_BG & (self.signal_B[:, None] | constant)).flatten()
 
     def select(self, rows: list[int]) -> "Groups":
         size = self.rewards_BG.shape[1]
@@ -41,11 +41,11 @@ class Groups:
         return Groups(chosen, self.rewards_BG[rows], self.counted_BG[rows])
 
 
-class Pool:
+class DynamicSamplingPool:
     """Groups of one and the same policy, gathered until a batch is full of those with a signal.
 
     Args:
-        batches: Batches of questions at most; then silent groups fill the rest.
+        batches: Batches of questions at most; then groups of constant reward fill the rest.
     """
 
     def __init__(self, batches: int) -> None:

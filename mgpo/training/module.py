@@ -20,13 +20,13 @@ from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.passes.batch import Batch, collate
 from mgpo.policy.passes.kernels import check_kernel
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rewards.shaping import Extra
-from mgpo.rollout.episodes import Sampler, add_extras, force_answers, judge, roll_out
+from mgpo.rewards.shaping import Shaping
+from mgpo.rollout.episodes import Sampler, force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.finite_guard import Guard
 from mgpo.training.going_on import GoOn
-from mgpo.training.groups import Groups, Pool, mini_batches
+from mgpo.training.groups import DynamicSamplingPool, Groups, mini_batches
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.micro_batches import passes
@@ -48,15 +48,15 @@ class MGPO(EvaluatedModule):
         policy: The model and how it sees.
         dialogue: What is said in each turn: TwoTurn for MGPO, SingleTurn for the GRPO baseline, FreeTurns.
         reward: Judges the final answer.
-        extras: Added to the reward in training only; accuracies never see them.
+        shaping: Added to the reward in training only; accuracies never see them.
         objective: What is maximised.
         optimizer: Optimiser, by class path.
         lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
-        silent_groups: What becomes of groups whose rewards are all equal: they count in the loss's
+        constant_reward_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
             others (refill; DAPO, arXiv 2503.14476, section 3.2).
-        refill_batches: Batches of questions that one step may take for that.
+        resample_batches: Batches of questions that one step may take for that.
         unfinished: Rollouts that ran into a limit without an answer: reward as it is (zero), or kept out of the
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
@@ -76,13 +76,13 @@ class MGPO(EvaluatedModule):
         policy: Policy,
         dialogue: Dialogue | None = None,
         reward: Reward | None = None,
-        extras: Sequence[Extra] = (),
+        shaping: Sequence[Shaping] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         group_size: int = 8,
-        silent_groups: Literal["keep", "drop", "refill"] = "keep",
-        refill_batches: int = 4,
+        constant_reward_groups: Literal["keep", "drop", "resample"] = "keep",
+        resample_batches: int = 4,
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
@@ -98,20 +98,24 @@ class MGPO(EvaluatedModule):
         super().__init__()
         if group_size < 2:
             raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
-        if min(mini_batches, epochs, micro_batch_tokens, refill_batches) < 1 or sampling.temperature == 0:
+        if min(mini_batches, epochs, micro_batch_tokens, resample_batches) < 1 or sampling.temperature == 0:
             raise UserError(
-                "training needs mini_batches, epochs, micro_batch_tokens, refill_batches >= 1, temperature > 0"
+                "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
             )
         if supervised and "{answer}" not in answer_form:
             raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
-        self.dialogue, self.reward, self.extras = dialogue or TwoTurn(), reward or ExactAnswer(), extras
+        self.dialogue, self.reward, self.shaping = dialogue or TwoTurn(), reward or ExactAnswer(), shaping
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
-        self.silent_groups, self.unfinished, self.pool = silent_groups, unfinished, Pool(refill_batches)
+        self.constant_reward_groups, self.unfinished, self.pool = (
+            constant_reward_groups,
+            unfinished,
+            DynamicSamplingPool(resample_batches),
+        )
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
@@ -149,7 +153,7 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        self.pool.drawn += self.silent_groups == "refill"
+        self.pool.drawn += self.constant_reward_groups == "resample"
         if samples := self.samples(batch):
             self.imitate(samples) if self.supervised else self.reinforce(samples)
         self.publish()
@@ -165,7 +169,7 @@ class MGPO(EvaluatedModule):
     def reinforce(self, samples: Sequence[tuple]) -> None:
         """Roll out, judge, and learn once enough groups have a signal."""
         self.rolled_out = []  # the last step's originals need not wait for this one's
-        with self.clock.phase("rollout") as work:
+        with self.timer.phase("rollout") as work:
             groups = self.play(samples)
             self.rolled_out = groups.trajectories
             work.add(self.rolled_out)
@@ -173,8 +177,8 @@ class MGPO(EvaluatedModule):
             return
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
-        self.tally.add({"no_signal": 1 - groups.signal_B.float().mean().item()}, len(samples))
-        if self.silent_groups == "refill":
+        self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
+        if self.constant_reward_groups == "resample":
             full = self.pool.add(groups, len(samples))
             if not self.trainer.strategy.reduce_boolean_decision(full, all=True):
                 return
@@ -184,17 +188,19 @@ class MGPO(EvaluatedModule):
     def play(self, samples: Sequence[tuple]) -> Groups:
         """A step's rollouts, judged, with all that training adds to their rewards."""
         rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
-        add_extras(rolled_out, self.extras)
+        shape_rewards(rolled_out, self.shaping)
         return Groups.of(rolled_out, self.group_size, self.unfinished == "mask")
 
     def learn(self, groups: Groups) -> None:
         """All updates on one step's rollouts."""
         advantages_N = self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
-        self.update_all(groups.trajectories, advantages_N, groups.counted_N(silent=self.silent_groups == "keep"))
+        self.update_all(
+            groups.trajectories, advantages_N, groups.counted_N(constant=self.constant_reward_groups == "keep")
+        )
 
     def imitate(self, samples: Sequence[tuple]) -> None:
         """Supervised fine-tuning on the answer, in the same dialogue, under the same masks, in as many updates."""
-        with self.clock.phase("rollout") as work:
+        with self.timer.phase("rollout") as work:
             trajectories = self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)
         force_answers(self.policy, trajectories, self.answer_form)
@@ -206,14 +212,14 @@ class MGPO(EvaluatedModule):
         self.sampler.release()
         how = (self.micro_batch_tokens, self.trainer.world_size)
         if not self.supervised and not self.sampler.exact:
-            with self.clock.phase("update"):
+            with self.timer.phase("update"):
                 parts = passes(trajectories, torch.ones(len(trajectories)), *how)
                 self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
         size = 1 if self.supervised else self.group_size
         for epoch in range(self.epochs):
             key = (self.seed, self.global_step, epoch)
             for rows in mini_batches(len(trajectories) // size, size, self.mini_batches, key):
-                with self.clock.phase("update") as work:
+                with self.timer.phase("update") as work:
                     part = [trajectories[i] for i in rows]
                     self.update(part, advantages_N[rows], counted_N[rows])
                     work.add(part)

@@ -1,4 +1,4 @@
-"""A clock by phase: how long rollouts, updates and evaluations take, and how many tokens go through them."""
+"""A timer by phase: how long rollouts, updates and evaluations take, and how many tokens go through them."""
 
 import time
 from collections import defaultdict
@@ -30,7 +30,7 @@ class Work:
         return Work(*(now - then for now, then in zip(astuple(self), astuple(before))))
 
 
-class Clock:
+class PhaseTimer:
     """Adds up what is done in each phase, over the whole run. It decides nothing and draws nothing.
 
     Set `wait` to have it called where a phase begins and ends: kernels of a GPU run on after the call

@@ -15,6 +15,7 @@ import jsonargparse
 import yaml
 
 from mgpo.errors import UserError
+from mgpo.utils.renamed import under_present_names
 
 LARGEST = 1_000_000  # bytes of a file, characters of a text
 DEEPEST = 50  # levels
@@ -76,10 +77,10 @@ def read_text(path: str | Path) -> str:
 
 
 def load(text: str) -> Any:
-    """As jsonargparse reads YAML, after `check_yaml`. Raises yaml.YAMLError, and nothing else."""
+    """As jsonargparse reads YAML, after `check_yaml`, under present names. Raises yaml.YAMLError, and nothing else."""
     check_yaml(text)
     try:
-        return LIBRARY(text)
+        return under_present_names(LIBRARY(text))
     except (ValueError, TypeError, OverflowError) as error:  # such as an integer of 10,000 digits
         raise Unreadable(str(error)) from None
 

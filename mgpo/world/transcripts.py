@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from mgpo.answers import LETTERS as OPTIONS
 from mgpo.dialogues import Dialogue, FreeTurns, SingleTurn, TwoTurn, answer_only
-from mgpo.images.views import Sight, View
+from mgpo.images.views import View, VisionResolution
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.passes.batch import Batch, collate
 from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
@@ -43,8 +43,8 @@ class Transcripts(IterableDataset):
 
     def __init__(self, policy: Qwen25VL, steps: int, scenes: int, side: int, habits: Habits, seed: int) -> None:
         self.chat, self.patcher = policy.chat, policy.patcher
-        self.sight = policy.sight
-        self.low_sight = replace(policy.sight, whole=policy.sight.crop)
+        self.resolution = policy.resolution
+        self.low_resolution = replace(policy.resolution, full=policy.resolution.crop)
         self.positions, self.pad_id = policy.positions, policy.pad_id
         self.steps, self.scenes, self.side = steps, scenes, side
         self.habits, self.seed = habits, seed
@@ -103,10 +103,10 @@ class Transcripts(IterableDataset):
         """Transcripts about one new scene."""
         pair = rng.random() < 0.5
         scene = sample_scene(rng, LARGE if rng.random() < LARGE_SCENES else TRAIN, pair)
-        sight = self.low_sight if rng.random() < LOW_CAPS else self.sight
+        resolution = self.low_resolution if rng.random() < LOW_CAPS else self.resolution
         picture = ScenePicture(scene, self.side)
         image = picture.load()
-        first = View.whole(image.size, sight.whole)
+        first = View.full(image.size, resolution.full)
         pixels = self.patcher(first.pixels(image))
         asked: list[tuple[str, tuple[Mark, ...]]] = [(self._kind(mark, rng), (mark,)) for mark in scene.marks]
         if pair:
@@ -117,7 +117,7 @@ class Transcripts(IterableDataset):
             text, answer, choices = ask(kind, marks, rng)
             dialogue, replies = self._script(marks, answer, first.size[0], rng)
             trajectory = Trajectory(Question("", picture, text, answer, choices), image)
-            self.act(trajectory, dialogue, replies, {first: pixels}, sight)
+            self.act(trajectory, dialogue, replies, {first: pixels}, resolution)
             head = self._share_head(trajectory, head)
             made.append(trajectory)
         kind, marks = asked[rng.integers(len(asked))]
@@ -148,19 +148,24 @@ class Transcripts(IterableDataset):
         return TwoTurn(turns=looks + 1), said[:-1] if ends else said
 
     def act(
-        self, trajectory: Trajectory, dialogue: Dialogue, replies: list[str], known: dict[View, Pixels], sight: Sight
+        self,
+        trajectory: Trajectory,
+        dialogue: Dialogue,
+        replies: list[str],
+        known: dict[View, Pixels],
+        resolution: VisionResolution,
     ) -> Trajectory:
         """Play a dialogue with given replies."""
 
         def pixels(view: View) -> Pixels:
             return known[view] if view in known else self.patcher(view.pixels(trajectory.image))
 
-        prompt = self.chat.open(dialogue.open(trajectory, sight), pixels)
+        prompt = self.chat.open(dialogue.open(trajectory, resolution), pixels)
         for text in replies:
             ids = (*self.chat.encode_text(text), self.chat.end_id)
             trajectory.turns.append(Turn(prompt, Reply(ids, (0.0,) * len(ids), "end"), text))
             if len(trajectory.turns) < len(replies):
-                messages = dialogue.proceed(trajectory, sight)
+                messages = dialogue.proceed(trajectory, resolution)
                 assert messages is not None
                 prompt = self.chat.follow(messages, trajectory.turns[-1].reply, pixels)
         return trajectory
@@ -172,12 +177,14 @@ class Transcripts(IterableDataset):
         text, answer, choices = ask(kind, marks, rng)
         question = Question("", picture, text, answer, choices)
         if is_large(marks[0]) and rng.random() < 0.6:
-            return self.act(Trajectory(question, image), answer_only(), [ANSWER_REPLY.format(answer)], {}, self.sight)
+            return self.act(
+                Trajectory(question, image), answer_only(), [ANSWER_REPLY.format(answer)], {}, self.resolution
+            )
         box = teacher_box(marks, first.size[0], "good", rng)
-        region = first.crop(box, self.sight.crop).region
-        sight = replace(self.sight, whole=self.sight.crop)
+        region = first.crop(box, self.resolution.crop).region
+        resolution = replace(self.resolution, full=self.resolution.crop)
         return self.act(
-            Trajectory(question, image.crop(region)), answer_only(), [ANSWER_REPLY.format(answer)], {}, sight
+            Trajectory(question, image.crop(region)), answer_only(), [ANSWER_REPLY.format(answer)], {}, resolution
         )
 
     def _kind(self, mark: Mark, rng: np.random.Generator) -> str:

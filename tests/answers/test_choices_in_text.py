@@ -4,7 +4,7 @@ import pytest
 
 from mgpo.data.benchmarks.option_columns import find_choices, split_choices
 from mgpo.data.files import Files
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from tests.conftest import noise_image
 from tests.helpers.published import write_jsonl
 
@@ -44,7 +44,9 @@ def test_they_are_shown_as_choices(folder, text, answer):
     source = files(folder, {"question": text.format(q=question), "answer": answer})
     assert (source[0].text, source[0].choices, source[0].answer) == (question, FOUR, "B")
     assert "1 rows had their choices in the question" in source.complaint()
-    (unknown,) = asked(str(write_jsonl(folder / "a.jsonl", [{"image": "a.png", "question": text.format(q=question)}])))
+    (unknown,) = unlabelled_questions(
+        str(write_jsonl(folder / "a.jsonl", [{"image": "a.png", "question": text.format(q=question)}]))
+    )
     assert (unknown.text, unknown.choices, unknown.answer) == (question, FOUR, "")
 
 

@@ -6,7 +6,7 @@ import pytest
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks import MultipleChoice
 from mgpo.data.files import Files
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.rewards import ExactAnswer, NumericAnswer
 from tests.data.test_own_data import ROW, files, table
 from tests.helpers.published import png
@@ -39,7 +39,7 @@ def test_choices_and_answers_in_every_form(folder, choices, answer, letter):
     source = files(folder, {**ROW, "choices": choices, "answer": answer})
     assert source[0].answer == letter
     assert source[0].choices[1] in ("blue", "2", "2.0", "7", "1")
-    (question,) = asked(str(folder / "q.jsonl"))
+    (question,) = unlabelled_questions(str(folder / "q.jsonl"))
     assert (question.answer, question.choices) == (letter, source[0].choices)
 
 

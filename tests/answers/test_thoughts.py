@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
-from mgpo.images.views import Frame, Sight
+from mgpo.images.views import Frame, VisionResolution
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.rewards.shaping import Format
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 
-SIGHT = Sight(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))
+RESOLUTION = VisionResolution(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))
 BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56]}]\n```'
 OTHER = '[{"bbox_2d": [28, 28, 112, 112]}]'
 
@@ -59,20 +59,20 @@ def test_only_what_lies_outside_of_thoughts_is_said(pieces, opened):
 def play(dialogue, *replies, opened=False):
     image = noise_image(448, 448)
     trajectory = Trajectory(make_question(image, choices=("red", "blue")), image)
-    dialogue.open(trajectory, SIGHT)
+    dialogue.open(trajectory, RESOLUTION)
     for text in replies:
         trajectory.turns.append(Turn(Prompt((1,)), Reply((2,), (0.0,), "end"), text, opened=opened))
-        dialogue.proceed(trajectory, SIGHT)
+        dialogue.proceed(trajectory, RESOLUTION)
     return trajectory
 
 
 @pytest.mark.parametrize("dialogue", [TwoTurn(), FreeTurns(), SingleTurn()])
 def test_a_box_in_a_thought_is_none(dialogue):
-    assert play(dialogue, f"<think>{OTHER}</think>{BOX}").finding.box == (0, 0, 56, 56)
-    assert play(dialogue, f"{OTHER}</think>{BOX}").finding.box == (0, 0, 56, 56)
-    assert play(dialogue, f"<think>{BOX}").finding.reason == "no_box"
-    assert play(dialogue, BOX, opened=True).finding.reason == "no_box"
-    assert play(dialogue, f"{OTHER}</think>{BOX}", opened=True).finding.box == (0, 0, 56, 56)
+    assert play(dialogue, f"<think>{OTHER}</think>{BOX}").parsed_box.box == (0, 0, 56, 56)
+    assert play(dialogue, f"{OTHER}</think>{BOX}").parsed_box.box == (0, 0, 56, 56)
+    assert play(dialogue, f"<think>{BOX}").parsed_box.reason == "no_box"
+    assert play(dialogue, BOX, opened=True).parsed_box.reason == "no_box"
+    assert play(dialogue, f"{OTHER}</think>{BOX}", opened=True).parsed_box.box == (0, 0, 56, 56)
 
 
 @pytest.mark.parametrize("dialogue", [TwoTurn(), FreeTurns(), SingleTurn()])

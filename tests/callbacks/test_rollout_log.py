@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mgpo.callbacks import EarlyWarning, RolloutLog
-from mgpo.images.boxes import Finding
+from mgpo.images.boxes import ParsedBox
 from mgpo.images.views import View
 from mgpo.monitoring.rollout_table import SCHEMA, prompt_hash, rows_of, table_of
 from mgpo.training.module import MGPO
@@ -48,9 +48,9 @@ def count(module):
     return rolled
 
 
-def trajectory(reply="K", finding=None, region=None):
+def trajectory(reply="K", parsed_box=None, region=None):
     whole = View((0, 0, 1000, 500), (100, 50))
-    turn = Turn(Prompt((1, 2, 3)), Reply((7, 8), (-0.5, -1.5), "end"), reply, finding, seen=whole)
+    turn = Turn(Prompt((1, 2, 3)), Reply((7, 8), (-0.5, -1.5), "end"), reply, parsed_box, seen=whole)
     views = [whole, View(region, (28, 28))] if region else [whole]
     return Trajectory(Question("q", None, "?", "K"), None, [turn], views)
 
@@ -77,9 +77,9 @@ def test_datasets_opens_all_shards_under_one_schema(tokenizer, tmp_path):
     """One shard without boxes and reasons, one with."""
     folder = tmp_path / "rollouts"
     folder.mkdir()
-    refused = Finding(None, "inverted", (30.0, 10.0, 20.0, 40.0))
-    found = Finding((10.0, 10.0, 60.0, 40.0), None, (10.0, 10.0, 60.0, 40.0))
-    boxed = [trajectory(finding=refused), trajectory(finding=found, region=(100, 100, 600, 400))]
+    refused = ParsedBox(None, "inverted", (30.0, 10.0, 20.0, 40.0))
+    found = ParsedBox((10.0, 10.0, 60.0, 40.0), None, (10.0, 10.0, 60.0, 40.0))
+    boxed = [trajectory(parsed_box=refused), trajectory(parsed_box=found, region=(100, 100, 600, 400))]
     for name, part in (("a", [trajectory()]), ("b", boxed)):
         pq.write_table(table_of(rows_of(part, len(part), 5, "now")), folder / f"{name}.parquet")
     files = [str(path) for path in shards(tmp_path)]
@@ -162,7 +162,7 @@ def test_a_resumed_run_writes_the_same_rows_again(tokenizer, tmp_path):
 
 def test_refilling_neither_loses_nor_doubles(tokenizer, tmp_path):
     """Two batches to an update, all of them at the same step."""
-    module = make(tokenizer, MGPO, silent_groups="refill", refill_batches=2)
+    module = make(tokenizer, MGPO, constant_reward_groups="resample", resample_batches=2)
     fit(module, tmp_path, enable_checkpointing=False, callbacks=[RolloutLog(every_n_steps=1)])
     assert Counter(row["step"] for row in rows(tmp_path)) == {0: 16, 1: 16}
     assert len({(row["id"], row["rollout"]) for row in rows(tmp_path)}) == 32

@@ -29,7 +29,7 @@ class Broken:
 """
 
 
-class Clock:
+class PhaseTimer:
     """Stands for the module `time`."""
 
     def __init__(self):
@@ -44,7 +44,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(module, "time", Clock())
+    monkeypatch.setattr(module, "time", PhaseTimer())
     return module.time
 
 

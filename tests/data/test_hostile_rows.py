@@ -7,7 +7,7 @@ import pytest
 
 from mgpo.data.base import DataError
 from mgpo.data.files import Files
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
 from tests.conftest import noise_image
 
@@ -138,5 +138,5 @@ def test_what_would_end_the_reader_is_refused_before(folder, name, text):
 def test_questions_to_be_asked_name_the_line(folder, line):
     (folder / "q.jsonl").write_text('{"image": "a.png"}\n' + line + "\n")
     with pytest.raises(UserError, match="line 2") as caught:
-        asked(str(folder / "q.jsonl"), "What?")
+        unlabelled_questions(str(folder / "q.jsonl"), "What?")
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from mgpo.data import tables
 from mgpo.data.base import DataError
 from mgpo.data.files import Files
 from mgpo.data.module import Decoded
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from tests.helpers.published import base64_png, png, same, snapshot, write_jsonl
 
 ROW = {"image": "0.png", "question": "What?", "answer": "7"}
@@ -46,7 +46,7 @@ def test_an_image_struct(folder, choices):
 
 
 def everything_asked(path, **options):
-    questions = asked(str(path), **options)
+    questions = unlabelled_questions(str(path), **options)
     return len(questions) == 3 and all(same(question, i) for i, question in enumerate(questions))
 
 
@@ -229,19 +229,19 @@ def test_no_message_is_longer_than_a_few_lines(folder, value):
 
 
 def test_a_single_picture_is_asked_about(folder):
-    (question,) = asked(str(folder / "1.png"), "What?")
+    (question,) = unlabelled_questions(str(folder / "1.png"), "What?")
     assert (question.id, question.text) == ("1.png", "What?") and same(question, 1)
     with pytest.raises(DataError, match=r"1\.png is a picture; say with --question"):
-        asked(str(folder / "1.png"))
+        unlabelled_questions(str(folder / "1.png"))
 
 
 def test_what_is_asked_may_have_no_answers(folder):
     table().remove_columns(["answer", "question"]).save_to_disk(str(folder / "saved"))
     assert everything_asked(folder / "saved", question="What?")
     with pytest.raises(DataError, match="row 1: column question: a text is needed"):
-        asked(str(folder / "saved"))
+        unlabelled_questions(str(folder / "saved"))
     rows = [{**ROW, "bbox": [1, 2, 3, 4], "answer": None}, {"image": "none.png", "question": "?"}]
-    assert [q.answer for q in asked(str(write_jsonl(folder / "q.jsonl", rows)))] == ["", ""]
+    assert [q.answer for q in unlabelled_questions(str(write_jsonl(folder / "q.jsonl", rows)))] == ["", ""]
 
 
 def test_an_empty_cell_is_no_cell(folder):

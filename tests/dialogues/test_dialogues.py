@@ -5,20 +5,20 @@ import pytest
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.dialogues.base import fill
 from mgpo.images.boxes import REASONS, BoxRule
-from mgpo.images.views import Frame, Sight, View
+from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.metrics.record import record_of
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 
-SIGHT = Sight(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))
+RESOLUTION = VisionResolution(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))
 CHOICES = ("seven", "eight", "nine", "ten", "none of these")
 
 
 def start(dialogue, choices=()):
     image = noise_image(448, 448)
     trajectory = Trajectory(make_question(image, choices=choices), image)
-    return trajectory, dialogue.open(trajectory, SIGHT)
+    return trajectory, dialogue.open(trajectory, RESOLUTION)
 
 
 def say(trajectory, text):
@@ -35,7 +35,7 @@ def test_the_first_turn_hides_the_choices_and_the_second_shows_them():
     assert "seven" not in text_of(messages)
     assert [message.role for message in messages] == ["system", "user"]
     say(trajectory, '[{"bbox_2d": [0, 0, 56, 56]}]')
-    second = text_of(dialogue.proceed(trajectory, SIGHT))
+    second = text_of(dialogue.proceed(trajectory, RESOLUTION))
     assert "\n(A) seven\n(B) eight" in second
 
 
@@ -43,12 +43,12 @@ def test_a_valid_box_is_cut_from_the_original():
     dialogue = TwoTurn()
     trajectory, _ = start(dialogue)
     say(trajectory, '[{"bbox_2d": [28, 0, 84, 56]}]')
-    (message,) = dialogue.proceed(trajectory, SIGHT)
+    (message,) = dialogue.proceed(trajectory, RESOLUTION)
     (view,) = [part for part in message.parts if isinstance(part, View)]
     assert view.region == (112, 0, 336, 224)
     assert trajectory.views[1] is view
     say(trajectory, r"\boxed{K}")
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert trajectory.answer == "K"
 
 
@@ -57,10 +57,10 @@ def test_an_invalid_box_shows_the_whole_again_and_says_why(text, reason):
     dialogue = TwoTurn()
     trajectory, _ = start(dialogue)
     say(trajectory, text)
-    (message,) = dialogue.proceed(trajectory, SIGHT)
+    (message,) = dialogue.proceed(trajectory, RESOLUTION)
     assert trajectory.views[1] == trajectory.views[0]
     assert REASONS[reason] in text_of([message])
-    assert trajectory.finding.reason == reason
+    assert trajectory.parsed_box.reason == reason
 
 
 def test_questions_are_not_searched_for_slots():
@@ -68,7 +68,7 @@ def test_questions_are_not_searched_for_slots():
     question = make_question(image)
     object.__setattr__(question, "text", "What does {choices} {image} {0} mean?")
     trajectory = Trajectory(question, image)
-    messages = TwoTurn().open(trajectory, SIGHT)
+    messages = TwoTurn().open(trajectory, RESOLUTION)
     assert "{choices} {image} {0}" in text_of(messages)
     assert len(trajectory.views) == 1
 
@@ -78,9 +78,9 @@ def test_single_turn_judges_the_box_and_ends():
     trajectory, messages = start(dialogue, CHOICES)
     assert "(B) eight" in text_of(messages)
     say(trajectory, '[{"bbox_2d": [0, 0, 56, 56]}] \\boxed{B}')
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert trajectory.answer == "B"
-    assert trajectory.finding.box == (0, 0, 56, 56)
+    assert trajectory.parsed_box.box == (0, 0, 56, 56)
     assert len(trajectory.views) == 1
 
 
@@ -95,7 +95,7 @@ def test_a_box_is_asked_for_in_the_units_in_which_it_is_read(dialogue):
     asked = {}
     for frame in Frame:
         trajectory = Trajectory(make_question(image), image)
-        asked[frame] = text_of(dialogue.open(trajectory, replace(SIGHT, frame=frame)))
+        asked[frame] = text_of(dialogue.open(trajectory, replace(RESOLUTION, frame=frame)))
     assert "in pixels of this picture: " in asked[Frame.PIXELS]
     assert "from 0 to 1000: " in asked[Frame.THOUSAND] and "from 0 to 1: " in asked[Frame.UNIT]
 
@@ -109,14 +109,14 @@ def test_a_third_turn_looks_again_in_the_first_picture():
     dialogue = TwoTurn(turns=3)
     trajectory, _ = start(dialogue, CHOICES)
     say(trajectory, "[28, 0, 84, 56]")
-    middle = dialogue.proceed(trajectory, SIGHT)
+    middle = dialogue.proceed(trajectory, RESOLUTION)
     assert "seven" not in text_of(middle)
     say(trajectory, "[0, 0, 56, 56]")
-    last = dialogue.proceed(trajectory, SIGHT)
+    last = dialogue.proceed(trajectory, RESOLUTION)
     assert "(A) seven" in text_of(last)
     assert [view.region for view in trajectory.crops] == [(112, 0, 336, 224), (0, 0, 224, 224)]
     say(trajectory, r"\boxed{A}")
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert [dialogue.stop_text(turn) is None for turn in range(3)] == [False, False, True]
 
 
@@ -124,19 +124,19 @@ def test_an_invalid_second_look_falls_back_on_the_first():
     dialogue = TwoTurn(turns=3)
     trajectory, _ = start(dialogue)
     say(trajectory, "[28, 0, 84, 56]")
-    dialogue.proceed(trajectory, SIGHT)
+    dialogue.proceed(trajectory, RESOLUTION)
     say(trajectory, "nothing")
-    (message,) = dialogue.proceed(trajectory, SIGHT)
+    (message,) = dialogue.proceed(trajectory, RESOLUTION)
     (view,) = [part for part in message.parts if isinstance(part, View)]
     assert view.region == (112, 0, 336, 224)
     assert len(trajectory.crops) == 1
 
 
 def test_a_box_around_everything_is_a_crop_all_the_same():
-    dialogue, sight = TwoTurn(), Sight(Frame.PIXELS, SIGHT.whole, SIGHT.whole)
+    dialogue, resolution = TwoTurn(), VisionResolution(Frame.PIXELS, RESOLUTION.full, RESOLUTION.full)
     trajectory, _ = start(dialogue)
     say(trajectory, "[0, 0, 112, 112]")
-    (message,) = dialogue.proceed(trajectory, sight)
+    (message,) = dialogue.proceed(trajectory, resolution)
     assert "Here is that part" in text_of([message])
 
 
@@ -157,7 +157,7 @@ def test_free_turns_may_answer_at_once():
     assert "(A) seven" in text_of(messages)
     assert "look 2 times" in text_of(messages)
     hear(trajectory, r"\boxed{B}")
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert trajectory.answer == "B"
     assert not trajectory.crops
     assert not trajectory.limited
@@ -167,14 +167,14 @@ def test_free_turns_crop_a_crop_and_map_it_to_the_original():
     dialogue = FreeTurns(4)
     trajectory, _ = start(dialogue)
     hear(trajectory, '[{"bbox_2d": [28, 28, 84, 84]}]', "marker")
-    assert "look 2 times more" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert "look 2 times more" in text_of(dialogue.proceed(trajectory, RESOLUTION))
     assert trajectory.views[1].region == (112, 112, 336, 336)
     assert trajectory.views[1].size == (84, 84)
     hear(trajectory, '[{"bbox_2d": [0, 0, 42, 42], "picture": 2}]', "marker")
-    assert "look once more" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert "look once more" in text_of(dialogue.proceed(trajectory, RESOLUTION))
     assert trajectory.views[2].region == (112, 112, 224, 224)
     hear(trajectory, '[{"bbox_2d": [0, 0, 56, 56], "picture": 1}]', "marker")
-    assert "may not look again" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert "may not look again" in text_of(dialogue.proceed(trajectory, RESOLUTION))
     assert trajectory.views[3].region == (0, 0, 224, 224)
 
 
@@ -183,7 +183,7 @@ def test_a_picture_that_does_not_exist_is_refused_with_a_reason(number):
     dialogue = FreeTurns(3)
     trajectory, _ = start(dialogue)
     hear(trajectory, f'[{{"bbox_2d": [0, 0, 56, 56], "picture": {number}}}]', "marker")
-    assert "no picture of that number" in text_of(dialogue.proceed(trajectory, SIGHT))
+    assert "no picture of that number" in text_of(dialogue.proceed(trajectory, RESOLUTION))
     assert not trajectory.crops
 
 
@@ -191,9 +191,9 @@ def test_the_turn_limit_ends_an_episode_and_marks_it():
     dialogue = FreeTurns(2)
     trajectory, _ = start(dialogue)
     hear(trajectory, "[0, 0, 56, 56]", "marker")
-    dialogue.proceed(trajectory, SIGHT)
+    dialogue.proceed(trajectory, RESOLUTION)
     hear(trajectory, "[0, 0, 56, 56]", "marker")
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert trajectory.limited and trajectory.unfinished
     assert trajectory.answer is None
 
@@ -203,7 +203,7 @@ def test_an_end_without_an_answer_is_no_limit():
     dialogue = FreeTurns(1)
     trajectory, _ = start(dialogue)
     hear(trajectory, "I do not know.")
-    assert dialogue.proceed(trajectory, SIGHT) is None
+    assert dialogue.proceed(trajectory, RESOLUTION) is None
     assert not trajectory.unfinished
     trajectory.turns[0] = Turn(Prompt((1,)), Reply((2,), (0.0,), "length"), "I do")
     assert trajectory.unfinished
@@ -215,7 +215,7 @@ def test_a_closed_box_block_is_a_look_even_where_it_speaks_of_an_answer():
     dialogue = FreeTurns(3)
     trajectory, _ = start(dialogue)
     hear(trajectory, 'The answer is B if [{"bbox_2d": [0, 0, 56, 56]}]\n```', "marker")
-    assert dialogue.proceed(trajectory, SIGHT) is not None
+    assert dialogue.proceed(trajectory, RESOLUTION) is not None
     assert trajectory.answer is None
 
 
@@ -223,7 +223,7 @@ def test_a_reply_with_neither_goes_on_with_text_alone():
     dialogue = FreeTurns(3)
     trajectory, _ = start(dialogue)
     hear(trajectory, "I wonder.")
-    (message,) = dialogue.proceed(trajectory, SIGHT)
+    (message,) = dialogue.proceed(trajectory, RESOLUTION)
     assert not any(isinstance(part, View) for part in message.parts)
     assert REASONS["no_box"] in text_of([message])
 
@@ -240,13 +240,13 @@ def test_the_size_is_that_of_the_picture_in_which_boxes_are_named():
     two = TwoTurn(turns=3, look_again="{image}{width} x {height}", name_again="{image}{width} x {height}!")
     trajectory, _ = start(two)
     say(trajectory, "[28, 0, 84, 56]")
-    assert text_of(two.proceed(trajectory, SIGHT)) == "112 x 112"
+    assert text_of(two.proceed(trajectory, RESOLUTION)) == "112 x 112"
     free = FreeTurns(turns=4, show="{image}{width} x {height}", refuse="{width} x {height}!", go_on="")
     trajectory, _ = start(free)
     say(trajectory, "[28, 0, 84, 56]")
-    assert text_of(free.proceed(trajectory, SIGHT)) == "84 x 84"
+    assert text_of(free.proceed(trajectory, RESOLUTION)) == "84 x 84"
     say(trajectory, "[0, 0, 1, 1]")
-    assert text_of(free.proceed(trajectory, SIGHT)) == "112 x 112!"
+    assert text_of(free.proceed(trajectory, RESOLUTION)) == "112 x 112!"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_box_alone_is_a_look_and_no_answer(text, choices):
     dialogue = FreeTurns(3)
     trajectory, _ = start(dialogue, choices)
     hear(trajectory, text)
-    assert dialogue.proceed(trajectory, SIGHT) is not None
+    assert dialogue.proceed(trajectory, RESOLUTION) is not None
     assert [view.region for view in trajectory.crops] == [(112, 0, 336, 224)]
 
 
@@ -275,7 +275,7 @@ def test_a_box_past_the_edge_is_cut_out_as_far_as_it_lies_in_the_picture(make):
         dialogue = make(rule=BoxRule(clip=clip))
         trajectory, _ = start(dialogue)
         say(trajectory, '[{"bbox_2d": [56, 56, 120, 400]}]')
-        dialogue.proceed(trajectory, SIGHT)
+        dialogue.proceed(trajectory, RESOLUTION)
         assert [view.region for view in trajectory.crops] == ([(224, 224, 448, 448)] if clip else [])
         record = record_of(trajectory)
         assert (record.valid_box, record.clipped) == ((True, True) if clip else (False, None))
@@ -287,7 +287,7 @@ def test_a_reply_that_is_the_right_answer_is_its_own_answer():
     image = noise_image(448, 448)
     for text, answer in (("unknown", "unknown"), ("<think>hm</think> unknown\n", "unknown"), ("unclear", None)):
         trajectory = Trajectory(make_question(image, answer="unknown"), image)
-        dialogue.open(trajectory, SIGHT)
+        dialogue.open(trajectory, RESOLUTION)
         say(trajectory, text)
-        dialogue.proceed(trajectory, SIGHT)
+        dialogue.proceed(trajectory, RESOLUTION)
         assert trajectory.answer == answer

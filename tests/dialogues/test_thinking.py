@@ -93,7 +93,7 @@ def test_a_dictated_box_stands_behind_the_thought(thinker):
     text = json.dumps([{"bbox_2d": [100, 100, 900, 900]}])
     question = make_question(IMAGE)
     (played,) = roll_out(thinker, _Dictator(lambda: text), SingleTurn(), [(question, IMAGE)], 1, Sampling(4), (0, 0))
-    assert played.turns[0].said == text and played.finding.box is not None
+    assert played.turns[0].said == text and played.parsed_box.box is not None
 
 
 def test_a_thought_can_be_closed_where_its_marks_are_special_tokens(folder, tmp_path):

@@ -72,7 +72,7 @@ def test_a_crop_is_never_larger_than_the_original_has_pixels():
 @given(st.integers(20, 1500), st.integers(20, 1500), st.tuples(*[st.floats(0, 1)] * 4))
 def test_any_region_gives_two_images(width, height, edges):
     image = Image.new("RGB", (width, height))
-    first = View.whole(image.size, WHOLE)
+    first = View.full(image.size, WHOLE)
     (left, right), (top, bottom) = sorted(edges[::2]), sorted(edges[1::2])
     box = (left * first.size[0], top * first.size[1], right * first.size[0], bottom * first.size[1])
     sharp, blurred = map(decode, crop_uris(image, first, first.crop(box, CROP)))

@@ -56,7 +56,7 @@ def test_the_doctor_passes_on_the_embedded_model(tokenizer):
 def test_the_default_learns_validates_and_answers(tmp_path):
     """A quarter of the default run: many more boxes are valid at its end than at its beginning."""
     torch.cuda.reset_peak_memory_stats()
-    val = "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 8, side: 512, split: val}}]"
+    val = "--data.val=[{class_path: mgpo.data.Scenes, init_args: {count: 8, side: 512, split: val}}]"
     rows = checks.fit_default(tmp_path, "gpu", "--data.train.init_args.count=320", val)
     valid = [row["train/valid_box"] for row in rows if "train/valid_box" in row]
     gap = max(row["train/sampler_gap"] for row in rows if "train/sampler_gap" in row)

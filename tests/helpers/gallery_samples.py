@@ -9,7 +9,7 @@ from PIL import Image
 
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.page import write_page
-from mgpo.images.boxes import BoxRule, Finding
+from mgpo.images.boxes import BoxRule, ParsedBox
 from mgpo.images.views import Box, View
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
@@ -31,16 +31,16 @@ def make_trajectory(
     crop: PixelBudget = CROP,
 ) -> Trajectory:
     """A judged rollout of two turns that names a box, in pixels of the first view, and answers."""
-    first = View.whole(image.size, whole)
+    first = View.full(image.size, whole)
     reason = "no_box" if box is None else rule.refuse(box, first.size)
-    finding = Finding(None if reason else box, reason, box)
+    parsed_box = ParsedBox(None if reason else box, reason, box)
     asked = f'```json\n[{{"bbox_2d": {[round(v) for v in box]}, "label": "mark"}}]\n```' if box else "I see nothing."
     silence = Reply((1,), (-0.1,), "end")
     turns = [
-        Turn(Prompt((1,)), silence, asked, finding, seen=first),
+        Turn(Prompt((1,)), silence, asked, parsed_box, seen=first),
         Turn(Prompt((1,)), silence, reply or f"It reads \\boxed{{{answer}}}."),
     ]
-    views = [first, first.crop(finding.box, crop) if finding.box else first]
+    views = [first, first.crop(parsed_box.box, crop) if parsed_box.box else first]
     right = answer == question.answer
     return Trajectory(question, image, turns, views, answer, right, float(right))
 
@@ -48,7 +48,7 @@ def make_trajectory(
 def plain_trajectory(question: Question, image: Image.Image, answer: str) -> Trajectory:
     """A rollout of one turn in which nobody looks for a box."""
     reply = Reply((1,), (-0.1,), "end")
-    views = [View.whole(image.size, WHOLE)]
+    views = [View.full(image.size, WHOLE)]
     turns = [Turn(Prompt((1,)), reply, f"\\boxed{{{answer}}}")]
     return Trajectory(question, image, turns, views, answer, answer == question.answer)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.images.boxes import BoxRule, Finding, find_box
+from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
 from mgpo.images.views import Frame
 
 SIZE = (400, 300)
@@ -53,7 +53,7 @@ GOOD = (10.0, 20.0, 110.0, 120.0)
     ],
 )
 def test_what_models_write(text):
-    assert find_box(text, SIZE).box == GOOD
+    assert parse_box(text, SIZE).box == GOOD
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_what_models_write(text):
     ],
 )
 def test_refusals_have_reasons(text, reason):
-    finding = find_box(text, SIZE)
-    assert finding.box is None
-    assert finding.reason == reason
+    parsed_box = parse_box(text, SIZE)
+    assert parsed_box.box is None
+    assert parsed_box.reason == reason
 
 
 def test_thresholds_are_configuration():
     text = '{"bbox_2d": [10, 20, 38, 120]}'
-    assert find_box(text, SIZE, rule=BoxRule(min_side=27)).box is not None
-    assert find_box(text, SIZE, rule=BoxRule(min_side=1, max_aspect=2)).reason == "too_thin"
+    assert parse_box(text, SIZE, rule=BoxRule(min_side=27)).box is not None
+    assert parse_box(text, SIZE, rule=BoxRule(min_side=1, max_aspect=2)).reason == "too_thin"
 
 
 def test_the_published_rule_wants_more_than_one_patch():
@@ -98,24 +98,24 @@ def test_the_published_rule_wants_more_than_one_patch():
 
 def test_frames():
     text = "[100, 200, 500, 600]"
-    assert find_box(text, SIZE, Frame.THOUSAND).box == (40.0, 60.0, 200.0, 180.0)
-    assert find_box("[0.1, 0.2, 0.5, 0.6]", SIZE, Frame.UNIT).box == pytest.approx((40.0, 60.0, 200.0, 180.0))
+    assert parse_box(text, SIZE, Frame.THOUSAND).box == (40.0, 60.0, 200.0, 180.0)
+    assert parse_box("[0.1, 0.2, 0.5, 0.6]", SIZE, Frame.UNIT).box == pytest.approx((40.0, 60.0, 200.0, 180.0))
 
 
 @settings(max_examples=400)
 @given(st.text(alphabet='[](){}0123456789.,-+eE "bbox_2d:\n`jsonan\u0660', max_size=300))
 def test_never_raises_and_judges_fairly(text):
-    finding = find_box(text, SIZE)
-    assert (finding.box is None) == (finding.reason is not None)
-    if finding.box is not None:
-        assert BoxRule().refuse(finding.box, SIZE) is None
+    parsed_box = parse_box(text, SIZE)
+    assert (parsed_box.box is None) == (parsed_box.reason is not None)
+    if parsed_box.box is not None:
+        assert BoxRule().refuse(parsed_box.box, SIZE) is None
 
 
 @given(st.tuples(*[st.integers(-50, 450)] * 4))
 def test_written_boxes_are_found(box):
-    finding = find_box(json.dumps([{"bbox_2d": box, "label": "x"}]), SIZE)
-    assert finding.candidate == tuple(map(float, box))
-    assert finding.reason == BoxRule().refuse(finding.candidate, SIZE)
+    parsed_box = parse_box(json.dumps([{"bbox_2d": box, "label": "x"}]), SIZE)
+    assert parsed_box.candidate == tuple(map(float, box))
+    assert parsed_box.reason == BoxRule().refuse(parsed_box.candidate, SIZE)
 
 
 CLIPS = BoxRule(clip=True)
@@ -131,9 +131,9 @@ CLIPS = BoxRule(clip=True)
     ],
 )
 def test_a_box_past_the_edge_is_cut_to_the_picture_where_that_is_wanted(text, box, clipped):
-    finding = find_box(text, SIZE, rule=CLIPS)
-    assert (finding.box, finding.clipped, finding.reason) == (box, clipped, None)
-    plain = find_box(text, SIZE)
+    parsed_box = parse_box(text, SIZE, rule=CLIPS)
+    assert (parsed_box.box, parsed_box.clipped, parsed_box.reason) == (box, clipped, None)
+    plain = parse_box(text, SIZE)
     assert plain.clipped is None and (plain.reason == "outside") is clipped
 
 
@@ -143,12 +143,12 @@ def test_a_box_past_the_edge_is_cut_to_the_picture_where_that_is_wanted(text, bo
      ("[-90, 20, -10, 120]", "outside")],
 )  # fmt: skip
 def test_what_is_left_of_a_box_must_be_usable(text, reason):
-    assert find_box(text, SIZE, rule=CLIPS) == Finding(None, reason, find_box(text, SIZE).candidate)
+    assert parse_box(text, SIZE, rule=CLIPS) == ParsedBox(None, reason, parse_box(text, SIZE).candidate)
 
 
 @given(st.tuples(*[st.integers(-50, 450)] * 4))
 def test_clipping_changes_no_box_that_is_valid_and_never_leaves_the_picture(box):
-    plain, clipped = (find_box(str(list(box)), SIZE, rule=rule) for rule in (BoxRule(), CLIPS))
+    plain, clipped = (parse_box(str(list(box)), SIZE, rule=rule) for rule in (BoxRule(), CLIPS))
     if plain.box is not None:
         assert (clipped.box, clipped.clipped) == (plain.box, False)
     if clipped.box is not None:
@@ -168,11 +168,11 @@ def test_boxes_are_found_however_they_are_laid_out(box, indent, quoted, random):
     for written in ({key: numbers}, {key: [numbers[:2], numbers[2:]]}, {key: sides}, sides):
         text = json.dumps([{**written, "label": "a sign"}], indent=indent)
         for form in (text, text.replace('"', "'"), f"```json\n{text}\n```", text.rstrip("]} \n") + "]"):
-            assert find_box(form, SIZE).candidate == tuple(map(float, box)), form
+            assert parse_box(form, SIZE).candidate == tuple(map(float, box)), form
 
 
 @pytest.mark.parametrize(
     "piece", ["[1 ", "[1, ", "(1, 2), ", '"x1": 1, ', "<box>1, ", "[ \n", '"bbox": "', "[1, 2],", "x: 1 y: 2 "]
 )
 def test_long_texts_end(piece):
-    find_box(piece * 40_000, SIZE)
+    parse_box(piece * 40_000, SIZE)

@@ -40,7 +40,7 @@ def test_a_file_gives_pixels_or_one_sentence(folder, odd):
         else:
             image = read()
             assert (image.mode, image.size) == ("RGB", odd.size)
-            first = View.whole(image.size, RESIZE)
+            first = View.full(image.size, RESIZE)
             crop = first.crop((0, 0, first.size[0] / 2, first.size[1] / 2), RESIZE)
             assert first.pixels(image).size == first.size
             assert crop.pixels(image).size == crop.size

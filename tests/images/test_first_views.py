@@ -44,7 +44,7 @@ def test_a_reduced_first_view_is_that_of_the_whole(width, height, turn, quality,
         return (size[0] // shrink, size[1] // shrink)
 
     plain = decode_image(data, "it")
-    view = View.whole(plain.size, whole)
+    view = View.full(plain.size, whole)
     found = first_view(data, whole)
     assert (found is not None) == all(side // math.ceil(2.75 * seen) >= 2 for side, seen in zip(plain.size, view.size))
     if found is not None:

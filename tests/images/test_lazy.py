@@ -18,7 +18,7 @@ from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.evaluation.greedy import assess
 from mgpo.images import lazy as originals
 from mgpo.images.decoding import FilePicture, decode_image
-from mgpo.images.lazy import Deferred, Room, hand_over, open_original
+from mgpo.images.lazy import LazyImage, Room, hand_over, open_lazily
 from mgpo.images.shared_memory import SharedImage
 from mgpo.images.views import View
 from mgpo.rewards import ExactAnswer
@@ -75,13 +75,13 @@ def stored():
 def test_crops_are_the_pixels_of_the_whole_in_every_mode(kind, data, handed):
     image = decode_image(data, "it")
     assert type(image.copy()) is Image.Image and image.mode == "RGB"
-    original = open_original(Encoded(data), small)
+    original = open_lazily(Encoded(data), small)
     if handed:
         hand_over([original])
         assert isinstance(original.first, SharedImage)
         original = pickle.loads(pickle.dumps(original)) if original.handed is None else original
     assert original.size == image.size
-    first = View.whole(image.size, small)
+    first = View.full(image.size, small)
     assert first.pixels(original).mode == "RGB"
     if kind not in ("jpeg", "turned", "grey"):
         assert first.pixels(original).tobytes() == first.pixels(image).tobytes()
@@ -105,7 +105,7 @@ def test_a_large_jpeg_is_decoded_where_it_is_cut_and_once(policy):
     picture = Encoded(jpeg(smooth(1200, 900)))
     question = Question("q", picture, "Which letter?", "K")
     for dialogue, decodes in ((SingleTurn(), 0), (TwoTurn(), 1)):
-        original = open_original(picture, policy.sight.whole)
+        original = open_lazily(picture, policy.resolution.full)
         played = roll_out(policy, Scripted(1), dialogue, [(question, original)], 4, Sampling(8), (0, 0))
         assert all(len(trajectory.crops) == decodes for trajectory in played)
         assert len(picture.decodes) == decodes
@@ -124,7 +124,7 @@ class Counted(MemoryPicture):
 def test_decoded_originals_keep_within_their_bytes(monkeypatch):
     monkeypatch.setattr(originals, "ROOM", Room(4 * 100 * 100 * 3))
     pictures = [Counted(noise_image(100, 100, seed)) for seed in range(5)]
-    opened = [Deferred(picture, (100, 100), picture.image.resize((10, 10))) for picture in pictures]
+    opened = [LazyImage(picture, (100, 100), picture.image.resize((10, 10))) for picture in pictures]
 
     def decoded():
         return [original.decoded is not None for original in opened]
@@ -147,7 +147,7 @@ def test_decoded_originals_keep_within_their_bytes(monkeypatch):
 def test_an_original_larger_than_the_room_is_kept_alone(monkeypatch):
     monkeypatch.setattr(originals, "ROOM", Room(1000))
     pictures = [Counted(noise_image(100, 100, seed)) for seed in range(2)]
-    opened = [open_original(picture, small) for picture in pictures]
+    opened = [open_lazily(picture, small) for picture in pictures]
     assert [original.decoded is None for original in opened] == [True, False]
     for _ in range(3):
         assert opened[0].crop((0, 0, 9, 9)).tobytes() == pictures[0].image.crop((0, 0, 9, 9)).tobytes()
@@ -170,7 +170,7 @@ class Listed:
 
 def loader(source, batch_size, workers=1):
     data = VQAData(val=[source], eval_batch_size=batch_size, num_workers=workers)
-    module = SimpleNamespace(policy=SimpleNamespace(sight=SimpleNamespace(whole=small)))
+    module = SimpleNamespace(policy=SimpleNamespace(resolution=SimpleNamespace(full=small)))
     data.trainer = SimpleNamespace(world_size=1, global_rank=0, lightning_module=module)
     return data.val_dataloader()[0]
 
@@ -201,7 +201,7 @@ def test_samples_leave_a_worker_whole(files, room, memory, monkeypatch):
     region = (9, 8, 100, 90)
     for sample, other in zip(samples, here):
         if sample.image is not None:
-            view = View.whole(sample.image.size, small)
+            view = View.full(sample.image.size, small)
             assert view.pixels(sample.image).tobytes() == view.pixels(other.image).tobytes()
             assert sample.image.crop(region).tobytes() == other.question.picture.load().crop(region).tobytes()
 
@@ -218,7 +218,7 @@ def vanished(policy, tmp_path):
     path = tmp_path / "gone.jpg"
     path.write_bytes(jpeg(smooth(1200, 900)))
     picture = FilePicture(str(path))
-    original = open_original(picture, policy.sight.whole)
+    original = open_lazily(picture, policy.resolution.full)
     path.unlink()
     return Question("q", picture, "Which letter?", "K"), original
 
@@ -234,9 +234,9 @@ def test_a_file_that_is_gone_ends_its_rollouts_not_the_run(policy, vanished):
 
 
 def test_evaluation_leaves_out_what_is_gone(policy, vanished):
-    def play(dialogue, samples, copies, sampling, key, sight=None):
-        return roll_out(policy, Scripted(1), dialogue, samples, copies, sampling, key, sight)
+    def play(dialogue, samples, copies, sampling, key, resolution=None):
+        return roll_out(policy, Scripted(1), dialogue, samples, copies, sampling, key, resolution)
 
     with pytest.warns(UserWarning, match="left out: question q, .*gone.jpg"):
-        records = assess(play, policy.sight, TwoTurn(), [vanished], Sampling(8), ExactAnswer(), 0)
+        records = assess(play, policy.resolution, TwoTurn(), [vanished], Sampling(8), ExactAnswer(), 0)
     assert records == []

@@ -21,7 +21,7 @@ def box_in(size, parts):
 
 @given(sizes, fractions)
 def test_there_and_back(size, parts):
-    view = View.whole(size, resize)
+    view = View.full(size, resize)
     box = box_in(view.size, parts)
     again = view.to_input(view.to_original(box))
     assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(box, again))
@@ -29,7 +29,7 @@ def test_there_and_back(size, parts):
 
 @given(sizes, fractions, st.sampled_from(Frame))
 def test_frames_agree(size, parts, frame):
-    view = View.whole(size, resize)
+    view = View.full(size, resize)
     box = box_in(view.size, parts)
     units = frame.from_pixels(box, view.size)
     assert all(math.isclose(a, b, abs_tol=1e-9, rel_tol=1e-9) for a, b in zip(box, frame.to_pixels(units, view.size)))
@@ -40,7 +40,7 @@ def test_frames_agree(size, parts, frame):
 @given(sizes, fractions, fractions)
 def test_nested_crops_map_to_the_original(size, parts, inner):
     """A box on a crop, mapped through both views, is where the same box lies in the original."""
-    first = View.whole(size, resize)
+    first = View.full(size, resize)
     second = first.crop(box_in(first.size, parts), resize)
     left, top, right, bottom = second.region
     box = box_in(second.size, inner)
@@ -55,7 +55,7 @@ def test_nested_crops_map_to_the_original(size, parts, inner):
 
 @given(sizes, fractions)
 def test_a_crop_covers_its_box_and_at_most_one_pixel_more(size, parts):
-    first = View.whole(size, resize)
+    first = View.full(size, resize)
     box = box_in(first.size, parts)
     exact = first.to_original(box)
     region = first.crop(box, resize).region
@@ -94,7 +94,7 @@ def test_a_mark_in_the_input_is_the_same_mark_in_the_crop():
     """A white square is drawn on the original; its box on the input cuts exactly it from the original."""
     original = Image.new("RGB", (1500, 900), "black")
     original.paste((255, 255, 255), (600, 300, 900, 600))
-    first = View.whole(original.size, resize)
+    first = View.full(original.size, resize)
     crop = first.crop(first.to_input((600, 300, 900, 600)), resize)
     assert crop.region == (600, 300, 900, 600)
     assert crop.pixels(original).getextrema() == ((255, 255),) * 3
@@ -105,7 +105,7 @@ def test_the_crop_comes_from_the_original_pixels():
     original = Image.new("L", (1120, 1120))
     original.putdata([255 * (i % 2) for i in range(1120 * 1120)])
     original = original.convert("RGB")
-    first = View.whole(original.size, resize)
+    first = View.full(original.size, resize)
     seen = first.pixels(original).getextrema()[0]
     cut = first.crop((0, 0, 11.2, 11.2), lambda size: size).pixels(original).getextrema()[0]
     assert seen[1] - seen[0] < 30

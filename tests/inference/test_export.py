@@ -63,7 +63,7 @@ def test_tokenizer_template_and_budget_come_along(model, folder):
     processor = AutoImageProcessor.from_pretrained(folder)
     picture = noise_image(1000, 700)
     grid = processor(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
-    width, height = model.sight.whole(picture.size)
+    width, height = model.resolution.full(picture.size)
     assert grid == [1, height // processor.patch_size, width // processor.patch_size]
     video = json.loads((folder / "video_preprocessor_config.json").read_text())
     assert video["video_processor_type"] == "Qwen2VLVideoProcessor"
@@ -85,7 +85,7 @@ def test_it_is_loaded_back_with_its_dialogue_and_budget(model, folder, tmp_path)
     question = Scenes(4, split="val")[3]
     original = question.picture.load()
     again = mgpo.load(folder)
-    assert again.sight == model.sight and again.max_new_tokens == model.max_new_tokens
+    assert again.resolution == model.resolution and again.max_new_tokens == model.max_new_tokens
     assert again.ask(original, question.text).turns == model.ask(original, question.text).turns
     free = FreeTurns(turns=2, finish="Say it now.")
     Model(model.policy, free, 17).save(tmp_path / "free")
@@ -103,7 +103,7 @@ def test_every_family_comes_back(family, tmp_path):
         before = Model(policy, TwoTurn(), 12)
         before.save(tmp_path / f"{lora}")
         after = mgpo.load(tmp_path / f"{lora}")
-        assert after.sight == before.sight
+        assert after.resolution == before.resolution
         picture = noise_image(300, 200)
         assert after.ask(picture, "Which?").turns == before.ask(picture, "Which?").turns
         if lora is None:

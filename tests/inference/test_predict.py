@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mgpo.data.base import DataError
 from mgpo.data.scenes import Scenes
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
 from mgpo.inference.predict import predict
 from mgpo.inference.prediction_file import ORIGIN, Predictions
@@ -165,7 +165,7 @@ def test_ids_are_unique_as_they_are_written(tmp_path, other):
     rows = [f'{{"image": "a.png", "question": "?", "id": {name}}}' for name in ('"\\ud83d"', other)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     with pytest.raises(DataError, match="stands twice"):
-        asked(str(tmp_path / "rows.jsonl"))
+        unlabelled_questions(str(tmp_path / "rows.jsonl"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -211,7 +211,7 @@ def test_files_that_are_no_predictions_are_left_alone(tmp_path):
 def test_rows_that_cant_be_asked_are_named_before_anything_is_asked(tmp_path, line, words):
     (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "question": "Which?"}\n' + line)
     with pytest.raises(DataError, match=r"rows\.jsonl, line 2") as error:
-        asked(str(tmp_path / "rows.jsonl"))
+        unlabelled_questions(str(tmp_path / "rows.jsonl"))
     assert words in str(error.value)
 
 
@@ -223,4 +223,4 @@ def test_there_must_be_something_to_ask(tmp_path):
         (Path(__file__), ASK, "a .jsonl file is needed"),
     ):
         with pytest.raises(DataError, match=words):
-            asked(str(data), question)
+            unlabelled_questions(str(data), question)

@@ -8,7 +8,7 @@ import pytest
 
 import mgpo
 from mgpo.data.scenes import Scenes
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import FreeTurns, SingleTurn
 from mgpo.errors import UserError
 from mgpo.images.views import Frame
@@ -96,7 +96,7 @@ def test_the_frame_is_an_argument():
         assert thousand.ask(picture, "Where?").boxes == [(350, 700, 1050, 1400)]
         (box,) = pixels.ask(picture, "Where?").boxes
         assert box == pytest.approx(
-            [side * 1400 / thousand.sight.whole((1400, 1400))[0] for side in (250, 500, 750, 1000)]
+            [side * 1400 / thousand.resolution.full((1400, 1400))[0] for side in (250, 500, 750, 1000)]
         )
 
 
@@ -203,7 +203,7 @@ def test_a_failed_question_costs_its_row_not_the_run(model, tmp_path):
         predict(str(tmp_path / "asks.jsonl"), str(tmp_path / "rows.jsonl"), None, server.url, options, model.dialogue)
         served, left_out = mgpo.load(server.url, model.dialogue, **options), r"question asks-2, the server answers 500"
         with pytest.warns(UserWarning, match=left_out):
-            records = served.evaluate(asked(str(tmp_path / "asks.jsonl")))
+            records = served.evaluate(unlabelled_questions(str(tmp_path / "asks.jsonl")))
     assert [record.id for record in records] == ["asks-1", "asks-3"]
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert ["error" in row for row in rows] == [False, True, False]

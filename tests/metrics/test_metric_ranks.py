@@ -11,8 +11,8 @@ from tests.metrics.test_metrics import RECORDS, ROWS
 
 RECORD_METRICS = [
     m.Accuracy, m.ValidBoxRatio, m.InvalidReasons, m.SubimageAccuracy, m.SubimageShare, m.ZoomFactor, m.CropAreaShare,
-    m.TurnsPerEpisode, m.CropRate, m.FallbackRate, m.RewardMean, m.GroupAgreement, m.GroupSpread, m.SilentGroups,
-    m.VoteCalibration,
+    m.TurnsPerEpisode, m.CropRate, m.FallbackRate, m.RewardMean, m.GroupAgreement, m.GroupSpread,
+    m.ConstantRewardGroups, m.VoteCalibration,
 ]  # fmt: skip
 PARTS = {  # what ranks 0 and 1 see; None is a rank whose `update` is never called
     "uneven, with duplicates": ([0, 1, 2, 3, 4], [3, 5, 0]),

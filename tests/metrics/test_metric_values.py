@@ -62,8 +62,8 @@ def test_agreement_has_no_order_and_is_one_for_equal_boxes(found, random):
 def test_spread_and_silence():
     unequal = [make_record(reward=reward) for reward in (0, 0, 0, 1)]
     assert values.reward_spread(unequal) == pytest.approx((3 / 16) ** 0.5)
-    assert values.silent(unequal) == 0
-    assert (values.reward_spread(unequal[:3]), values.silent(unequal[:3])) == (0, 1)
+    assert values.constant_reward(unequal) == 0
+    assert (values.reward_spread(unequal[:3]), values.constant_reward(unequal[:3])) == (0, 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7))

@@ -46,7 +46,7 @@ BY_HAND = {  # all records, split val, split ood
     m.RewardMean: (1.5 / 6, 0.5, 0),
     m.GroupAgreement: (1 / 3, 1 / 3, math.nan),
     m.GroupSpread: (SPREAD / 2, SPREAD, 0),
-    m.SilentGroups: (1 / 2, 0, 1),
+    m.ConstantRewardGroups: (1 / 2, 0, 1),
     lambda by=None: m.PassAtK(2, by): (1 / 2, 1, 0),
     lambda by=None: m.MajorityAtK(3, by): (1 / 2, 1, 0),
     # two of three agree in either group, and one of the two is right
@@ -160,7 +160,7 @@ def test_reset_forgets():
 def test_steps_are_kept_apart():
     before, after = make_record("a"), make_record("a", step=5, right=True)
     assert computed(m.Accuracy, [before, after]) == 0.5
-    assert computed(m.SilentGroups, [before, after]) == 1
+    assert computed(m.ConstantRewardGroups, [before, after]) == 1
 
 
 def test_hostile_text_changes_nothing():

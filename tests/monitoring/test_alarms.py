@@ -20,7 +20,7 @@ from mgpo.types import Prompt
 from tests.training.test_module import MGPO, equal, fit, make, weights
 
 HEALTHY = {
-    "reward": 0.4, "right": 0.4, "valid_box": 0.4, "no_signal": 0.2, "cut": 0.0, "image_reliance": 0.7,
+    "reward": 0.4, "right": 0.4, "valid_box": 0.4, "constant_reward": 0.2, "cut": 0.0, "image_reliance": 0.7,
     "entropy_turn1": 0.5, "entropy_turn2": 0.4, "length_turn1": 11.0, "length_turn2": 4.0, "grad_norm": 0.6,
     "engine_gap": 0.008,
 }  # fmt: skip
@@ -41,7 +41,7 @@ SICK = {
     "entropy_collapse": {"entropy_turn2": 0.004},
     "grounding_lost": {"valid_box": 0.1},
     "length_blow_up": {"length_turn2": 40.0},
-    "no_signal": {"no_signal": 1.0},
+    "constant_reward": {"constant_reward": 1.0},
     "image_blind": {"image_reliance": 0.001},
     "engine_apart": {"engine_gap": 1.4},
 }
@@ -73,8 +73,9 @@ def test_noisy_learning_is_silent(seed, ends):
         share = rng.binomial(64, np.clip(reward[step], 0, 1)) / 64
         metrics = {
             "reward": share, "right": share, "valid_box": rng.binomial(64, valid[step]) / 64,
-            "entropy_turn1": entropy[step] * rng.uniform(0.7, 1.3), "no_signal": rng.binomial(8, silent[step]) / 8,
-            "length_turn1": rng.normal(30, 6), "cut": rng.binomial(64, 0.05) / 64,
+            "entropy_turn1": entropy[step] * rng.uniform(0.7, 1.3),
+            "constant_reward": rng.binomial(8, silent[step]) / 8, "length_turn1": rng.normal(30, 6),
+            "cut": rng.binomial(64, 0.05) / 64,
             "image_reliance": rng.uniform(0.1, 1.0),
         }  # fmt: skip
         assert watch.step(step, metrics) == []
@@ -112,7 +113,7 @@ def test_cut_replies_are_a_blow_up_from_the_start():
 
 
 def test_missing_curves_and_short_histories_are_silent():
-    assert sounded((9, {"reward": 0.0, "cut": 1.0, "entropy_turn1": 0.0, "no_signal": 1.0})) == []
+    assert sounded((9, {"reward": 0.0, "cut": 1.0, "entropy_turn1": 0.0, "constant_reward": 1.0})) == []
     watch = Watch()
     assert all(watch.step(step, {"nll": 5.0}) == [] for step in range(50))
 
@@ -194,15 +195,15 @@ def test_watching_changes_nothing(tokenizer, tmp_path):
 
 def test_a_warning_is_printed_written_and_logged(tokenizer, tmp_path, capsys):
     """A random policy is never right: no group has a signal."""
-    limits = Limits(window=2, silent_window=2, cut_share=1.0)
+    limits = Limits(window=2, constant_window=2, cut_share=1.0)
     warner = EarlyWarning(limits, every_n_steps=0)
     trainer = fit(make(tokenizer, MGPO), tmp_path, enable_checkpointing=False, callbacks=[warner])
     (path,) = tmp_path.rglob("warnings.jsonl")
     (line,) = path.read_text().splitlines()
     written = json.loads(line)
-    assert (written["kind"], written["step"], written["numbers"]["silent"]) == ("no_signal", 2, 1.0)
+    assert (written["kind"], written["step"], written["numbers"]["constant"]) == ("constant_reward", 2, 1.0)
     assert f"warning at step 2: {written['text']}" in capsys.readouterr().out
-    assert trainer.callback_metrics["warning/no_signal"] == 1
+    assert trainer.callback_metrics["warning/constant_reward"] == 1
     assert trainer.callback_metrics["warning/reward_collapse"] == 0
 
 

@@ -10,7 +10,7 @@ from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.monitoring.throughput import Lap, Stopwatch, evaluation_speed, gpu_use, peak_memory, training_speed
 from mgpo.training import phase_timer as clock
-from mgpo.training.phase_timer import Clock, Work
+from mgpo.training.phase_timer import PhaseTimer, Work
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.training.test_module import MGPO, equal, fit, make, weights
 
@@ -28,7 +28,7 @@ def turn(prompt, tokens):
 
 
 def test_phases_add_up_and_end_with_an_error(seconds):
-    watched = Clock()
+    watched = PhaseTimer()
     for took in (2.0, 3.0):
         with watched.phase("rollout"):
             seconds[0] += took
@@ -40,7 +40,7 @@ def test_phases_add_up_and_end_with_an_error(seconds):
 
 
 def test_a_reading_stays_as_it_was(seconds):
-    watched = Clock()
+    watched = PhaseTimer()
     with watched.phase("rollout"):
         seconds[0] += 1
     before = watched.read()
@@ -52,7 +52,7 @@ def test_a_reading_stays_as_it_was(seconds):
 
 def test_waiting_is_for_those_who_ask(seconds):
     waited = []
-    watched = Clock()
+    watched = PhaseTimer()
     with watched.phase("rollout"):
         pass
     watched.wait = lambda: waited.append(1)

@@ -64,13 +64,13 @@ class Watch(L.Callback):
         self.steps: list[Step] = []
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        module.clock.wait = synchronise
+        module.timer.wait = synchronise
         self.began, self.before = time.perf_counter(), dict[str, float]()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
         synchronise()
         now = time.perf_counter()
-        read = {name: work.seconds for name, work in module.clock.read().items()}
+        read = {name: work.seconds for name, work in module.timer.read().items()}
         phases = {name: seconds - self.before.get(name, 0.0) for name, seconds in read.items()}
         self.steps.append(Step(now - self.began, phases, module.rolled_out))
         self.began, self.before = now, read
@@ -118,7 +118,7 @@ class Recipe:
 def run_recipe(model: Path, questions: Path, sizes: tuple[int, int, int], device: str, folder: Path, caps: int):
     """`plan`, then `fit` for two steps in a process of its own, weights on disk, with pictures of at most `caps`."""
     batch, group, new_tokens = sizes
-    source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {questions}}}}}"
+    source = f"{{class_path: mgpo.data.Files, init_args: {{path: {questions}}}}}"
     options = [
         "--config", str(shipped_config("qwen2_5_vl_3b")), f"--model.policy.init_args.path={model}",
         f"--model.policy.init_args.max_pixels={caps}", f"--model.policy.init_args.min_pixels={caps // 5}",

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mgpo.images.decoding import FilePicture
-from mgpo.images.lazy import open_original
+from mgpo.images.lazy import open_lazily
 from mgpo.images.views import View
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from tests.performance.pairs import Options, Row, faster, run_pairs, smaller
@@ -38,8 +38,8 @@ def picture(path: Path, seed: int = 0) -> None:
 
 
 def ours(path: str, crop: bool) -> None:
-    original = open_original(FilePicture(path), BUDGET)
-    view = View.whole(original.size, BUDGET)
+    original = open_lazily(FilePicture(path), BUDGET)
+    view = View.full(original.size, BUDGET)
     view.pixels(original)
     if crop:
         View(REGION, BUDGET((800, 600))).pixels(original)
@@ -60,8 +60,8 @@ def peaks(path: str, crop: bool) -> Pair:
 
 def difference(path: str) -> float:
     """Mean absolute difference of the two first views, in levels of 255."""
-    original = open_original(FilePicture(path), BUDGET)
-    seen = View.whole(original.size, BUDGET).pixels(original)
+    original = open_lazily(FilePicture(path), BUDGET)
+    seen = View.full(original.size, BUDGET).pixels(original)
     plain = Image.open(path).convert("RGB").resize(seen.size, Image.Resampling.BICUBIC)
     return float(np.abs(np.asarray(seen, int) - np.asarray(plain, int)).mean())
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn
-from mgpo.images.views import Sight, View
+from mgpo.images.views import View, VisionResolution
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
 from mgpo.world.model import CAPS
@@ -27,10 +27,10 @@ class Looking(TwoTurn):
     def stop_text(self, turn: int) -> str | None:
         return None
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         if len(trajectory.turns) == 1:
             trajectory.turns[0].text = BOX
-        return super().proceed(trajectory, sight)
+        return super().proceed(trajectory, resolution)
 
 
 def dialogue_of(turns: int) -> Dialogue:
@@ -61,13 +61,13 @@ class Held:
         return self.image
 
 
-def draw_questions(sight: Sight, turns: int) -> list[Question]:
+def draw_questions(resolution: VisionResolution, turns: int) -> list[Question]:
     """Questions with their pictures, which are as small as they are seen where nothing is cut from them."""
     questions = []
     scenes = Scenes(QUESTIONS, KINDS, side=SIDE)
     for question in (scenes[i] for i in range(QUESTIONS)):
         original = question.picture.load()
-        view = View.whole(original.size, sight.whole)
+        view = View.full(original.size, resolution.full)
         questions.append(replace(question, picture=Held(view.pixels(original) if turns == 1 else original)))
     return questions
 
@@ -80,23 +80,23 @@ def write_job(folder: Path, turns: int, new_tokens: int, picture: int, micro_bat
         "group": GROUP, "rows": QUESTIONS * GROUP, "micro_batch": micro_batch, "rate": RATE,
         "new_tokens": new_tokens, "budget": 1024, "banned": policy.banned.nonzero().flatten().tolist(),
         "questions": [
-            _lay_out(i, question, policy.sight, turns, folder)
-            for i, question in enumerate(draw_questions(policy.sight, turns))
+            _lay_out(i, question, policy.resolution, turns, folder)
+            for i, question in enumerate(draw_questions(policy.resolution, turns))
         ],
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def _lay_out(number: int, question: Question, sight: Sight, turns: int, folder: Path) -> dict[str, Any]:
+def _lay_out(number: int, question: Question, resolution: VisionResolution, turns: int, folder: Path) -> dict[str, Any]:
     dialogue, image = dialogue_of(turns), question.picture.load()
     trajectory = Trajectory(question, image)
-    system, user = dialogue.open(trajectory, sight)
+    system, user = dialogue.open(trajectory, resolution)
     laid = {"system": system.parts[0], "ask": user.parts[1], "picture": f"{number}.png"}
     _save(trajectory.views[0].pixels(image), folder / laid["picture"])
     if turns == 1:
         return laid
     trajectory.turns.append(Turn(Prompt(()), Reply((), (), "length"), ""))
-    (follow,) = dialogue.proceed(trajectory, sight) or ()
+    (follow,) = dialogue.proceed(trajectory, resolution) or ()
     before, crop, after = follow.parts
     assert isinstance(crop, View)
     _save(image, folder / f"{number}-original.png")

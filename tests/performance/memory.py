@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from mgpo.dialogues import TwoTurn
-from mgpo.images.views import Sight
+from mgpo.images.views import VisionResolution
 from mgpo.objective import Objective
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.lora import Lora
@@ -119,12 +119,12 @@ class Cropping(TwoTurn):
 
     places = count()
 
-    def proceed(self, trajectory: Trajectory, sight: Sight) -> list[Message] | None:
+    def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         if len(trajectory.turns) == 1:
             left = next(self.places) % 64
             width, height = trajectory.views[0].size
             trajectory.turns[0].text = f"[{left}, 0, {width - 64 + left}, {height}]"
-        return super().proceed(trajectory, sight)
+        return super().proceed(trajectory, resolution)
 
 
 def build(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Qwen25VL:

@@ -52,7 +52,7 @@ def main(turns: int, new_tokens: int, picture: int) -> None:
         policy, dialogue_of(turns), Alternating(), group_size=GROUP, sampling=Sampling(new_tokens),
         optimizer=partial(torch.optim.AdamW, lr=RATE, weight_decay=0.0),
     )  # fmt: skip
-    data = VQAData(draw_questions(policy.sight, turns), batch_size=QUESTIONS, num_workers=0)
+    data = VQAData(draw_questions(policy.resolution, turns), batch_size=QUESTIONS, num_workers=0)
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_epochs=-1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[stepping],

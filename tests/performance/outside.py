@@ -17,7 +17,7 @@ import mgpo.training.module
 from mgpo.dialogues import TwoTurn
 from mgpo.policy.chat import Chat
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
-from mgpo.rollout.crops import Crops
+from mgpo.rollout.crops import CropCache
 from mgpo.training.module import MGPO
 from tests.performance.job import LEAST
 from tests.performance.pairs import Options, Row, spread
@@ -45,7 +45,7 @@ PHASES = [
     (torch.optim.AdamW, "step", "model: optimiser"),
     (mgpo.training.module, "roll_out", "rollout"),
     (mgpo.rollout.in_process, "choose", "drawing tokens"),
-    (Crops, "__call__", "waiting for pixels"),
+    (CropCache, "__call__", "waiting for pixels"),
     (TwoTurn, "open", "dialogue"),
     (TwoTurn, "proceed", "dialogue"),
     (Chat, "open", "encoding"),

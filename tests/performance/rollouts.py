@@ -24,7 +24,7 @@ def measure(options: Options) -> list[Row]:
 def measure_pictures(options: Options, picture: int) -> Row:
     """With pictures of that many tokens."""
     policy = load_policy(picture).eval()
-    samples = [(question, question.picture.load()) for question in draw_questions(policy.sight, 2)]
+    samples = [(question, question.picture.load()) for question in draw_questions(policy.resolution, 2)]
     steps = count()
 
     def ours() -> list[Trajectory]:

@@ -11,7 +11,7 @@ from tests.performance.profile import Timers
 from tests.performance.protocol import Stepper
 
 
-class Clock:
+class PhaseTimer:
     """Stands still unless it is moved."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Clock:
 
 
 def test_programs_take_turns_and_the_warm_up_does_not_count(monkeypatch):
-    clock = Clock()
+    clock = PhaseTimer()
     monkeypatch.setattr(harness.time, "perf_counter", clock)
     run: list[str] = []
 
@@ -83,7 +83,7 @@ def test_the_peak_is_of_what_lives_at_the_same_time():
 
 
 def test_time_belongs_to_the_innermost_phase():
-    clock = Clock()
+    clock = PhaseTimer()
     timers = Timers(clock)
 
     class Model:

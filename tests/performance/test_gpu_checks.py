@@ -9,7 +9,7 @@ from tests.inference.test_predict import make_pictures
 
 SMALL = [
     "--data.train.init_args.count=2", "--data.train.init_args.side=512", "--data.batch_size=2", "--data.num_workers=0",
-    "--data.val=[{class_path: mgpo.data.scenes.Scenes, init_args: {count: 2, side: 512, split: val}}]",
+    "--data.val=[{class_path: mgpo.data.Scenes, init_args: {count: 2, side: 512, split: val}}]",
 ]  # fmt: skip
 
 

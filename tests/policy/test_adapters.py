@@ -120,7 +120,7 @@ def test_adapters_are_loaded_with_the_dialogue_of_their_training(trained, alone)
     expected = Model(trained, model.dialogue, 9).ask(picture, "Which?").turns
     assert model.ask(picture, "Which?").turns == expected
     assert model.max_new_tokens == 9 and model.dialogue.ask_box == "Where? {question}"
-    assert model.sight == trained.sight
+    assert model.resolution == trained.resolution
 
 
 def test_adapters_go_on_to_be_trained(family, untied, trained, alone, tmp_path):

@@ -131,7 +131,7 @@ def test_what_cannot_be_captured_is_passed_plainly(policy, samples, plain, taped
 def test_a_pass_over_single_tokens_waits_for_nothing(policy, samples, monkeypatch):
     """But for the one transfer of what was drawn: the device is never asked in between."""
     prompt = policy.chat.open(
-        TwoTurn().open(type(play(policy, samples[:1], 1, 1)[0])(*samples[0]), policy.sight),
+        TwoTurn().open(type(play(policy, samples[:1], 1, 1)[0])(*samples[0]), policy.resolution),
         lambda view: policy.pixels(view.pixels(samples[0][1])),
     )
     conversation = InProcessSampler().open(policy, [prompt], 4)
@@ -178,7 +178,7 @@ def test_on_a_gpu(fresh_policy, samples):
 def test_prompts_of_one_token_can_follow(policy, samples, taped):
     """A shown piece that is as short as a step is none."""
     prompt = policy.chat.open(
-        TwoTurn().open(type(play(policy, samples[:1], 1, 1)[0])(*samples[0]), policy.sight),
+        TwoTurn().open(type(play(policy, samples[:1], 1, 1)[0])(*samples[0]), policy.resolution),
         lambda view: policy.pixels(view.pixels(samples[0][1])),
     )
     conversation = InProcessSampler().open(policy, [prompt], 2)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgpo.images.boxes import BoxRule, find_box
+from mgpo.images.boxes import BoxRule, parse_box
 from mgpo.images.views import View
 from mgpo.policy.families.qwen import QwenVL
 from mgpo.policy.families.qwen_pixels import PixelBudget
@@ -24,28 +24,32 @@ def policy(family_policy):
 
 def test_images_equal_the_librarys(family, policy):
     """What the tower is given is what the family's own image processor makes of an image of that size."""
-    image = View.whole(IMAGES[1].size, policy.sight.whole).pixels(IMAGES[1])
+    image = View.full(IMAGES[1].size, policy.resolution.full).pixels(IMAGES[1])
     theirs = policy.processor(image, do_resize=False, return_tensors="pt")
     assert torch.allclose(policy.pixels(image).patches, theirs["pixel_values"].squeeze(0), atol=1e-5)
 
 
 def test_what_is_seen_has_the_familys_sizes(family, policy):
     for image in IMAGES:
-        for resize in (policy.sight.whole, policy.sight.crop):
+        for resize in (policy.resolution.full, policy.resolution.crop):
             assert all(side % family.factor == 0 for side in resize(image.size))
 
 
 def test_pixel_caps_are_the_checkpoints_own_unless_given(family, policy):
     if isinstance(policy, QwenVL) and family.name != "qwen2_5_vl":  # whose defaults are the paper's
-        sight = type(policy)(policy.path).sight_of(policy.processor)
-        assert sight.whole == PixelBudget(2 * family.factor**2, 12 * family.factor**2, family.factor) == sight.crop
+        resolution = type(policy)(policy.path).resolution_of(policy.processor)
+        assert (
+            resolution.full
+            == PixelBudget(2 * family.factor**2, 12 * family.factor**2, family.factor)
+            == resolution.crop
+        )
 
 
 @pytest.mark.parametrize("reply", ["A cat.", "<think>\nHm.\n</think>\n\nA cat."])
 def test_chat_ids_equal_the_template(policy, reply):
     """Turn 1 and two follow-ups, white space at the ends of texts included, against the tokenizer's own way."""
-    whole = View.whole(IMAGES[0].size, policy.sight.whole)
-    crop = whole.crop((0, 0, 30, 40), policy.sight.crop)
+    whole = View.full(IMAGES[0].size, policy.resolution.full)
+    crop = whole.crop((0, 0, 30, 40), policy.resolution.crop)
     turns = [
         [Message("system", ("Be brief.",)), Message("user", (whole, "\nWhat is it? "))],
         [Message("user", ("Here is a part: ", crop, "\n\nSure?"))],
@@ -99,11 +103,11 @@ def test_control_tokens_in_a_question_are_text(policy):
 
 def test_a_box_maps_to_the_same_original_pixels(family, policy):
     """A region named in the family's frame comes back, up to one input pixel for rounded numbers."""
-    assert policy.sight.frame is family.frame
+    assert policy.resolution.frame is family.frame
     region = (150, 80, 450, 240)
-    view = View.whole((640, 320), policy.sight.whole)
+    view = View.full((640, 320), policy.resolution.full)
     named = family.frame.from_pixels(view.to_input(region), view.size)
-    found = find_box(f'{{"bbox_2d": {[round(n) for n in named]}}}', view.size, family.frame, BoxRule(min_side=8)).box
+    found = parse_box(f'{{"bbox_2d": {[round(n) for n in named]}}}', view.size, family.frame, BoxRule(min_side=8)).box
     back = view.to_original(found)
     pixel = max(640 / view.size[0], 320 / view.size[1])
     assert max(abs(a - b) for a, b in zip(back, region)) <= pixel

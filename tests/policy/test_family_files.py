@@ -114,7 +114,7 @@ def test_a_recipe_runs_with_another_familys_model(name, tmp_path):
     noise_image(900, 700).save(tmp_path / "0.png")
     row = {"image": "0.png", "question": "Which?", "choices": ["a", "b"], "answer": "B"}
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row | {"question": f"Which, {i}?"}) for i in range(2)))
-    source = f"{{class_path: mgpo.data.files.Files, init_args: {{path: {tmp_path}/rows.jsonl, split: mine}}}}"
+    source = f"{{class_path: mgpo.data.Files, init_args: {{path: {tmp_path}/rows.jsonl, split: mine}}}}"
     run(
         "fit", "--config", str(ROOT / "configs/qwen2_5_vl_7b.yaml"),
         "--config", str(ROOT / "configs" / "models" / f"{name}.yaml"),

@@ -75,7 +75,7 @@ def trajectories(family, policy):
     """Three turns of three questions with images of different sizes; half of the rows name a good box."""
     samples = [(make_question(image, f"q{i}"), image) for i, image in enumerate(IMAGES)]
     rows = roll_out(policy, Dictated(box_reply(family)), DIALOGUE, samples, 2, Sampling(max_new_tokens=40), (0, 0))
-    assert {t.finding.box is None for t in rows} == {True, False}
+    assert {t.parsed_box.box is None for t in rows} == {True, False}
     assert len({len(t.turns[0].reply.ids) for t in rows}) > 1
     return rows
 
@@ -132,7 +132,7 @@ def test_sampler_trainer_and_stock_model_agree(family, policy, trajectories):
             chosen = batch.policy_NC[row]
             gaps["trainer"].append((trained[row][chosen] - plain).abs().max().item())
             for k, turn in enumerate(trajectory.turns):
-                if k or trajectory.finding.box is None:
+                if k or trajectory.parsed_box.box is None:
                     own = plain[batch.turn_NC[row][chosen] == k]
                     gap = (own - torch.tensor(turn.reply.logprobs)).abs().max().item()
                     gaps[f"sampler, turn {k + 1}"].append(gap)
@@ -175,7 +175,7 @@ def test_a_frozen_copy_and_the_base_under_adapters_score_alike(family, family_fo
 @pytest.mark.parametrize("turn", [0, 1])
 def test_another_image_changes_the_logprobs_behind_it(policy, trajectories, turn):
     """Not blind in the training pass, to the picture of turn 1 and to the crop of turn 2."""
-    trajectory = next(t for t in trajectories if t.finding.box)
+    trajectory = next(t for t in trajectories if t.parsed_box.box)
     shown = trajectory.turns[turn]
     other = policy.pixels(trajectory.views[turn].pixels(noise_image(*trajectory.image.size, 9)))
     turns = list(trajectory.turns)

@@ -60,7 +60,7 @@ def test_positions_equal_the_library_over_all_turns(policy, parts, cut):
 def test_chat_ids_equal_the_template(policy, tokenizer):
     """What is shown is what the family's own template makes of the same messages, image tokens expanded."""
     image = noise_image(112, 112)
-    view = View.whole(image.size, policy.sight.whole)
+    view = View.full(image.size, policy.resolution.full)
     prompt = policy.chat.open(
         [Message("system", ("Be brief.",)), Message("user", (view, "What is it?"))],
         lambda v: policy.pixels(v.pixels(image)),
@@ -97,7 +97,7 @@ def test_a_checkpoint_on_disk_is_the_same_policy(policy, tmp_path):
     save(policy, tmp_path)
     again = Qwen25VL(str(tmp_path), 112 * 112, 784).load()
     image = noise_image(200, 300)
-    view = View.whole(image.size, policy.sight.whole)
+    view = View.full(image.size, policy.resolution.full)
     assert torch.equal(
         policy.features([policy.pixels(view.pixels(image))]), again.features([again.pixels(view.pixels(image))])
     )

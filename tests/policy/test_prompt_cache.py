@@ -116,7 +116,7 @@ def samples():
 def test_a_prompt_is_held_once_and_no_head_twice(policy, samples):
     prompts = []
     for question, image in samples:
-        messages = TwoTurn().open(Trajectory(question, image), policy.sight)
+        messages = TwoTurn().open(Trajectory(question, image), policy.resolution)
         prompts.append(policy.chat.open(messages, lambda view, image=image: policy.pixels(view.pixels(image))))
     conversation = InProcessSampler().open(policy, prompts, 8)
     said = dict(conversation.reply(range(24), Sampling(6)))

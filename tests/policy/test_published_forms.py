@@ -200,13 +200,13 @@ def test_older_and_newer_forms_of_the_image_processor(copy, family_policy):
     """Caps under their old names, as Qwen2.5-VL was published; and all within processor_config.json, as of today."""
     given = json.loads((copy / "preprocessor_config.json").read_text())
     size = given["size"]
-    expected = load(copy).sight
+    expected = load(copy).resolution
     old = dict(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"], size=None)
     edit(copy, "preprocessor_config.json", **old)
-    assert load(copy).sight == expected
+    assert load(copy).resolution == expected
     (copy / "preprocessor_config.json").unlink()
     edit(copy, "processor_config.json", image_processor=given)
-    assert load(copy).sight == expected
+    assert load(copy).resolution == expected
 
 
 @pytest.mark.parametrize("family", ALL[:1], ids=lambda family: family.name, indirect=True)

@@ -61,7 +61,7 @@ def test_every_form_of_the_files_is_the_same_model(published_folder, policy, for
         PROCESSOR["min_pixels"], PROCESSOR["max_pixels"],
     )  # fmt: skip
     image = SAMPLES[1][1]
-    view = View.whole(image.size, policy.sight.whole)
+    view = View.full(image.size, policy.resolution.full)
     messages = [Message("system", ("Be brief.",)), Message("user", (view, "Which 3 letters, 日本語?"))]
     shown, expected = (p.chat.open(messages, lambda view, p=p: p.pixels(view.pixels(image))) for p in (other, policy))
     assert shown.ids == expected.ids

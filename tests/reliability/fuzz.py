@@ -18,8 +18,8 @@ from PIL import Image
 
 from mgpo.answers import extract, given, is_number, is_right, vote_of
 from mgpo.dialogues import Dialogue, FreeTurns, SingleTurn, TwoTurn
-from mgpo.images.boxes import BoxRule, find_box
-from mgpo.images.views import Frame, Sight
+from mgpo.images.boxes import BoxRule, parse_box
+from mgpo.images.views import Frame, VisionResolution
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.types import Prompt, Question, Reply, Stop, Trajectory, Turn
 from tests.conftest import MemoryPicture
@@ -29,7 +29,7 @@ SLOW = 0.010  # seconds of processor time that one call may take
 CHOICES = ("red", "blue", "a green car", "none of these")
 MANY = tuple(f"the {number}th of (A) many; so B." for number in range(26))
 IMAGE = Image.new("RGB", (3000, 40))
-SIGHT = Sight(Frame.PIXELS, PixelBudget(28 * 28, 112 * 112, 28), PixelBudget(28 * 28, 56 * 56, 28))
+RESOLUTION = VisionResolution(Frame.PIXELS, PixelBudget(28 * 28, 112 * 112, 28), PixelBudget(28 * 28, 56 * 56, 28))
 RULE = BoxRule(min_side=0)
 DIALOGUES: tuple[tuple[Dialogue, int], ...] = ((TwoTurn(rule=RULE), 2), (FreeTurns(rule=RULE), 3), (SingleTurn(), 1))
 STOPS: tuple[Stop, ...] = ("end", "marker", "length")
@@ -100,7 +100,7 @@ def cases(text: str, rng: random.Random) -> list[Case]:
     dialogue, turns = rng.choice(DIALOGUES)
     turn = rng.randrange(turns)
     return [
-        (f"find_box {frame.value}", partial(find_box, text, (400, 300), frame)),
+        (f"parse_box {frame.value}", partial(parse_box, text, (400, 300), frame)),
         (f"extract with {len(choices)} choices", partial(extract, text, choices)),
         (f"given with {len(choices)} choices", partial(given, text, choices)),
         (f"vote_of with {len(choices)} choices", partial(vote_of, text, choices)),
@@ -113,10 +113,10 @@ def cases(text: str, rng: random.Random) -> list[Case]:
 def proceed(dialogue: Dialogue, turn: int, text: str, choices: tuple[str, ...], stop: Stop) -> None:
     """That reply in a turn, behind usable boxes; each view must be one that can be cut and shown."""
     trajectory = Trajectory(Question("q", MemoryPicture(IMAGE), text[:100], "B", choices), IMAGE)
-    dialogue.open(trajectory, SIGHT)
+    dialogue.open(trajectory, RESOLUTION)
     for reply in [*["[10, 1, 60, 27]"] * turn, text]:
         trajectory.turns.append(Turn(Prompt(()), Reply((), (), stop), reply))
-        dialogue.proceed(trajectory, SIGHT)
+        dialogue.proceed(trajectory, RESOLUTION)
     for view in trajectory.views:
         left, top, right, bottom = view.region
         assert 0 <= left < right <= IMAGE.width and 0 <= top < bottom <= IMAGE.height

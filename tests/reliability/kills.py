@@ -34,7 +34,7 @@ from tests.helpers.remains import differences
 ROOT = Path(__file__).parents[2]
 PHASES = ("rollout", "update", "saving", "between")
 EPOCHS = 3
-REFILL = ["--model.silent_groups=refill", "--model.refill_batches=3"]
+REFILL = ["--model.constant_reward_groups=resample", "--model.resample_batches=3"]
 COSINE = [
     "--model.lr_scheduler=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts",
     "--model.lr_scheduler.init_args.T_0=5",
@@ -48,7 +48,7 @@ MODES = {
         *COSINE,
     ],
     "batches": ["--model.mini_batches=2", "--model.epochs=2", "--data.num_workers=0", *COSINE],
-    "refill": [*REFILL, "--data.num_workers=2"],
+    "resample": [*REFILL, "--data.num_workers=2"],
     "steps": ["--trainer.max_epochs=-1", "--trainer.max_steps=15", "--trainer.check_val_every_n_epoch=1"],
     "ddp": ["--trainer.devices=2", "--trainer.strategy=ddp", *REFILL, *COSINE],
     "fsdp": [f"--config={ROOT}/configs/fsdp.yaml", "--trainer.devices=2", "--model.mini_batches=2"],
@@ -58,8 +58,8 @@ SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 SMALL = {
     "model": {"group_size": 4},
     "data": {
-        "train": {"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 12, "side": 512}},
-        "val": [{"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 4, "side": 512, "split": "val"}}],
+        "train": {"class_path": "mgpo.data.Scenes", "init_args": {"count": 12, "side": 512}},
+        "val": [{"class_path": "mgpo.data.Scenes", "init_args": {"count": 4, "side": 512, "split": "val"}}],
         "batch_size": 2,
     },
     "trainer": {
@@ -87,7 +87,7 @@ class Phases(L.Callback):
             self.trainer = trainer
             self.file = os.open("phase", os.O_WRONLY | os.O_CREAT)
             self.say("between")
-            pl_module.clock.phase = self.spoken(pl_module.clock.phase)
+            pl_module.timer.phase = self.spoken(pl_module.timer.phase)
             self.save, trainer.strategy.save_checkpoint = trainer.strategy.save_checkpoint, self.saving
 
     def say(self, phase):

@@ -111,7 +111,7 @@ def test_a_limit_of_ones_own(tokenizer):
         load(max_prompt_tokens=20).ask(IMAGES[0], "Which letter is it?")
 
 
-@pytest.mark.parametrize("options", [{}, {"supervised": True}, {"silent_groups": "drop"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"supervised": True}, {"constant_reward_groups": "drop"}], ids=str)
 def test_a_fit_leaves_long_questions_out(tokenizer, tmp_path, monkeypatch, capsys, options):
     monkeypatch.setattr("tests.training.test_module.Scenes", lambda count, side: Wordy(count, (1, 4)))
     sampler = Counting()

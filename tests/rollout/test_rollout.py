@@ -98,7 +98,7 @@ def plain_scores(policy, trajectory):
 
 
 def test_both_kinds_of_second_turn_occur(trajectories):
-    assert {t.finding.box is None for t in trajectories} == {True, False}
+    assert {t.parsed_box.box is None for t in trajectories} == {True, False}
     assert all(len(t.turns) == 2 for t in trajectories)
 
 
@@ -182,7 +182,7 @@ def test_shared_prefixes_give_the_gradients_of_plain_rows(fresh_policy, all_kind
 
 def test_the_image_matters(policy, samples, trajectories):
     """Not blind: other pixels in turn 2 move the log-probs of turn 2 and leave those of turn 1."""
-    trajectory = next(t for t in trajectories if t.finding.box)
+    trajectory = next(t for t in trajectories if t.parsed_box.box)
     second = trajectory.turns[1]
     other = policy.pixels(trajectory.views[1].pixels(noise_image(448, 448, 9)))
     swapped = Turn(Prompt(second.prompt.ids, (other,)), second.reply, second.text)
@@ -257,7 +257,7 @@ def test_the_stop_text_ends_a_turn(policy, samples):
             return logits
 
     prompt = policy.chat.open(
-        TwoTurn().open(_fresh(samples[0]), policy.sight), lambda v: policy.pixels(v.pixels(samples[0][1]))
+        TwoTurn().open(_fresh(samples[0]), policy.resolution), lambda v: policy.pixels(v.pixels(samples[0][1]))
     )
     conversation = InProcessSampler().open(Speller(), [prompt], 1)
     ((_, reply),) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))

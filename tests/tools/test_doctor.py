@@ -15,7 +15,7 @@ from tests.helpers.cases import RULE, SAMPLES, case_of, failures
 def test_no_family_raises_an_alarm(family, family_policy):
     before = {name: p.clone() for name, p in family_policy.named_parameters()}
     case = case_of(family_policy, samples=SAMPLES)
-    assert len(case.dictated[0].turns) == 2 and case.dictated[0].finding.box is not None
+    assert len(case.dictated[0].turns) == 2 and case.dictated[0].parsed_box.box is not None
     assert failures(case) == {}
     assert all(torch.equal(p, before[name]) for name, p in family_policy.named_parameters())
     family_policy.zero_grad()

@@ -32,7 +32,7 @@ def linear_positions(policy, monkeypatch):
 
 
 def wrong_frame(policy, monkeypatch):
-    monkeypatch.setattr(policy, "sight", replace(policy.sight, frame=Frame.THOUSAND))
+    monkeypatch.setattr(policy, "resolution", replace(policy.resolution, frame=Frame.THOUSAND))
 
 
 def shifted_view(policy, monkeypatch):
@@ -176,14 +176,14 @@ def test_a_shift_of_one_input_pixel_is_found(fresh_policy, monkeypatch, change, 
 
 
 UNIT = 28 * 28
-SIGHTS = {"as fine as the original": (4000, 4000), "a fine crop": (40, 4000), "a coarse crop": (1000, 4)}
+RESOLUTIONS = {"as fine as the original": (4000, 4000), "a fine crop": (40, 4000), "a coarse crop": (1000, 4)}
 
 
 @pytest.mark.parametrize("frame", [Frame.PIXELS, Frame.THOUSAND])
-@pytest.mark.parametrize("sight", SIGHTS)
-def test_it_is_found_however_large_pictures_are_seen(fresh_policy, monkeypatch, sight, frame):
-    whole, crop = (PixelBudget(UNIT, cap * UNIT, 28) for cap in SIGHTS[sight])
-    fresh_policy.sight = replace(fresh_policy.sight, whole=whole, crop=crop, frame=frame)
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_it_is_found_however_large_pictures_are_seen(fresh_policy, monkeypatch, resolution, frame):
+    whole, crop = (PixelBudget(UNIT, cap * UNIT, 28) for cap in RESOLUTIONS[resolution])
+    fresh_policy.resolution = replace(fresh_policy.resolution, full=whole, crop=crop, frame=frame)
     monkeypatch.setitem(mgpo.tools.doctor.marker.PUBLISHED, "qwen2_5_vl", frame)
     fresh_policy.max_positions = None
     assert CHECKS["boxes land"](case_of(fresh_policy, sampling=Sampling(1))).passed

@@ -87,8 +87,8 @@ def test_leaks_are_found_by_kind_and_end_with_code_1(folder, capsys):
 
 def test_the_command(folder):
     (folder / "leaks.yaml").write_text(
-        "train: {class_path: mgpo.data.files.Files, init_args: {path: train.jsonl}}\n"
-        "test: [{class_path: mgpo.data.files.Files, init_args: {path: test.jsonl, split: test}}]\n"
+        "train: {class_path: mgpo.data.Files, init_args: {path: train.jsonl}}\n"
+        "test: [{class_path: mgpo.data.Files, init_args: {path: test.jsonl, split: test}}]\n"
     )
     done = run("leaks", "--config", "leaks.yaml", "--output", "found.json", cwd=folder, check=False)
     assert done.returncode == 1

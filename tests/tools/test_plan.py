@@ -112,13 +112,15 @@ def test_texts_are_as_long_as_in_the_chat(dialogue, policy):
     said = converse(dialogue, counter(read_path()))
     image = noise_image(448, 448)
     trajectory = Trajectory(QUESTION, image)
-    prompt = policy.chat.open(dialogue.open(trajectory, policy.sight), lambda view: policy.pixels(view.pixels(image)))
+    prompt = policy.chat.open(
+        dialogue.open(trajectory, policy.resolution), lambda view: policy.pixels(view.pixels(image))
+    )
     for turn in said:
         shown = len(prompt.ids) - sum(i == policy.chat.image_id for i in prompt.ids)
         assert abs(turn.text - shown) <= 8
         reply = Reply((1,), (0.0,), "marker")
         trajectory.turns.append(Turn(prompt, reply, "[10, 10, 60, 60]"))
-        messages = dialogue.proceed(trajectory, policy.sight)
+        messages = dialogue.proceed(trajectory, policy.resolution)
         assert (messages is None) == (turn is said[-1])
         if messages is not None:
             prompt = policy.chat.follow(messages, reply, lambda view: policy.pixels(view.pixels(image)))

@@ -181,7 +181,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
 
 TINY = {
     "data.train.init_args.count": 4, "data.batch_size": 2, "data.num_workers": 0,
-    "data.val": '[{"class_path": "mgpo.data.scenes.Scenes", "init_args": {"count": 2, "side": 512, "split": "val"}}]',
+    "data.val": '[{"class_path": "mgpo.data.Scenes", "init_args": {"count": 2, "side": 512, "split": "val"}}]',
     "trainer.log_every_n_steps": 1,
 }  # fmt: skip
 

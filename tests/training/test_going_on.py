@@ -12,7 +12,7 @@ from mgpo.checkpoints.resume import finished, refuse_finished
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError
 from mgpo.training.going_on import GoOn
-from mgpo.training.groups import Pool
+from mgpo.training.groups import DynamicSamplingPool
 from tests.conftest import make_question
 from tests.training import test_module
 
@@ -36,7 +36,7 @@ class Diary(L.LightningModule):
     def __init__(self):
         super().__init__()
         self.automatic_optimization = False
-        self.weight, self.pool, self.lines = torch.nn.Parameter(torch.zeros(1)), Pool(1), []
+        self.weight, self.pool, self.lines = torch.nn.Parameter(torch.zeros(1)), DynamicSamplingPool(1), []
 
     def configure_callbacks(self):
         return GoOn()
@@ -181,7 +181,7 @@ class Rare(test_module.Noisy):
 
 def test_groups_that_waited_are_there_again(tokenizer, tmp_path):
     def make():
-        return test_module.make(tokenizer, Rare, silent_groups="refill", refill_batches=3)
+        return test_module.make(tokenizer, Rare, constant_reward_groups="resample", resample_batches=3)
 
     whole, saver = make(), SaveAlways(tmp_path)
     whole.lines = []

@@ -1,4 +1,4 @@
-from mgpo.training.groups import Groups, Pool
+from mgpo.training.groups import DynamicSamplingPool, Groups
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
 
@@ -15,18 +15,18 @@ def groups(*rewards, unfinished=()):
 
 def test_silent_groups_count_only_where_they_are_kept():
     some = groups([1, 0], [1, 1], [0, 0])
-    assert some.counted_N(silent=True).all()
-    assert some.counted_N(silent=False).tolist() == [True, True, False, False, False, False]
+    assert some.counted_N(constant=True).all()
+    assert some.counted_N(constant=False).tolist() == [True, True, False, False, False, False]
 
 
 def test_masked_rollouts_take_no_part_in_the_signal():
     some = groups([1, 1, 0], [1, 0, 0], unfinished={2})
     assert some.signal_B.tolist() == [False, True]
-    assert some.counted_N(silent=True).tolist() == [True, True, False, True, True, True]
+    assert some.counted_N(constant=True).tolist() == [True, True, False, True, True, True]
 
 
 def test_the_pool_waits_until_the_batch_is_full():
-    pool = Pool(batches=4)
+    pool = DynamicSamplingPool(batches=4)
     assert not pool.add(groups([1, 0], [0, 0]), wanted=2)
     assert pool.add(groups([1, 1], [0, 1]), wanted=2)
     taken = pool.take(2)
@@ -36,13 +36,13 @@ def test_the_pool_waits_until_the_batch_is_full():
 
 
 def test_the_pool_gives_up_after_so_many_batches_and_fills_with_silent_groups():
-    pool = Pool(batches=2)
+    pool = DynamicSamplingPool(batches=2)
     assert not pool.add(groups([0, 0], [0, 0]), wanted=2)
     assert pool.add(groups([1, 1], [0, 1]), wanted=2)
     assert pool.take(2).rewards_BG.tolist() == [[0, 1], [0, 0]]
 
 
 def test_a_pool_of_one_batch_takes_it_as_it_is():
-    pool = Pool(batches=1)
+    pool = DynamicSamplingPool(batches=1)
     assert pool.add(groups([0, 0], [0, 0]), wanted=2)
     assert len(pool.take(2).trajectories) == 4

@@ -74,9 +74,13 @@ def test_fit_moves_the_weights_and_logs(tokenizer, tmp_path):
     assert trainer.global_step == 4
     assert not equal(before, weights(module))
     logged = trainer.callback_metrics
-    assert {"train/reward", "train/valid_box", "train/no_signal", "train/entropy_turn1", "train/entropy_turn2"} <= set(
-        logged
-    )
+    assert {
+        "train/reward",
+        "train/valid_box",
+        "train/constant_reward",
+        "train/entropy_turn1",
+        "train/entropy_turn2",
+    } <= set(logged)
     assert logged["train/sampler_gap"] < 1e-4
     assert logged["train/clip_fraction"] == 0
 
@@ -121,7 +125,7 @@ def test_groups_without_signal_change_nothing(tokenizer, tmp_path):
     module = make(tokenizer, MGPO)
     before = weights(module)
     trainer = fit(module, tmp_path, enable_checkpointing=False)
-    assert trainer.callback_metrics["train/no_signal"] == 1
+    assert trainer.callback_metrics["train/constant_reward"] == 1
     assert equal(before, weights(module))
 
 
@@ -192,7 +196,7 @@ def test_sft_makes_as_many_updates_as_the_others(tokenizer, tmp_path):
 
 
 def test_extras_are_for_training_only(tokenizer, tmp_path):
-    module = make(tokenizer, extras=[lambda trajectory: 10.0])
+    module = make(tokenizer, shaping=[lambda trajectory: 10.0])
     source = Scenes(2, side=128)
     judged = module.roll_out([(source[i], source[i].picture.load()) for i in range(2)], 0)
     assert all(trajectory.reward < 10 for trajectory in judged)
@@ -211,10 +215,10 @@ def test_a_tally_weighs_what_it_is_given():
 
 def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):
     """With rewards that never differ, every step takes the allowed batches and then goes on."""
-    module = make(tokenizer, MGPO, silent_groups="refill", refill_batches=2)
+    module = make(tokenizer, MGPO, constant_reward_groups="resample", resample_batches=2)
     trainer = fit(module, tmp_path, questions=8, enable_checkpointing=False)
     assert trainer.global_step == 2
-    module = make(tokenizer, silent_groups="refill", refill_batches=4)
+    module = make(tokenizer, constant_reward_groups="resample", resample_batches=4)
     rolled = []
     module.learn = lambda groups: rolled.append(groups) or MGPO.learn(module, groups)
     trainer = fit(module, tmp_path, questions=8, enable_checkpointing=False)
@@ -223,7 +227,7 @@ def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):
 
 
 def test_dropping_silent_groups_leaves_the_others_their_weight(tokenizer, tmp_path):
-    """One silent group of two: kept, its tokens halve the update; dropped, the update is that of the other alone."""
+    """One of two groups has a constant reward: kept, it halves the update; dropped, the update is that of the other."""
 
     class Half(Noisy):
         def roll_out(self, samples, step, copies=None):
@@ -235,8 +239,8 @@ def test_dropping_silent_groups_leaves_the_others_their_weight(tokenizer, tmp_pa
     moved = {}
     for mode in ("keep", "drop"):
         module = make(
-            tokenizer, Half, silent_groups=mode, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), max_grad_norm=1e9,
-            objective=Objective(normalisation="sequence"),
+            tokenizer, Half, constant_reward_groups=mode, optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+            max_grad_norm=1e9, objective=Objective(normalisation="sequence"),
         )  # fmt: skip
         before = weights(module)
         fit(module, tmp_path, questions=2, enable_checkpointing=False)

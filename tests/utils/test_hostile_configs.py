@@ -24,9 +24,7 @@ def ninefold(levels):
 FILES = {  # what the file holds, and what is said of it
     "bomb": (f"data: {ninefold(12)}", "more than 10,000 values"),
     "bomb among the options": (
-        "data:\n  train:\n    class_path: mgpo.data.scenes.Scenes\n    init_args: {count: 4, kinds: "
-        + ninefold(12)
-        + "}",
+        "data:\n  train:\n    class_path: mgpo.data.Scenes\n    init_args: {count: 4, kinds: " + ninefold(12) + "}",
         "more than 10,000 values",
     ),
     "bomb of merged keys": (

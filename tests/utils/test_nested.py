@@ -3,7 +3,7 @@
 import pytest
 
 from mgpo.data.benchmarks.fsc147 import published
-from mgpo.data.unlabelled import asked
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
 from mgpo.gallery.page import read_page
 from mgpo.rewards.shaping import MatchedPoints
@@ -23,7 +23,7 @@ def test_nested_json_is_a_value_error():
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("rows.jsonl", lambda folder: asked(str(folder / "rows.jsonl"), "Which?")),
+        ("rows.jsonl", lambda folder: unlabelled_questions(str(folder / "rows.jsonl"), "Which?")),
         ("Train_Test_Val_FSC_147.json", lambda folder: published(folder, "test")),
         ("points.json", lambda folder: MatchedPoints(str(folder / "points.json"))),
         ("gallery.html", lambda folder: read_page(folder / "gallery.html")),

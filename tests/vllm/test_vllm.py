@@ -92,7 +92,7 @@ def trajectories(policy, sampler, samples):
 
 
 def test_log_probs_are_the_trainers_in_both_turns(policy, trajectories):
-    assert {t.finding.box is None for t in trajectories} == {True, False}
+    assert {t.parsed_box.box is None for t in trajectories} == {True, False}
     for gap in gaps(policy, trajectories):
         assert len(gap) > 40
         assert gap.max() < 1e-3
@@ -167,7 +167,7 @@ def test_shared_prompts_and_earlier_turns_are_cached(policy, sampler, samples):
     firsts = [Trajectory(*sample) for sample in samples[:2]]
     dialogue = TwoTurn()
     prompts = [
-        policy.chat.open(dialogue.open(t, policy.sight), lambda v, t=t: policy.pixels(v.pixels(t.image)))
+        policy.chat.open(dialogue.open(t, policy.resolution), lambda v, t=t: policy.pixels(v.pixels(t.image)))
         for t in firsts
     ]
     talk = sampler.open(policy, prompts, 4)

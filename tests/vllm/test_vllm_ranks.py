@@ -29,7 +29,7 @@ def test_shards_are_put_together_for_every_engine(tmp_path, options):
         sys.executable, "-m", "mgpo", "fit",
         *(f"--config={ROOT}/configs/{name}.yaml" for name in ("mgpo", "fsdp", "vllm")),
         "--trainer.devices=2", "--measure=after", "--data.train.init_args.count=12", "--data.batch_size=2",
-        f"--data.val=[{{class_path: mgpo.data.files.Files, init_args: {{path: {tmp_path}/rows.jsonl}}}}]",
+        f"--data.val=[{{class_path: mgpo.data.Files, init_args: {{path: {tmp_path}/rows.jsonl}}}}]",
         "--trainer.log_every_n_steps=1", "--trainer.callbacks=[]", *options,
     ]  # fmt: skip
     quiet = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "PYTHONPATH": str(ROOT)}

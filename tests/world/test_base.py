@@ -54,7 +54,7 @@ def test_weights_are_small_and_safe(base):
 
 
 def test_boxes_are_valid_in_a_third_to_three_fifths_of_rollouts(rollouts):
-    valid = sum(t.finding.box is not None for t in rollouts) / len(rollouts)
+    valid = sum(t.parsed_box.box is not None for t in rollouts) / len(rollouts)
     assert 0.30 <= valid <= 0.60
 
 
@@ -68,9 +68,11 @@ def test_it_reads_the_right_crop(base, samples):
     for i, (question, image) in enumerate(samples):
         _, marks = sample_question("attribute", (2, 1, i), 2048, "val")
         box = teacher_box(marks, 112, "good", np.random.default_rng(0))
-        crops.append((question, image.crop(View.whole(image.size, base.sight.whole).crop(box, base.sight.crop).region)))
-    sight = type(base.sight)(base.sight.frame, base.sight.crop, base.sight.crop)
-    read = roll_out(base, InProcessSampler(), answer_only(), crops, 1, Sampling(32, 0), (0,), sight=sight)
+        crops.append(
+            (question, image.crop(View.full(image.size, base.resolution.full).crop(box, base.resolution.crop).region))
+        )
+    resolution = type(base.resolution)(base.resolution.frame, base.resolution.crop, base.resolution.crop)
+    read = roll_out(base, InProcessSampler(), answer_only(), crops, 1, Sampling(32, 0), (0,), resolution=resolution)
     right = sum(ExactAnswer()(t.answer, t.question) for t in read) / N
     assert right >= 0.90
 

@@ -46,7 +46,7 @@ def test_the_content_is_lost_at_the_cap_and_there_in_the_crop():
     other = type(mark)(**{**vars(mark), "bears": "H" if mark.bears != "H" else "L"})
     changed = type(scene)(tuple(other if m is mark else m for m in scene.marks), scene.corners, scene.strokes)
     images = [draw(scene, 2048), draw(changed, 2048)]
-    first = View.whole((2048, 2048), PixelBudget(784, 112 * 112, 28))
+    first = View.full((2048, 2048), PixelBudget(784, 112 * 112, 28))
     assert 2048 / first.size[0] >= 12
     box = tuple(
         112 * v for v in (mark.x - mark.radius, mark.y - mark.radius, mark.x + mark.radius, mark.y + mark.radius)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-from mgpo.images.views import Frame, Sight, Size
+from mgpo.images.views import Frame, Size, VisionResolution
 from mgpo.policy.decoding.row_cache import RowCache, swap_rows, with_room
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
@@ -41,10 +41,10 @@ class Gemma3(Pretrained):
     image_token = "<image_soft_token>"
     marks = ("<start_of_turn>", "<end_of_turn>", "<end_of_image>")
 
-    def sight_of(self, processor: Gemma3ImageProcessorPil) -> Sight:
+    def resolution_of(self, processor: Gemma3ImageProcessorPil) -> VisionResolution:
         """One size for everything."""
         size = FixedSize((processor.size["width"], processor.size["height"]))
-        return Sight(Frame.THOUSAND, size, size)
+        return VisionResolution(Frame.THOUSAND, size, size)
 
     def pixels(self, shown: Image.Image) -> Pixels:
         """The normalised image (channels, height, width)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mgpo.images.views import Frame, Sight, Size
+from mgpo.images.views import Frame, Size, VisionResolution
 from mgpo.policy.families.qwen_pixels import Patcher, PixelBudget
 from mgpo.policy.packed_layers import use_pieces
 from mgpo.policy.passes.positions import mrope
@@ -49,14 +49,16 @@ class QwenVL(Pretrained):
         super().attach(model, tokenizer, processor)
         use_pieces(model.model.visual)
 
-    def sight_of(self, processor: Qwen2VLImageProcessorPil) -> Sight:
+    def resolution_of(self, processor: Qwen2VLImageProcessorPil) -> VisionResolution:
         """Sides in multiples of a merged patch, areas between floor and cap."""
         self.patcher = Patcher(processor)
         factor = self.patcher.patch * self.patcher.merge
         low = self.min_pixels or processor.size["shortest_edge"]
         high = self.max_pixels or processor.size["longest_edge"]
         crop_high = self.crop_max_pixels or high
-        return Sight(self.frame, PixelBudget(low, high, factor), PixelBudget(min(low, crop_high), crop_high, factor))
+        return VisionResolution(
+            self.frame, PixelBudget(low, high, factor), PixelBudget(min(low, crop_high), crop_high, factor)
+        )
 
     def pixels(self, shown: Image.Image) -> Pixels:
         """The patches of an image that has the size at which the model is to see it."""

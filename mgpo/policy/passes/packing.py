@@ -75,12 +75,12 @@ class Packing:
     Args:
         prompts: Tokens of each prompt.
         rows: For each prompt the tokens of the continuations that share it.
-        asked: Places of the tokens whose states are wanted of the last layer, all of them in continuations.
+        loss_positions: Places of the tokens whose states are wanted of the last layer, all of them in continuations.
     """
 
     prompts: Sequence[int]
     rows: Sequence[Sequence[int]]
-    asked: Sequence[int]
+    loss_positions: Sequence[int]
     device: torch.device = field(default_factory=lambda: CPU)
 
     @cached_property
@@ -98,7 +98,7 @@ class Packing:
 
     @cached_property
     def asked_M(self) -> Tensor:
-        return torch.tensor(self.asked, dtype=torch.long, device=self.device)
+        return torch.tensor(self.loss_positions, dtype=torch.long, device=self.device)
 
     @cached_property
     def looks(self) -> list[Looks]:

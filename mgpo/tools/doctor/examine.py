@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from mgpo.data.batches import Decoded
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError
-from mgpo.tools.doctor import agreement, learning, sight, tokens
+from mgpo.tools.doctor import agreement, learning, tokens, vision
 from mgpo.tools.doctor.case import Case, Result
 from mgpo.tools.doctor.memory_check import memory
 from mgpo.tools.doctor.weights_check import finite_weights
@@ -25,8 +25,8 @@ CHECKS: dict[str, Callable[[Case], Result]] = {
     "sampler = trainer": agreement.sampler_agrees,
     "trainer = stock model": agreement.stock_model_agrees,
     "positions": agreement.positions,
-    "pictures matter": sight.pictures_matter,
-    "boxes land": sight.boxes_land,
+    "pictures matter": vision.pictures_matter,
+    "boxes land": vision.boxes_land,
     "gradients": learning.gradients,
     "trained weights": learning.trained_weights,
     "length": tokens.length,

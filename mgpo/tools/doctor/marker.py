@@ -30,7 +30,7 @@ PUBLISHED = {
 
 def frame_of(policy: Policy) -> Frame:
     """The units in which the policy's family writes boxes; what it says of itself where it isn't known here."""
-    return PUBLISHED.get(str(getattr(policy.model.config, "model_type", "")), policy.sight.frame)
+    return PUBLISHED.get(str(getattr(policy.model.config, "model_type", "")), policy.resolution.frame)
 
 
 def draw_canvas() -> Image.Image:

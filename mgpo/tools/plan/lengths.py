@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from mgpo.dialogues import Dialogue
 from mgpo.images.decoding import FilePicture
-from mgpo.images.views import Frame, Sight, View
+from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
 
 # Stands for the questions that will be asked, which plan does not read.
@@ -62,12 +62,12 @@ def converse(dialogue: Dialogue, count: Callable[[str], int]) -> tuple[Said, ...
 
 
 def _play(dialogue: Dialogue, count: Callable[[str], int], reply: str) -> list[Said]:
-    sight = Sight(Frame.PIXELS, lambda size: SEEN, lambda size: SEEN)
+    resolution = VisionResolution(Frame.PIXELS, lambda size: SEEN, lambda size: SEEN)
     trajectory = Trajectory(QUESTION, Image.new("1", (2048, 2048)))
-    turns = [_said(dialogue.open(trajectory, sight), count, trajectory.views[0])]
+    turns = [_said(dialogue.open(trajectory, resolution), count, trajectory.views[0])]
     while True:
         trajectory.turns.append(Turn(Prompt(()), Reply((), (), "marker"), reply))
-        messages = dialogue.proceed(trajectory, sight)
+        messages = dialogue.proceed(trajectory, resolution)
         if messages is None:
             return turns
         said = _said(messages, count, trajectory.views[0])

@@ -37,7 +37,7 @@ def pictures_matter(case: Case) -> Result:
 def boxes_land(case: Case) -> Result:
     """A mark at a known place, named in the family's units, is where it should be in the view and in the crop.
 
-    The whole way: text, finding, view, pixels (section 3.3).
+    The whole way: text, parsed_box, view, pixels (section 3.3).
     """
     name, trajectory, shown = "boxes land", case.dictated[0], case.watched.shown
     frame = frame_of(case.policy)
@@ -47,9 +47,9 @@ def boxes_land(case: Case) -> Result:
         return Result(name, None, f"the second turn could not be played: {trajectory.failed}")
     if len(trajectory.turns) == 1:
         return Result(name, None, "this dialogue cuts nothing out")
-    finding = trajectory.turns[0].finding
-    if finding is None or finding.box is None:
-        reason = finding.reason if finding is not None and finding.reason else "no_box"
+    parsed_box = trajectory.turns[0].parsed_box
+    if parsed_box is None or parsed_box.box is None:
+        reason = parsed_box.reason if parsed_box is not None and parsed_box.reason else "no_box"
         text = case.policy.chat.decode(trajectory.turns[0].reply.ids)
         return Result(name, False, f"a good box in the family's units ({frame.value}) is refused as {reason}: {text}")
     if len(shown) == 1:

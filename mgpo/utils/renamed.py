@@ -1,0 +1,42 @@
+"""Names that configurations of earlier runs hold, and those of today."""
+
+from typing import Any
+
+MODULES = {  # in front of a class
+    "mgpo.policy.qwen2_5_vl.": "mgpo.policy.",
+    "mgpo.policy.qwen3_vl.": "mgpo.policy.",
+    "mgpo.policy.qwen3_5.": "mgpo.policy.",
+    "mgpo.policy.gemma3.": "mgpo.policy.",
+    "mgpo.policy.lora.": "mgpo.policy.",
+    "mgpo.data.scenes.": "mgpo.data.",
+    "mgpo.data.files.": "mgpo.data.",
+    "mgpo.extras.": "mgpo.rewards.",
+    "mgpo.sampler.": "mgpo.rollout.",
+    "mgpo.metrics_file.": "mgpo.callbacks.",
+    "mgpo.sharding.": "mgpo.distributed.",
+    "mgpo.boxes.": "mgpo.images.",
+    "mgpo.callbacks.gallery.": "mgpo.callbacks.",
+    "mgpo.callbacks.counterfactuals.": "mgpo.callbacks.",
+    "mgpo.callbacks.report.": "mgpo.callbacks.",
+}
+KEYS = {"extras": "shaping", "silent_groups": "constant_reward_groups", "refill_batches": "resample_batches"}
+VALUES = {("silent_groups", "refill"): "resample"}
+
+
+def under_present_names(loaded: Any) -> Any:
+    """A loaded configuration with the names of today, in class paths and among the keys of `model`."""
+    if isinstance(loaded, list):
+        return [under_present_names(value) for value in loaded]
+    if not isinstance(loaded, dict):
+        return loaded
+    present = {key: under_present_names(value) for key, value in loaded.items()}
+    if isinstance(path := present.get("class_path"), str):
+        moved = (new + path.removeprefix(old) for old, new in MODULES.items() if path.startswith(old))
+        present["class_path"] = next(moved, path)
+    if isinstance(model := present.get("model"), dict):
+        present["model"] = {KEYS.get(key, key): _value(key, value) for key, value in model.items()}
+    return present
+
+
+def _value(key: Any, value: Any) -> Any:
+    return VALUES.get((key, value), value) if isinstance(value, str) else value

@@ -1,0 +1,33 @@
+"""Configurations of earlier runs: their names are those of today once they are read."""
+
+import importlib
+
+import pytest
+
+from mgpo.utils.configurations import load
+from mgpo.utils.renamed import MODULES
+
+RUN = """
+model:
+  policy: {class_path: mgpo.policy.qwen2_5_vl.Qwen25VL, init_args: {path: embedded}}
+  silent_groups: refill
+  refill_batches: 3
+  extras: [{class_path: mgpo.extras.TurnCost}]
+data:
+  silent_groups: not a key of the model
+"""
+
+
+def test_names_of_earlier_runs_are_understood():
+    config = load(RUN)
+    assert config["model"]["policy"]["class_path"] == "mgpo.policy.Qwen25VL"
+    assert config["model"]["policy"]["init_args"] == {"path": "embedded"}
+    assert config["model"]["constant_reward_groups"] == "resample"
+    assert config["model"]["resample_batches"] == 3
+    assert config["model"]["shaping"] == [{"class_path": "mgpo.rewards.TurnCost"}]
+    assert config["data"] == {"silent_groups": "not a key of the model"}
+
+
+@pytest.mark.parametrize("home", sorted(set(MODULES.values())))
+def test_there_are_such_packages(home):
+    importlib.import_module(home.rstrip("."))
