@@ -118,6 +118,11 @@ class Trajectory:
         return any(turn.reply.stop == "length" for turn in self.turns)
 
     @property
+    def learnt_tokens(self) -> int:
+        """Sampled tokens that count in the loss."""
+        return sum(len(turn.reply.ids) for turn in self.turns if turn.learnt)
+
+    @property
     def unfinished(self) -> bool:
         """Whether a limit, of tokens or of turns, kept the policy from answering in its last reply."""
         return self.limited or (self.answer is None and bool(self.turns) and self.turns[-1].reply.stop == "length")

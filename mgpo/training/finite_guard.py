@@ -1,77 +1,82 @@
-"""Optimiser steps that come from finite numbers alone: others are left out, shown, and in the end stop the run."""
+"""Updates come from finite numbers alone: others are left out, shown, and in the end stop the run."""
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mgpo.distributed import FSDP2Strategy, clip_gradients, gathered
+from mgpo.distributed import gathered
 from mgpo.errors import UserError
+from mgpo.policy.base import Policy
+from mgpo.training.groups import MiniBatch
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
 
-PATIENCE = 5  # steps left out one after the other
+PATIENCE = 5  # updates left out one after the other
 SHOWN = 300  # characters of each text
-Part = Callable[[list[int]], tuple[Tensor, PassMetrics]]  # the loss of some rows, and metrics
+Loss = Callable[[MiniBatch], tuple[Tensor, PassMetrics]]
 
 
-class Guard:
-    """Steps a module's optimiser where loss, gradient and rewards are finite on every rank, and nowhere else."""
+class FiniteGuard:
+    """Counts updates that were left out, one after the other."""
 
     def __init__(self) -> None:
-        self.in_a_row = 0  # steps left out
+        self.in_a_row = 0
 
-    def step(self, module: Any, loss: float, trajectories: Sequence[Trajectory], part: Part) -> None:
-        """End an update whose gradients are there and whose passes add up to `loss`. All ranks must call.
+    def count(self, finite: bool, cause: Callable[[], str], say: Callable[[str], None]) -> None:
+        """Note whether an update was made; where it was not, `say` why. All ranks must call.
 
         Raises:
             UserError: After `PATIENCE` updates in a row that had to be left out.
         """
-        norm = clip_gradients(module.policy, module.max_grad_norm)
-        finite = all(math.isfinite(value) for value in (loss, norm, *(t.reward for t in trajectories)))
-        finite = module.trainer.strategy.reduce_boolean_decision(finite, all=True)
-        optimizer, schedule = module.optimizers(), module.lr_schedulers()
-        if finite:
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
-        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
-        module.tally.add({"grad_norm": norm, "loss": loss, "skipped_updates": float(not finite)}, 1)
         self.in_a_row = 0 if finite else self.in_a_row + 1
-        if not finite:
-            self._show(module, trajectories, part)
-
-    def _show(self, module: Any, trajectories: Sequence[Trajectory], part: Part) -> None:
-        sharded = isinstance(module.trainer.strategy, FSDP2Strategy)  # there a gradient takes all ranks
-        parameters = [] if sharded else [p for p in module.policy.parameters() if p.requires_grad]
-        with ExitStack() as whole, torch.set_grad_enabled(not sharded):
-            for policy in (module.policy, *module.references):  # each rank passes until it finds something
-                whole.enter_context(gathered(policy))
-            found = describe(trajectories, part, parameters)
-        lines = [line for line in share_objects(found, module.trainer.world_size) if line is not None]
-        cause = lines[0] if lines else "no single question gives such a number; their sum overflows"
-        module.print(f"update left out, {self.in_a_row} in a row: {cause}")
+        if finite:
+            return
+        why = cause()
+        say(f"update left out, {self.in_a_row} in a row: {why}")
         if self.in_a_row >= PATIENCE:
             raise UserError(
                 f"{PATIENCE} updates in a row had a loss, a gradient or a reward that is not finite; lower the "
-                f"learning rate, or take trainer.precision 32-true or bf16-mixed; the last: {cause}"
+                f"learning rate, or take trainer.precision 32-true or bf16-mixed; the last: {why}"
             )
 
 
-def describe(trajectories: Sequence[Trajectory], part: Part, parameters: Sequence[Tensor]) -> str | None:
-    """One line about the first trajectory that alone gives a number that is not finite; None where none does.
+def all_finite(loss: float, norm: float, trajectories: Sequence[Trajectory]) -> bool:
+    """Whether loss, gradient norm and rewards are numbers to learn from."""
+    return all(math.isfinite(value) for value in (loss, norm, *(t.reward for t in trajectories)))
 
-    Without `parameters` gradients are not looked at.
+
+def cause_of(
+    mini_batch: MiniBatch, loss: Loss, policies: Sequence[Policy], parameters: Sequence[Tensor], world_size: int
+) -> str:
+    """One line about the first trajectory of any rank that alone gives a number that is not finite. All must call.
+
+    Args:
+        mini_batch: What the update was made of.
+        loss: Of a part of it.
+        policies: All that the loss asks; they are gathered where they are sharded, since each rank passes until it
+            finds something.
+        parameters: Whose gradients are looked at; without any, losses alone are.
+        world_size: Number of ranks.
     """
-    for trajectory in trajectories:  # first, because it makes the advantages of its whole group like it
+    with ExitStack() as stack, torch.set_grad_enabled(bool(parameters)):
+        for policy in policies:
+            stack.enter_context(gathered(policy))
+        found = describe(mini_batch, loss, parameters)
+    lines = [line for line in share_objects(found, world_size) if line is not None]
+    return lines[0] if lines else "no single question gives such a number; their sum overflows"
+
+
+def describe(mini_batch: MiniBatch, loss: Loss, parameters: Sequence[Tensor]) -> str | None:
+    """The same of one rank; None where there is no such trajectory."""
+    for trajectory in mini_batch.trajectories:  # first, because it makes the advantages of its whole group like it
         if not math.isfinite(trajectory.reward):
             return _line(trajectory, f"a reward of {trajectory.reward}")
-    for row, trajectory in enumerate(trajectories):
-        if not _sound(part([row])[0], parameters):
+    for row, trajectory in enumerate(mini_batch.trajectories):
+        if not _sound(loss(mini_batch.select([row]))[0], parameters):
             return _line(trajectory, "a loss or gradient that is not finite")
     return None
 

@@ -47,7 +47,7 @@ class GoOn(L.Callback):
         loader: Any = trainer.train_dataloader
         for batch in loader.again(self.waiting) if self.waiting else ():
             pl_module.pool.drawn += 1
-            if samples := pl_module.samples(batch):
+            if samples := pl_module.playable(batch):
                 pl_module.pool.add(pl_module.play(samples), len(samples))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:

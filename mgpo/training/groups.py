@@ -72,10 +72,30 @@ class DynamicSamplingPool:
         self.drawn, self.waiting = 0, []
 
 
-def mini_batches(groups: int, size: int, count: int, key: tuple[int, ...]) -> list[list[int]]:
-    """Rows of each mini-batch; a group is never split, and one mini-batch keeps the order."""
-    order = torch.arange(groups)
+@dataclass(frozen=True)
+class MiniBatch:
+    """Trajectories of one update, their advantages, and what each of their tokens weighs in the loss: (N,)."""
+
+    trajectories: list[Trajectory]
+    advantages_N: Tensor
+    weights_N: Tensor
+
+    def select(self, rows: list[int]) -> "MiniBatch":
+        """A part of it, whose weights stay those in the whole."""
+        return MiniBatch([self.trajectories[row] for row in rows], self.advantages_N[rows], self.weights_N[rows])
+
+
+def mini_batches(groups: Groups, count: int, key: tuple[int, ...]) -> list[list[int]]:
+    """Rows of each mini-batch, of N; a group is never split, and one mini-batch keeps the order.
+
+    Args:
+        groups: All of a step.
+        count: Mini-batches; fewer where there are fewer groups.
+        key: Makes the order in which groups are dealt out: (run seed, step, epoch).
+    """
+    questions, size = groups.rewards_BG.shape
+    order = torch.arange(questions)
     if count > 1:
-        order = torch.randperm(groups, generator=torch.Generator().manual_seed(seed_of(*key)))
-    parts = order.tensor_split(min(count, groups))
+        order = torch.randperm(questions, generator=torch.Generator().manual_seed(seed_of(*key)))
+    parts = order.tensor_split(min(count, questions))
     return [[g * size + i for g in part.tolist() for i in range(size)] for part in parts]

@@ -1,4 +1,4 @@
-"""The LightningModule: rollouts, rewards, advantages, updates. It wires; the mathematics is elsewhere."""
+"""The LightningModule: one training step of the algorithm, from top to bottom. The mathematics is elsewhere."""
 
 import copy
 from collections.abc import Sequence
@@ -12,33 +12,30 @@ from torch import Tensor
 from mgpo.checkpoints.whole import save_whole_files
 from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue, TwoTurn
-from mgpo.distributed import FSDP2Strategy, gathered
+from mgpo.distributed import FSDP2Strategy, clip_gradients
 from mgpo.errors import UserError
-from mgpo.metrics.record import records_of
 from mgpo.objective import Objective
-from mgpo.policy.base import Policy, evaluating
-from mgpo.policy.passes.batch import Batch, collate
+from mgpo.policy.base import Policy
+from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
-from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rewards.shaping import Shaping
-from mgpo.rollout.episodes import Sampler, force_answers, judge, roll_out, shape_rewards
+from mgpo.rewards import ExactAnswer, Reward, Shaping
+from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.evaluating import EvaluatedModule
-from mgpo.training.finite_guard import Guard
+from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
-from mgpo.training.groups import DynamicSamplingPool, Groups, mini_batches
+from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.micro_batches import passes
 from mgpo.training.rescore import rescore
-from mgpo.training.step_metrics import PassMetrics, Tally, rollout_metrics
-from mgpo.types import Trajectory
-from mgpo.utils.collectives import mean_over_ranks, share_objects
+from mgpo.training.rollouts import RolloutModule
+from mgpo.training.step_metrics import PassMetrics, Tally
+from mgpo.utils.collectives import mean_over_ranks
 
 ANSWER_FORM = "\\boxed{{answer}}"
 
 
-class MGPO(EvaluatedModule):
+class MGPO(RolloutModule):
     """Multi-turn grounding-based policy optimisation (arXiv 2507.05920), and its baselines.
 
     One training step rolls out a group for each question, judges the answers, and makes
@@ -111,16 +108,12 @@ class MGPO(EvaluatedModule):
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
-        self.constant_reward_groups, self.unfinished, self.pool = (
-            constant_reward_groups,
-            unfinished,
-            DynamicSamplingPool(resample_batches),
-        )
+        self.constant_reward_groups, self.unfinished = constant_reward_groups, unfinished
+        self.pool = DynamicSamplingPool(resample_batches)
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
-        self.rolled_out: list[Trajectory] = []
-        self.tally, self.published, self.guard = Tally(), dict[str, float](), Guard()
+        self.tally, self.published, self.guard = Tally(), dict[str, float](), FiniteGuard()
 
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
@@ -153,114 +146,99 @@ class MGPO(EvaluatedModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
-        self.pool.drawn += self.constant_reward_groups == "resample"
-        if samples := self.samples(batch):
-            self.imitate(samples) if self.supervised else self.reinforce(samples)
+        """One step: roll out, reward, advantages; then an update for each mini-batch (paper, sections 3.1 and 3.2).
+
+        Rewarded groups are rolled out once and used in `epochs` x `mini_batches` updates. The gradient of an update is
+        summed over micro-batches, whose weights belong to the whole mini-batch.
+        """
+        groups = self.right_answers(batch) if self.supervised else self.rewarded_groups(batch)
+        if groups is not None:
+            self.sampler.release()
+            self.rescore(groups)
+            advantages_N = self.advantages(groups)
+            optimizer: Any = self.optimizers()
+            schedule: Any = self.lr_schedulers()
+            for epoch in range(self.epochs):
+                for rows in mini_batches(groups, self.mini_batches, key=(self.seed, self.global_step, epoch)):
+                    with self.timer.phase("update") as work:
+                        mini_batch = self.mini_batch(groups, advantages_N, rows)
+                        total = 0.0
+                        for part in self.micro_batches(mini_batch):
+                            loss, metrics = self.loss(part)
+                            self.manual_backward(loss)
+                            total += loss.item()
+                            self.tally.add_pass(metrics)
+                        norm = clip_gradients(self.policy, self.max_grad_norm)
+                        finite = self.everywhere(all_finite(total, norm, mini_batch.trajectories))
+                        if finite:
+                            optimizer.step()
+                            if schedule is not None:
+                                schedule.step()
+                        optimizer.zero_grad()  # now, so that no gradients are held through rollouts
+                        self.tally.add({"grad_norm": norm, "loss": total, "skipped_updates": float(not finite)}, 1)
+                        self.guard.count(finite, cause=partial(self.cause_of_nonfinite, mini_batch), say=self.print)
+                        work.add(mini_batch.trajectories)
         self.publish()
 
-    def samples(self, batch: list[Sample]) -> list[tuple]:
-        """The usable ones that fit, and as many as on every other rank: all pass equally often."""
-        samples = self.fitting(self.usable(batch), self.sampling)
-        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
-
     def on_train_epoch_end(self) -> None:
+        """Lets go of groups that wait for others: an epoch's questions are learnt in that epoch."""
         self.pool.clear()
 
-    def reinforce(self, samples: Sequence[tuple]) -> None:
-        """Roll out, judge, and learn once enough groups have a signal."""
-        self.rolled_out = []  # the last step's originals need not wait for this one's
-        with self.timer.phase("rollout") as work:
-            groups = self.play(samples)
-            self.rolled_out = groups.trajectories
-            work.add(self.rolled_out)
-        if not self.rolled_out:  # those of the first step are still being played
-            return
-        records = records_of(self.rolled_out, self.group_size, self.global_step)
-        self.tally.add_all(rollout_metrics(records, self.group_size))
-        self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
-        if self.constant_reward_groups == "resample":
-            full = self.pool.add(groups, len(samples))
-            if not self.trainer.strategy.reduce_boolean_decision(full, all=True):
-                return
-            groups = self.pool.take(len(samples))
-        self.learn(groups)
+    def advantages(self, groups: Groups) -> Tensor:
+        """(N,): relative to its group's rewards; 1 for every right answer that is imitated."""
+        if self.supervised:
+            return torch.ones(len(groups.trajectories))
+        return self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
 
-    def play(self, samples: Sequence[tuple]) -> Groups:
-        """A step's rollouts, judged, with all that training adds to their rewards."""
-        rolled_out = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
-        shape_rewards(rolled_out, self.shaping)
-        return Groups.of(rolled_out, self.group_size, self.unfinished == "mask")
-
-    def learn(self, groups: Groups) -> None:
-        """All updates on one step's rollouts."""
-        advantages_N = self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
-        self.update_all(
-            groups.trajectories, advantages_N, groups.counted_N(constant=self.constant_reward_groups == "keep")
-        )
-
-    def imitate(self, samples: Sequence[tuple]) -> None:
-        """Supervised fine-tuning on the answer, in the same dialogue, under the same masks, in as many updates."""
-        with self.timer.phase("rollout") as work:
-            trajectories = self.roll_out(samples, self.global_step, copies=1)
-            work.add(trajectories)
-        force_answers(self.policy, trajectories, self.answer_form)
-        played_N = torch.tensor([trajectory.failed is None for trajectory in trajectories])
-        self.update_all(trajectories, torch.ones(len(samples)), played_N)
-
-    def update_all(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
-        """Every epoch over these trajectories, in mini-batches of whole groups."""
-        self.sampler.release()
-        how = (self.micro_batch_tokens, self.trainer.world_size)
-        if not self.supervised and not self.sampler.exact:
-            with self.timer.phase("update"):
-                parts = passes(trajectories, torch.ones(len(trajectories)), *how)
-                self.tally.add(rescore(self.policy, trajectories, parts, self.objective, self.sampling.temperature), 1)
-        size = 1 if self.supervised else self.group_size
-        for epoch in range(self.epochs):
-            key = (self.seed, self.global_step, epoch)
-            for rows in mini_batches(len(trajectories) // size, size, self.mini_batches, key):
-                with self.timer.phase("update") as work:
-                    part = [trajectories[i] for i in rows]
-                    self.update(part, advantages_N[rows], counted_N[rows])
-                    work.add(part)
-
-    def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
-        """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        how = (copies or self.group_size, self.sampling, (self.seed, step))
-        exact = self.sampler.exact  # an engine has weights of its own, and the policy may be learning meanwhile
-        with evaluating(self.policy, exact), gathered(self.policy, exact):
-            trajectories = roll_out(self.policy, self.sampler, self.dialogue, samples, *how)
-        judge(trajectories, self.reward)
-        for trajectory in trajectories:
-            if trajectory.failed is not None:
-                self.leave_out(trajectory.question, trajectory.failed)
-        return trajectories
-
-    def update(self, trajectories: list[Trajectory], advantages_N: Tensor, counted_N: Tensor) -> None:
-        """One optimiser step on a mini-batch, in micro-batches whose weights belong to the whole."""
-        lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
+    def mini_batch(self, groups: Groups, advantages_N: Tensor, rows: list[int]) -> MiniBatch:
+        """These trajectories with the weight of each of their tokens in the mini-batch of all ranks."""
+        trajectories = [groups.trajectories[row] for row in rows]
+        counted_N = groups.counted_N(constant=self.supervised or self.constant_reward_groups == "keep")[rows]
+        lengths_N = torch.tensor([trajectory.learnt_tokens for trajectory in trajectories])
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
-        weights_N = self.objective.weights(lengths_N, counted_N, mean)
+        return MiniBatch(trajectories, advantages_N[rows], self.objective.weights(lengths_N, counted_N, mean))
 
-        def part(rows: list[int]) -> tuple[Tensor, PassMetrics]:
-            batch = collate([trajectories[i] for i in rows], self.policy.positions, self.policy.pad_id).to(self.device)
-            return self.loss(batch, advantages_N[rows].to(self.device), weights_N[rows].to(self.device))
+    def micro_batches(self, mini_batch: MiniBatch) -> list[MiniBatch]:
+        """Parts of at most `micro_batch_tokens`, of what has a gradient; equally many on every rank."""
+        moved_N = mini_batch.weights_N
+        if not self.objective.kl_weight:
+            moved_N = moved_N * mini_batch.advantages_N
+        rows = passes(mini_batch.trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size)
+        return [mini_batch.select(part) for part in rows]
 
-        whole = 0.0
-        moved_N = weights_N if self.objective.kl_weight else weights_N * advantages_N
-        for rows in passes(trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size):
-            loss, metrics = part(rows)
-            self.manual_backward(loss)
-            self.tally.add_pass(metrics)
-            whole += loss.item()
-        self.guard.step(self, whole, trajectories, part)
-
-    def loss(self, batch: Batch, advantages_N: Tensor, weights_N: Tensor) -> tuple[Tensor, PassMetrics]:
-        """The part of the mini-batch's loss that a micro-batch makes, and metrics."""
+    def loss(self, part: MiniBatch) -> tuple[Tensor, PassMetrics]:
+        """What a micro-batch adds to its mini-batch's loss, and metrics."""
+        batch = collate(part.trajectories, self.policy.positions, self.policy.pad_id).to(self.device)
+        advantages_N, weights_N = part.advantages_N.to(self.device), part.weights_N.to(self.device)
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
-        how = (self.objective, self.sampling.temperature, next(iter(self.references), None))
-        return policy_loss(self.policy, batch, advantages_N, weights_N, *how)
+        return policy_loss(
+            self.policy, batch, advantages_N, weights_N,
+            objective=self.objective, temperature=self.sampling.temperature, frozen=next(iter(self.references), None),
+        )  # fmt: skip
+
+    def rescore(self, groups: Groups) -> None:
+        """Put the trainer's own log-probs beside those of a sampler that computes otherwise."""
+        if self.supervised or self.sampler.exact:
+            return
+        with self.timer.phase("update"):
+            everything_N = torch.ones(len(groups.trajectories))
+            parts = passes(groups.trajectories, everything_N, self.micro_batch_tokens, self.trainer.world_size)
+            gaps = rescore(self.policy, groups.trajectories, parts, self.objective, self.sampling.temperature)
+            self.tally.add(gaps, 1)
+
+    def everywhere(self, true: bool) -> bool:
+        """Whether it is true on all ranks, which all must ask."""
+        return self.trainer.strategy.reduce_boolean_decision(true, all=True)
+
+    def cause_of_nonfinite(self, mini_batch: MiniBatch) -> str:
+        """Which question gave a number that is not finite, in one line. All ranks must ask."""
+        sharded = isinstance(self.trainer.strategy, FSDP2Strategy)  # there a gradient takes all ranks
+        return cause_of(
+            mini_batch, self.loss, policies=(self.policy, *self.references),
+            parameters=[] if sharded else [p for p in self.policy.parameters() if p.requires_grad],
+            world_size=self.trainer.world_size,
+        )  # fmt: skip
 
     def publish(self) -> None:
         """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.

@@ -19,12 +19,19 @@ MODULES = {  # in front of a class
     "mgpo.callbacks.counterfactuals.": "mgpo.callbacks.",
     "mgpo.callbacks.report.": "mgpo.callbacks.",
 }
-KEYS = {"extras": "shaping", "silent_groups": "constant_reward_groups", "refill_batches": "resample_batches"}
+KEYS = {  # by the part of a configuration that holds them
+    "model": {
+        "extras": "shaping",
+        "silent_groups": "constant_reward_groups",
+        "refill_batches": "resample_batches",
+    },
+    "limits": {"silent_window": "constant_window", "silent_share": "constant_share"},
+}
 VALUES = {("silent_groups", "refill"): "resample"}
 
 
 def under_present_names(loaded: Any) -> Any:
-    """A loaded configuration with the names of today, in class paths and among the keys of `model`."""
+    """A loaded configuration with the names of today, in class paths and in the parts that `KEYS` names."""
     if isinstance(loaded, list):
         return [under_present_names(value) for value in loaded]
     if not isinstance(loaded, dict):
@@ -33,8 +40,9 @@ def under_present_names(loaded: Any) -> Any:
     if isinstance(path := present.get("class_path"), str):
         moved = (new + path.removeprefix(old) for old, new in MODULES.items() if path.startswith(old))
         present["class_path"] = next(moved, path)
-    if isinstance(model := present.get("model"), dict):
-        present["model"] = {KEYS.get(key, key): _value(key, value) for key, value in model.items()}
+    for part, names in KEYS.items():
+        if isinstance(held := present.get(part), dict):
+            present[part] = {names.get(key, key): _value(key, value) for key, value in held.items()}
     return present
 
 

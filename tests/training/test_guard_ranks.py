@@ -26,15 +26,15 @@ def leave_out(rank, folder):
 def run(rank, folder, strategy, kind, bad, steps):
     module = make("mgpo")
     weights, said = [], []
-    update, loss = module.update, module.loss
+    mini_batch, loss = module.mini_batch, module.loss
 
-    def counted(trajectories, *rest):
+    def counted(groups, *rest):
         number = len(weights)
         module.poison = kind if rank == RANK and number in bad else None
         if module.poison == "reward":
-            trajectories[0].reward = math.nan
+            groups.trajectories[0].reward = math.nan
         weights.append(whole(module.policy))
-        update(trajectories, *rest)
+        return mini_batch(groups, *rest)
 
     def poisoned(*args):
         value, metrics = loss(*args)
@@ -44,7 +44,7 @@ def run(rank, folder, strategy, kind, bad, steps):
             value = value + 0 * (value - value.detach()).sqrt()  # 0 times an infinite slope
         return value, metrics
 
-    module.update, module.loss, module.print = counted, poisoned, said.append
+    module.mini_batch, module.loss, module.print = counted, poisoned, said.append
     published, error = [], None
     try:
         published, _ = fit(module, folder, 2, steps, strategy="ddp" if strategy == "ddp" else FSDP2Strategy())

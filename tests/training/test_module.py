@@ -13,8 +13,9 @@ from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
+from mgpo.policy.passes.batch import collate
 from mgpo.rollout.in_process import Sampling
-from mgpo.training.groups import mini_batches
+from mgpo.training.groups import Groups, mini_batches
 from mgpo.training.loop_settings import check_precision
 from mgpo.training.module import MGPO
 from mgpo.training.step_metrics import Tally
@@ -173,11 +174,15 @@ def test_undecodable_samples_are_left_out(tokenizer):
 
 
 def test_mini_batches_hold_whole_groups():
-    parts = mini_batches(5, 4, 2, (0, 1, 0))
+    parts = mini_batches(constant(5, 4), 2, (0, 1, 0))
     assert sorted(i for part in parts for i in part) == list(range(20))
     for part in parts:
         assert all(part[i : i + 4] == list(range(part[i], part[i] + 4)) for i in range(0, len(part), 4))
-    assert mini_batches(2, 2, 1, (0,)) == [[0, 1, 2, 3]]
+    assert mini_batches(constant(2, 2), 1, (0,)) == [[0, 1, 2, 3]]
+
+
+def constant(questions, size):
+    return Groups([], torch.zeros(questions, size), torch.ones(questions, size, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +225,8 @@ def test_refilling_waits_for_groups_with_a_signal(tokenizer, tmp_path):
     assert trainer.global_step == 2
     module = make(tokenizer, constant_reward_groups="resample", resample_batches=4)
     rolled = []
-    module.learn = lambda groups: rolled.append(groups) or MGPO.learn(module, groups)
+    take = module.pool.take
+    module.pool.take = lambda wanted: rolled.append(take(wanted)) or rolled[-1]
     trainer = fit(module, tmp_path, questions=8, enable_checkpointing=False)
     assert 1 <= trainer.global_step <= 4
     assert all(len(groups.rewards_BG) == 2 for groups in rolled)
@@ -251,11 +257,12 @@ def test_dropping_silent_groups_leaves_the_others_their_weight(tokenizer, tmp_pa
 
 def test_sft_learns_the_forced_answer_alone(tokenizer, tmp_path):
     module = make(tokenizer, MGPO, supervised=True)
-    batches = []
-    module.loss = lambda batch, *rest: batches.append(batch) or MGPO.loss(module, batch, *rest)
+    parts = []
+    module.loss = lambda part: parts.append(part) or MGPO.loss(module, part)
     trainer = fit(module, tmp_path, questions=4, enable_checkpointing=False)
     assert trainer.global_step == 2
-    for batch in batches:
+    for part in parts:
+        batch = collate(part.trajectories, module.policy.positions, module.policy.pad_id)
         for row in range(len(batch.ids_NC)):
             text = module.policy.chat.decode(batch.ids_NC[row][batch.policy_NC[row]].tolist())
             assert text.startswith("\\boxed{") and text.endswith("}")

@@ -13,6 +13,8 @@ model:
   silent_groups: refill
   refill_batches: 3
   extras: [{class_path: mgpo.extras.TurnCost}]
+trainer:
+  callbacks: [{class_path: mgpo.callbacks.EarlyWarning, init_args: {limits: {silent_window: 30}}}]
 data:
   silent_groups: not a key of the model
 """
@@ -25,6 +27,8 @@ def test_names_of_earlier_runs_are_understood():
     assert config["model"]["constant_reward_groups"] == "resample"
     assert config["model"]["resample_batches"] == 3
     assert config["model"]["shaping"] == [{"class_path": "mgpo.rewards.TurnCost"}]
+    (callback,) = config["trainer"]["callbacks"]
+    assert callback["init_args"] == {"limits": {"constant_window": 30}}
     assert config["data"] == {"silent_groups": "not a key of the model"}
 
 

@@ -1,0 +1,105 @@
+"""What the module does before it learns: a step's questions rolled out in groups and rewarded."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+
+from mgpo.data.batches import Sample
+from mgpo.distributed import gathered
+from mgpo.metrics.record import records_of
+from mgpo.policy.base import evaluating
+from mgpo.rewards import Shaping
+from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
+from mgpo.rollout.in_process import Sampling
+from mgpo.training.evaluating import EvaluatedModule
+from mgpo.training.groups import DynamicSamplingPool, Groups
+from mgpo.training.step_metrics import Tally, rollout_metrics
+from mgpo.types import Trajectory
+from mgpo.utils.collectives import share_objects
+
+
+class RolloutModule(EvaluatedModule):
+    """An evaluated module that also rolls out groups to learn from."""
+
+    shaping: Sequence[Shaping]
+    sampling: Sampling
+    group_size: int
+    constant_reward_groups: Literal["keep", "drop", "resample"]
+    unfinished: Literal["zero", "mask"]
+    answer_form: str
+    pool: DynamicSamplingPool
+    tally: Tally
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rolled_out: list[Trajectory] = []  # in this step, for callbacks
+
+    def rewarded_groups(self, batch: Sequence[Sample]) -> Groups | None:
+        """A group of rewarded rollouts for each question of a batch; None while others are waited for.
+
+        Under dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) groups wait for those of further batches until as
+        many as a batch has questions have rewards that differ. A sampler that runs ahead gives nothing in the first
+        step. All ranks must call.
+        """
+        self.pool.drawn += self.constant_reward_groups == "resample"
+        samples = self.playable(batch)
+        if not samples:
+            return None
+        self.rolled_out = []  # the last step's originals need not wait for this one's
+        with self.timer.phase("rollout") as work:
+            groups = self.play(samples)
+            self.rolled_out = groups.trajectories
+            work.add(self.rolled_out)
+        if not self.rolled_out:
+            return None
+        records = records_of(self.rolled_out, self.group_size, self.global_step)
+        self.tally.add_all(rollout_metrics(records, self.group_size))
+        self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
+        if self.constant_reward_groups != "resample":
+            return groups
+        full = self.pool.add(groups, len(samples))
+        if not self.trainer.strategy.reduce_boolean_decision(full, all=True):
+            return None
+        return self.pool.take(len(samples))
+
+    def playable(self, batch: Sequence[Sample]) -> list[tuple]:
+        """The usable samples that fit, and as many as on every other rank: all pass equally often."""
+        samples = self.fitting(self.usable(batch), self.sampling)
+        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
+
+    def play(self, samples: Sequence[tuple]) -> Groups:
+        """A step's groups, with all that training adds to their rewards; with a sampler that runs ahead the last's."""
+        trajectories = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
+        shape_rewards(trajectories, self.shaping)
+        return Groups.of(trajectories, self.group_size, mask_unfinished=self.unfinished == "mask")
+
+    def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
+        """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
+        exact = self.sampler.exact  # an engine has weights of its own, and the policy may be learning meanwhile
+        with evaluating(self.policy, exact), gathered(self.policy, exact):
+            trajectories = roll_out(
+                self.policy, self.sampler, self.dialogue, samples,
+                copies=copies or self.group_size, sampling=self.sampling, key=(self.seed, step),
+            )  # fmt: skip
+        judge(trajectories, self.reward)
+        for trajectory in trajectories:
+            if trajectory.failed is not None:
+                self.leave_out(trajectory.question, trajectory.failed)
+        return trajectories
+
+    def right_answers(self, batch: Sequence[Sample]) -> Groups | None:
+        """One rollout a question, with the right answer forced into its last reply: what supervised fine-tuning learns.
+
+        It is the same dialogue under the same masks. Where there is nothing to compare, each is its own group.
+        """
+        samples = self.playable(batch)
+        if not samples:
+            return None
+        with self.timer.phase("rollout") as work:
+            trajectories = self.roll_out(samples, self.global_step, copies=1)
+            work.add(trajectories)
+        force_answers(self.policy, trajectories, self.answer_form)
+        played_B1 = torch.tensor([[trajectory.failed is None] for trajectory in trajectories])
+        return Groups(trajectories, torch.ones(len(trajectories), 1), played_B1)
