@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.inference.base import Answer
-from mgpo.inference.loading import CHECKPOINTS, load
+from mgpo.inference.loading import load
 from mgpo.inference.local import Model
 from mgpo.inference.served import ServedModel
 from mgpo.utils.configurations import shipped_config
 
-__all__ = ["CHECKPOINTS", "Answer", "Model", "ServedModel", "fit", "load"]
+__all__ = ["Answer", "Model", "ServedModel", "fit", "load"]
 
 
 def fit(config: str | Path = "mgpo", settings: Mapping[str, Any] | None = None) -> Path:

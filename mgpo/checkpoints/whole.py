@@ -16,6 +16,7 @@ from mgpo.utils.atomic_files import reading, replaced
 
 State = dict[str, Any]
 FOLDER = "checkpoints"  # of a run's folder
+TRAINED = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -80,6 +81,14 @@ def newest(folder: Path) -> tuple[Path, int] | None:
         )
     step, _, path = max(found, default=(0, 0, ""))
     return (Path(path), step) if path else None
+
+
+def trained(run: Path) -> Path:
+    """The checkpoint of a run's folder that holds what it learnt. Raises UserError where there is none."""
+    for name in TRAINED:
+        if (path := run / FOLDER / name).exists():
+            return path
+    raise UserError(f"{run}/{FOLDER} holds neither {' nor '.join(TRAINED)}; this run has saved no weights yet")
 
 
 def _state(path: Path) -> tuple[int, int] | None:

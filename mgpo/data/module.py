@@ -38,6 +38,14 @@ class VQAData(L.LightningDataModule):
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
+        self.first_view: Resize | None = None
+
+    def see_at(self, first_view: Resize) -> None:
+        """Be told the size at which a policy first sees pictures: large ones are decoded no further than that takes.
+
+        Without it they are decoded in full. `MGPO` tells it once its policy is loaded.
+        """
+        self.first_view = first_view
 
     def setup(self, stage: str) -> None:
         for source in [self.train, *self.val, *self.test]:
@@ -62,11 +70,5 @@ class VQAData(L.LightningDataModule):
 
     def _loader(self, source: Source, batch_size: int, shuffle: bool) -> Batches:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        data = Decoded(source, self._whole())
+        data = Decoded(source, self.first_view)
         return Batches(data, world, rank, batch_size, shuffle, self.seed, self.num_workers)
-
-    def _whole(self) -> Resize | None:
-        """The size at which the policy first sees pictures, where there is a policy to learn it from."""
-        policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
-        resolution = getattr(policy, "resolution", None)
-        return None if resolution is None else resolution.full

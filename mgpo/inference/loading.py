@@ -11,6 +11,7 @@ import jsonargparse
 import torch
 import yaml
 
+from mgpo.checkpoints.whole import trained
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.inference.local import Model
@@ -28,7 +29,6 @@ from mgpo.utils.renamed import under_present_names
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
 MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
-CHECKPOINTS = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
 def load(
@@ -65,7 +65,7 @@ def load(
         model = _from_config(settings, dialogue, {"path": name, **options})
     elif (folder / "config.yaml").is_file():
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
-        model.policy.load_state_dict(policy_weights(str(_checkpoint(folder))))
+        model.policy.load_state_dict(policy_weights(str(trained(folder))))
     else:
         policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
         model = Model(policy, dialogue or TwoTurn())
@@ -129,10 +129,3 @@ def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from None
     return parser.instantiate(parsed)
-
-
-def _checkpoint(run: Path) -> Path:
-    for name in CHECKPOINTS:
-        if (path := run / "checkpoints" / name).exists():
-            return path
-    raise UserError(f"{run}/checkpoints holds neither {' nor '.join(CHECKPOINTS)}; this run has saved no weights yet")

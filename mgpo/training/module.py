@@ -3,19 +3,22 @@
 import copy
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from mgpo.checkpoints.whole import save_whole_files
+from mgpo.checkpoints.whole import load_state, save_whole_files
 from mgpo.data.batches import Sample
+from mgpo.data.module import VQAData
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.distributed import FSDP2Strategy, clip_gradients
 from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
+from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
 from mgpo.rewards import ExactAnswer, Reward, Shaping
@@ -24,6 +27,7 @@ from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
+from mgpo.training.loading import arguments_of, find_run
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.micro_batches import passes
@@ -115,16 +119,38 @@ class MGPO(RolloutModule):
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.tally, self.published, self.guard = Tally(), dict[str, float](), FiniteGuard()
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **arguments: Any) -> "MGPO":  # type: ignore[override]
+        """The module of a run with what it has learnt, to be validated, trained on, or looked at.
+
+        Args:
+            checkpoint_path: A run's folder such as "runs/mgpo/version_0", or a checkpoint in it.
+            map_location: A device for the weights.
+            arguments: In place of those of the run's configuration.
+
+        Raises:
+            UserError: Where the configuration or the weights are missing or damaged.
+        """
+        config, checkpoint = find_run(Path(checkpoint_path))
+        module = cls(**{**arguments_of(cls, config, set(arguments)), **arguments})
+        module.policy.load().load_state_dict(policy_weights(str(checkpoint)))
+        module.loaded_step = load_state(checkpoint)["global_step"]
+        return module.to(map_location)
+
     def setup(self, stage: str) -> None:
         check_strategy(type(self.trainer.strategy).__name__)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
 
     def configure_model(self) -> None:
+        """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""
         if self.policy.model is None:
             self.policy.load().train()
-            if self.objective.kl_weight and not self.supervised and self.policy.reference() is None:
-                self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        penalised = self.objective.kl_weight and not self.supervised
+        if penalised and not self.references and self.policy.reference() is None:
+            self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+        if isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
+            data.see_at(self.policy.resolution.full)
         if isinstance(self.trainer.strategy, FSDP2Strategy):
             self.trainer.strategy.shard([self.policy, *self.references])
 

@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,8 +169,7 @@ class Listed:
 
 def loader(source, batch_size, workers=1):
     data = VQAData(val=[source], eval_batch_size=batch_size, num_workers=workers)
-    module = SimpleNamespace(policy=SimpleNamespace(resolution=SimpleNamespace(full=small)))
-    data.trainer = SimpleNamespace(world_size=1, global_rank=0, lightning_module=module)
+    data.see_at(small)
     return data.val_dataloader()[0]
 
 

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 import mgpo
-from mgpo.api import CHECKPOINTS
+from mgpo.checkpoints.whole import trained
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
@@ -77,7 +77,7 @@ def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
         "data.val": source, "measure": "never", "trainer.log_every_n_steps": 1,
     })  # fmt: skip
     model = mgpo.load(run)
-    saved = policy_weights(str(run / "checkpoints" / CHECKPOINTS[0]))
+    saved = policy_weights(str(trained(run)))
     assert all(torch.equal(value, saved[name]) for name, value in model.policy.state_dict().items())
     assert (
         model.dialogue.rule.min_side
