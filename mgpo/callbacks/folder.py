@@ -54,6 +54,11 @@ class OwnFolder(L.Callback):
         atexit.register(self.held.close)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Locks the run's folder from rank 0, for as long as the process lives.
+
+        Raises:
+            UserError: On every rank, if another process holds the folder.
+        """
         complaint = None
         if trainer.is_global_zero and self.folder != (folder := run_folder(trainer)):
             try:

@@ -26,10 +26,12 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: State, path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write a checkpoint beside its name, which it takes once complete. Raises UserError if the disk is full."""
         with replaced(Path(path), lasting=True) as unfinished, unfinished.open("wb") as file:
             torch.save(checkpoint, file)  # whose refusals are OSErrors; those of its own files are not
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: Any = True) -> State:
+        """Read a checkpoint onto the CPU; nothing in it is run, whatever `weights_only` says. Raises UserError."""
         return load(Path(path))
 
 

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 class JsonTable:
-    """.jsonl or .json files: an object on each line, or a list of objects; also compressed by gzip."""
+    """Rows of .jsonl or .json files: an object on each line, or a list of objects; also compressed by gzip."""
 
     columns: Sequence[str] | None = None  # not known before the rows were read
 

@@ -116,7 +116,11 @@ def text(value: Any, column: str) -> str:
 
 
 def check_choices(column: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """2 to 26 texts that can be lettered. Raises DataError for others."""
+    """Choices as a tuple: 2 to 26 texts, which can be lettered.
+
+    Raises:
+        DataError: For anything else.
+    """
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         raise DataError(f"column {column}: a list of texts is needed")
     if not 2 <= len(choices) <= len(LETTERS):

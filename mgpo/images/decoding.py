@@ -45,6 +45,7 @@ class FilePicture:
     path: str
 
     def load(self) -> Image.Image:
+        """The file as `open_image` decodes it. Raises BadImage."""
         return open_image(Path(self.path))
 
     def read(self) -> bytes:

@@ -34,6 +34,7 @@ class InMemory:
     image: Image.Image
 
     def load(self) -> Image.Image:
+        """The picture as it was handed over, not a copy."""
         return self.image
 
 

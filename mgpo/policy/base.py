@@ -22,13 +22,32 @@ class Codec(Protocol):
     image_id: int
     closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
 
-    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt: ...
+    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
+        """Encode the beginning of a conversation, up to where the policy's first reply starts.
 
-    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt: ...
+        Args:
+            messages: What is said and shown, in order.
+            pixels: Makes of a view what the vision tower takes.
+        """
+        ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
+        """Encode what stands between a reply and the next: the rest of its turn, messages, and the next one's start.
 
-    def encode_text(self, text: str) -> list[int]: ...
+        Args:
+            messages: What is said and shown, in order.
+            reply: The one before, of whose sampled ids none is repeated.
+            pixels: Makes of a view what the vision tower takes.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of sampled ids without their end of turn; for parsing, never to be encoded again."""
+        ...
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a plain text, in which control tokens are nothing but text."""
+        ...
 
 
 class Rows(Protocol):
@@ -113,7 +132,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): whatever `decode` is to put in their places."""
+        """What `decode` puts in the placeholders' places: (image tokens of all images in order, width)."""
         raise NotImplementedError
 
     def new_cache(self) -> Any:
@@ -146,7 +165,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""
         raise NotImplementedError
 
     def enders(self, stop_text: str | None) -> frozenset[int]:
@@ -163,7 +182,7 @@ class Policy(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(vocabulary, width): of a head that is one matrix without a bias."""
+        """The matrix (vocabulary, width) of a language head that is one matrix without a bias."""
         raise NotImplementedError
 
     def reference(self) -> AbstractContextManager | None:
@@ -172,6 +191,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device on which ids, positions and masks have to lie."""
         return self.banned.device
 
 

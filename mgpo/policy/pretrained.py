@@ -202,12 +202,16 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): every distinct image goes through the tower once, through one
-        that is not trained only the first time."""
+        """The features of all images in order, (image tokens, width).
+
+        Every distinct image goes through the tower once; through one that is not trained, once in its life.
+        """
         return self.seen.of(images, self.tower, self.device)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
-        """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.
+        """Embeddings (rows, tokens, width) of `ids` (rows, tokens), with image features in the placeholders' places.
+
+        The features are taken row by row.
 
         Raises:
             ValueError: If placeholders and features differ in number.
@@ -248,11 +252,12 @@ class Pretrained(Policy):
         ).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""
         return self.model.lm_head(hidden).masked_fill_(self.banned, -torch.inf)
 
     @property
     def head_weight(self) -> Tensor:
+        """The matrix (vocabulary, width) of the language head."""
         return self.model.lm_head.weight
 
     def reference(self) -> AbstractContextManager | None:

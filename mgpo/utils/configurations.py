@@ -46,7 +46,7 @@ def reading(args: Sequence[str]) -> Iterator[None]:
 
 
 def shipped_config(name: str) -> Path:
-    """configs/NAME.yaml, from the installed package or from the checkout. Raises UserError where there is none."""
+    """The path of configs/NAME.yaml, of the package or of the checkout. Raises UserError where there is none."""
     package = Path(__file__).parent.parent
     for folder in (package / "configs", package.parent / "configs"):
         if (path := folder / f"{name}.yaml").is_file():

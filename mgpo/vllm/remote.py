@@ -1,4 +1,4 @@
-"""vLLM in a process of its own, with its own devices: this side of it."""
+"""The vLLM engine in a process of its own, with its own devices: this side of it."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ PIECE = 1 << 28  # bytes of weights in one frame
 
 
 class ServedVLLMSampler(VLLMSampler):
-    """vLLM in a process of its own, on devices that the trainer does not use; it never sleeps.
+    """The vLLM engine in a process of its own, on devices that the trainer does not use; it never sleeps.
 
     The process is started by the first rollouts and ends with this one. Weights go to it through a pair of sockets,
     so both are on one machine; under several trainers each has its own.
@@ -123,7 +123,10 @@ class ServedEngine:
     def sample(
         self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
     ) -> Iterator[tuple[int, Drawn]]:
-        """(row, reply behind its history), all at once; each image goes over once, however many histories show it."""
+        """Sample replies behind whole histories, and give (row, reply) once all have ended.
+
+        Each image goes over once, however many histories show it.
+        """
         patches = {image.name: image.pixels.patches for request in requests for image in request.images}
         asked = [
             {

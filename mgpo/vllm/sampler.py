@@ -23,7 +23,7 @@ from mgpo.vllm.requests import Drawn, Engine, Request, place_images
 
 
 class VLLMSampler:
-    """vLLM in this process, beside the trainer and on its device. It is started by the first rollouts.
+    """The vLLM engine in this process, beside the trainer and on its device. It is started by the first rollouts.
 
     Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. Weights,
     with adapters merged, are pushed before the first rollouts after every change. On a GPU the engine sleeps while the

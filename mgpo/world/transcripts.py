@@ -60,7 +60,7 @@ class Transcripts(IterableDataset):
             yield batch, self.label_prompts(batch, trajectories)
 
     def label_prompts(self, batch: Batch, trajectories: list[Trajectory]) -> Tensor:
-        """(N, C, 4) of x bin, y bin, content and choice at tokens of the questions, -100 where unknown.
+        """The labels (N, C, 4) of the questions' tokens: x bin, y bin, content and choice; -100 where unknown.
 
         A colour has a place where the last picture shown is the whole scene, and a content where it can
         be read in that picture. There, the choice is 1 at the option, or at the colour of the two, that
@@ -203,5 +203,5 @@ class Transcripts(IterableDataset):
 
 
 def reply_weights(batch: Batch, atoms: Tensor) -> Tensor:
-    """(N, C): the weight of each reply token in the loss; what the model has to choose counts, the form less."""
+    """The weight of each token in the loss, (N, C): 1 for a choice of the model, 0.2 for form, 0 for what is shown."""
     return batch.policy_NC * torch.where(atoms[batch.ids_NC], 1.0, 0.2)

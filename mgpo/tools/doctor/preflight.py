@@ -32,9 +32,11 @@ class Preflight(L.Callback):
         self.done = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Makes the checks before an evaluation that precedes training, unless they were made."""
         self._once(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Makes the checks before the first step, unless they were made; in mode "only" training then stops."""
         self._once(trainer, pl_module)
         trainer.should_stop = trainer.should_stop or self.mode == "only"
 

@@ -25,9 +25,11 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """Bytes at the highest point of a step, over its three phases."""
         return max(self.of(phase) for phase in ("rollouts", "update", "step"))
 
     def of(self, phase: str) -> int:
+        """Bytes of all kinds together in "rollouts", "update" or "step", or of the "host"."""
         return sum(getattr(self, phase).values())
 
 

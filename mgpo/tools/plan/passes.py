@@ -45,6 +45,7 @@ class Trained:
 
     @property
     def weights(self) -> bool:
+        """Whether the model's own weights are trained, and not adapters alone."""
         return not self.rank
 
     @property
@@ -88,6 +89,7 @@ class Micro:
 
     @property
     def tokens(self) -> int:
+        """Tokens that a pass puts through the decoder: each prompt once, and all continuations."""
         return self.prefixes * self.prompt + self.rows * self.continuation
 
 

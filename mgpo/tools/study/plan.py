@@ -89,6 +89,7 @@ def job(
 
 
 def check(runs: Mapping[str, Run]) -> None:
+    """Look whether every row can be made from its own configuration or the rows that it names. Raises UserError."""
     for name, run in runs.items():
         for key, other in (("of", run.of), ("start", run.start)):
             if other is None:
