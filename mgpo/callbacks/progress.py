@@ -32,7 +32,7 @@ class Progress(ProgressBar):
 
     @property
     def board(self) -> Board | None:
-        """On rank 0, unless Lightning has switched it off for a while."""
+        """The board to draw on; None on ranks other than 0, and while Lightning has switched it off."""
         return self.made if self.enabled else None
 
     @property

@@ -65,7 +65,7 @@ class Requeue(L.Callback):
 
 
 def under_srun() -> bool:
-    """Lightning takes its ranks from SLURM."""
+    """Whether Lightning takes its ranks from SLURM."""
     return SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
 
 

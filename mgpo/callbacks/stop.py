@@ -28,7 +28,7 @@ class StopOnSignal(L.Callback):
         self.training = False
 
     def listen(self) -> None:
-        """Instead of whoever has listened so far, in the main thread."""
+        """Handle both signals here, in place of whoever has so far; nothing is done outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.hear)
@@ -83,7 +83,7 @@ class StopOnSignal(L.Callback):
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Afterwards signals are handled as before."""
+    """Puts the handlers of both signals back, at its end, as they were at its beginning."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

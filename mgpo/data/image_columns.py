@@ -78,14 +78,14 @@ class LinePicture:
 
 
 def read_row(file: Path, start: int, size: int) -> dict[str, Any]:
-    """The object that takes up those bytes of a file."""
+    """Read the object that takes up `size` bytes of a file from `start` on, without the rest of it."""
     with file.open("rb") as rows:
         rows.seek(start)
         return json.loads(rows.read(size))
 
 
 class Cell(NamedTuple):
-    """What a row has in its image column."""
+    """The image cell of a row: the column that it was found in, its value, and how to read it again."""
 
     column: str
     value: Any  # EMBEDDED where it is long

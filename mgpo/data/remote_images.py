@@ -59,7 +59,8 @@ class PublicOnly(HTTPAdapter):
 def fetch(url: str, cache: Path, sha256: str | None = None, private: bool = False) -> bytes:
     """The file behind the address, from `cache` where it is there; only what is an image, and fits, is kept.
 
-    Raises BadImage.
+    Raises:
+        BadImage: If it can't be had in time, is too large, is no image, or is not the one of `sha256`.
     """
     if not url.lower().startswith(SCHEMES):
         raise BadImage(f"{url[:100]}: pictures are fetched from http and https addresses only")

@@ -40,7 +40,7 @@ class Picture(Protocol):
 
 @dataclass(frozen=True)
 class FilePicture:
-    """An image file."""
+    """An image in a file, which is read whenever it is loaded."""
 
     path: str
 

@@ -50,11 +50,11 @@ class RowMetric(Metric):
 
     @abstractmethod
     def as_row(self, item: Any) -> Row:
-        """What is kept of an item, for JSON: at least id, split and category."""
+        """Give what is kept of an item, for JSON: at least id, split and category."""
 
     @abstractmethod
     def value(self, rows: list[Row]) -> float | dict[str, float]:
-        """Of rows in order; NaN where none of them applies."""
+        """Give the number, or a number by label, of rows in order; NaN where none of them applies."""
 
     def update(self, items: Sequence[Any]) -> None:
         """Add items as rows; one that was there before counts once all the same."""
@@ -71,7 +71,7 @@ class RowMetric(Metric):
         return {label: _tensors(self.value(part)) for label, part in sorted(parts.items())}
 
     def rows(self) -> list[Row]:
-        """Each once; of those that differ all the same, the last in the order of their text."""
+        """All rows in order, each once; of those that differ all the same, the last in the order of their text."""
         text = bytes(dim_zero_cat(self.lines).tolist() if len(self.lines) else []).decode()
         rows = [json.loads(line) for line in sorted(text.splitlines())]
         found = {(row["split"], row["id"], row.get("step", 0), row.get("rollout", 0)): row for row in rows}
@@ -114,12 +114,12 @@ class RecordMetric(RowMetric):
         return self.judge([self.as_record(row) for row in rows])
 
     def as_record(self, row: Row) -> Record:
-        """Back again, without its replies and right answer."""
+        """The record that a row was made of, without its replies and its right answer."""
         return Record(**row, truth="", replies=())
 
     @abstractmethod
     def judge(self, records: list[Record]) -> float | dict[str, float]:
-        """Of records in order, a group's next to each other, by number of rollout."""
+        """Give the number of records in order: a group's next to each other, by number of rollout."""
 
 
 class EpisodeMean(RecordMetric):

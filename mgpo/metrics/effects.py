@@ -30,7 +30,11 @@ class CropEffect(RowMetric):
         self.against = against
 
     def as_row(self, item: Row) -> Row:
-        """Raises UserError where the question was not answered in both ways."""
+        """The fields of a row that this metric reads.
+
+        Raises:
+            UserError: If the question was not answered in both ways.
+        """
         for variant in (CROP, self.against):
             if variant not in item:
                 raise UserError(f"question {item['id']} was not answered with {variant!r}; it has {', '.join(item)}")

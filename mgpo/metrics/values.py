@@ -52,7 +52,7 @@ def area(record: Record) -> float | None:
 
 
 def turns(record: Record) -> float:
-    """Replies in the episode."""
+    """The number of replies in the episode."""
     return float(record.turns)
 
 

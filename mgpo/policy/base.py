@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Codec(Protocol):
-    """Messages to token ids, and sampled ids to text."""
+    """Makes token ids of messages, and text of sampled ids."""
 
     end_id: int
     image_id: int
@@ -65,7 +65,7 @@ class Rows(Protocol):
         ...
 
     def step_mask(self, rows: int) -> Tensor:
-        """The mask for a pass over these tokens."""
+        """The mask for a pass over one token in each of the first rows, after `step`."""
         ...
 
     def fork(self, rows: Sequence[int]) -> None:
@@ -113,7 +113,7 @@ class Policy(nn.Module):
         return work(self, *inputs)
 
     def load(self) -> "Policy":
-        """Read tokenizer, image processor and weights."""
+        """Read tokenizer, image processor and weights, and give the policy back."""
         raise NotImplementedError
 
     def pixels(self, shown: Image.Image) -> Pixels:
@@ -140,7 +140,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def new_row_cache(self) -> Rows:
-        """The same for rollouts."""
+        """What `decode` remembers in rollouts, without gradients: rows that are repeated, set aside and taken up."""
         raise NotImplementedError
 
     def decode(

@@ -44,7 +44,7 @@ def fuse_layers(model: nn.Module) -> None:
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether kernels take what lies there."""
+    """Whether a tensor lies where the fused kernels run: on a GPU."""
     return x.is_cuda
 
 

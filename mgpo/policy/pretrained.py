@@ -132,7 +132,11 @@ class Pretrained(Policy):
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
-        """Take a model that is already in memory."""
+        """Take a model that is in memory, with its tokenizer and image processor, as `load` does.
+
+        Raises:
+            UserError: If the tokenizer is not one of this family.
+        """
         needed = tuple(dict.fromkeys((self.slot, self.image_token, *self.marks)))
         rows = len(model.get_input_embeddings().weight)
         control, known = control_tokens(tokenizer, needed, rows)
@@ -190,11 +194,11 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def expand(self, image: Pixels) -> str:
-        """What takes the slot's place in the chat: a placeholder for each of the image's tokens, and their frame."""
+        """Give what takes the slot's place in the chat: a placeholder for each token of the image, and their frame."""
         raise NotImplementedError
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
-        """Of each image its features (image tokens, width)."""
+        """Give the features (image tokens, width) of each image, before anything is cached."""
         raise NotImplementedError
 
     def pixels(self, shown: Image.Image) -> Pixels:
@@ -228,11 +232,11 @@ class Pretrained(Policy):
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
 
     def new_cache(self) -> Cache:
-        """An empty key-value cache."""
+        """An empty key-value cache, through which gradients go."""
         return DynamicCache(config=self.model.config.text_config)
 
     def new_row_cache(self) -> RowCache:
-        """The same for rollouts."""
+        """An empty cache for rollouts; where attention alone joins tokens, one that holds shared prompts once."""
         config = self.model.config.text_config
         if self.packs and self.device.type in DEVICES:
             return SharedCache(config, graphs.usable(self))

@@ -77,7 +77,11 @@ def read_text(path: str | Path) -> str:
 
 
 def load(text: str) -> Any:
-    """As jsonargparse reads YAML, after `check_yaml`, under present names. Raises yaml.YAMLError, and nothing else."""
+    """Read YAML as jsonargparse does, after `check_yaml`, with today's names for those of earlier versions.
+
+    Raises:
+        yaml.YAMLError: And nothing else, whatever the text is.
+    """
     check_yaml(text)
     try:
         return under_present_names(LIBRARY(text))

@@ -142,14 +142,14 @@ class ServedEngine:
         yield from ((row, Drawn(tuple(ids), tuple(logprobs), cached)) for row, ids, logprobs, cached in answer["drawn"])
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Hand over weights, a piece at a time."""
+        """Hand over weights by name, in pieces of `PIECE` bytes or so."""
         send(self.pipe, {"do": "load"})
         for piece in _pieces(weights):
             send(self.pipe, {"more": True}, piece)
         self._ask({"more": False})
 
     def sleep(self) -> None:
-        """It shares no device with the trainer."""
+        """Does nothing: the engine shares no device with the trainer."""
 
     def close(self) -> None:
         """End the process."""

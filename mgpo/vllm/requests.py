@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was sampled."""
+    """A sampled reply: its ids, their log-probs, and how much of the history was in the engine's cache."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -100,7 +100,7 @@ class Transcripts(IterableDataset):
         return inside and mark.radius * view.size[0] / (x2 - x1) >= LEGIBLE
 
     def about_scene(self, rng: np.random.Generator) -> list[Trajectory]:
-        """Transcripts about one new scene."""
+        """Transcripts about one new scene, a question for each mark or more, which share their first prompt."""
         pair = rng.random() < 0.5
         scene = sample_scene(rng, LARGE if rng.random() < LARGE_SCENES else TRAIN, pair)
         resolution = self.low_resolution if rng.random() < LOW_CAPS else self.resolution
@@ -155,7 +155,7 @@ class Transcripts(IterableDataset):
         known: dict[View, Pixels],
         resolution: VisionResolution,
     ) -> Trajectory:
-        """Play a dialogue with given replies."""
+        """Play a dialogue with given replies, and give the trajectory with prompts and replies as ids."""
 
         def pixels(view: View) -> Pixels:
             return known[view] if view in known else self.patcher(view.pixels(trajectory.image))

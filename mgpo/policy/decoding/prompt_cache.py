@@ -101,7 +101,7 @@ class SharedCache(RowCache):
         return layer.keys[:rows], layer.values[:rows]
 
     def fork(self, rows: Sequence[int]) -> None:
-        """What is cached are prompts; their rows begin without anything of their own."""
+        """Take what is cached as prompts; `rows` says which one each row continues, with nothing of its own so far."""
         self.owners = list(rows)
         self.prompt_bias = self._bias(self.valid_NS[:, None, None, : self.columns])
         self.valid_NS, self.columns = self.valid_NS.new_zeros(len(rows), 0), 0

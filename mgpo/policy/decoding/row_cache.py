@@ -33,7 +33,7 @@ class RowCache(DynamicCache):
 
     @property
     def width(self) -> int:
-        """Columns for which there is room."""
+        """The columns for which there is room, in use or not."""
         return self.valid_NS.shape[1]
 
     def extend(self, new_NT: Tensor) -> Tensor | None:
@@ -67,7 +67,7 @@ class RowCache(DynamicCache):
         self.select(rows)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep and repeat these rows."""
+        """Keep these rows, in this order; a row that is named more than once is repeated."""
         rows_N = torch.tensor(rows, dtype=torch.long, device=self.valid_NS.device)
         self.valid_NS = self.valid_NS[rows_N, : self.columns]
         self.select_states(rows_N)
@@ -113,7 +113,7 @@ class Roomy(DynamicLayer):
         return self.keys[:rows, :, :end], self.values[:rows, :, :end]
 
     def reserve(self, keys: Tensor, values: Tensor, end: int) -> None:
-        """Have room for so many tokens such as these."""
+        """Have room for `end` tokens, with the shape and type of these keys and values."""
         if not self.is_initialized:
             self.keys, self.values = (with_room(state[:, :, :0], 2, end) for state in (keys, values))
             self.is_initialized = True

@@ -66,7 +66,7 @@ class Looks:
 
     @cached_property
     def from_lengths(self) -> Tensor:
-        """Of each query its place among those that are sorted by the length of their piece."""
+        """The place of each query among all queries, once these are sorted by the length of their piece: (queries,)."""
         spans = [span for _, same in _sorted(self.queries) for span in same]
         return torch.cat([torch.arange(span.start, span.stop) for span in spans]).argsort().to(self.device)
 
@@ -93,7 +93,7 @@ class Packing:
 
     @cached_property
     def group_spans(self) -> list[slice]:
-        """Of each prompt all of its continuations."""
+        """Where all continuations of each prompt lie in the sequence, as one piece."""
         return _spans([sum(lengths) for lengths in self.rows], sum(self.prompts))
 
     @cached_property

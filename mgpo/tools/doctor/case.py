@@ -67,12 +67,12 @@ class Case:
 
     @property
     def trajectories(self) -> list[Trajectory]:
-        """All that were played. In those that were dictated the first reply is not learnt from."""
+        """All trajectories that were played. In those that were dictated the first reply is not learnt from."""
         return [*self.sampled, *self.dictated]
 
     @property
     def scored(self) -> list[Trajectory]:
-        """Those with a reply that the policy sampled."""
+        """The trajectories with a reply that the policy sampled."""
         return [t for t in self.trajectories if any(turn.learnt for turn in t.turns)]
 
     @cached_property

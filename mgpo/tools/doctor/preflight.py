@@ -86,7 +86,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """One line for a run in which nothing failed."""
+    """One line on checks of which none failed: how many passed, and which were skipped."""
     skipped = [result.name for result in results if result.passed is None]
     passed = f"preflight: {len(results) - len(skipped)} checks passed"
     return f"{passed}, skipped: {', '.join(skipped)}" if skipped else passed

@@ -109,7 +109,7 @@ class Launch:
 
     @property
     def copied(self) -> bool:
-        """The reference is a copy of the policy."""
+        """Whether the reference is a copy of the policy, and not its base without adapters."""
         return self.penalised and not self.lora
 
     @property

@@ -112,7 +112,7 @@ def trained_parameters(shape: Shape, launch: Launch) -> int:
 
 
 def trained_layers(shape: Shape, launch: Launch) -> Trained:
-    """The same by where gradients are needed."""
+    """What is trained by where it lies, in the decoder or in the tower: where gradients are needed."""
     if not launch.lora:
         return Trained(freeze_vision=launch.freeze_vision)
     rank, targets = launch.lora

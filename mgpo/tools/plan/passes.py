@@ -28,7 +28,7 @@ class Types:
 
     @property
     def cast(self) -> int:
-        """Bytes of a cast, where there is one."""
+        """Bytes of a value in a cast weight or input, under autocast; 0 where nothing is cast."""
         return self.value if self.weight > self.value else 0
 
 
@@ -50,7 +50,7 @@ class Trained:
 
     @property
     def sees(self) -> bool:
-        """Gradients reach into the tower."""
+        """Whether gradients reach into the vision tower."""
         return bool(self.tower) if self.rank else not self.freeze_vision
 
     def copies(self, types: Types) -> bool:
