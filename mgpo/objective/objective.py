@@ -34,10 +34,11 @@ ESTIMATES = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 @dataclass(frozen=True)
 class Objective:
-    """What is maximised: Σ_n w_n Σ_c m_nc f_nc (κ_nc J_nc - kl_weight · k_nc), over the tokens of a mini-batch.
+    """What is maximised over the policy's tokens of a mini-batch.
 
-    J_nc is the surrogate of a token, k_nc the estimate of its divergence from the reference, f_nc the weight of its
-    turn, which the surrogate alone has, κ_nc its correction for the sampler and w_n its weight under `normalisation`.
+    Σ_n w_n Σ_c m_nc (f_nc κ_nc J_nc - kl_weight · k_nc), where J_nc is the surrogate of token c in trajectory n, f_nc
+    the weight of its turn, κ_nc its correction for the sampler, k_nc the estimate of its divergence from the reference,
+    w_n the weight of each token of the trajectory under `normalisation`, and m_nc 1 where the policy sampled it.
 
     Args:
         surrogate: ppo (token ratios, as GRPO), gspo (one ratio a trajectory) or cispo (clipped weights).
