@@ -132,11 +132,7 @@ class Pretrained(Policy):
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
-        """Take a model that is in memory, with its tokenizer and image processor, as `load` does.
-
-        Raises:
-            UserError: If the tokenizer is not one of this family.
-        """
+        """Take a model that is in memory, with what belongs to it. Raises UserError for another family's tokenizer."""
         needed = tuple(dict.fromkeys((self.slot, self.image_token, *self.marks)))
         rows = len(model.get_input_embeddings().weight)
         control, known = control_tokens(tokenizer, needed, rows)
@@ -206,16 +202,11 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """The features of all images in order, (image tokens, width).
-
-        Every distinct image goes through the tower once; through one that is not trained, once in its life.
-        """
+        """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""
         return self.seen.of(images, self.tower, self.device)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
-        """Embeddings (rows, tokens, width) of `ids` (rows, tokens), with image features in the placeholders' places.
-
-        The features are taken row by row.
+        """Embeddings (rows, tokens, width) of ids, with image features in the placeholders' places, row by row.
 
         Raises:
             ValueError: If placeholders and features differ in number.
