@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 def shortened(text: str) -> str:
-    """At most `LONGEST` characters: the beginning and the end."""
+    """A text of at most `LONGEST` characters: of a longer one its beginning and its end."""
     if len(text) <= LONGEST:
         return text
     end = LONGEST // 3

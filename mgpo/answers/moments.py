@@ -42,7 +42,7 @@ def time_of(text: str) -> int | None:
 
 
 def date_of(text: str) -> tuple[int, int, int] | None:
-    """(year or 0, month, day) of a text that is a date and nothing else. Lower case.
+    """The date that a text in lower case is and nothing else: (year or 0, month, day); None for other texts.
 
     "12/05/2020" is none: which of the two is the month is not said.
     """

@@ -119,7 +119,7 @@ def named_by_text(answer: str, choices: tuple[str, ...]) -> str | None:
 
 
 def counted(text: str, choices: tuple[str, ...]) -> str | None:
-    """Where all options are numbers, the one that a text names which names one number: "3 people"."""
+    """The letter of the option that a text's one number is, as in "3 people"; None unless all options are numbers."""
     numbers = [value(other) for other in texts_of(choices)]
     if None in numbers or re.search(r"\b(?:option|choice|answer)\b", text):
         return None
@@ -133,5 +133,5 @@ def _only(found: list[str]) -> str | None:
 
 @lru_cache(1024)  # a reply is compared with its question's options many times
 def texts_of(choices: tuple[str, ...]) -> tuple[str, ...]:
-    """The options' texts, normalised."""
+    """The options' texts as `normalise` leaves them, for as many as have a letter."""
     return tuple(normalise(choice) for choice in choices[: len(LETTERS)])

@@ -28,11 +28,13 @@ class Counterfactuals(L.Callback):
         self.rows: list[Row] = []
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Drops the rows of the evaluation before."""
         self.rows = []
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: list, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        """Answers the batch again with each thing in place of the crop, and keeps a row for each question."""
         if not self.enabled or trainer.sanity_checking:
             return
         samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
@@ -44,6 +46,7 @@ class Counterfactuals(L.Callback):
                 )  # fmt: skip
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Gathers the rows of all ranks; rank 0 logs gain and harm, writes counterfactuals.json and prints a table."""
         if not self.enabled or trainer.sanity_checking:
             return
         rows = gather(self.rows, lambda row: (row["split"], row["id"]), trainer.world_size)
@@ -65,12 +68,15 @@ class Counterfactuals(L.Callback):
             print(f"counterfactuals: {path}")
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Drops the rows of the evaluation before."""
         self.on_validation_epoch_start(trainer, pl_module)
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Answers the test's batch again, as a validation's."""
         self.on_validation_batch_end(*args, **kwargs)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Logs, writes and prints what the crops of the test were worth, as after a validation."""
         self.on_validation_end(trainer, pl_module)
 
 

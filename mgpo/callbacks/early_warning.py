@@ -36,6 +36,7 @@ class EarlyWarning(L.Callback):
         self.measured = self.said = 0  # the step; warnings in the file
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measures what is due, applies the rules to the step's metrics, and logs, prints and writes what they find."""
         metrics = pl_module.published | self._measure(trainer, pl_module)
         if not trainer.is_global_zero:
             return
@@ -45,19 +46,23 @@ class EarlyWarning(L.Callback):
         pl_module.log_dict(states, batch_size=1, rank_zero_only=True)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Cuts warnings.jsonl back to the lines that it had at the checkpoint, where the run goes on in that folder."""
         if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
             self.said = checkpoint.get(SAID, 0)
             with replaced(path) as unfinished:
                 unfinished.write_text("".join(path.read_text().splitlines(keepends=True)[: self.said]))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Puts into the checkpoint how many lines warnings.jsonl has."""
         checkpoint[SAID] = self.said
 
     def state_dict(self) -> dict[str, Any]:
+        """The curves so far, the warnings that have not ended, and the step of the last measurement."""
         curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
         return {"curves": curves, "sounding": dict(self.watch.sounding), "measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the curves and warnings of `state_dict`, as if nothing had come between."""
         self.watch.curves.update({name: Curve(**curve) for name, curve in state_dict["curves"].items()})
         self.watch.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
 

@@ -39,7 +39,7 @@ def run_folder(trainer: L.Trainer) -> Path:
 
 
 def goes_on(trainer: L.Trainer) -> bool:
-    """On rank 0: whether training goes on in the folder of the checkpoint that it starts from."""
+    """Whether training goes on in the folder of the checkpoint that it starts from; false on ranks other than 0."""
     if not trainer.is_global_zero or trainer.state.fn != "fit" or trainer.ckpt_path is None:
         return False
     return run_folder(trainer).absolute() in Path(trainer.ckpt_path).absolute().parents
@@ -54,6 +54,11 @@ class OwnFolder(L.Callback):
         atexit.register(self.held.close)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Locks the run's folder from rank 0, for as long as the process lives.
+
+        Raises:
+            UserError: On every rank, if another process holds the folder.
+        """
         complaint = None
         if trainer.is_global_zero and self.folder != (folder := run_folder(trainer)):
             try:

@@ -37,12 +37,15 @@ class GroundingGallery(L.Callback):
         self.originals: dict[tuple[str, str], Original | None] = {}
 
     def state_dict(self) -> dict[str, Any]:
+        """The step of the latest look, at which a run that goes on need not look again."""
         return {"looked": self.looked}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the step of the checkpoint's latest look; whether its page is there is known once training starts."""
         self.saved = state_dict["looked"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Looks at the weights as they are; a run that goes on in its own folder goes on with its page instead."""
         there = self.saved >= 0 and goes_on(trainer) and (run_folder(trainer) / NAME).is_file()
         if trainer.strategy.broadcast(there):
             self.looked = self.saved
@@ -51,17 +54,21 @@ class GroundingGallery(L.Callback):
             self.look(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Looks where the step has passed a multiple of `every_n_steps` since the last look."""
         if trainer.global_step // self.every_n_steps > max(self.looked, 0) // self.every_n_steps:
             self.look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Looks at the weights that the epoch ends with."""
         self.look(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Looks at the weights that were evaluated; not in Lightning's sanity check."""
         if not trainer.sanity_checking:
             self.look(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Looks at the weights that were tested, on the test's questions if it has its own."""
         self.look(trainer, pl_module)
 
     def look(self, trainer: L.Trainer, pl_module: Any) -> None:

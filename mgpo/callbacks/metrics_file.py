@@ -1,4 +1,4 @@
-"""metrics.csv of a run that may be killed at any moment and goes on without a row lost or doubled."""
+"""The metrics.csv of a run that may be killed at any moment and goes on without a row lost or doubled."""
 
 import csv
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ class MetricsFile(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> "Rows":
+        """The file's writer, made when it is first asked for; on ranks other than 0 a stand-in that writes nothing."""
         if self._experiment is None:
             self._experiment = Rows(self.log_dir)
         return self._experiment  # pyright: ignore[reportReturnType]
@@ -43,6 +44,7 @@ class Rows(ExperimentWriter):
         self.count = len(rows)
 
     def save(self) -> None:
+        """Add the rows that wait to the file; where they have a new column, a whole new file takes its place."""
         new = sorted({name for row in self.metrics for name in row} - set(self.columns))
         if new:
             self._write([*self._read()[1], *self.metrics], sorted([*self.columns, *new]))
@@ -53,7 +55,7 @@ class Rows(ExperimentWriter):
         self.metrics = []
 
     def keep(self, count: int) -> None:
-        """The first rows alone."""
+        """Keep the first `count` rows of the file alone."""
         rows = self._read()[1][:count]
         if self.path.exists():
             self._write(rows, self.columns)
@@ -89,24 +91,29 @@ class KeepRows(L.Callback):
         self.earlier: Row = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Empties the file once, where the run begins in this process."""
         if self.afresh:
             self.afresh = False
             for file in _files(trainer):
                 file.keep(0)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Logs the checkpoint's values once more if they are of this epoch: Lightning keeps them no longer."""
         self.in_step = True
         if self.earlier and self.earlier.pop("epoch") == trainer.current_epoch:  # in which alone they are kept
             pl_module.log_dict(self.earlier, batch_size=1, rank_zero_only=True)
         self.earlier = {}
 
     def on_validation_start(self, *args: Any) -> None:
+        """Takes note that the step is over: a checkpoint from here has no row of its own to carry."""
         self.in_step = False
 
     def on_train_epoch_end(self, *args: Any) -> None:
+        """Takes note that the last step is over: a checkpoint from here has no row of its own to carry."""
         self.in_step = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Puts into the checkpoint how many rows the file has, and the values of the step that is running."""
         logs: Any = trainer._logger_connector  # only there is the row before it is written
         row = convert_tensors_to_scalars(logs.metrics["log"]) if self.in_step else {}
         checkpoint[KEY] = {"row": row, "due": logs.should_update_logs, "epoch": trainer.current_epoch, "count": 0}
@@ -115,6 +122,7 @@ class KeepRows(L.Callback):
             checkpoint[KEY]["count"] = file.count
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Cuts the file back to the checkpoint's rows and adds that of its step, if `fit` goes on in that folder."""
         if (saved := checkpoint.get(KEY)) is None or trainer.state.fn != "fit":
             return
         row = dict(saved["row"])

@@ -32,40 +32,48 @@ class Progress(ProgressBar):
 
     @property
     def board(self) -> Board | None:
-        """On rank 0, unless Lightning has switched it off for a while."""
+        """The board to draw on; None on ranks other than 0, and while Lightning has switched it off."""
         return self.made if self.enabled else None
 
     @property
     def is_enabled(self) -> bool:
+        """Whether this process shows anything: on rank 0, unless bars are switched off."""
         return self.board is not None
 
     def enable(self) -> None:
+        """Shows bars and lines again after `disable`."""
         self.enabled = True
 
     def disable(self) -> None:
+        """Shows neither bars nor lines until `enable`; what is logged goes on."""
         self.enabled = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
+        """Prints above the bars where they are drawn, and else as Python's own `print` does, with its arguments."""
         if self.board is not None and self.board.live is not None:
             self.board.print(kwargs.get("sep", " ").join(map(str, args)), kwargs.get("end", "\n"))
         else:
             print(*args, **kwargs)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Makes the board, on rank 0 alone."""
         super().setup(trainer, pl_module, stage)
         self.made = Board(self.every_n_steps) if trainer.is_global_zero else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Begins the bar of steps with those that are done already, and starts the stopwatch."""
         self.watch.restart(pl_module.timer.read())
         if self.board is not None:
             done, total = _steps(trainer)
             self.board.begin("step", total, done)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Draws the bars, which were hidden between epochs."""
         if self.board is not None:
             self.board.show()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Moves the bar, with the latest metrics and the tokens per second since it was last moved."""
         done = _steps(trainer)[0]
         if self.board is not None and self.board.due("step", done):
             lap = self.watch.lap(pl_module.timer.read())
@@ -76,37 +84,46 @@ class Progress(ProgressBar):
             self.board.advance("step", done, "  ".join(numbers))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Hides the bars until the next epoch."""
         if self.board is not None:
             self.board.hide()  # between epochs Lightning logs past the console
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Ends the drawing and leaves the last state of the bars on the terminal."""
         if self.board is not None:
             self.board.hide(keep=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Begins a bar over all validation batches; Lightning's sanity check has none."""
         if not trainer.sanity_checking:
             self._begin(trainer, "validation", trainer.num_val_batches)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        """Moves the bar of the validation by one batch."""
         if not trainer.sanity_checking:
             self._advance("validation")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Removes the bar, and restarts the stopwatch, so that the evaluation does not count as training."""
         self._end(trainer, "validation")
         self.watch.restart(pl_module.timer.read())
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Begins a bar over all test batches."""
         self._begin(trainer, "test", trainer.num_test_batches)
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Moves the bar of the test by one batch."""
         self._advance("test")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Removes the bar of the test, and ends the drawing."""
         self._end(trainer, "test")
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Ends the drawing, so that the message of the error appears below the bars' last state."""
         if self.made is not None:
             self.made.hide(keep=True)
 

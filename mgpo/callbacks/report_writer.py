@@ -20,11 +20,13 @@ class ReportWriter(L.Callback):
         self.before: Summary | None = None
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes up the summary from before training, where the run goes on in the folder of its checkpoint."""
         if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
             report = json.loads(path.read_text())
             self.before = report if report["step"] == 0 else report.get("before")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Writes report.json: summary, questions' records, configuration, and the summary from before training."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         report: dict[str, Any] = {**pl_module.summary, "step": pl_module.step}
@@ -42,4 +44,5 @@ class ReportWriter(L.Callback):
         print(f"report: {folder / NAME}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Writes report.json of the test, in the form that a validation's has."""
         self.on_validation_end(trainer, pl_module)

@@ -30,12 +30,14 @@ class Requeue(L.Callback):
         self.asked = self.saved = False
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Listens for SIGUSR1 before Lightning would, which leaves a handler that is there alone."""
         signal.signal(SIGNAL, self._note)  # Lightning leaves a handler that is there alone
 
     def _note(self, *_: Any) -> None:
         self.asked = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves `checkpoints/last.ckpt` on all ranks, if any of them has had the signal by the end of this step."""
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         folder = run_folder(trainer) if trainer.is_global_zero else Path()  # only this rank is sure to know it
@@ -43,9 +45,11 @@ class Requeue(L.Callback):
         self.saved = True
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Puts the job back and ends the process where the step before was saved; by now loggers have that step."""
         self._leave(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Puts the job back and ends the process where a step was saved; the next start evaluates."""
         self._leave(trainer)
 
     def _leave(self, trainer: L.Trainer) -> None:
@@ -61,7 +65,7 @@ class Requeue(L.Callback):
 
 
 def under_srun() -> bool:
-    """Lightning takes its ranks from SLURM."""
+    """Whether Lightning takes its ranks from SLURM."""
     return SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
 
 

@@ -18,9 +18,9 @@ BATCH = b"first_batch"  # of the run that may be in a shard: steps of several ba
 
 
 class RolloutLog(L.Callback):
-    """Writes `rollouts/rank-R-steps-A-B.parquet` into the run directory, in the columns of
-    `mgpo.monitoring.rollout_table.SCHEMA`.
+    """Writes `rollouts/rank-R-steps-A-B.parquet` into the run directory: a row a rollout.
 
+    The columns are those of `mgpo.monitoring.rollout_table.SCHEMA`.
     `datasets.load_dataset("parquet", data_files="…/rollouts/*.parquet")` reads them all. A shard appears under
     its name when it is whole, also where training is interrupted or fails, and no other is ever replaced: where
     the name is taken, as after a second run into the same folder, a number is added, and `run` tells the rows apart.
@@ -43,6 +43,7 @@ class RolloutLog(L.Callback):
         self.step = self.written = self.batch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Agrees with all ranks on the folder, and on the time of the start, by which rows tell their run."""
         begun = ("", "")
         if trainer.is_global_zero:  # only this rank is sure to know the folder
             begun = (str(run_folder(trainer)), datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -51,18 +52,22 @@ class RolloutLog(L.Callback):
         self.written, self.batch = trainer.global_step, trainer.fit_loop.total_batch_idx + 1
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Notes the step's number, and how many rollouts there were before it."""
         self.step, self.seen = trainer.global_step, self._made(pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keeps the step's rollouts as rows, and writes a shard once it covers `every_n_steps`."""
         self._keep(pl_module)
         if trainer.global_step - self.written >= self.every_n_steps:
             self._write(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Writes the rows that wait, on every rank before any checkpoint is saved."""
         self._write(trainer)
         trainer.strategy.barrier()  # no checkpoint before every rank's rows
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Removes the shards of steps after the checkpoint, which a run in its own folder does again."""
         if goes_on(trainer):
             done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
             for path in (run_folder(trainer) / FOLDER).glob("rank-*-steps-*"):
@@ -70,9 +75,11 @@ class RolloutLog(L.Callback):
                     path.unlink()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Writes the rows that wait as the last shard."""
         self._write(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Writes the rows that wait, with the rollouts of the step that failed."""
         if self.folder is not None:
             self._keep(pl_module)  # the step that failed may have rolled out before
             self._write(trainer)

@@ -28,12 +28,13 @@ class StopOnSignal(L.Callback):
         self.training = False
 
     def listen(self) -> None:
-        """Instead of whoever has listened so far, in the main thread."""
+        """Handle both signals here, in place of whoever has so far; nothing is done outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.hear)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
+        """Notes a signal while a step is running; exits at once where none is, or at the second signal."""
         if self.told:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -43,13 +44,16 @@ class StopOnSignal(L.Callback):
         os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print() may be running
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Takes the signals back from Lightning, which sets a handler of its own at every stage."""
         self.listen()  # Lightning's own handler, which waits for all ranks inside, comes with every stage
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Takes the signals back from Lightning; from here on the running step is ended first."""
         self.listen()
         self.training = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves `last.ckpt` and exits on all ranks, if any of them was told to stop by the end of this step."""
         told = max(share_objects(self.told, trainer.world_size))
         if told:
             self.told = told
@@ -58,6 +62,7 @@ class StopOnSignal(L.Callback):
             self._exit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Exits on all ranks, if any of them was told to stop after the last step was over."""
         self.training = False
         self.told = max(share_objects(self.told, trainer.world_size))
         if self.told:
@@ -78,7 +83,7 @@ class StopOnSignal(L.Callback):
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Afterwards signals are handled as before."""
+    """Puts the handlers of both signals back, at its end, as they were at its beginning."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

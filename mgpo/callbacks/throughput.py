@@ -29,13 +29,16 @@ class ThroughputMonitor(L.Callback):
         self.evaluated = 0.0  # seconds of evaluation before this one
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Has the module's timer wait for the GPU at the ends of phases, where `synchronise` asks for it."""
         if self.synchronise and torch.cuda.is_available():
             pl_module.timer.wait = torch.cuda.synchronize
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Starts the stopwatch, so that what came before training does not count."""
         self.watch.restart(pl_module.timer.read())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs speed and memory of the step, out of what all ranks have measured."""
         lap = self.watch.lap(pl_module.timer.read())
         used = {"cpu_utilisation": cpu_use(lap), "gpu_utilisation": gpu_use(pl_module.device)}
         used = {name: value for name, value in used.items() if value is not None}
@@ -48,9 +51,11 @@ class ThroughputMonitor(L.Callback):
         self._log(pl_module, {f"memory/{name}": value for name, value in memory.items()})
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Notes the seconds that earlier evaluations have taken, so that they do not count."""
         self.evaluated = pl_module.timer.phases["evaluation"].seconds
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Logs the speed of the evaluation over all ranks; nothing of Lightning's sanity check."""
         if trainer.sanity_checking:
             return
         seconds = pl_module.timer.phases["evaluation"].seconds - self.evaluated
@@ -60,12 +65,15 @@ class ThroughputMonitor(L.Callback):
         self._log(pl_module, {f"speed/{name}": value for name, value in speed.items()})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Restarts the stopwatch, so that the evaluation does not count as part of the next step."""
         self.watch.restart(pl_module.timer.read())
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Notes the seconds that earlier evaluations have taken, so that they do not count."""
         self.on_validation_epoch_start(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Logs the speed of the test over all ranks."""
         self.on_validation_epoch_end(trainer, pl_module)
 
     def _log(self, pl_module: Any, metrics: dict[str, float]) -> None:

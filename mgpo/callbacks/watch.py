@@ -53,15 +53,18 @@ class RankWatch(L.Callback):
         self.watch: Watch | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Starts this rank's watch in a thread, where the run has several ranks."""
         if trainer.world_size > 1:
             self.watch = self._watch(trainer)
             self.watch.start()
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Stops the watch and waits for its thread."""
         if self.watch is not None:
             self.watch.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Agrees with the other ranks on what ended the run, and attaches that to the exception as its `failure`."""
         if trainer.world_size == 1 or not dist.is_initialized() or not isinstance(exception, Exception):
             return
         self.watch = self.watch or self._watch(trainer)
@@ -95,6 +98,7 @@ class Watch(threading.Thread):
         self.heard = {other: (-1, time.monotonic()) for other in range(ranks)}  # last beat, and when it came
 
     def run(self) -> None:
+        """Look once a second until stopped; `GRACE` seconds after a failure elsewhere the process is ended."""
         while not self.over.wait(PAUSE):
             try:
                 self.look()
@@ -174,6 +178,7 @@ class Watch(threading.Thread):
             self.join()
 
     def read(self, key: str) -> str | None:
+        """The text that ranks have stored under a key; None where there is none yet."""
         return self.store.get(key).decode() if self.store.check([key]) else None
 
 

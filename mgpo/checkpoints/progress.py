@@ -33,7 +33,7 @@ def check(checkpoint: Mapping[str, Any]) -> None:
 
 
 def end_batch(loops: dict[str, Any]) -> None:
-    """In place: of what was saved while a batch ended, as if that had ended, and nothing been done since."""
+    """Change what was saved of Lightning's loops while a batch ended, as if it had ended and nothing come after."""
     batches = loops[BATCHES]
     if batches["total"]["completed"] == batches["total"]["processed"]:
         return

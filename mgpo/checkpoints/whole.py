@@ -20,17 +20,22 @@ TRAINED = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Raises UserError where the disk takes no more; what stood under the name is then still there.
+    """Saves checkpoints in one file, whole or not at all, and reads them without running anything of them.
 
     Lightning's own goes through the folder for temporary files, from where it copies if that is another disk; and it
     runs what a file asks for, unless it is told not to.
+
+    Raises:
+        UserError: If the disk takes no more; what stood under the name is then still there.
     """
 
     def save_checkpoint(self, checkpoint: State, path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write a checkpoint beside its name, which it takes once complete. Raises UserError if the disk is full."""
         with replaced(Path(path), lasting=True) as unfinished, unfinished.open("wb") as file:
             torch.save(checkpoint, file)  # whose refusals are OSErrors; those of its own files are not
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: Any = True) -> State:
+        """Read a checkpoint onto the CPU; nothing in it is run, whatever `weights_only` says. Raises UserError."""
         return load(Path(path))
 
 
@@ -52,7 +57,11 @@ def load_state(path: Path) -> State:
 
 
 def checked(checkpoint: Any) -> State:
-    """The same; raises ValueError where it isn't what Lightning saves."""
+    """The checkpoint as it was given, after a look at what it holds.
+
+    Raises:
+        ValueError: If it isn't what Lightning saves.
+    """
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError("it holds no state_dict")
     if not isinstance(step := checkpoint.get("global_step"), int) or step < 0:
@@ -62,7 +71,7 @@ def checked(checkpoint: Any) -> State:
 
 
 def save_whole_files(strategy: Strategy) -> None:
-    """Unless another way to save was asked for."""
+    """Have a strategy save by `WholeFiles`, unless another way to save was asked for."""
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
         strategy.checkpoint_io = WholeFiles()
 

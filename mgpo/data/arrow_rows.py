@@ -44,7 +44,10 @@ class ArrowTable:
             yield number, {**row, **named, CELL: cell}
 
     def positions(self, column: str) -> dict[str, int] | None:
-        """Where rows stand, by what a column holds; None where they can't be gone back to."""
+        """The place of the first row with each value of a column, by that value as a text.
+
+        None where rows can't be gone back to.
+        """
         if not isinstance(self.table, datasets.Dataset):
             return None
         found: dict[str, int] = {}
@@ -53,7 +56,7 @@ class ArrowTable:
         return found
 
     def cell_at(self, place: int, images: Sequence[str]) -> Cell:
-        """The image of a row that was passed."""
+        """The image cell of the row at a place that `positions` gave."""
         return next(self._images(self._image(images), place))
 
     def _pairs(self, names: list[str], images: Sequence[str]) -> Iterator[tuple[dict[str, Any], Cell]]:
@@ -83,7 +86,7 @@ class ArrowTable:
 def keep_encoded(
     table: datasets.Dataset | datasets.IterableDataset,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """The same table, whose images give {"bytes", "path"} instead of decoding, in lists of them too."""
+    """The same table with image columns, and lists of images, that give {"bytes", "path"} instead of decoding."""
     for column, feature in (table.features or {}).items():
         if holds_images(feature):
             table = table.cast_column(column, _encoded(feature))

@@ -85,9 +85,15 @@ class Files(StoredRows):
         self.notes += [sentence.format(count) for sentence, count in self.said.items()]
 
     def wanted(self, column: str) -> bool:
+        """Whether a column is read with the row: all that are not dropped, but for those of images."""
         return column not in self.drop_columns and column not in self.image_columns
 
     def check(self, columns: Sequence[str]) -> None:
+        """Look at the columns that there are.
+
+        Raises:
+            DataError: If one is missing, or holds boxes or masks and is not dropped.
+        """
         others = [name for name in columns if self.wanted(name) and name not in self.of.values()]
         masks = set(filter(is_mask, self.table.pictures))
         refuse(self.name, {name: name for name in others if name.lower() in REFUSED or name in masks})
@@ -105,6 +111,12 @@ class Files(StoredRows):
         refuse(self.name, self.annotations.found())
 
     def question(self, row: Row, number: int) -> Question:
+        """The question of a row, counted from 1.
+
+        Raises:
+            DataError: For a row that can't be used, and for one that says the same as an earlier one.
+            BadImage: For a picture that can't be read.
+        """
         words, answers = self._words(row), self._answers(row)
         words, choices, labels = self._choices(row, words, answers)
         truths = self._truths(answers, choices, labels)

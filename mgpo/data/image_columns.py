@@ -38,6 +38,7 @@ class CellPicture:
     name: str
 
     def load(self) -> Image.Image:
+        """The cell's image, decoded. Raises BadImage."""
         return decode_image(self.read(), self.name)
 
     def read(self) -> bytes:
@@ -45,6 +46,7 @@ class CellPicture:
         return encoded(self.cell(), self.name)
 
     def cell(self) -> Any:
+        """What the table holds of the image: bytes, base64 text, or the one entry of a list of them."""
         (cell,) = self.table[self.row].values()
         return single(cell)[0]
 
@@ -60,6 +62,7 @@ class LinePicture:
     name: str
 
     def load(self) -> Image.Image:
+        """The image in the row, decoded. Raises BadImage."""
         return decode_image(self.read(), self.name)
 
     def read(self) -> bytes:
@@ -67,6 +70,7 @@ class LinePicture:
         return encoded(self.cell(), self.name)
 
     def cell(self) -> Any:
+        """What the row holds of the image. Raises BadImage where the file has changed since the row was found."""
         try:
             return single(read_row(Path(self.file), self.start, self.size)[self.column])[0]
         except (OSError, ValueError, LookupError, TypeError):
@@ -74,14 +78,14 @@ class LinePicture:
 
 
 def read_row(file: Path, start: int, size: int) -> dict[str, Any]:
-    """The object that takes up those bytes of a file."""
+    """Read the object that takes up `size` bytes of a file from `start` on, without the rest of it."""
     with file.open("rb") as rows:
         rows.seek(start)
         return json.loads(rows.read(size))
 
 
 class Cell(NamedTuple):
-    """What a row has in its image column."""
+    """The image cell of a row: the column that it was found in, its value, and how to read it again."""
 
     column: str
     value: Any  # EMBEDDED where it is long

@@ -22,7 +22,7 @@ SPACE = " \t\n\r"
 
 
 class Place(NamedTuple):
-    """Where a row stands: `number` is its line or, in a list, its place in that; `start` and `size` are in bytes."""
+    """The place of a row: `number` is its line or, in a list, its place in that; `start` and `size` are in bytes."""
 
     file: Path
     number: int
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 class JsonTable:
-    """.jsonl or .json files: an object on each line, or a list of objects; also compressed by gzip."""
+    """Rows of .jsonl or .json files: an object on each line, or a list of objects; also compressed by gzip."""
 
     columns: Sequence[str] | None = None  # not known before the rows were read
 
@@ -59,7 +59,7 @@ class JsonTable:
         return found
 
     def cell_at(self, place: Place, images: Sequence[str]) -> Cell:
-        """The image of a row that was passed."""
+        """The image cell of the row at a place that `positions` gave, read anew from its file."""
         return self._cell(place, read_row(place.file, place.start, place.size), images)
 
     def _cell(self, place: Place, row: dict[str, Any], images: Sequence[str]) -> Cell:

@@ -37,6 +37,7 @@ class WebPicture:
     private: bool = False
 
     def load(self) -> Image.Image:
+        """The image behind the address, from the cache where it is there, decoded. Raises BadImage."""
         return decode_image(self.read(), self.url)
 
     def read(self) -> bytes:
@@ -48,6 +49,7 @@ class PublicOnly(HTTPAdapter):
     """Sends nothing to hosts whose name leads to this machine or its network; every redirect passes here too."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request as requests does. Raises BadImage where the host's name leads into a private network."""
         host = (parse_url(str(request.url)).host or "").strip("[]")
         if any(not address.is_global for address in _addresses(host)):
             raise BadImage(f"{request.url}: the host is in a private network; allow it with private: true")
@@ -57,7 +59,8 @@ class PublicOnly(HTTPAdapter):
 def fetch(url: str, cache: Path, sha256: str | None = None, private: bool = False) -> bytes:
     """The file behind the address, from `cache` where it is there; only what is an image, and fits, is kept.
 
-    Raises BadImage.
+    Raises:
+        BadImage: If it can't be had in time, is too large, is no image, or is not the one of `sha256`.
     """
     if not url.lower().startswith(SCHEMES):
         raise BadImage(f"{url[:100]}: pictures are fetched from http and https addresses only")

@@ -61,7 +61,7 @@ class RowSource(ABC):
         """The question of a row, counted from 1. Raises DataError or BadImage where it can't be used."""
 
     def unusable(self, number: int, error: UserError) -> None:
-        """Leave a row out."""
+        """Leave a row out, and keep its number and what is wrong with it for `complaint`."""
         self.bad.append(f"row {number}, {error}")
 
     def unique(self, name: str, number: int) -> str:
@@ -116,7 +116,11 @@ def text(value: Any, column: str) -> str:
 
 
 def check_choices(column: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """2 to 26 texts that can be lettered. Raises DataError for others."""
+    """Choices as a tuple: 2 to 26 texts, which can be lettered.
+
+    Raises:
+        DataError: For anything else.
+    """
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         raise DataError(f"column {column}: a list of texts is needed")
     if not 2 <= len(choices) <= len(LETTERS):
@@ -130,7 +134,7 @@ def shown(value: Any) -> str:
 
 
 def ending(name: str) -> str:
-    """A path in a message: of a long one its end."""
+    """A path for a message; of one that is longer than 150 characters, its end."""
     return name if len(name) <= 150 else f"…{name[-150:]}"
 
 

@@ -49,7 +49,7 @@ class StoredRows(RowSource):
         return getattr(self.table, "cells", None)
 
     def wanted(self, column: str) -> bool:
-        """Whether a column is taken out of the table."""
+        """Whether a column is read with the rows: those that are asked for by name, and the index."""
         return column in self.columns or column in self.extra or column == self.index_column
 
     def check(self, columns: Sequence[str]) -> None:

@@ -90,7 +90,7 @@ def open_folder(path: Path, config: str | None, split: str | None, streaming: bo
 
 
 def is_saved(path: Path) -> bool:
-    """Whether `save_to_disk` has made a folder."""
+    """Whether a folder is one that `save_to_disk` has made, of a data set or of several splits."""
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 

@@ -59,17 +59,20 @@ class UnlabelledFiles(Files):
         super().__init__(path, columns=columns)
 
     def check(self, columns: Sequence[str]) -> None:
+        """Look only for columns that are missing: boxes do no harm where nothing is learnt. Raises DataError."""
         StoredRows.check(self, columns)
 
     def _rows(self, limit: int | None) -> Iterator[tuple[int, Row]]:
         return StoredRows._rows(self, limit)
 
     def question(self, row: Row, number: int) -> Question:
+        """The question of a row, or the one that was handed over where the row has none. Raises DataError."""
         if self.asks is not None and optional(row, self.of["question"]) == "":
             row = {**row, self.of["question"]: self.asks}
         return super().question({self.of["question"]: None, **row}, number)
 
     def unusable(self, number: int, error: UserError) -> None:
+        """Raises DataError, which names the line: no row is left out, because every one is to be answered."""
         word = "line" if ".jsonl" in self.path.name else "row"
         raise DataError(f"{ending(self.name)}, {word} {number}: {error}") from None
 

@@ -35,7 +35,10 @@ class Saver:
         self.unwanted: list[Path] = []
 
     def save(self, path: Path, checkpoint: State) -> None:
-        """Raises what went wrong with the one before, if that was written in the background."""
+        """Save a checkpoint into the folder `path`; in the background only the copy to the host's memory is waited for.
+
+        Raises what went wrong with the one before, if that was written in the background.
+        """
         self.wait()
         with writing(path):
             self._save(path, *split(checkpoint))
@@ -57,14 +60,17 @@ class Saver:
             self.pending = path, self.thread.submit(lambda: (written.result(), self._name(unfinished, path)))
 
     def remove(self, path: Path) -> None:
-        """Once what was saved since is complete."""
+        """Remove a checkpoint: at once, or when the one that is being written is complete."""
         if self.pending is None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             self.unwanted.append(path)
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Wait until everything is written, and remove what waited for that. All ranks must call.
+
+        Raises what went wrong in the background.
+        """
         if self.pending is not None:
             (path, pending), self.pending = self.pending, None
             with writing(path):
@@ -88,7 +94,7 @@ class Saver:
 
 
 def split(checkpoint: State) -> tuple[dict[str, Tensor], State]:
-    """The tensors by flat names, and the rest."""
+    """Split a checkpoint into its tensors, under flat names, and the rest, in its own form."""
     tensors = {WEIGHTS + name: value for name, value in checkpoint["state_dict"].items()}
     states = []
     for number, state in enumerate(checkpoint.get("optimizer_states", [])):

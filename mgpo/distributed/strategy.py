@@ -55,6 +55,11 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.saver: Saver | None = None
 
     def setup_environment(self) -> None:
+        """Starts the processes' group and lays out the devices.
+
+        Raises:
+            UserError: If the replicas don't divide the devices, or the precision is float16.
+        """
         devices = self.num_nodes * self.num_processes
         if self.replicas < 1 or devices % self.replicas:
             raise UserError(f"trainer.strategy.replicas is {self.replicas}, which does not divide {devices} devices")
@@ -63,6 +68,11 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
+        """Sets up as Lightning does.
+
+        Raises:
+            UserError: With `trainer.inference_mode`: weights are gathered anew after an evaluation.
+        """
         if trainer.validate_loop.inference_mode:
             raise UserError("sharded training needs trainer.inference_mode: false, as configs/fsdp.yaml has it")
         super().setup(trainer)
@@ -83,21 +93,25 @@ class FSDP2Strategy(ModelParallelStrategy):
                 shard(policy, mesh, self.precision_plugin.precision, self.cpu_offload)
 
     def lightning_module_state_dict(self) -> State:
+        """A checkpoint's weights: this rank's shards, or all of them in the host's memory; all ranks must call."""
         assert self.lightning_module is not None
         state = self.lightning_module.state_dict()
         return state if self.distributed else _assembled(state)
 
     def optimizer_state(self, optimizer: Optimizer) -> State:
+        """A checkpoint's state of an optimiser: as shards, or whole in the host's memory; all ranks must call."""
         state = optimizer.state_dict()
         return state if self.distributed else {**state, "state": _assembled(state["state"])}
 
     def save_checkpoint(self, checkpoint: State, filepath: str | Path, storage_options: Any = None) -> None:
+        """Writes shards into the folder `filepath`, in the background if so configured; or all of it into one file."""
         if not self.distributed:
             return super().save_checkpoint(checkpoint, filepath, storage_options)
         self.saver = self.saver or Saver(self.background)
         self.saver.save(Path(self.broadcast(filepath)), checkpoint)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Removes a checkpoint; one in shards only once that which is being written is complete."""
         if self.saver is None:
             super().remove_checkpoint(filepath)
         elif self.is_global_zero:
@@ -109,6 +123,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             self.saver.wait()
 
     def teardown(self) -> None:
+        """Waits for what is being written, and then tears down as Lightning does."""
         self.finish_saving()
         super().teardown()
 

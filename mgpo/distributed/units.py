@@ -48,7 +48,11 @@ def shard(policy: Policy, mesh: DeviceMesh, precision: str = "32-true", cpu_offl
 
 
 def mixed(precision: str) -> MixedPrecisionPolicy:
-    """What `trainer.precision` means for gathered weights. Raises UserError for float16."""
+    """The types in which gathered weights compute and gradients are summed, by `trainer.precision`.
+
+    Raises:
+        UserError: For float16.
+    """
     if precision.startswith("16"):
         raise UserError(f"trainer.precision is {precision}; sharded training takes bf16-mixed, bf16-true or 32-true")
     half = torch.bfloat16 if precision == "bf16-mixed" else None

@@ -87,7 +87,7 @@ class Gallery:
         return bool(self.entries)
 
     def add(self, step: int, trajectories: Sequence[Trajectory], group_size: int) -> None:
-        """What happened at a step, in this process alone."""
+        """Take in a step's rollouts of this process, whole groups of `group_size`."""
         self.merge(step, [snapshot(trajectories, group_size)])
 
     def merge(self, step: int, parts: Iterable[Sequence[Entry]]) -> list[Entry]:
@@ -105,7 +105,7 @@ class Gallery:
         return [{**entry, "images": self.entries[entry["split"], entry["id"]]["images"]} for entry in entries]
 
     def restore(self, document: Entry, before: int) -> None:
-        """Take in what a page showed of the steps before one."""
+        """Take in what a page showed of the steps before `before`."""
         self.steps |= {step for step in document["steps"] if step < before}
         for entry in document["questions"]:
             kept = {step: group for step, group in entry["steps"].items() if int(step) < before}

@@ -15,17 +15,17 @@ def to_json(value: Any) -> str:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of a value on the page."""
+    """The bytes that a value takes up on the page, as JSON."""
     return len(to_json(value).encode())
 
 
 def number(value: float | None, digits: int) -> float | None:
-    """Rounded, or None where JSON has no word for it."""
+    """A number rounded to so many digits; None where JSON has no word for it."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters: both ends, since a reply's answer stands in its last words."""
+    """A text of at most `limit` characters: of a longer one both ends, since a reply's answer stands at its end."""
     if len(text) <= limit:
         return text
     tail = (limit - 1) // 2

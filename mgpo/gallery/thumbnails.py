@@ -14,7 +14,7 @@ GAP = 1.5  # of how many times the final size a quick whole-number reduction com
 
 
 def picture_uri(image: Original) -> str:
-    """The whole picture, small."""
+    """A small copy of a whole picture, as a data address that a page can embed."""
     return _encode(image.resize(_scaled(image.size, PICTURE / max(image.size)), Image.Resampling.BICUBIC, None, GAP))
 
 

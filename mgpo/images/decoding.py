@@ -40,11 +40,12 @@ class Picture(Protocol):
 
 @dataclass(frozen=True)
 class FilePicture:
-    """An image file."""
+    """An image in a file, which is read whenever it is loaded."""
 
     path: str
 
     def load(self) -> Image.Image:
+        """The file as `open_image` decodes it. Raises BadImage."""
         return open_image(Path(self.path))
 
     def read(self) -> bytes:

@@ -36,11 +36,17 @@ class LazyImage:
             ROOM.use(self)
 
     def crop(self, box: Box) -> Image.Image:
+        """A part, (left, top, right, bottom) in pixels of the original, cut from its full pixels. Raises BadImage."""
         return self.decoded_image().crop(box)
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
+        """As Pillow's `resize`; the whole at the first view's size takes that view, and all else takes all pixels.
+
+        Raises:
+            BadImage: If these have to be decoded and can't be.
+        """
         known = box is None and size == self.first.size and resample == Image.Resampling.BICUBIC
         return (self.first if known else self.decoded_image()).resize(size, resample, box, reducing_gap)
 
@@ -54,6 +60,7 @@ class LazyImage:
         return image
 
     def forget(self) -> None:
+        """Let the decoded pixels go; whoever asks for them next has them decoded again."""
         self.decoded = None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -50,6 +50,7 @@ class SharedImage:
     size: Size
 
     def crop(self, box: Box) -> Image.Image:
+        """A copy of the part in a box, (left, top, right, bottom) in pixels, rounded; other rows are not read."""
         left, top, right, bottom = map(round, box)
         width = self.size[0]
         pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * width + left))
@@ -58,6 +59,7 @@ class SharedImage:
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
+        """As Pillow's `resize`, on a copy of the whole."""
         return self.crop((0, 0, *self.size)).resize(size, resample, box, reducing_gap)
 
 

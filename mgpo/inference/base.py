@@ -29,11 +29,12 @@ Samples = Sequence[tuple[Question, Original]]
 
 @dataclass(frozen=True)
 class InMemory:
-    """A picture that was handed over."""
+    """A picture that was handed over as pixels, and has no file."""
 
     image: Image.Image
 
     def load(self) -> Image.Image:
+        """The picture as it was handed over, not a copy."""
         return self.image
 
 
@@ -63,7 +64,7 @@ class Answer:
 
     @property
     def turns(self) -> list[str]:
-        """The model's replies."""
+        """The model's replies as texts, turn by turn."""
         return [turn.text for turn in self.trajectory.turns]
 
     def __repr__(self) -> str:
@@ -91,7 +92,7 @@ class AskedModel(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """For JSON: what tells this model from another, besides its dialogue."""
+        """Give, for JSON, what tells this model from another, besides its dialogue."""
 
     def ask(
         self,

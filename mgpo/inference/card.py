@@ -45,7 +45,7 @@ or serve it and play the same dialogue through the server:
 
 
 def model_card(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> str:
-    """In Markdown, with the front matter of the hub."""
+    """The card of an export in Markdown, with the hub's front matter: how the model sees, is asked and is served."""
     path = str(getattr(policy, "path", ""))
     turns = int(getattr(dialogue, "turns", 1))
     stop = dialogue.stop_text(0)

@@ -58,9 +58,11 @@ class MGPOModel(lmms):
         return replies
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Raises UserError: an answer that comes out of a dialogue has no likelihood of its own."""
         raise UserError("a dialogue has no likelihood; take a task whose output_type is generate_until")
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Raises UserError: the model's own dialogue makes the rounds."""
         raise UserError("the dialogue has rounds of its own; take a task whose output_type is generate_until")
 
     def _question(self, request: Instance) -> Question:

@@ -30,7 +30,11 @@ def split_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
 
 
 def said(trajectory: Trajectory) -> str:
-    """What a task is to judge. Raises UserError for an episode that a server did not play to the end."""
+    """The text that a task is to judge: the final answer, or the last reply where the model committed to none.
+
+    Raises:
+        UserError: If a server did not play the episode to its end.
+    """
     if trajectory.failed is not None:
         raise UserError(f"question {trajectory.question.id}: {trajectory.failed}")
     answer = given(trajectory.answer, trajectory.question.choices)

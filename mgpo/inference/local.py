@@ -41,7 +41,10 @@ class Model(AskedModel):
     def counterfactuals(
         self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
     ) -> list[Row]:
-        """The same questions with something else in place of the crop; see `mgpo.evaluation.counterfactuals`."""
+        """Answer a source's questions with each thing in place of the crop, and give a row for each question.
+
+        `mgpo.evaluation.counterfactuals` says what these are.
+        """
         sampling = Sampling(self.max_new_tokens, 0.0)
         batches = in_batches(source, limit, batch_size, self.resolution.full)
         arguments = (sampling, reward, 0)
@@ -55,7 +58,10 @@ class Model(AskedModel):
 
 
 def digest(weights: dict[str, Tensor]) -> str:
-    """Of every tensor its name, shape, type and some values spread over it, of which training changes some."""
+    """A short hash of weights: of every tensor's name, shape and type, and of some values spread over it.
+
+    Training changes some of these values.
+    """
     seen = hashlib.sha256()
     for name, tensor in weights.items():
         seen.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

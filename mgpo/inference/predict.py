@@ -81,7 +81,7 @@ def predict(
 
 
 def answer(model: AskedModel, batch: Sequence[Opened]) -> list[Row]:
-    """The rows of a batch, in its order."""
+    """Play the questions of a batch whose pictures could be opened, and give a row for each question, in order."""
     samples = [(question, image) for question, image, _ in batch if image is not None]
     played = iter(model.answers(samples) if samples else [])
     return [row_of(question, None if image is None else next(played), why) for question, image, why in batch]

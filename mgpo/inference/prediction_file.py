@@ -96,7 +96,7 @@ class Predictions:
 
 
 def fingerprint(value: Any) -> str:
-    """Of anything that JSON can hold; what it can't enters by its repr."""
+    """A short hash of anything that JSON can hold; what it can't hold counts by its repr."""
     text = json.dumps(value, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 

@@ -81,7 +81,7 @@ class ServedModel(AskedModel):
         self.model = model or self._only_model()
 
     def identity(self) -> dict[str, Any]:
-        """Server, model, and all that is sent along."""
+        """Give, for JSON, the server's address, the model's name there, how it sees, and what is put into requests."""
         return {
             "resolution": repr(self.resolution),
             "server": self.client.base_url,
@@ -188,7 +188,7 @@ def without_thoughts(text: str) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture as a PNG inside an address."""
+    """A picture as a PNG in a data address, without loss."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

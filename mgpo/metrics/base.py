@@ -50,13 +50,14 @@ class RowMetric(Metric):
 
     @abstractmethod
     def as_row(self, item: Any) -> Row:
-        """What is kept of an item, for JSON: at least id, split and category."""
+        """Give what is kept of an item, for JSON: at least id, split and category."""
 
     @abstractmethod
     def value(self, rows: list[Row]) -> float | dict[str, float]:
-        """Of rows in order; NaN where none of them applies."""
+        """Give the number, or a number by label, of rows in order; NaN where none of them applies."""
 
     def update(self, items: Sequence[Any]) -> None:
+        """Add items as rows; one that was there before counts once all the same."""
         self.lines.append(self._bytes([self.as_row(item) for item in items]))
 
     def compute(self) -> Any:
@@ -70,13 +71,14 @@ class RowMetric(Metric):
         return {label: _tensors(self.value(part)) for label, part in sorted(parts.items())}
 
     def rows(self) -> list[Row]:
-        """Each once; of those that differ all the same, the last in the order of their text."""
+        """All rows in order, each once; of those that differ all the same, the last in the order of their text."""
         text = bytes(dim_zero_cat(self.lines).tolist() if len(self.lines) else []).decode()
         rows = [json.loads(line) for line in sorted(text.splitlines())]
         found = {(row["split"], row["id"], row.get("step", 0), row.get("rollout", 0)): row for row in rows}
         return [row for _, row in sorted(found.items(), key=lambda item: item[0])]
 
     def sync(self, *args: Any, **options: Any) -> None:
+        """As torchmetrics does; all ranks take part, those without rows with an empty tensor."""
         # torchmetrics would send float32 for a rank that never saw a row
         if not len(self.lines):
             self.lines = [self._bytes([])]
@@ -104,18 +106,20 @@ class RecordMetric(RowMetric):
     """A number made of records; `update` takes them as they come."""
 
     def as_row(self, item: Record) -> Row:
+        """A record's fields for JSON, without the right answer, the replies and what else is kept by turn."""
         return {name: getattr(item, name) for name in KEPT}
 
     def value(self, rows: list[Row]) -> float | dict[str, float]:
+        """What `judge` makes of the rows, read back as records."""
         return self.judge([self.as_record(row) for row in rows])
 
     def as_record(self, row: Row) -> Record:
-        """Back again, without its replies and right answer."""
+        """The record that a row was made of, without its replies and its right answer."""
         return Record(**row, truth="", replies=())
 
     @abstractmethod
     def judge(self, records: list[Record]) -> float | dict[str, float]:
-        """Of records in order, a group's next to each other, by number of rollout."""
+        """Give the number of records in order: a group's next to each other, by number of rollout."""
 
 
 class EpisodeMean(RecordMetric):
@@ -125,6 +129,7 @@ class EpisodeMean(RecordMetric):
     mean: Callable[[Sequence[float]], float] = staticmethod(fmean)
 
     def judge(self, records: list[Record]) -> float:
+        """The mean over records to which `of` applies; NaN without any."""
         found = applicable(self.of, records)
         return self.mean(found) if found else math.nan
 
@@ -135,11 +140,13 @@ class GroupMean(RecordMetric):
     of: Callable[[Sequence[Record]], float | None]
 
     def judge(self, records: list[Record]) -> float:
+        """The mean over groups to which `of` applies; NaN without any."""
         found = [value for group in groups_of(records) if (value := self.of(group)) is not None]
         return fmean(found) if found else math.nan
 
 
 def new_axes() -> Any:
+    """Axes in a figure of their own, of which pyplot knows nothing, so that nobody has to close it."""
     return Figure(layout="constrained").subplots()
 
 

@@ -36,6 +36,7 @@ class VoteCalibration(RecordMetric):
         self.bins = bins
 
     def judge(self, records: list[Record]) -> float:
+        """The error over all groups with an answer; NaN without one."""
         parts = self.binned(records)
         groups = sum(len(part) for part in parts.values())
         gaps = [len(part) * abs(rightness(part) - confidence(part)) for part in parts.values()]
@@ -68,8 +69,10 @@ class VoteCalibration(RecordMetric):
 
 
 def confidence(part: Bin) -> float:
+    """Mean over a bin's groups of the share of rollouts that gave the commonest answer."""
     return fmean(confidence for confidence, _ in part)
 
 
 def rightness(part: Bin) -> float:
+    """Share of a bin's groups whose commonest answer is right."""
     return fmean(right for _, right in part)

@@ -30,19 +30,30 @@ class CropEffect(RowMetric):
         self.against = against
 
     def as_row(self, item: Row) -> Row:
-        """Raises UserError where the question was not answered in both ways."""
+        """The fields of a row that this metric reads.
+
+        Raises:
+            UserError: If the question was not answered in both ways.
+        """
         for variant in (CROP, self.against):
             if variant not in item:
                 raise UserError(f"question {item['id']} was not answered with {variant!r}; it has {', '.join(item)}")
         return {key: item[key] for key in ("id", "split", "category", CROP, self.against)}
 
     def share(self, rows: Sequence[Row], crop: bool, without: bool) -> float:
+        """The share of questions whose answers were right or wrong just so, in [0, 1]; NaN without questions.
+
+        Args:
+            rows: One for each question.
+            crop: Whether the answer with the crop was right.
+            without: Whether the answer with the other variant was right.
+        """
         found = [(row[CROP], row[self.against]) == (crop, without) for row in rows]
         return fmean(found) if found else math.nan
 
 
 class CropGain(CropEffect):
-    """questions right only with the crop / all, in [0, 1]; higher is better.
+    """The share of questions that are right only with the crop, in [0, 1]; higher is better.
 
     Questions that are right, or wrong, both ways count as 0. CropGain - CropHarm is the drop in accuracy without it.
     """
@@ -50,11 +61,12 @@ class CropGain(CropEffect):
     higher_is_better = True
 
     def value(self, rows: list[Row]) -> float:
+        """The share of these questions that are right with the crop and wrong without it."""
         return self.share(rows, crop=True, without=False)
 
 
 class CropHarm(CropEffect):
-    """questions right only without the crop / all, in [0, 1]; lower is better.
+    """The share of questions that are right only without the crop, in [0, 1]; lower is better.
 
     Questions that are right, or wrong, both ways count as 0.
     """
@@ -62,4 +74,5 @@ class CropHarm(CropEffect):
     higher_is_better = False
 
     def value(self, rows: list[Row]) -> float:
+        """The share of these questions that are wrong with the crop and right without it."""
         return self.share(rows, crop=False, without=True)

@@ -10,7 +10,7 @@ from mgpo.metrics.record import Record
 
 
 class Accuracy(EpisodeMean):
-    """right / all, in [0, 1]; higher is better.
+    """The share of right answers, right / all, in [0, 1]; higher is better.
 
     By the reward on the final answer alone; whatever training adds to it is left out.
     """
@@ -21,7 +21,7 @@ class Accuracy(EpisodeMean):
 
 
 class ValidBoxRatio(EpisodeMean):
-    """usable first boxes / episodes in which a box was looked for, in [0, 1]; higher is better.
+    """Usable first boxes / episodes in which a box was looked for, in [0, 1]; higher is better.
 
     Says nothing of where the boxes are; episodes of which no box was asked are left out.
     """
@@ -32,7 +32,7 @@ class ValidBoxRatio(EpisodeMean):
 
 
 class ClippedBoxRatio(EpisodeMean):
-    """first boxes that were cut to the picture / usable first boxes, in [0, 1]; lower is better.
+    """First boxes that were cut to the picture / usable first boxes, in [0, 1]; lower is better.
 
     Only where the dialogue's rule clips (`BoxRule.clip`); such boxes count as usable.
     """
@@ -43,7 +43,7 @@ class ClippedBoxRatio(EpisodeMean):
 
 
 class InvalidReasons(RecordMetric):
-    """reason -> first boxes refused for it / episodes in which a box was looked for, each in [0, 1]; lower is better.
+    """By reason: first boxes refused for it / episodes in which a box was looked for, in [0, 1]; lower is better.
 
     Together they are 1 - ValidBoxRatio. Every reason of `mgpo.images.boxes` is there, at 0 where it never occurred.
     """
@@ -52,12 +52,13 @@ class InvalidReasons(RecordMetric):
     plot_upper_bound = 1.0
 
     def judge(self, records: list[Record]) -> dict[str, float]:
+        """The share of each reason among episodes in which a box was looked for; NaN without any."""
         asked = [record.reason for record in records if record.valid_box is not None]
         return {reason: asked.count(reason) / len(asked) if asked else math.nan for reason in REASONS}
 
 
 class SubimageAccuracy(EpisodeMean):
-    """sub-images that alone answer the question / usable boxes, in [0, 1]; higher is better.
+    """Sub-images that alone answer the question / usable boxes, in [0, 1]; higher is better.
 
     Episodes without a usable box are left out, so a policy that names few boxes may still score well.
     """
@@ -68,7 +69,7 @@ class SubimageAccuracy(EpisodeMean):
 
 
 class SubimageShare(RecordMetric):
-    """sub-images that alone answer the question / all episodes, in [0, 1]; higher is better.
+    """Sub-images that alone answer the question / all episodes, in [0, 1]; higher is better.
 
     Episodes without a usable box count as failed; only a dialogue that asks for no box has no value.
     """
@@ -77,6 +78,7 @@ class SubimageShare(RecordMetric):
     plot_upper_bound = 1.0
 
     def judge(self, records: list[Record]) -> float:
+        """The share over all records; NaN where none of them was asked for a box."""
         found = values.subimage_shares(records)
         return fmean(found) if found else math.nan
 
@@ -109,7 +111,7 @@ class TurnsPerEpisode(EpisodeMean):
 
 
 class CropRate(EpisodeMean):
-    """episodes in which a part was cut out and shown / all, in [0, 1].
+    """Episodes in which a part was cut out and shown / all, in [0, 1].
 
     Neither end is better by itself: in free turns, a look that nothing needs is a cost. Nothing is left out.
     """
@@ -119,7 +121,7 @@ class CropRate(EpisodeMean):
 
 
 class FallbackRate(EpisodeMean):
-    """episodes that went on after a box that could not be used / all, in [0, 1]; lower is better.
+    """Episodes that went on after a box that could not be used / all, in [0, 1]; lower is better.
 
     A dialogue of one turn has none, however bad its boxes are.
     """

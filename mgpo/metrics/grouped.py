@@ -30,7 +30,7 @@ class GroupSpread(GroupMean):
 
 
 class ConstantRewardGroups(GroupMean):
-    """groups whose rewards are all equal / groups, in [0, 1]; lower is better, for they have no gradient.
+    """Groups whose rewards are all equal / groups, in [0, 1]; lower is better, for they have no gradient.
 
     Rollouts that training masks count here; a question with one rollout has always a constant reward.
     """
@@ -67,6 +67,7 @@ class PassAtK(AtK):
     """
 
     def of(self, group: Sequence[Record]) -> float | None:
+        """The chance that k of the group's rollouts hold a right one; None with fewer than k."""
         return values.pass_at_k(group, self.k)
 
 
@@ -78,4 +79,5 @@ class MajorityAtK(AtK):
     """
 
     def of(self, group: Sequence[Record]) -> float | None:
+        """The share of the group's runs of k rollouts whose commonest answer is right; None with fewer than k."""
         return values.majority_at_k(group, self.k)

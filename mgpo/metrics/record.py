@@ -46,7 +46,7 @@ class Record:
     part: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
-        """For JSON."""
+        """All fields by name, for JSON."""
         return asdict(self)
 
 
@@ -89,7 +89,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
 
 
 def records_of(trajectories: list[Trajectory], group_size: int, step: int = 0) -> list[Record]:
-    """Of whole groups, a question's rollouts next to each other."""
+    """Records of whole groups, a question's rollouts next to each other, of which each gets its number."""
     return [record_of(t, step=step, rollout=i % group_size) for i, t in enumerate(trajectories)]
 
 

@@ -17,27 +17,27 @@ Group = Sequence[Record]
 
 
 def right(record: Record) -> float:
-    """1 if the answer is right, by the reward on the answer alone."""
+    """Gives 1 if the answer is right, by the reward on the answer alone, else 0."""
     return float(record.right)
 
 
 def valid_box(record: Record) -> float | None:
-    """1 if the first box could be used; None where the policy was asked for none."""
+    """Gives 1 if the first box could be used, else 0; None where the policy was asked for none."""
     return None if record.valid_box is None else float(record.valid_box)
 
 
 def clipped_box(record: Record) -> float | None:
-    """1 if the first box was cut to the picture; None without a usable box, or where the rule does not clip."""
+    """Gives 1 if the first box was cut to the picture, else 0; None without a usable box, or without such a rule."""
     return None if record.clipped is None else float(record.clipped)
 
 
 def crop(record: Record) -> float:
-    """1 if a part was cut out and shown."""
+    """Gives 1 if a part was cut out and shown, else 0."""
     return float(record.crops > 0)
 
 
 def subimage(record: Record) -> float | None:
-    """1 if the sub-image alone answers the question; None without a usable box."""
+    """Gives 1 if the sub-image alone answers the question, else 0; None without a usable box."""
     return None if record.subimage_right is None else float(record.subimage_right)
 
 
@@ -52,12 +52,12 @@ def area(record: Record) -> float | None:
 
 
 def turns(record: Record) -> float:
-    """Replies in the episode."""
+    """The number of replies in the episode."""
     return float(record.turns)
 
 
 def fallback(record: Record) -> float:
-    """1 if the episode went on after a box that could not be used."""
+    """Gives 1 if the episode went on after a box that could not be used, else 0."""
     return float(record.fallback)
 
 
@@ -67,17 +67,17 @@ def reward(record: Record) -> float:
 
 
 def unfinished(record: Record) -> float:
-    """1 if a limit, of tokens or of turns, kept the policy from answering."""
+    """Gives 1 if a limit, of tokens or of turns, kept the policy from answering, else 0."""
     return float(record.unfinished)
 
 
 def answered(record: Record) -> float:
-    """1 if the last reply commits to an answer."""
+    """Gives 1 if the last reply commits to an answer, else 0."""
     return float(record.answer is not None)
 
 
 def cut(record: Record) -> float:
-    """1 if a reply ran into the token limit."""
+    """Gives 1 if a reply ran into the token limit, else 0."""
     return float(record.cut)
 
 
@@ -118,14 +118,15 @@ def reward_spread(group: Group) -> float:
 
 
 def constant_reward(group: Group) -> float:
-    """1 if all rewards are equal, so that the group has no gradient."""
+    """Gives 1 if all rewards are equal, so that the group has no gradient, else 0."""
     return float(len({record.reward for record in group}) == 1)
 
 
 def pass_at_k(group: Group, k: int) -> float | None:
-    """1 - C(n - c, k) / C(n, k): the chance that k of n rollouts, of which c are right, hold a right one.
+    """The chance that k of n rollouts, of which c are right, hold a right one: 1 - C(n - c, k) / C(n, k).
 
-    Unbiased (Chen et al., arXiv 2107.03374, eq. 1). None with fewer than k rollouts.
+    C(n, k) is the number of ways to choose k of n. Unbiased (Chen et al., arXiv 2107.03374, eq. 1). None with fewer
+    than k rollouts.
     """
     n, c = len(group), sum(record.right for record in group)
     return 1 - comb(n - c, k) / comb(n, k) if n >= k else None

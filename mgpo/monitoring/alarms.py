@@ -65,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What was seen, in words and in numbers, and what to try."""
+    """A warning: its kind, what was seen and what to try in words, and the numbers by which it was seen."""
 
     kind: str
     text: str

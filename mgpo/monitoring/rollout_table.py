@@ -42,7 +42,14 @@ NAMES = frozenset(SCHEMA.names)
 
 
 def rows_of(trajectories: list[Trajectory], group_size: int, step: int, run: str) -> list[dict[str, Any]]:
-    """Of whole groups of judged trajectories, a question's next to each other."""
+    """Rows for SCHEMA of whole groups of judged trajectories, a question's next to each other.
+
+    Args:
+        trajectories: The groups, one after the other.
+        group_size: Rollouts of a question.
+        step: Optimiser updates before them.
+        run: What tells them from rows of another run into the same folder.
+    """
     rows = []
     for record, trajectory in zip(records_of(trajectories, group_size, step), trajectories, strict=True):
         turns = trajectory.turns
@@ -68,7 +75,7 @@ def prompt_hash(prompt: Prompt) -> str:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """The rows under SCHEMA, whatever is missing in them."""
+    """An Arrow table of rows under SCHEMA; what a row lacks is null."""
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 

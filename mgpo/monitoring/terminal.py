@@ -31,7 +31,7 @@ class Board:
         self.live: Live | None = None
 
     def begin(self, name: str, total: int | None, done: int = 0) -> None:
-        """A task that has `total` steps, if that is known."""
+        """Begin a task of `total` steps, if that is known, of which some may be done."""
         self.tasks[name] = self.bars.add_task(name, total=total, completed=done, left="")
         self.starts[name], self.printed[name] = (time.monotonic(), done), done
 
@@ -41,7 +41,7 @@ class Board:
         return self.terminal or (every and done > self.printed[name])
 
     def advance(self, name: str, done: int, numbers: str = "") -> None:
-        """Show that so many steps are done."""
+        """Show that so many steps of a task are done, with `numbers` and the time left, on its bar or as a line."""
         total = self._total(name)
         left = self._left(name, done, total)
         self.printed[name] = done
@@ -53,12 +53,12 @@ class Board:
             print("  ".join(part for part in (f"{name} {done}{of}", numbers, left) if part), flush=True)
 
     def end(self, name: str) -> None:
-        """The task is over, and its bar goes."""
+        """End a task and take its bar off the board."""
         if name in self.tasks:
             self.bars.remove_task(self.tasks.pop(name))
 
     def show(self) -> None:
-        """In a terminal: from now on the bars are drawn, and whatever is printed appears above them."""
+        """Draw the bars from here on, in a terminal; whatever is printed appears above them."""
         if self.terminal and self.live is None:
             self.live = Live(console=self.console, get_renderable=self._picture, transient=True)
             before = sys.stderr
@@ -66,7 +66,7 @@ class Board:
             _send_logs(before, sys.stderr)
 
     def hide(self, keep: bool = False) -> None:
-        """The bars go, or their last state stays behind."""
+        """Stop drawing; the bars go, or with `keep` their last state stays behind."""
         if self.live is not None:
             proxy = sys.stderr
             self.live.stop()
@@ -76,7 +76,7 @@ class Board:
             self.console.print(self._picture())
 
     def print(self, text: str, end: str = "\n") -> None:
-        """Above the bars; rows are never broken."""
+        """Print a text above the bars; its lines are never broken."""
         # In a group, because the console joins bare texts into one that may be broken again.
         self.console.print(Group(Text(text, no_wrap=True, overflow="ignore", end=end)), end="", crop=False)
 

@@ -28,11 +28,11 @@ class Stopwatch:
         self.restart({})
 
     def restart(self, phases: dict[str, Work]) -> None:
-        """Begin a lap, at these totals."""
+        """Begin a lap at these totals of the phases, as the timer reads them."""
         self.wall, self.cpu, self.phases = time.perf_counter(), time.process_time(), phases
 
     def lap(self, phases: dict[str, Work]) -> Lap:
-        """What was done since the last lap, and begin the next."""
+        """End the lap at these totals, give what was done in it, and begin the next."""
         done = {name: work.since(self.phases.get(name, Work())) for name, work in phases.items()}
         lap = Lap(time.perf_counter() - self.wall, time.process_time() - self.cpu, done)
         self.restart(phases)
@@ -60,7 +60,10 @@ def training_speed(laps: list[Lap]) -> dict[str, float]:
 
 
 def evaluation_speed(works: list[Work]) -> dict[str, float]:
-    """Of one evaluation on all ranks; the questions asked of sub-images alone take time, but aren't counted."""
+    """The rates of one evaluation over all ranks.
+
+    The questions that are asked of sub-images alone take time, but aren't counted.
+    """
     return phase_rates("evaluation", _all(works))
 
 

@@ -1,4 +1,8 @@
-"""Advantages within a group. Shapes: B questions, G rollouts a question. Nothing here knows of tokens."""
+"""Advantages within a group: the rollouts of one question. Nothing here knows of tokens.
+
+Shapes: B questions, G rollouts a question. Symbols: r_bg the reward of rollout g of question b, c_bg 1 where it counts
+and else 0, n_b = Σ_g c_bg.
+"""
 
 from typing import Literal
 
@@ -15,18 +19,29 @@ def group_advantages(
     counted_BG: Tensor | None = None,
     eps: float = 1e-6,
 ) -> Tensor:
-    """Group-relative advantages (DeepSeekMath, arXiv 2402.03300, section 4.1.2): (r - mean) / std.
+    """Group-relative advantages (DeepSeekMath, arXiv 2402.03300, section 4.1.2).
 
-    The standard deviation is the population's. With `scale` off the division is left out (Dr. GRPO,
-    arXiv 2503.20783, section 3.2). "leave_one_out" subtracts the mean of the *other* rollouts (RLOO,
-    arXiv 2402.14740). Rollouts that are not `counted_BG` take no part in the statistics
-    and get zero; a group whose counted rewards are all equal gets exact zeros.
+    Â_bg = c_bg (r_bg - b_bg) / (σ_b + eps), with μ_b = 1 / n_b · Σ_g c_bg r_bg, the population's standard deviation
+    σ_b = √(1 / n_b · Σ_g c_bg (r_bg - μ_b)²), and as baseline b_bg
+
+    - "mean": μ_b;
+    - "leave_one_out": 1 / (n_b - 1) · Σ_{h ≠ g} c_bh r_bh, the mean of the *other* rollouts (RLOO, arXiv 2402.14740).
+
+    Args:
+        rewards_BG: The rewards.
+        scale: Without it nothing is divided: Â_bg = c_bg (r_bg - b_bg) (Dr. GRPO, arXiv 2503.20783, section 3.2).
+        baseline: What is subtracted from a reward.
+        counted_BG: Rollouts that take part in the statistics; the others get 0. All by default.
+        eps: Keeps the division finite.
+
+    Returns:
+        (B, G); a group whose counted rewards are all equal gets exact zeros.
     """
     if counted_BG is None:
         counted_BG = torch.ones_like(rewards_BG, dtype=torch.bool)
     count_B1 = counted_BG.sum(1, keepdim=True).clamp(min=1)
     mean_B1 = rewards_BG.masked_fill(~counted_BG, 0.0).sum(1, keepdim=True) / count_B1
-    # A mean of equal floats may be off by one unit in the last place; such a group has no signal.
+    # A mean of equal floats may be off by one unit in the last place; a group of constant reward has no signal.
     silent_BG = ~counted_BG | ~has_signal(rewards_BG, counted_BG)[:, None]
     centred_BG = (rewards_BG - mean_B1).masked_fill(silent_BG, 0.0)
     std_B1 = (centred_BG.square().sum(1, keepdim=True) / count_B1).sqrt()
@@ -36,9 +51,14 @@ def group_advantages(
 
 
 def has_signal(rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
-    """(B,): whether the counted rewards of a group differ; a group without that has no gradient."""
+    """Whether the counted rewards of each group differ, (B,): a group of constant reward has no gradient.
+
+    Args:
+        rewards_BG: The rewards; one that is no number differs from all others.
+        counted_BG: Rollouts that count; all by default.
+    """
     if counted_BG is None:
         return rewards_BG.amax(1) != rewards_BG.amin(1)
     high_B = rewards_BG.masked_fill(~counted_BG, -torch.inf).amax(1)
     low_B = rewards_BG.masked_fill(~counted_BG, torch.inf).amin(1)
-    return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for silence
+    return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for a constant one

@@ -1,4 +1,8 @@
-"""How much each policy token counts. Shapes: N trajectories, C tokens; lengths are in policy tokens."""
+"""How much each policy token counts.
+
+Shapes: N trajectories, C tokens. Symbols: L_n the policy tokens of trajectory n, c_n 1 where it counts and else 0,
+m_nc 1 where the policy sampled token c of it and else 0.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -16,15 +20,21 @@ def token_weights(
     constant: int = 1,
     mean: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> Tensor:
-    """(N,): the weight of each policy token of a trajectory in a mini-batch; zero where it is not counted.
+    """The weight w_n of each policy token of a trajectory in a mini-batch: (N,); 0 where it is not counted.
 
-    "token": every token counts the same (DAPO, arXiv 2503.14476, section 3.3). "sequence": every
-    trajectory counts the same (GRPO, arXiv 2402.03300, equation 3). "constant": every token counts
-    1 / (trajectories · constant), whatever the lengths (Dr. GRPO, arXiv 2503.20783). The first two sum
-    to 1 over the counted tokens of a mini-batch, however it is split for memory.
+    - "token": w_n = c_n / Σ_k c_k L_k, every token counts the same (DAPO, arXiv 2503.14476, section 3.3).
+    - "sequence": w_n = c_n / (L_n Σ_k c_k), every trajectory counts the same (GRPO, arXiv 2402.03300, equation 3).
+    - "constant": w_n = c_n / (constant · Σ_k c_k), whatever the lengths (Dr. GRPO, arXiv 2503.20783).
 
-    Gradients are averaged over processes, so what is divided by, the number of counted tokens or trajectories, is
-    its `mean` over processes: the average is then the gradient of one process with all their trajectories.
+    The first two sum to 1 over the counted tokens of a mini-batch, however it is split for memory.
+
+    Args:
+        lengths_N: The policy tokens of each trajectory.
+        normalisation: Which of the three.
+        counted_N: Which trajectories count.
+        constant: Tokens by which "constant" divides.
+        mean: Averages a scalar over processes. Gradients are averaged over them, so the sum over k is taken as its
+            average too: that makes them the gradient of one process with all their trajectories.
     """
     counted_N = counted_N.float()
     own_N = lengths_N.clamp(min=1) if normalisation == "sequence" else torch.ones_like(counted_N)
@@ -34,11 +44,22 @@ def token_weights(
 
 
 def turn_factors(turn_NC: Tensor, weights: Sequence[float]) -> Tensor:
-    """(N, C): the weight of each token's turn; the last one serves all later turns."""
+    """The weight of each token's turn, f_nc = weights[min(turn_nc, last)]: (N, C).
+
+    Args:
+        turn_NC: The turn of each token, from 0.
+        weights: Of the turns in order; the last one serves all later turns.
+    """
     table = torch.tensor(weights, device=turn_NC.device)
     return table[turn_NC.clamp(max=len(weights) - 1)]
 
 
 def weighted_sum(values_NC: Tensor, mask_NC: Tensor, weights_N: Tensor) -> Tensor:
-    """The masked sum of token values under `token_weights`."""
+    """The sum of token values under the weights of their trajectories, Σ_n w_n Σ_c m_nc x_nc: a scalar.
+
+    Args:
+        values_NC: x_nc; what stands outside the mask is left out, even where it is no number.
+        mask_NC: True where m_nc is 1.
+        weights_N: Those of `token_weights`.
+    """
     return (values_NC.masked_fill(~mask_NC, 0.0).sum(1) * weights_N).sum()

@@ -16,19 +16,38 @@ T = TypeVar("T")
 
 
 class Codec(Protocol):
-    """Messages to token ids, and sampled ids to text."""
+    """Makes token ids of messages, and text of sampled ids."""
 
     end_id: int
     image_id: int
     closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
 
-    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt: ...
+    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
+        """Encode the beginning of a conversation, up to where the policy's first reply starts.
 
-    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt: ...
+        Args:
+            messages: What is said and shown, in order.
+            pixels: Makes of a view what the vision tower takes.
+        """
+        ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
+        """Encode what stands between a reply and the next: the rest of its turn, messages, and the next one's start.
 
-    def encode_text(self, text: str) -> list[int]: ...
+        Args:
+            messages: What is said and shown, in order.
+            reply: The one before, of whose sampled ids none is repeated.
+            pixels: Makes of a view what the vision tower takes.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of sampled ids without their end of turn; for parsing, never to be encoded again."""
+        ...
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a plain text, in which control tokens are nothing but text."""
+        ...
 
 
 class Rows(Protocol):
@@ -46,7 +65,7 @@ class Rows(Protocol):
         ...
 
     def step_mask(self, rows: int) -> Tensor:
-        """The mask for a pass over these tokens."""
+        """The mask for a pass over one token in each of the first rows, after `step`."""
         ...
 
     def fork(self, rows: Sequence[int]) -> None:
@@ -94,7 +113,7 @@ class Policy(nn.Module):
         return work(self, *inputs)
 
     def load(self) -> "Policy":
-        """Read tokenizer, image processor and weights."""
+        """Read tokenizer, image processor and weights, and give the policy back."""
         raise NotImplementedError
 
     def pixels(self, shown: Image.Image) -> Pixels:
@@ -113,7 +132,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): whatever `decode` is to put in their places."""
+        """What `decode` puts in the placeholders' places: (image tokens of all images in order, width)."""
         raise NotImplementedError
 
     def new_cache(self) -> Any:
@@ -121,7 +140,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def new_row_cache(self) -> Rows:
-        """The same for rollouts."""
+        """What `decode` remembers in rollouts, without gradients: rows that are repeated, set aside and taken up."""
         raise NotImplementedError
 
     def decode(
@@ -146,7 +165,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""
         raise NotImplementedError
 
     def enders(self, stop_text: str | None) -> frozenset[int]:
@@ -163,7 +182,7 @@ class Policy(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(vocabulary, width): of a head that is one matrix without a bias."""
+        """The matrix (vocabulary, width) of a language head that is one matrix without a bias."""
         raise NotImplementedError
 
     def reference(self) -> AbstractContextManager | None:
@@ -172,6 +191,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device on which ids, positions and masks have to lie."""
         return self.banned.device
 
 

@@ -78,7 +78,7 @@ class Chat:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def encode_text(self, text: str) -> list[int]:
-        """Plain text to ids; control tokens in it are text."""
+        """The ids of a plain text; a control token's name in it is text."""
         return list(self._tokens(text))
 
     def _tokenize(self, text: str) -> tuple[int, ...]:

@@ -28,7 +28,13 @@ class Features:
         return copy.copy(self)  # a copy of a policy has the same frozen tower, so it has seen the same
 
     def of(self, images: Sequence[Pixels], tower: Tower, device: torch.device) -> Tensor:
-        """(image tokens of all images in order, width)."""
+        """The features of images in order, (image tokens, width); each distinct image is seen once.
+
+        Args:
+            images: What the tower takes; the same object is the same image.
+            tower: Gives the features (image tokens, width) of each of its images.
+            device: Where features that are known already are moved.
+        """
         distinct = dict.fromkeys(images)
         found = {image: moved(self.kept[image], device) for image in distinct if image in self.kept}
         if new := [image for image in distinct if image not in found]:

@@ -44,7 +44,7 @@ def fuse_layers(model: nn.Module) -> None:
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether kernels take what lies there."""
+    """Whether a tensor lies where the fused kernels run: on a GPU."""
     return x.is_cuda
 
 
@@ -104,7 +104,15 @@ def load_kernel() -> Any:
 def fused_logprobs(
     hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, banned: Tensor, temperature: float
 ) -> Tensor:
-    """(M,) in float32; gradients reach states and head."""
+    """Log-probs (M,) of tokens in float32, from the head's states, without logits; gradients reach states and head.
+
+    Args:
+        hidden_MD: States from which the tokens are drawn.
+        weight_VD: The head.
+        targets_M: The tokens' ids.
+        banned: (V,): ids that may not be sampled.
+        temperature: Divides the logits.
+    """
     bias_V = torch.zeros_like(banned, dtype=weight_VD.dtype).masked_fill(banned, NEVER)
     states = (hidden_MD / temperature).to(weight_VD.dtype)
     losses = load_kernel().apply(states, weight_VD, targets_M, bias_V, None, -100, 0.0, 0.0, "none")

@@ -89,7 +89,11 @@ def layers(model: Any, lora: Lora) -> set[str]:
 
 
 def lora_config(lora: Lora) -> Any:
-    """For peft. Raises UserError where it is not installed."""
+    """The settings of adapters in peft's form.
+
+    Raises:
+        UserError: If peft is not installed.
+    """
     try:
         from peft import LoraConfig
     except ImportError:
@@ -98,7 +102,7 @@ def lora_config(lora: Lora) -> Any:
 
 
 def in_float32(model: Any) -> None:
-    """What is trained, whatever the type of the rest; adapters are computed in that type."""
+    """Put all that is trained into float32, whatever the type of the rest; adapters are computed in that type."""
     from peft.tuners.lora import Linear
 
     for parameter in model.parameters():

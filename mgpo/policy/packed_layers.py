@@ -69,7 +69,10 @@ def attend_pieces(
     scaling: float,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Every picture, or window of one, sees itself."""
+    """Attention inside a vision tower in transformers' form: every picture, or window of one, sees itself.
+
+    `cu_seq_lens_q` says where pieces begin and end, so no mask is needed.
+    """
     return separate_attention(query, key, value, _pieces(cu_seq_lens_q), scaling), None
 
 

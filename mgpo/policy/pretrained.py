@@ -132,7 +132,7 @@ class Pretrained(Policy):
         return self
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
-        """Take a model that is already in memory."""
+        """Take a model that is in memory, with what belongs to it. Raises UserError for another family's tokenizer."""
         needed = tuple(dict.fromkeys((self.slot, self.image_token, *self.marks)))
         rows = len(model.get_input_embeddings().weight)
         control, known = control_tokens(tokenizer, needed, rows)
@@ -190,11 +190,11 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def expand(self, image: Pixels) -> str:
-        """What takes the slot's place in the chat: a placeholder for each of the image's tokens, and their frame."""
+        """Give what takes the slot's place in the chat: a placeholder for each token of the image, and their frame."""
         raise NotImplementedError
 
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
-        """Of each image its features (image tokens, width)."""
+        """Give the features (image tokens, width) of each image, before anything is cached."""
         raise NotImplementedError
 
     def pixels(self, shown: Image.Image) -> Pixels:
@@ -202,12 +202,11 @@ class Pretrained(Policy):
         raise NotImplementedError
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
-        """(image tokens of all images in order, width): every distinct image goes through the tower once, through one
-        that is not trained only the first time."""
+        """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""
         return self.seen.of(images, self.tower, self.device)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
-        """(rows, tokens, width) of embeddings, image features in the places of the placeholders, row by row.
+        """Embeddings (rows, tokens, width) of ids, with image features in the placeholders' places, row by row.
 
         Raises:
             ValueError: If placeholders and features differ in number.
@@ -224,11 +223,11 @@ class Pretrained(Policy):
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
 
     def new_cache(self) -> Cache:
-        """An empty key-value cache."""
+        """An empty key-value cache, through which gradients go."""
         return DynamicCache(config=self.model.config.text_config)
 
     def new_row_cache(self) -> RowCache:
-        """The same for rollouts."""
+        """An empty cache for rollouts; where attention alone joins tokens, one that holds shared prompts once."""
         config = self.model.config.text_config
         if self.packs and self.device.type in DEVICES:
             return SharedCache(config, graphs.usable(self))
@@ -248,11 +247,12 @@ class Pretrained(Policy):
         ).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
+        """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""
         return self.model.lm_head(hidden).masked_fill_(self.banned, -torch.inf)
 
     @property
     def head_weight(self) -> Tensor:
+        """The matrix (vocabulary, width) of the language head."""
         return self.model.lm_head.weight
 
     def reference(self) -> AbstractContextManager | None:

@@ -22,7 +22,7 @@ def keep_freed_memory() -> None:
 
 
 def moved(x: Tensor, device: torch.device) -> Tensor:
-    """On that device; to a GPU by way of pinned memory, so that the copy overlaps what is computed there."""
+    """A tensor on a device; to a GPU by way of pinned memory, so that the copy overlaps what is computed there."""
     if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)

@@ -56,7 +56,7 @@ def refused(
     reasons: Mapping[int, str] = NO_ROOM,
     advice: str = ADVICE,
 ) -> UserError | None:
-    """What to say where one of these reasons is in a chain of exceptions."""
+    """The sentence for people, if an exception or what caused it has one of these reasons; else None."""
     code = _code(error)
     return (
         None

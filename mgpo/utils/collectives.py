@@ -17,5 +17,5 @@ def share_objects(value: T, world_size: int) -> list[T]:
 
 
 def mean_over_ranks(value: torch.Tensor, world_size: int) -> torch.Tensor:
-    """Of a tensor that every rank has; all must call."""
+    """The mean of a tensor that every rank has, of the same shape; all ranks must call."""
     return torch.stack([other.to(value) for other in share_objects(value.cpu(), world_size)]).mean(0)

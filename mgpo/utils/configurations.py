@@ -46,7 +46,7 @@ def reading(args: Sequence[str]) -> Iterator[None]:
 
 
 def shipped_config(name: str) -> Path:
-    """configs/NAME.yaml, from the installed package or from the checkout. Raises UserError where there is none."""
+    """The path of configs/NAME.yaml, of the package or of the checkout. Raises UserError where there is none."""
     package = Path(__file__).parent.parent
     for folder in (package / "configs", package.parent / "configs"):
         if (path := folder / f"{name}.yaml").is_file():
@@ -77,7 +77,11 @@ def read_text(path: str | Path) -> str:
 
 
 def load(text: str) -> Any:
-    """As jsonargparse reads YAML, after `check_yaml`, under present names. Raises yaml.YAMLError, and nothing else."""
+    """Read YAML as jsonargparse does, after `check_yaml`, with today's names for those of earlier versions.
+
+    Raises:
+        yaml.YAMLError: And nothing else, whatever the text is.
+    """
     check_yaml(text)
     try:
         return under_present_names(LIBRARY(text))

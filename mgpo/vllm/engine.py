@@ -1,4 +1,4 @@
-"""vLLM in this process. Its modules are imported when the engine starts, not before."""
+"""The vLLM engine in this process. Its modules are imported when the engine starts, not before."""
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import itertools
@@ -83,9 +83,9 @@ class LocalEngine:
     def sample(
         self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
     ) -> Iterator[tuple[int, Drawn]]:
-        """(row, reply behind its history), as they end; a stop text's token is kept whole.
+        """Sample replies behind whole histories, and give (row, reply) of each as it ends.
 
-        With `top_p` the log-probs are those of the likeliest tokens alone.
+        A stop text's token is kept whole. With `top_p` the log-probs are those of the likeliest tokens alone.
 
         Raises:
             RuntimeError: If the engine has seen other ids than it was given.

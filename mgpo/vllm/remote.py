@@ -1,4 +1,4 @@
-"""vLLM in a process of its own, with its own devices: this side of it."""
+"""The vLLM engine in a process of its own, with its own devices: this side of it."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ PIECE = 1 << 28  # bytes of weights in one frame
 
 
 class ServedVLLMSampler(VLLMSampler):
-    """vLLM in a process of its own, on devices that the trainer does not use; it never sleeps.
+    """The vLLM engine in a process of its own, on devices that the trainer does not use; it never sleeps.
 
     The process is started by the first rollouts and ends with this one. Weights go to it through a pair of sockets,
     so both are on one machine; under several trainers each has its own.
@@ -123,7 +123,10 @@ class ServedEngine:
     def sample(
         self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
     ) -> Iterator[tuple[int, Drawn]]:
-        """(row, reply behind its history), all at once; each image goes over once, however many histories show it."""
+        """Sample replies behind whole histories, and give (row, reply) once all have ended.
+
+        Each image goes over once, however many histories show it.
+        """
         patches = {image.name: image.pixels.patches for request in requests for image in request.images}
         asked = [
             {
@@ -139,14 +142,14 @@ class ServedEngine:
         yield from ((row, Drawn(tuple(ids), tuple(logprobs), cached)) for row, ids, logprobs, cached in answer["drawn"])
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Hand over weights, a piece at a time."""
+        """Hand over weights by name, in pieces of `PIECE` bytes or so."""
         send(self.pipe, {"do": "load"})
         for piece in _pieces(weights):
             send(self.pipe, {"more": True}, piece)
         self._ask({"more": False})
 
     def sleep(self) -> None:
-        """It shares no device with the trainer."""
+        """Does nothing: the engine shares no device with the trainer."""
 
     def close(self) -> None:
         """End the process."""

@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was sampled."""
+    """A sampled reply: its ids, their log-probs, and how much of the history was in the engine's cache."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -40,12 +40,12 @@ class Drawn:
 
 
 class Engine(Protocol):
-    """vLLM in this process or in another."""
+    """The vLLM engine, in this process or in another."""
 
     def sample(
         self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
     ) -> Iterator[tuple[int, Drawn]]:
-        """(row, reply behind its history), for every row as it ends."""
+        """Sample a reply behind each history, and give (row, reply) as it ends; rows count from 0, as in `requests`."""
         ...
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -56,7 +56,9 @@ class Engine(Protocol):
         """Give memory back until the next `load`."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Shut down and give everything back; it can't be used again."""
+        ...
 
 
 def place_images(

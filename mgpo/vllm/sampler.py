@@ -23,7 +23,7 @@ from mgpo.vllm.requests import Drawn, Engine, Request, place_images
 
 
 class VLLMSampler:
-    """vLLM in this process, beside the trainer and on its device. It is started by the first rollouts.
+    """The vLLM engine in this process, beside the trainer and on its device. It is started by the first rollouts.
 
     Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. Weights,
     with adapters merged, are pushed before the first rollouts after every change. On a GPU the engine sleeps while the
@@ -67,7 +67,7 @@ class VLLMSampler:
         self.push(policy)
 
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
-        """Have a step's rollouts played, now."""
+        """Have a step's rollouts played at once, under the weights as they are."""
         return job()
 
     def release(self) -> None:
@@ -140,7 +140,7 @@ class EngineConversations:
         self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
 
     def extend(self, prompts: Sequence[Prompt]) -> None:
-        """Show every row its next prompt."""
+        """Add the next prompt of every row to its history."""
         self.histories = [_joined(history, p.ids, p.images) for history, p in zip(self.histories, prompts, strict=True)]
 
     def reply(

@@ -1,4 +1,4 @@
-"""vLLM in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.remote` and by nobody else."""
+"""The vLLM engine in a process of its own: `python -m mgpo.vllm.server FD`, started by `mgpo.vllm.remote` alone."""
 
 import signal
 import socket

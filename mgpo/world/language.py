@@ -87,6 +87,7 @@ class Probes(nn.Module):
         return losses
 
     def remove(self) -> None:
+        """Take the hooks off the model's layers, which then is as it was before."""
         for hook in self.hooks:
             hook.remove()
 

@@ -35,6 +35,7 @@ class ScenePicture:
     side: int
 
     def load(self) -> Image.Image:
+        """The scene drawn with `side` pixels on each side."""
         return draw(self.scene, self.side)
 
 

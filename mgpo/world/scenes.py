@@ -79,6 +79,7 @@ class Scene:
     strokes: tuple[tuple[float, ...], ...]  # x1, y1, x2, y2, grey, width
 
     def mark(self, colour: str) -> Mark:
+        """The mark of a colour, which no two marks of a sampled scene share. Raises StopIteration without one."""
         return next(mark for mark in self.marks if mark.colour == colour)
 
 

@@ -26,6 +26,7 @@ class Habits:
     wild: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> str:
+        """One habit at random, by its share: tight, inverted, outer, wild, or good."""
         number = rng.random()
         for name, share in vars(self).items():
             number -= share
@@ -35,6 +36,7 @@ class Habits:
 
 
 def is_large(mark: Mark) -> bool:
+    """Whether a mark is of a style whose ink can be read at the pixel cap: a radius above 0.08 sides of the picture."""
     return mark.radius > 0.08
 
 

@@ -54,9 +54,9 @@ def sample_sheet(rng: np.random.Generator, spread: float, style: Style = TRAIN) 
 
 
 def label(scene: Scene, side: int, region: tuple[float, float, float, float], read: bool) -> torch.Tensor:
-    """(tokens, 4) of colour, content, x bin, y bin of the mark whose centre a token holds; -100 where there is none.
+    """The labels (tokens, 4) of a region's image tokens: colour, content, x bin and y bin of the mark centred in each.
 
-    What a mark bears is asked for only where it can be `read`.
+    -100 where there is none. What a mark bears is asked for only where it can be `read`.
     """
     across = side // FACTOR
     labels = torch.full((across, across, 4), -100)

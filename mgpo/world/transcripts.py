@@ -60,7 +60,7 @@ class Transcripts(IterableDataset):
             yield batch, self.label_prompts(batch, trajectories)
 
     def label_prompts(self, batch: Batch, trajectories: list[Trajectory]) -> Tensor:
-        """(N, C, 4) of x bin, y bin, content and choice at tokens of the questions, -100 where unknown.
+        """The labels (N, C, 4) of the questions' tokens: x bin, y bin, content and choice; -100 where unknown.
 
         A colour has a place where the last picture shown is the whole scene, and a content where it can
         be read in that picture. There, the choice is 1 at the option, or at the colour of the two, that
@@ -100,7 +100,7 @@ class Transcripts(IterableDataset):
         return inside and mark.radius * view.size[0] / (x2 - x1) >= LEGIBLE
 
     def about_scene(self, rng: np.random.Generator) -> list[Trajectory]:
-        """Transcripts about one new scene."""
+        """Transcripts about one new scene, a question for each mark or more, which share their first prompt."""
         pair = rng.random() < 0.5
         scene = sample_scene(rng, LARGE if rng.random() < LARGE_SCENES else TRAIN, pair)
         resolution = self.low_resolution if rng.random() < LOW_CAPS else self.resolution
@@ -155,7 +155,7 @@ class Transcripts(IterableDataset):
         known: dict[View, Pixels],
         resolution: VisionResolution,
     ) -> Trajectory:
-        """Play a dialogue with given replies."""
+        """Play a dialogue with given replies, and give the trajectory with prompts and replies as ids."""
 
         def pixels(view: View) -> Pixels:
             return known[view] if view in known else self.patcher(view.pixels(trajectory.image))
@@ -203,5 +203,5 @@ class Transcripts(IterableDataset):
 
 
 def reply_weights(batch: Batch, atoms: Tensor) -> Tensor:
-    """(N, C): the weight of each reply token in the loss; what the model has to choose counts, the form less."""
+    """The weight of each token in the loss, (N, C): 1 for a choice of the model, 0.2 for form, 0 for what is shown."""
     return batch.policy_NC * torch.where(atoms[batch.ids_NC], 1.0, 0.2)

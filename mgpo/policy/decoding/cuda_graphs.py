@@ -103,7 +103,10 @@ class Steps:
 
 
 def halves(rows: int) -> Sequence[int]:
-    """All rows, half of them, a quarter …, down to 4: at least half of what is passed is wanted."""
+    """The numbers of rows for which passes are captured: all, half of them, a quarter … down to 4.
+
+    So at least half of the rows of a pass are wanted.
+    """
     sizes = [rows]
     while sizes[-1] > 4:
         sizes.append(-(-sizes[-1] // 2))

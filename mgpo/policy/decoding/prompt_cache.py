@@ -39,6 +39,11 @@ class SharedCache(RowCache):
         self.seated = 0
 
     def extend(self, new_NT: Tensor) -> Tensor | None:
+        """Take note of the tokens of a pass, and seat its rows at their prompts.
+
+        Returns:
+            An additive mask (N, 1, T, S + T) over the rows' own tokens; None for prompts, which begin here.
+        """
         self.stepping = False
         mask = super().extend(new_NT)
         if mask is None and self.prompts:
@@ -47,6 +52,7 @@ class SharedCache(RowCache):
         return None if mask is None else self._bias(mask)
 
     def step(self, rows: int, passed: int) -> None:
+        """Take note of one token in each of the first rows, and of the column into which a static cache writes it."""
         self.stepping = True
         super().step(rows, passed)
         self._seat(passed)
@@ -57,6 +63,7 @@ class SharedCache(RowCache):
                 layer.length = self.columns
 
     def grow(self) -> None:
+        """Have room for the last column; in a static cache for more, because buffers that move end a replay."""
         if not self.static:
             return super().grow()
         layer: Any
@@ -67,6 +74,7 @@ class SharedCache(RowCache):
         self.column = self.place_S[:1].clone()
 
     def step_mask(self, rows: int) -> Tensor:
+        """The additive mask (N, 1, 1, S + 1) over the rows' own tokens; of a static cache over its whole buffers."""
         if not self.static:
             return self._bias(super().step_mask(rows))
         own_S = self.place_S == self.column  # what fills up a pass has to see something
@@ -75,6 +83,11 @@ class SharedCache(RowCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **options: Any
     ) -> tuple[Tensor, Tensor]:
+        """Put keys and values (N, K, T, E) of a layer into its buffers.
+
+        Returns:
+            Keys and values (N, K, S, E) of the rows' own tokens; of a static cache with the unused room behind them.
+        """
         kind = key_states.device.type
         if torch.is_autocast_enabled(kind):  # in which attention is computed in its type anyway
             dtype = torch.get_autocast_dtype(kind)
@@ -88,7 +101,7 @@ class SharedCache(RowCache):
         return layer.keys[:rows], layer.values[:rows]
 
     def fork(self, rows: Sequence[int]) -> None:
-        """What is cached are prompts; their rows begin without anything of their own."""
+        """Take what is cached as prompts; `rows` says which one each row continues, with nothing of its own so far."""
         self.owners = list(rows)
         self.prompt_bias = self._bias(self.valid_NS[:, None, None, : self.columns])
         self.valid_NS, self.columns = self.valid_NS.new_zeros(len(rows), 0), 0
@@ -100,11 +113,13 @@ class SharedCache(RowCache):
             layer.length = 0
 
     def select(self, rows: Sequence[int]) -> None:
+        """Keep and repeat these rows, each at the prompt that it continues."""
         super().select(rows)
         if self.prompts:
             self.owners, self.seats, self.seated = [self.owners[row] for row in rows], None, 0
 
     def swap(self, first: Sequence[int], second: Sequence[int]) -> None:
+        """Exchange rows first[i] and second[i], with the prompts that they continue."""
         super().swap(first, second)
         if self.prompts:
             self.seated = 0
@@ -112,7 +127,7 @@ class SharedCache(RowCache):
                 self.owners[a], self.owners[b] = self.owners[b], self.owners[a]
 
     def attend(self, layer: int, q_NHTE: Tensor, k_NKSE: Tensor, v_NKSE: Tensor, bias: Tensor, scale: float) -> Tensor:
-        """(N, T, H, E): a layer's queries look at their prompt and at their own row."""
+        """A layer's queries look at their prompt and at their own row, in one softmax: (N, T, H, E)."""
         assert self.seats is not None
         keys, values = self.prompts[layer]
         q, (place_BR, seat_N) = q_NHTE.to(k_NKSE.dtype), self.seats
@@ -175,7 +190,10 @@ def _kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tupl
 
 
 def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a mask is true, else minus infinity; the kernels on GPUs want rows that begin at multiples of 16."""
+    """The additive form of a mask, in its shape: 0 where it is true, else minus infinity.
+
+    It is a view of rows that begin at multiples of 16, as the kernels on GPUs want them.
+    """
     padded = F.pad(mask, (0, -mask.shape[-1] % 16))
     return torch.zeros(padded.shape, dtype=dtype, device=mask.device).masked_fill_(~padded, -torch.inf)[
         ..., : mask.shape[-1]

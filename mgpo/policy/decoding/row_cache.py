@@ -33,7 +33,7 @@ class RowCache(DynamicCache):
 
     @property
     def width(self) -> int:
-        """Columns for which there is room."""
+        """The columns for which there is room, in use or not."""
         return self.valid_NS.shape[1]
 
     def extend(self, new_NT: Tensor) -> Tensor | None:
@@ -59,7 +59,7 @@ class RowCache(DynamicCache):
         self.valid_NS = with_room(self.valid_NS, 1, self.columns)
 
     def step_mask(self, rows: int) -> Tensor:
-        """(N, 1, 1, S + 1): what those tokens see."""
+        """What the last pass's single tokens see: (N, 1, 1, S + 1)."""
         return self.valid_NS[:rows, None, None, : self.columns]
 
     def fork(self, rows: Sequence[int]) -> None:
@@ -67,12 +67,13 @@ class RowCache(DynamicCache):
         self.select(rows)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep and repeat these rows."""
+        """Keep these rows, in this order; a row that is named more than once is repeated."""
         rows_N = torch.tensor(rows, dtype=torch.long, device=self.valid_NS.device)
         self.valid_NS = self.valid_NS[rows_N, : self.columns]
         self.select_states(rows_N)
 
     def select_states(self, rows_N: Tensor) -> None:
+        """Keep and repeat these rows of what every layer holds."""
         layer: Any
         for layer in self.layers:
             layer.select(rows_N)
@@ -84,6 +85,7 @@ class RowCache(DynamicCache):
         self.swap_states(a, b)
 
     def swap_states(self, a: Tensor, b: Tensor) -> None:
+        """Exchange rows a[i] and b[i] of what every layer holds."""
         layer: Any
         for layer in self.layers:
             layer.swap(a, b)
@@ -97,6 +99,11 @@ class Roomy(DynamicLayer):
     length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Write keys and values (N, K, T, E) of new tokens behind those that are there.
+
+        Returns:
+            Keys and values (N, K, S + T, E) of these rows, as views of the buffers.
+        """
         rows, _, new, _ = key_states.shape
         end = self.length + new
         self.reserve(key_states, value_states, end)
@@ -106,7 +113,7 @@ class Roomy(DynamicLayer):
         return self.keys[:rows, :, :end], self.values[:rows, :, :end]
 
     def reserve(self, keys: Tensor, values: Tensor, end: int) -> None:
-        """Have room for so many tokens such as these."""
+        """Have room for `end` tokens, with the shape and type of these keys and values."""
         if not self.is_initialized:
             self.keys, self.values = (with_room(state[:, :, :0], 2, end) for state in (keys, values))
             self.is_initialized = True
@@ -114,20 +121,28 @@ class Roomy(DynamicLayer):
             self.keys, self.values = (with_room(kept, 2, end) for kept in (self.keys, self.values))
 
     def get_seq_length(self) -> int:
+        """Columns in use, as transformers asks for them."""
         return self.length
 
     def select(self, rows_N: Tensor) -> None:
+        """Keep and repeat these rows, in new buffers with room behind."""
         self.keys, self.values = (
             with_room(kept[:, :, : self.length], 2, self.length + ROOM, rows_N) for kept in (self.keys, self.values)
         )
 
     def swap(self, a: Tensor, b: Tensor) -> None:
+        """Exchange rows a[i] and b[i] in place, in the columns that are in use."""
         for kept in (self.keys, self.values):
             swap_rows(kept[:, :, : self.length], a, b)
 
 
 def behind(past_NS: Tensor, width: int) -> Tensor:
-    """(N, 1, T, S + T): every new token sees its row's valid past and itself causally."""
+    """The mask (N, 1, T, S + T) under which every new token sees its row's valid past, and itself causally.
+
+    Args:
+        past_NS: Columns that are no holes.
+        width: New tokens, T.
+    """
     causal = torch.ones(width, width, dtype=torch.bool, device=past_NS.device).tril()
     past = past_NS[:, None, :].expand(-1, width, -1)
     return torch.cat([past, causal.expand(len(past_NS), -1, -1)], -1)[:, None]

@@ -93,7 +93,11 @@ def read_config(path: str) -> Any:
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer."""
+    """Read a checkpoint's tokenizer, in a folder or from the hub, without code of its own.
+
+    Raises:
+        UserError: If there is none, or it can't be read.
+    """
     if Path(path).is_dir() and not any((Path(path) / name).exists() for name in VOCABULARIES):
         raise UserError(f"the folder {path} holds no readable tokenizer.json")  # some classes would start an empty one
     return read(path, "tokenizer", AutoTokenizer.from_pretrained)

@@ -78,7 +78,7 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def named(names: Iterable[str]) -> str:
-    """The first few."""
+    """The first few names in their order, joined by commas, with an ellipsis where there are more."""
     ordered = sorted(names)
     return ", ".join(ordered[:NAMED]) + (", …" if len(ordered) > NAMED else "")
 

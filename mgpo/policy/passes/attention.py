@@ -19,12 +19,21 @@ from mgpo.policy.passes.packing import Looks, Packing
 
 
 def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
-    """(1, T, H, E): every token sees its own piece up to itself, and its prompt; under autocast in its type."""
+    """Attention over one packed sequence: every token sees its own piece up to itself, and its prompt.
+
+    Args:
+        q_1HTE: Queries; keys and values may have fewer heads.
+        packing: How the sequence is made up.
+        scale: Multiplies the products of queries and keys.
+
+    Returns:
+        (1, T, H, E); under autocast in its type.
+    """
     return _joined(q_1HTE, k_1KTE, v_1KTE, packing.looks, scale)
 
 
 def separate_attention(q_1HTE: Tensor, k_1HTE: Tensor, v_1HTE: Tensor, looks: Looks, scale: float) -> Tensor:
-    """(1, T, H, E): every piece sees the whole of itself, as pictures do and windows of them.
+    """Attention of pieces at the whole of themselves, as pictures see themselves and windows of them: (1, T, H, E).
 
     One call for all pieces where a kernel takes them so, else one for all of the same length.
     """

@@ -56,6 +56,7 @@ class Batch:
         return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device)
 
     def to(self, device: torch.device) -> "Batch":
+        """A batch whose tensors lie on a device; the images stay where they are."""
         return replace(self, **{k: moved(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 

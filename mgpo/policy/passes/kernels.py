@@ -39,7 +39,7 @@ class Kernel(NamedTuple):
 
 
 def kernel_of(q_1HTE: Tensor) -> Kernel:
-    """Which one takes such heads."""
+    """The kernel for such queries, by their device, type and width."""
     if q_1HTE.device.type == "cpu":
         return CPU
     return FLASH if q_1HTE.dtype.itemsize == 2 and q_1HTE.shape[-1] <= FLASH_WIDTH else EFFICIENT

@@ -35,7 +35,7 @@ def score(policy: Policy, batch: Batch, temperature: float = 1.0) -> Scores:
 
 
 def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(M,) log-probs and entropies of tokens, given the hidden states before them.
+    """Log-probs and entropies of tokens, both (M,) in nats, given the hidden states before them.
 
     Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
     Each chunk makes a gradient of the head, so with few rows a wide vocabulary would cost more to sum than to multiply.
@@ -76,7 +76,7 @@ def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) ->
 
 
 def attention_mask(batch: Batch) -> Tensor:
-    """(N, 1, C, P + C): a continuation sees its own prefix without padding, and itself causally."""
+    """The mask (N, 1, C, P + C), true where a token looks: its own prefix without padding, and itself causally."""
     rows, width = batch.ids_NC.shape
     causal = torch.ones(width, width, dtype=torch.bool, device=batch.ids_NC.device).tril()
     prefix = batch.prefix_valid_BP[batch.owner_N][:, None, None, :].expand(-1, 1, width, -1)

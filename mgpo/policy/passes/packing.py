@@ -36,24 +36,27 @@ class Looks:
 
     @cached_property
     def key_index(self) -> slice | Tensor:
+        """The places of all keys: one slice where the pieces follow each other."""
         return _index(self.keys, self.device)
 
     @cached_property
     def query_ends(self) -> Tensor:
-        """(pieces + 1,) in int32: where each piece begins and ends once they are laid one after the other."""
+        """Where each piece begins and ends once they are laid one after the other: (pieces + 1,) in int32."""
         return _ends(self.queries, self.device)
 
     @cached_property
     def key_ends(self) -> Tensor:
+        """The same of the pieces' keys: (pieces + 1,) in int32."""
         return _ends(self.keys, self.device)
 
     @cached_property
     def most_queries(self) -> int:
-        """Of the longest piece."""
+        """Queries of the longest piece."""
         return max(map(_length, self.queries))
 
     @cached_property
     def most_keys(self) -> int:
+        """Keys that the piece with the most of them sees."""
         return max(map(_length, self.keys))
 
     @cached_property
@@ -63,7 +66,7 @@ class Looks:
 
     @cached_property
     def from_lengths(self) -> Tensor:
-        """Of each query its place among those that are sorted by the length of their piece."""
+        """The place of each query among all queries, once these are sorted by the length of their piece: (queries,)."""
         spans = [span for _, same in _sorted(self.queries) for span in same]
         return torch.cat([torch.arange(span.start, span.stop) for span in spans]).argsort().to(self.device)
 
@@ -85,19 +88,22 @@ class Packing:
 
     @cached_property
     def prompt_spans(self) -> list[slice]:
+        """Where each prompt lies in the sequence."""
         return _spans(self.prompts, 0)
 
     @cached_property
     def group_spans(self) -> list[slice]:
-        """Of each prompt all of its continuations."""
+        """Where all continuations of each prompt lie in the sequence, as one piece."""
         return _spans([sum(lengths) for lengths in self.rows], sum(self.prompts))
 
     @cached_property
     def row_spans(self) -> list[slice]:
+        """Where each continuation lies in the sequence, prompt by prompt."""
         return _spans([length for lengths in self.rows for length in lengths], sum(self.prompts))
 
     @cached_property
     def asked_M(self) -> Tensor:
+        """The `loss_positions` as a tensor on the device, (M,)."""
         return torch.tensor(self.loss_positions, dtype=torch.long, device=self.device)
 
     @cached_property

@@ -15,7 +15,7 @@ ROUGH = 0.1  # nats, the mean gap where products are rounded: single tokens may 
 
 
 def sampler_agrees(case: Case) -> Result:
-    """Each sampled token has the log-prob in training under which it was drawn."""
+    """Checks that each sampled token has the log-prob in training under which it was drawn."""
     name, exact = "sampler = trainer", case.sampler.exact
     if not exact and case.sampling.top_p < 1:
         return Result(name, None, "with top_p the engine's log-probs are those of the likeliest tokens alone")
@@ -48,7 +48,7 @@ def stock_model_agrees(case: Case) -> Result:
 
 
 def positions(case: Case) -> Result:
-    """Rotary positions over all turns are the library's."""
+    """Checks that the rotary positions over all turns are those of transformers."""
     name, batch = "positions", case.batch
     for row, trajectory in enumerate(case.scored):
         expected = library_positions(case.policy, trajectory)
@@ -65,7 +65,7 @@ def positions(case: Case) -> Result:
 
 
 def is_rough(policy: Policy) -> bool:
-    """Whether products are rounded to less than float32."""
+    """Whether anything is computed or held in less than float32, so that equal passes may differ."""
     kind = policy.device.type
     fast = torch.get_float32_matmul_precision() != "highest"
     return fast or torch.is_autocast_enabled(kind) or any(p.dtype != torch.float32 for p in policy.parameters())

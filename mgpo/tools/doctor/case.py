@@ -67,12 +67,12 @@ class Case:
 
     @property
     def trajectories(self) -> list[Trajectory]:
-        """All that were played. In those that were dictated the first reply is not learnt from."""
+        """All trajectories that were played. In those that were dictated the first reply is not learnt from."""
         return [*self.sampled, *self.dictated]
 
     @property
     def scored(self) -> list[Trajectory]:
-        """Those with a reply that the policy sampled."""
+        """The trajectories with a reply that the policy sampled."""
         return [t for t in self.trajectories if any(turn.learnt for turn in t.turns)]
 
     @cached_property
@@ -81,6 +81,7 @@ class Case:
         return self.lay_out(self.scored)
 
     def lay_out(self, trajectories: Sequence[Trajectory]) -> Batch:
+        """Trajectories as one training batch on the policy's device. Raises ValueError if groups are not together."""
         return collate(trajectories, self.policy.positions, self.policy.pad_id).to(self.policy.device)
 
 
@@ -93,16 +94,20 @@ class Witness:
         self.drawn: list[list[tuple[int, ...]]] = []
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+        """Opens conversations with the sampler, and writes down what each row is shown."""
         self.shown.append([prompt.ids for prompt in prompts for _ in range(copies)])
         return _Witnessed(self.sampler.open(policy, prompts, copies), self)
 
     def prepare(self, policy: Policy) -> None:
+        """Lets the sampler get ready, as before any rollouts."""
         self.sampler.prepare(policy)
 
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
+        """Plays the job at once, also where the sampler would play a step ahead."""
         return job()
 
     def release(self) -> None:
+        """Has the sampler give back the memory that it does not need between rollouts."""
         self.sampler.release()
 
 

@@ -30,7 +30,7 @@ def gradients(case: Case) -> Result:
 
 
 def trained_weights(case: Case) -> Result:
-    """What the configuration trains has gradients, is in the optimiser once and moves; the rest stays."""
+    """Checks that what is to be trained has gradients, is in the optimiser once and moves, and that the rest stays."""
     name, policy = "trained weights", case.policy
     weights = dict(policy.named_parameters())
     trained = {key for key, p in weights.items() if p.requires_grad}

@@ -32,9 +32,11 @@ class Preflight(L.Callback):
         self.done = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Makes the checks before an evaluation that precedes training, unless they were made."""
         self._once(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Makes the checks before the first step, unless they were made; in mode "only" training then stops."""
         self._once(trainer, pl_module)
         trainer.should_stop = trainer.should_stop or self.mode == "only"
 
@@ -84,7 +86,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """One line for a run in which nothing failed."""
+    """One line on checks of which none failed: how many passed, and which were skipped."""
     skipped = [result.name for result in results if result.passed is None]
     passed = f"preflight: {len(results) - len(skipped)} checks passed"
     return f"{passed}, skipped: {', '.join(skipped)}" if skipped else passed

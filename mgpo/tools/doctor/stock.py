@@ -14,7 +14,7 @@ from mgpo.types import Trajectory
 
 
 def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -> Tensor | None:
-    """(M,) log-probs of the learnt tokens in order; None where it isn't known what the model takes."""
+    """The learnt tokens' log-probs (M,) in order, by the stock model; None where it isn't known what that takes."""
     inputs = _inputs(policy, trajectory)
     if inputs is None:
         return None
@@ -32,7 +32,7 @@ def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -
 
 
 def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:
-    """(3, tokens) of the whole conversation; None where the library has no function for them."""
+    """Positions (3, tokens) of the whole conversation, by transformers; None where it isn't known what it takes."""
     inputs = _inputs(policy, trajectory)
     if inputs is None:
         return None

@@ -48,7 +48,7 @@ def policy_mask(case: Case) -> Result:
 
 
 def image_tokens(case: Case) -> Result:
-    """In every turn there are as many placeholders as image features, and every view is shown."""
+    """Checks that every turn has as many placeholders as image features, and that every view is shown."""
     name, policy = "image tokens", case.policy
     counted = 0
     for trajectory in case.trajectories:
@@ -91,5 +91,5 @@ def length(case: Case) -> Result:
 
 
 def conversation(trajectory: Trajectory) -> list[int]:
-    """All ids in order, shown and said."""
+    """The ids of a whole conversation in order, shown and sampled."""
     return [i for turn in trajectory.turns for i in (*turn.prompt.ids, *turn.reply.ids)]

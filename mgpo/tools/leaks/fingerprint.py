@@ -29,24 +29,27 @@ def fingerprint(picture: Picture) -> Fingerprint:
 
 
 def file_digest(picture: Any) -> str | None:
-    """sha256 of the stored file; None for a picture that is drawn. Raises BadImage."""
+    """The SHA-256 of the stored file; None for a picture that has no file, as a drawn one. Raises BadImage."""
     return hashlib.sha256(picture.read()).hexdigest() if hasattr(picture, "read") else None
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """sha256 of size and pixels: the same whatever the format in which they were stored without loss."""
+    """The SHA-256 of size and pixels: the same whatever the format in which they were stored without loss."""
     return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits: of an image of 9 x 8 greys, is each darker than its right neighbour. Scaling hardly changes it."""
+    """A hash of looks, 64 bits: of an image of 9 x 8 greys, is each brighter than its left neighbour.
+
+    Scaling hardly changes it.
+    """
     small = np.asarray(_shrink(image.convert("L"), (9, 8)), dtype=np.int16)
     bits = (small[:, 1:] > small[:, :-1]).flatten()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """(32, 32, 3), 8 bits."""
+    """The image shrunk to (32, 32, 3) in 8 bits, whatever its sides."""
     return np.asarray(_shrink(image, (SIDE, SIDE)))
 
 

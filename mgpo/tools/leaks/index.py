@@ -35,7 +35,7 @@ class Index:
         self.bands: dict[tuple[int, int], list[int]] = defaultdict(list)
 
     def add(self, name: Name, print_: Fingerprint) -> None:
-        """Put an image in."""
+        """Add an image under a name; one with the same pixels is kept once, with all its names."""
         number = self.pixels.setdefault(print_.pixels, len(self.images))
         if number == len(self.images):
             self.images.append(print_)

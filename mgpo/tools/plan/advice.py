@@ -29,7 +29,7 @@ class Suggestion:
 
 
 def micro_batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Fewer tokens in a pass: slower, the same update."""
+    """Launches with fewer and fewer tokens in a pass: slower, the same update."""
     tokens = launch.micro_tokens
     while tokens > LEAST_TOKENS:
         tokens //= 2
@@ -37,7 +37,7 @@ def micro_batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Fewer questions rolled out at once, which are also fewer a step."""
+    """Launches with fewer and fewer questions rolled out at once, which are also fewer a step."""
     size = launch.questions
     while size > 1:
         size //= 2
@@ -45,7 +45,7 @@ def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Weights cut over all devices instead of copied to each."""
+    """The launch with its weights cut over all devices instead of copied to each."""
     devices = launch.devices
     if devices.shards == 1 and devices.count * devices.nodes > 1:
         cut = replace(devices, buckets=False, shards=devices.count * devices.nodes)
@@ -53,7 +53,7 @@ def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 def adapters(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Adapters alone are trained, and the base without them is the reference."""
+    """The launch with adapters trained alone, and the base without them as reference."""
     if launch.lora is None:
         lora = Lora()
         keys: Keys = {"model.policy.init_args.lora.rank": lora.rank, "model.policy.init_args.lora.alpha": lora.alpha}
@@ -61,7 +61,7 @@ def adapters(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 def caps(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """Smaller pictures, down to the floor; crops still come from the original."""
+    """Launches with smaller and smaller pictures, down to the floor; crops still come from the original."""
     whole, crop = launch.whole, launch.crop
     while launch.side and whole // 2 >= launch.least:
         whole //= 2

@@ -27,7 +27,7 @@ def disk(trainer: dict[str, Any], shape: Shape, launch: Launch) -> dict[str, Any
 
 
 def format_disk(needed: dict[str, Any]) -> str:
-    """One sentence."""
+    """One sentence on the disk's room that a run may take: checkpoints, rollouts and the gallery's page."""
     size = f"{needed['checkpoint'] / GB:.3g} GB"
     many = (
         f"every checkpoint is kept, {size} each"

@@ -26,8 +26,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Engine:
-    """vLLM on the trainer's device: its share of that device's memory while it is awake, and bytes of each of the
-    policy's weights there. It sleeps in updates."""
+    """The vLLM engine on the trainer's device; it sleeps in updates.
+
+    Args:
+        share: Of that device's memory, while it is awake.
+        weight: Bytes there of each of the policy's weights.
+    """
 
     share: float
     weight: float
@@ -105,11 +109,12 @@ class Launch:
 
     @property
     def copied(self) -> bool:
-        """The reference is a copy of the policy."""
+        """Whether the reference is a copy of the policy, and not its base without adapters."""
         return self.penalised and not self.lora
 
     @property
     def types(self) -> Types:
+        """Bytes of a weight where it is computed with, and of what layers compute."""
         return Types(self.gathered, self.value)
 
     @property

@@ -25,9 +25,11 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """Bytes at the highest point of a step, over its three phases."""
         return max(self.of(phase) for phase in ("rollouts", "update", "step"))
 
     def of(self, phase: str) -> int:
+        """Bytes of all kinds together in "rollouts", "update" or "step", or of the "host"."""
         return sum(getattr(self, phase).values())
 
 
@@ -110,7 +112,7 @@ def trained_parameters(shape: Shape, launch: Launch) -> int:
 
 
 def trained_layers(shape: Shape, launch: Launch) -> Trained:
-    """The same by where gradients are needed."""
+    """What is trained by where it lies, in the decoder or in the tower: where gradients are needed."""
     if not launch.lora:
         return Trained(freeze_vision=launch.freeze_vision)
     rank, targets = launch.lora

@@ -28,7 +28,7 @@ class Types:
 
     @property
     def cast(self) -> int:
-        """Bytes of a cast, where there is one."""
+        """Bytes of a value in a cast weight or input, under autocast; 0 where nothing is cast."""
         return self.value if self.weight > self.value else 0
 
 
@@ -45,11 +45,12 @@ class Trained:
 
     @property
     def weights(self) -> bool:
+        """Whether the model's own weights are trained, and not adapters alone."""
         return not self.rank
 
     @property
     def sees(self) -> bool:
-        """Gradients reach into the tower."""
+        """Whether gradients reach into the vision tower."""
         return bool(self.tower) if self.rank else not self.freeze_vision
 
     def copies(self, types: Types) -> bool:
@@ -88,6 +89,7 @@ class Micro:
 
     @property
     def tokens(self) -> int:
+        """Tokens that a pass puts through the decoder: each prompt once, and all continuations."""
         return self.prefixes * self.prompt + self.rows * self.continuation
 
 

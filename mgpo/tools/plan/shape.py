@@ -145,6 +145,7 @@ def shape_of(model: Any) -> Shape:
 
 
 def parameters_of(module: nn.Module) -> int:
+    """The number of values in a module's parameters, of which shared ones count once."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -11,7 +11,7 @@ Parts = dict[str, int]  # bytes by kind
 
 
 def in_rollouts(shape: Shape, launch: Launch) -> Parts:
-    """The whole policy, from the first turn to the last."""
+    """Bytes of the weights that are gathered from the first turn to the last; none where weights are not cut."""
     return {"gathered weights": launch.gathered * shape.parameters} if launch.devices.shards > 1 else {}
 
 

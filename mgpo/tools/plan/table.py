@@ -11,7 +11,7 @@ Report = dict[str, Any]
 
 
 def format_plan(report: Report, model: str) -> list[Table | str]:
-    """What the terminal shows, from top to bottom."""
+    """Lines and tables on a plan, as the terminal shows them from top to bottom."""
     launch = report["launch"]
     head = (
         f"{model}: {_count(report['model']['parameters'])} parameters of {launch['weight']} bytes; "

@@ -61,6 +61,7 @@ class Device:
     node: int
 
     def peak(self, value: int) -> float:
+        """Products and sums a second, in FLOP/s, on values of so many bytes: bfloat16's rate for 2, float32's for 4."""
         return self.half if value < FLOAT else self.single
 
     def link(self, devices: int) -> float:
@@ -97,6 +98,7 @@ def layers(block: Block, count: int, pairs: float) -> float:
 
 
 def tower(shape: Shape, patches: int) -> float:
+    """Operations of a forward pass of the vision tower over so many patches, without its attention."""
     return layers(shape.vision, patches, 0)
 
 

@@ -100,7 +100,7 @@ def _end_with(parent: int) -> Callable[[], None]:
 
 
 def commit() -> str:
-    """The commit of this package, where it is a checkout."""
+    """The short hash of this package's commit; empty where it is no checkout, or git is missing."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()

@@ -62,7 +62,7 @@ def jobs(
 def job(
     name: str, runs: Mapping[str, Run], seed: int, seed_keys: list[str], common: Mapping[str, Value], output: Path
 ) -> Job:
-    """The command of one row and seed."""
+    """The command of one row and seed, with the fingerprint of all that it depends on."""
     run = runs[name]
     trained = runs[run.of] if run.of else None
     config = run.config or (trained.config if trained else None)
@@ -89,6 +89,7 @@ def job(
 
 
 def check(runs: Mapping[str, Run]) -> None:
+    """Look whether every row can be made from its own configuration or the rows that it names. Raises UserError."""
     for name, run in runs.items():
         for key, other in (("of", run.of), ("start", run.start)):
             if other is None:

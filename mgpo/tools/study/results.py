@@ -18,6 +18,7 @@ Spread = dict[str, float]  # mean, low and high over seeds, n seeds
 
 
 def spread(values: Sequence[float]) -> Spread:
+    """Mean, lowest and highest of values, one a seed, and how many there are."""
     return {"mean": sum(values) / len(values), "low": min(values), "high": max(values), "seeds": len(values)}
 
 
@@ -39,6 +40,7 @@ class Results:
         return [path for path in paths if path.is_file()]  # an untrained row has but one
 
     def splits(self, name: str) -> list[str]:
+        """The splits in a row's reports, in the order in which they appear."""
         return list(dict.fromkeys(split for report in self.row(name) for split in report["by_split"]))
 
     def share(self, name: str, split: str, share: str, category: str | None = None) -> Spread | None:
