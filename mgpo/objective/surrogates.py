@@ -45,7 +45,9 @@ def ppo_loss(
 
     Unequal bounds are clip-higher (DAPO, arXiv 2503.14476, section 3.1).
     """
-    return _clipped(ratio(logprobs_NC, old_logprobs_NC), advantages_N[:, None], clip_low, clip_high)
+    ratio_NC, advantages_N1 = ratio(logprobs_NC, old_logprobs_NC), advantages_N[:, None]
+    clipped_NC = ratio_NC.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.minimum(ratio_NC * advantages_N1, clipped_NC * advantages_N1)
 
 
 def gspo_loss(
@@ -62,8 +64,9 @@ def gspo_loss(
 
     Under "sequence" normalisation the tokens of a trajectory add up to its one term.
     """
-    ratio_N1 = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC)
-    return _clipped(ratio_N1, advantages_N[:, None], clip_low, clip_high).expand_as(logprobs_NC)
+    ratio_N1, advantages_N1 = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC), advantages_N[:, None]
+    clipped_N1 = ratio_N1.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.minimum(ratio_N1 * advantages_N1, clipped_N1 * advantages_N1).expand_as(logprobs_NC)
 
 
 def cispo_loss(
@@ -82,11 +85,6 @@ def cispo_loss(
 def outside(ratio_NC: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """Whether ratios, of tokens or of trajectories, are below 1 - clip_low or above 1 + clip_high: in their shape."""
     return (ratio_NC < 1 - clip_low) | (ratio_NC > 1 + clip_high)
-
-
-def _clipped(ratio_NC: Tensor, advantages_N1: Tensor, clip_low: float, clip_high: float) -> Tensor:
-    clipped_NC = ratio_NC.clamp(1 - clip_low, 1 + clip_high)
-    return -torch.minimum(ratio_NC * advantages_N1, clipped_NC * advantages_N1)
 
 
 def truncated_ratio(old_logprobs_NC: Tensor, sampled_logprobs_NC: Tensor, cap: float) -> Tensor:

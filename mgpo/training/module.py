@@ -31,9 +31,8 @@ from mgpo.training.loading import arguments_of, find_run
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.micro_batches import passes
-from mgpo.training.rescore import rescore
 from mgpo.training.rollouts import RolloutModule
-from mgpo.training.step_metrics import PassMetrics, Tally
+from mgpo.training.step_metrics import PassMetrics
 from mgpo.utils.collectives import mean_over_ranks
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -117,7 +116,7 @@ class MGPO(RolloutModule):
         self.supervised, self.answer_form = supervised, answer_form
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
-        self.tally, self.published, self.guard = Tally(), dict[str, float](), FiniteGuard()
+        self.guard = FiniteGuard()
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **arguments: Any) -> "MGPO":  # type: ignore[override]
@@ -243,16 +242,6 @@ class MGPO(RolloutModule):
             objective=self.objective, temperature=self.sampling.temperature, frozen=next(iter(self.references), None),
         )  # fmt: skip
 
-    def rescore(self, groups: Groups) -> None:
-        """Put the trainer's own log-probs beside those of a sampler that computes otherwise."""
-        if self.supervised or self.sampler.exact:
-            return
-        with self.timer.phase("update"):
-            everything_N = torch.ones(len(groups.trajectories))
-            parts = passes(groups.trajectories, everything_N, self.micro_batch_tokens, self.trainer.world_size)
-            gaps = rescore(self.policy, groups.trajectories, parts, self.objective, self.sampling.temperature)
-            self.tally.add(gaps, 1)
-
     def everywhere(self, true: bool) -> bool:
         """Whether it is true on all ranks, which all must ask."""
         return self.trainer.strategy.reduce_boolean_decision(true, all=True)
@@ -265,15 +254,3 @@ class MGPO(RolloutModule):
             parameters=[] if sharded else [p for p in self.policy.parameters() if p.requires_grad],
             world_size=self.trainer.world_size,
         )  # fmt: skip
-
-    def publish(self) -> None:
-        """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.
-
-        One exchange a step: ranks may have different metrics, such as those of a third turn. A name that has no
-        value in a step keeps its last one in the loggers; `published` holds the step's own.
-        """
-        self.published = self.tally.over_ranks(self.trainer.world_size)
-        self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
-        for name, value in self.published.items():
-            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
-        self.tally = Tally()

@@ -1,4 +1,4 @@
-"""What the module does before it learns: a step's questions rolled out in groups and rewarded."""
+"""What the module does before it learns, a step's questions rolled out in groups and rewarded; and its metrics."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,12 +9,15 @@ import torch
 from mgpo.data.batches import Sample
 from mgpo.distributed import gathered
 from mgpo.metrics.record import records_of
+from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
 from mgpo.rewards import Shaping
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
+from mgpo.training.micro_batches import passes
+from mgpo.training.rescore import rescore
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
@@ -30,11 +33,13 @@ class RolloutModule(EvaluatedModule):
     unfinished: Literal["zero", "mask"]
     answer_form: str
     pool: DynamicSamplingPool
-    tally: Tally
+    objective: Objective
+    micro_batch_tokens: int
 
     def __init__(self) -> None:
         super().__init__()
         self.rolled_out: list[Trajectory] = []  # in this step, for callbacks
+        self.tally, self.published = Tally(), dict[str, float]()  # metrics of this step, and of the last one
 
     def rewarded_groups(self, batch: Sequence[Sample]) -> Groups | None:
         """A group of rewarded rollouts for each question of a batch; None while others are waited for.
@@ -103,3 +108,25 @@ class RolloutModule(EvaluatedModule):
         force_answers(self.policy, trajectories, self.answer_form)
         played_B1 = torch.tensor([[trajectory.failed is None] for trajectory in trajectories])
         return Groups(trajectories, torch.ones(len(trajectories), 1), played_B1)
+
+    def rescore(self, groups: Groups) -> None:
+        """Put the trainer's own log-probs beside those of a sampler that computes otherwise."""
+        if self.supervised or self.sampler.exact:
+            return
+        with self.timer.phase("update"):
+            everything_N = torch.ones(len(groups.trajectories))
+            parts = passes(groups.trajectories, everything_N, self.micro_batch_tokens, self.trainer.world_size)
+            gaps = rescore(self.policy, groups.trajectories, parts, self.objective, self.sampling.temperature)
+            self.tally.add(gaps, 1)
+
+    def publish(self) -> None:
+        """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.
+
+        One exchange a step: ranks may have different metrics, such as those of a third turn. A name that has no
+        value in a step keeps its last one in the loggers; `published` holds the step's own.
+        """
+        self.published = self.tally.over_ranks(self.trainer.world_size)
+        self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
+        for name, value in self.published.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
+        self.tally = Tally()

@@ -1,6 +1,7 @@
 """The training loop in process, on random weights and small scenes."""
 
 import copy
+import inspect
 
 import lightning as L
 import pytest
@@ -11,7 +12,7 @@ from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
-from mgpo.objective import Objective
+from mgpo.objective import Objective, surrogates
 from mgpo.policy.lora import Lora
 from mgpo.policy.passes.batch import collate
 from mgpo.rollout.in_process import Sampling
@@ -128,6 +129,23 @@ def test_groups_without_signal_change_nothing(tokenizer, tmp_path):
     trainer = fit(module, tmp_path, enable_checkpointing=False)
     assert trainer.callback_metrics["train/constant_reward"] == 1
     assert equal(before, weights(module))
+
+
+def test_the_surrogate_is_four_calls_below_training_step(tokenizer, tmp_path, monkeypatch):
+    """training_step, loss, policy_loss, Objective.losses, ppo_loss: whoever reads the algorithm finds its minimum."""
+    stacks = []
+
+    def minimum(*args):
+        stacks.append([frame.function for frame in inspect.stack()[1:]])
+        return torch.min(*args)
+
+    monkeypatch.setattr(surrogates.torch, "minimum", minimum)
+    fit(make(tokenizer), tmp_path, questions=2, enable_checkpointing=False)
+    monkeypatch.undo()
+    assert stacks
+    for stack in stacks:
+        ours = stack[: stack.index("training_step") + 1]
+        assert len(ours) <= 5, ours
 
 
 def test_every_mini_batch_and_epoch_is_an_update(tokenizer, tmp_path):
