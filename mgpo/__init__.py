@@ -7,7 +7,7 @@ Names are imported when they are asked for.
 
 from typing import TYPE_CHECKING
 
-from mgpo.utils.lazy import lazy
+from mgpo.utils.on_demand import lazy
 
 if TYPE_CHECKING:
     from mgpo.api import Answer as Answer

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mgpo.utils.lazy import lazy
+from mgpo.utils.on_demand import lazy
 
 if TYPE_CHECKING:
     from mgpo.callbacks.benchmarks import BenchmarkTable as BenchmarkTable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mgpo.callbacks.report_writer import ReportWriter as ReportWriter
     from mgpo.callbacks.requeue import Requeue as Requeue
     from mgpo.callbacks.rollout_log import RolloutLog as RolloutLog
-    from mgpo.callbacks.throughput import ThroughputMonitor as ThroughputMonitor
+    from mgpo.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 
 __all__ = [
     "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingGallery", "MetricsFile", "Progress", "ReportWriter",
@@ -32,6 +32,6 @@ __getattr__, __dir__ = lazy(
         "report_writer": ("ReportWriter",),
         "requeue": ("Requeue",),
         "rollout_log": ("RolloutLog",),
-        "throughput": ("ThroughputMonitor",),
+        "throughput_monitor": ("ThroughputMonitor",),
     },
 )

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import yaml
 
-from mgpo.checkpoints.progress import check, nothing_left
+from mgpo.checkpoints.loop_state import check, nothing_left
 from mgpo.checkpoints.whole import FOLDER, load_state, newest
 from mgpo.errors import UserError
 from mgpo.utils.renamed import under_present_names

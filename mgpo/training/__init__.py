@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mgpo.utils.lazy import lazy
+from mgpo.utils.on_demand import lazy
 
 if TYPE_CHECKING:
     from mgpo.training.module import MGPO as MGPO

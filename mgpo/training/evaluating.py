@@ -9,7 +9,7 @@ import lightning as L
 from torch import nn
 
 from mgpo import metrics
-from mgpo.checkpoints.progress import check
+from mgpo.checkpoints.loop_state import check
 from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.distributed import gathered

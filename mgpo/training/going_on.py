@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.checkpoints.progress import BATCHES, end_batch, epoch_ended
+from mgpo.checkpoints.loop_state import BATCHES, end_batch, epoch_ended
 from mgpo.data.batches import ALL
 
 WAITING = "waiting"  # in a checkpoint

@@ -27,11 +27,11 @@ from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
-from mgpo.training.loading import arguments_of, find_run
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.micro_batches import passes
 from mgpo.training.rollouts import RolloutModule
+from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.utils.collectives import mean_over_ranks
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from mgpo.tools.plan.fsdp import in_rollouts, in_update
 from mgpo.tools.plan.launch import Engine, Launch
 from mgpo.tools.plan.passes import FLOAT, Micro, Trained
 from mgpo.tools.plan.peaks import Shown, micro_batch, pixels, rollout_peak, update_peak
 from mgpo.tools.plan.shape import Shape
-from mgpo.tools.plan.sharded import in_rollouts, in_update
 
 Parts = dict[str, int]  # bytes by kind
 # Bytes that vLLM takes of a device outside of its share, asleep too, with the context of its process. Measured: 1.8 GiB

@@ -8,12 +8,12 @@ and evaluations. Exchange is added, though FSDP2 hides part of it behind the pas
 
 from dataclasses import dataclass
 
+from mgpo.tools.plan.fsdp import root_parameters
 from mgpo.tools.plan.launch import Launch
 from mgpo.tools.plan.memory import tokens, trained_layers, trained_parameters, training_passes
 from mgpo.tools.plan.passes import FLOAT, Micro, cache
 from mgpo.tools.plan.peaks import Shown
 from mgpo.tools.plan.shape import Block, Shape
-from mgpo.tools.plan.sharded import root_parameters
 
 LINKS = 0.7  # of the rate of links; assumed
 
