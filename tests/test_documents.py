@@ -100,6 +100,7 @@ def parser(command):
     return run(["fit", f"--config={ROOT}/configs/mgpo.yaml"], Parsing).parser
 
 
+@cache
 def parse(command, *arguments):
     if command in ("validate", "test") and "--config" not in arguments:
         arguments = ("--config", "configs/mgpo.yaml", *arguments)
@@ -266,7 +267,7 @@ def test_links_lead_somewhere(page):
         assert (ROOT / target).exists(), target
         if anchor.startswith("mgpo."):  # of the reference, which has a name where it is defined and described
             found = lookup(anchor)
-            assert anchor.startswith(getattr(found, "__module__", anchor)) and found.__doc__, anchor
+            assert f"{anchor}.".startswith(f"{getattr(found, '__module__', anchor)}.") and found.__doc__, anchor
             assert any(anchor.startswith(wing) for wing in re.findall(r"^::: (\S+)", PAGES[target], re.MULTILINE))
         elif anchor:
             assert anchor in anchors(target), (target, anchor)
