@@ -20,15 +20,10 @@ from PIL import Image
 import mgpo
 from mgpo.cli import CLI, COMMANDS, PlanCLI, run
 from mgpo.objective import Objective
+from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections
 from tests.test_cli import ROOT
 
-SITE = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *SITE]}
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-PROGRAMS = {
-    "python", "mgpo", "pip", "pipx", "mkdocs", "docker", "torchrun", "sbatch", "srun", "vllm", "lmms-eval", "pytest",
-    "pre-commit", "eval", ".ci/run", ".ci/vllm",
-}  # fmt: skip
 # What is neither parsed nor run here: how it begins, and why.
 LEFT_OUT = {
     "pip install vllm": "the real engine has an environment of its own, .ci/vllm",
@@ -45,26 +40,6 @@ NOBODY = re.compile(
     r"vllm==|pip-audit|performance gpu|tests/gpu))"
 )
 SERVED = "localhost:8000"  # Python that asks a server: tests/inference/test_served.py has one
-
-
-def blocks(text):
-    """(language, code) of each fenced or indented block."""
-    for fenced, language, code, indented in re.findall(
-        r"^(```+)(\w*)\n(.*?)^\1$|((?:^ {4}[^\n]+\n)+)", text, re.MULTILINE | re.DOTALL
-    ):
-        yield (language, code) if fenced else ("", re.sub(r"^ {4}", "", indented, flags=re.MULTILINE))
-
-
-def commands(text):
-    """Command lines in blocks, and those in the text that begin with python, without comments."""
-    found = re.findall(r"`(python -m [^`…]+)`", text.replace("\n", " "))
-    for language, code in blocks(text):
-        lines = [re.sub(r"\s+# .*", "", line) for line in code.replace("\\\n", " ").splitlines()]
-        lines = re.findall(r'(?:[^"\n]|"[^"]*")+', "\n".join(lines))  # a quoted text may go on in the next line
-        found += [line for line in lines if language in ("", "bash", "sh", "console")]
-    return [part for line in found for part in line.split(" && ") if part.split()[0] in PROGRAMS]
-
-
 COMMANDS_IN_PAGES = [(page, command) for page, text in PAGES.items() for command in commands(text)]
 
 
@@ -74,13 +49,9 @@ class Parsing(CLI):
     def before_instantiate_classes(self):
         pass
 
-    def instantiate_classes(self):
-        pass
+    instantiate_classes = _set_seed = before_instantiate_classes
 
     def _run_subcommand(self, subcommand):
-        pass
-
-    def _set_seed(self):
         pass
 
 
@@ -88,23 +59,25 @@ class ParsingPlan(Parsing, PlanCLI):
     pass
 
 
+ALONE = {"plan": ParsingPlan, "doctor": Parsing}  # which take the keys of `fit` and no command of Lightning's
+
+
 @cache
 def parser(command):
     """That of the command line: one for all of Lightning's commands, others have their own."""
     if command in COMMANDS:
         return jsonargparse.auto_parser(COMMANDS[command], as_positional=False, exit_on_error=False)
-    if command in ("plan", "doctor"):
-        return run(
-            [f"--config={ROOT}/configs/mgpo.yaml"], ParsingPlan if command == "plan" else Parsing, run=False
-        ).parser
-    return run(["fit", f"--config={ROOT}/configs/mgpo.yaml"], Parsing).parser
+    default = f"--config={ROOT}/configs/mgpo.yaml"
+    if command in ALONE:
+        return run([default], ALONE[command], run=False).parser
+    return run(["fit", default], Parsing).parser
 
 
 @cache
 def parse(command, *arguments):
     if command in ("validate", "test") and "--config" not in arguments:
         arguments = ("--config", "configs/mgpo.yaml", *arguments)
-    own = command in COMMANDS or command in ("plan", "doctor")
+    own = command in COMMANDS or command in ALONE
     leaves = any(argument.endswith((".help", "--help", "--print_config")) for argument in arguments)
     with pytest.raises(SystemExit, match=r"^0$") if leaves else nullcontext():
         parser(command if own else "fit").parse_args([*([] if own else [command]), *arguments])
@@ -166,10 +139,6 @@ def test_a_command_that_cannot_be_run_is_seen(monkeypatch):
 def test_what_is_left_out_is_there():
     texts = [command for _, command in COMMANDS_IN_PAGES]
     assert all(any(text.startswith(start) for text in texts) for start in LEFT_OUT)
-
-
-def sections(text):
-    return re.split(r"^#+ ", text, flags=re.MULTILINE)
 
 
 def test_what_nobody_has_run_says_so():
@@ -246,19 +215,6 @@ def test_paths_are_there():
     paths = {path for text in PAGES.values() for path in re.findall(pattern, text)}
     assert len(paths) > 20
     assert not [path for path in paths if not (ROOT / path).exists()]
-
-
-def links(page):
-    """(page or file, anchor) of every relative link, from the repository's root."""
-    text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)#?([^)\s]*)\)", text):
-        place = (ROOT / page).parent / target if target else ROOT / page
-        yield str(place.resolve().relative_to(ROOT)), anchor
-
-
-def anchors(page):
-    headings = re.findall(r"^#+ (.*)", PAGES[page], re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
