@@ -15,13 +15,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("test", "lora")
+EXTRAS = ("test", "lora", "docs")
 ALONE = ("qwen-agent",)  # installed beside them, without what they ask for
 COPYLEFT = re.compile(r"GPL|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|CeCILL|OSL", re.IGNORECASE)
 UNKNOWN = "unknown"
 REMARKS = {
     "certifi": "MPL-2.0 holds per file: a changed certificate list would have to be published; it is used unchanged",
     "hypothesis": "MPL-2.0 holds per file; for tests alone, used unchanged",
+    "pathspec": "MPL-2.0 holds per file; for the site alone, used unchanged",
     "qwen-agent": "its LICENSE is Apache-2.0; tests read the vocabulary that it ships, and run none of its code",
     "numpy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
     "scipy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
@@ -30,7 +31,7 @@ REMARKS = {
 }
 HEAD = """# Licences
 
-Of every package that `pip install 'mgpo[test,lora]'` brings on Linux, and of qwen-agent, by its own metadata:
+Of every package that `pip install 'mgpo[test,lora,docs]'` brings on Linux, and of qwen-agent, by its own metadata:
 `python -m tests.helpers.licences`. Those of the NVIDIA libraries that a CUDA build of torch brings along are NVIDIA's
 own, and not listed. Nothing of these packages is part of this repository.
 
