@@ -55,7 +55,7 @@ class MGPO(RolloutModule):
         group_size: Rollouts for each question (G).
         constant_reward_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
-            others (refill; DAPO, arXiv 2503.14476, section 3.2).
+            others (resample; DAPO, arXiv 2503.14476, section 3.2).
         resample_batches: Batches of questions that one step may take for that.
         unfinished: Rollouts that ran into a limit without an answer: reward as it is (zero), or kept out of the
             group's statistics and the loss (mask; DAPO, section 3.4).

@@ -47,7 +47,7 @@ class LocalEngine:
             import vllm
         except ImportError as error:
             raise UserError(
-                f"model.sampler needs vLLM ({error}); install it as the README says, or leave it out"
+                f"model.sampler needs vLLM ({error}); install it as docs/vllm.md says, or leave it out"
             ) from None
         several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
         if several:  # vLLM finds the others by what torchrun would have set

@@ -106,7 +106,7 @@ def where_installed(
     """VLLMSampler where vLLM is installed; elsewhere rollouts in process, and a sentence that says so."""
     if is_installed():
         return VLLMSampler(dtype, max_model_len, options)
-    rank_zero_info("vLLM is not installed, so rollouts are drawn in process; the README says how to install it.")
+    rank_zero_info("vLLM is not installed, so rollouts are drawn in process; docs/vllm.md says how to install it.")
     return InProcessSampler()
 
 

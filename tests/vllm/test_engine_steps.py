@@ -176,5 +176,5 @@ def test_a_recipe_takes_it_where_it_is_installed_and_says_so_where_not(monkeypat
     else:
         assert isinstance(made, InProcessSampler)
         assert [record.message for record in caplog.records] == [
-            "vLLM is not installed, so rollouts are drawn in process; the README says how to install it."
+            "vLLM is not installed, so rollouts are drawn in process; docs/vllm.md says how to install it."
         ]

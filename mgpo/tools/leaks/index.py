@@ -1,4 +1,4 @@
-"""ParsedBox images by their fingerprints, without comparing each with each."""
+"""Finding images by their fingerprints, without comparing each with each."""
 
 from collections import defaultdict
 from collections.abc import Iterator
