@@ -92,7 +92,7 @@ def bars_figure(series: Mapping[str, Mapping[str, float]], label: str) -> Figure
         axes.bar_label(drawn, [f"{value:.2g}" for value in shown], padding=3)
     axes.set_yticks([place + 0.4 - high / 2 for place in range(len(names))], [fill(name, 32) for name in names])
     axes.invert_yaxis()
-    axes.margins(x=0.1)
+    axes.margins(x=0.15)
     axes.set_xlabel(label)
     if len(series) > 1:
         figure.legend(frameon=False, loc="outside upper left", ncols=len(series))
