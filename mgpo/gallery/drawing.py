@@ -1,54 +1,105 @@
 """Pictures of looks: boxes on the original, the crop beside the same region as it was first seen, boxes over steps."""
 
 import base64
-import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from mgpo.gallery.data import PICTURE, region_key
+from mgpo.images.boxes import REASONS
 from mgpo.images.views import Box, Original
-from mgpo.types import Trajectory
+from mgpo.types import Trajectory, Turn
 
 SIDE, GAP, CAPTION = 320, 12, 20  # pixels: the longer side of a panel, between panels, above a panel
-GOOD, BAD, PLAIN = (22, 163, 74), (220, 38, 38), (37, 99, 235)
+SAMPLE, DASH = 30, 5  # pixels: of a line in the legend, of a dash and of the space behind it
+GOOD, BAD, PLAIN, GREY = (22, 163, 74), (220, 38, 38), (37, 99, 235), (90, 90, 90)
+Colour = tuple[int, int, int]
+
+
+class Key(NamedTuple):
+    """What a kind of line means; without a colour, words alone."""
+
+    words: str
+    colour: Colour | None = None
+    dashed: bool = False
+
+
+GROUP = (
+    Key("right answer", GOOD),
+    Key("wrong answer", BAD),
+    Key("dashed: unusable box", GREY, dashed=True),
+)
 
 
 def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
     """The picture with its boxes; then, of the last crop, the region as first seen and as cut from the original."""
-    boxes = [turn.named for turn in trajectory.turns if turn.named is not None]
-    panels = [("the picture", framed(trajectory.image, boxes, side))]
+    named = [(box, _refused(turn)) for turn in trajectory.turns if (box := turn.named) is not None]
+    whole = framed(trajectory.image, [box for box, _ in named], side, dashed=[refused for _, refused in named])
+    panels = [("the picture", whole)]
     if trajectory.crops:
         first, crop = trajectory.views[0], trajectory.crops[-1]
         box = first.to_input(crop.region)
         seen = first.pixels(trajectory.image).resize(_fit(crop.size, side), Image.Resampling.NEAREST, box=box)
         cut = crop.pixels(trajectory.image).resize(seen.size, Image.Resampling.BICUBIC)
         panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
-    return row(panels)
+    return explained(row(panels), _keys(trajectory))
+
+
+def _refused(turn: Turn) -> bool:
+    return turn.parsed_box is not None and turn.parsed_box.reason is not None
+
+
+def _keys(trajectory: Trajectory) -> list[Key]:
+    """Each kind of line in the picture once, and what there is no line for."""
+    keys = []
+    for turn in trajectory.turns:
+        reason = turn.parsed_box.reason if turn.parsed_box is not None else None
+        if reason is not None:
+            colour, words = (None, "no box") if turn.named is None else (PLAIN, "dashed: unusable box")
+            keys.append(Key(f"{words}, {REASONS[reason]}", colour, dashed=True))
+        elif turn.named is not None:
+            keys.append(Key("the box that it named", PLAIN))
+    return list(dict.fromkeys(keys)) or [Key("no part was looked at")]
 
 
 def framed(
     image: Original,
     boxes: Sequence[Box],
     side: int = SIDE,
-    colours: Sequence[tuple[int, int, int]] = (),
+    colours: Sequence[Colour] = (),
     original: tuple[int, int] | None = None,
+    dashed: Sequence[bool] = (),
 ) -> Image.Image:
-    """A small copy with frames. Boxes are in pixels of the original, whose size is the image's unless given."""
+    """A small copy with frames. Boxes are in pixels of the original, whose size is the image's unless given.
+
+    What of a box lies outside is drawn along the picture's edge.
+    """
     size = _fit(image.size, side)
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     draw, width = ImageDraw.Draw(small), (original or image.size)[0]
     scale = size[0] / width
     for i, box in enumerate(boxes):
-        x1, y1, x2, y2 = (min(max(value * scale, -side), 2 * side) for value in box)
+        x1, y1, x2, y2 = (round(min(max(v * scale, 0), size[k % 2] - 1)) for k, v in enumerate(box))
         ends = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        draw.rectangle(ends, outline=colours[i] if colours else PLAIN, width=2)
+        _outline(draw, ends, colours[i] if colours else PLAIN, bool(dashed) and dashed[i])
     return small
+
+
+def _outline(draw: ImageDraw.ImageDraw, ends: tuple[int, int, int, int], colour: Colour, dashed: bool) -> None:
+    if not dashed:
+        draw.rectangle(ends, outline=colour, width=2)
+        return
+    left, top, right, bottom = ends
+    for x in range(left, right + 1, 2 * DASH):
+        for y in (top, max(top, bottom - 1)):
+            draw.rectangle((x, y, min(x + DASH - 1, right), min(y + 1, bottom)), fill=colour)
+    for y in range(top, bottom + 1, 2 * DASH):
+        for x in (left, max(left, right - 1)):
+            draw.rectangle((x, y, min(x + 1, right), min(y + DASH - 1, bottom)), fill=colour)
 
 
 def row(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -64,32 +115,63 @@ def row(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     return sheet
 
 
+def explained(picture: Image.Image, keys: Sequence[Key]) -> Image.Image:
+    """A picture over what its lines mean, a row of it for as many as fit beside each other."""
+    font, left, top, height = ImageFont.load_default(13), 0, picture.height + GAP // 2, 0
+    placed: list[tuple[Key, str, int, int]] = []
+    for key in keys:
+        sample = SAMPLE if key.colour else 0
+        words = textwrap.fill(key.words, max(1, (picture.width - sample) // 7))
+        wide = sample + max(round(font.getlength(line)) for line in words.splitlines())
+        if left and left + wide > picture.width:
+            left, top, height = 0, top + height, 0
+        placed.append((key, words, left, top))
+        left, height = left + wide + 2 * GAP, max(height, CAPTION * len(words.splitlines()))
+    sheet = Image.new("RGB", (picture.width, top + height), "white")
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for key, words, x, y in placed:
+        if key.colour:
+            _outline(draw, (x, y + 3, x + SAMPLE - 8, y + 13), key.colour, key.dashed)
+        draw.multiline_text((x + (SAMPLE if key.colour else 0), y), words, fill="black", font=font)
+    return sheet
+
+
 def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = side / max(size)
     return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
 
 
 def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image:
-    """The first box of each rollout of a question: green where the answer was right, red where it was wrong."""
-    named = [(t.turns[0].named, t.right) for t in trajectories if t.turns[0].named is not None]
-    colours = [GOOD if right else BAD for _, right in named]
-    return framed(trajectories[0].image, [box for box, _ in named if box], side, colours)
+    """The first box of each rollout of a question, and what the lines mean."""
+    first = [(t.turns[0], t.right) for t in trajectories]
+    named = [(box, _refused(turn), right) for turn, right in first if (box := turn.named) is not None]
+    return explained(_group(trajectories[0].image, named, side), GROUP)
+
+
+def _group(
+    image: Original, named: Sequence[tuple[Box, bool, bool]], side: int, original: tuple[int, int] | None = None
+) -> Image.Image:
+    """Boxes of a group's rollouts: each with whether it was refused, and whether its answer was right."""
+    colours = [GOOD if right else BAD for _, _, right in named]
+    return framed(image, [box for box, _, _ in named], side, colours, original, [refused for _, refused, _ in named])
 
 
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
     picture = from_uri(asked["images"][PICTURE])
-    return row([(f"step {step}", drawn(picture, group, asked["size"], side)) for step, group in asked["steps"].items()])
+    panels = [(f"step {step}", drawn(picture, group, asked["size"], side)) for step, group in asked["steps"].items()]
+    return explained(row(panels), GROUP)
 
 
 def drawn(
     picture: Image.Image, rollouts: Sequence[Mapping[str, Any]], size: tuple[int, int], side: int = SIDE
 ) -> Image.Image:
     """A small picture with the first boxes of a gallery's rollouts, which are in pixels of an original of `size`."""
-    named = [(next(box for box in r["named"] if box), r["right"]) for r in rollouts if any(r["named"])]
-    colours = [GOOD if right else BAD for _, right in named]
-    return framed(picture, [box for box, _ in named], side, colours, size)
+    first = [(next((i for i, box in enumerate(r["named"]) if box), None), r) for r in rollouts]
+    named = [(r["named"][i], r["reasons"][i] is not None, r["right"]) for i, r in first if i is not None]
+    return _group(picture, named, side, size)
 
 
 def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: int = 220, seconds: float = 1.0) -> None:
@@ -100,7 +182,8 @@ def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: in
         groups = [(asked, asked["steps"][str(step)]) for asked in chosen]
         captions = [f"{sum(rollout['right'] for rollout in group)} of {len(group)} right" for _, group in groups]
         captions[0] = f"step {step}: {captions[0]}"
-        frames.append(row([(c, _column(asked, group, side)) for c, (asked, group) in zip(captions, groups)]))
+        columns = [(c, _column(asked, group, side)) for c, (asked, group) in zip(captions, groups)]
+        frames.append(explained(row(columns), GROUP))
     first, *others = frames
     first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
 
@@ -126,19 +209,3 @@ def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: 
 def from_uri(uri: str) -> Image.Image:
     """The picture that a data URI holds."""
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
-
-
-def curves(run: Path, names: Sequence[str]) -> Image.Image:
-    """Curves of a run's metrics.csv over its optimiser updates. Raises KeyError for a metric that was not logged."""
-    with (run / "metrics.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for name in names:
-        values = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-        axes.plot(*zip(*values), label=name)
-    axes.set_xlabel("step")
-    axes.legend(frameon=False)
-    drawn_to = io.BytesIO()
-    figure.savefig(drawn_to, format="png", dpi=80)
-    return Image.open(drawn_to)
