@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import mgpo
 from mgpo.commands.table import COMMANDS
@@ -88,11 +89,12 @@ def look_at(command: str, args: Sequence[str]) -> None:
     from mgpo.commands.keys import check_arguments, check_configuration
     from mgpo.utils.configurations import load_file
 
-    check_arguments(command, args)
     parts = [*(part for arg in args for part in arg.split("=", 1)), ""]
     configs = [value for name, value in pairwise(parts) if name in ("-c", "--config")]
+    held: dict[str, Any] = {}
     for config in configs:
         if Path(config).is_file():
-            check_configuration(command, config, load_file(config))
+            held |= check_configuration(command, config, load_file(config))
+    remarks = check_arguments(command, args, held)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(arg.startswith("--print_config") for arg in args):
-        print(" ".join([f"mgpo {command}", *configs]), "…", file=sys.stderr, flush=True)
+        print(" ".join([f"mgpo {command}", *configs, "…"]), *remarks, sep="\n  ", file=sys.stderr, flush=True)

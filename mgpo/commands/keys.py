@@ -26,22 +26,51 @@ def keys_of(command: str) -> Keys:
     return known()["commands"][command]
 
 
-def check_arguments(command: str, args: Iterable[str]) -> None:
-    """Raises UserError for an option of the command line that the command does not have."""
-    keys = keys_of(command)
-    for arg in args:
-        if arg.startswith("--") and len(arg) > 2:
-            key = arg[2:].split("=", 1)[0].rstrip("+")
-            if key not in ALWAYS:
-                _check(command, keys, key.replace("-", "_") if key not in keys else key, "--")
+def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, Any] | None = None) -> list[str]:
+    """Remarks on the options of a command line: which of several list entries one changes.
+
+    Args:
+        command: Whose options they are.
+        args: As they were typed.
+        configured: By key what configurations in front of them hold.
+
+    Raises:
+        UserError: For an option, a class or an argument of a class that does not exist.
+    """
+    keys, held, remarks = keys_of(command), dict(configured or {}), list[str]()
+    for arg, following in zip(args, [*args[1:], ""]):
+        key, equals, value = arg[2:].partition("=")
+        key = key.rstrip("+")
+        if not arg.startswith("--") or not key or key in ALWAYS:
+            continue
+        _check(command, keys, key, "--")
+        if key in keys and keys[key][0] == "class":
+            held[key] = {"class_path": value if equals else following}
+            _check_classes(f"--{key}", held[key])
+            continue
+        parent = next((k for k in keys if keys[k][0] == "class" and key.startswith(f"{k}.")), None)
+        if parent is not None:
+            entries = held.get(parent)
+            if isinstance(entries, list) and len(entries) > 1 and not key.removeprefix(f"{parent}.")[:1].isdigit():
+                remarks.append(f"--{key} changes the last of the {len(entries)} in {parent}")
+            last = entries[-1] if isinstance(entries, list) and entries else entries
+            name = key.removeprefix(f"{parent}.").removeprefix("init_args.").partition(".")[0]
+            if isinstance(last, Mapping) and name not in NESTED and not name.isdigit():
+                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {name: None}})
+    return remarks
 
 
-def check_configuration(command: str, file: str, loaded: Any) -> None:
-    """Raises UserError for a key of a configuration that the command does not have, or a class that does not exist."""
+def check_configuration(command: str, file: str, loaded: Any) -> dict[str, Any]:
+    """By key what a configuration holds.
+
+    Raises UserError for a key that the command does not have, or a class or an argument of one that does not exist.
+    """
     keys = keys_of(command)
-    for key, value in _flat(keys, loaded):
+    held = dict(_flat(keys, loaded))
+    for key, value in held.items():
         _check(command, keys, key, f"{file}: ")
         _check_classes(f"{file}: {key}", value)
+    return held
 
 
 def explain(command: str, about: str, width: int) -> str:

@@ -22,14 +22,15 @@ from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
 from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
-from mgpo.checkpoints.whole import load_state
+from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.table import resolve
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError, find_user_error
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.tools.plan.command import plan
-from mgpo.training.loop_settings import SHARDED, check_loop, check_strategy
+from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
 from mgpo.training.module import MGPO
+from mgpo.training.saved_run import CONFIG
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused, replaced
 from mgpo.utils.configurations import reading, shipped_config
@@ -51,7 +52,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration into the run directory; that of a run which goes on is the same again."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        with replaced(run_folder(trainer) / "config.yaml") as unfinished:
+        with replaced(run_folder(trainer) / CONFIG) as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
 
 
@@ -100,7 +101,8 @@ class CLI(LightningCLI):
         check_strategy(name)
         if self.subcommand not in EVALUATIONS:
             check_loop(config)
-        path = config.get("ckpt_path")
+        check_accelerator(config["trainer"]["accelerator"])
+        path = config["ckpt_path"] = self._of_a_run(config.get("ckpt_path"))
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         if path and path != "last":
@@ -108,6 +110,13 @@ class CLI(LightningCLI):
         torch.set_num_threads(config["threads"])
         if self.subcommand == "fit" and path == "last":
             self._find_last(config)
+
+    def _of_a_run(self, path: str | None) -> str | None:
+        """The checkpoint that a run's folder stands for: to evaluate what it learnt, to train on its newest."""
+        if not path or not (Path(path) / CONFIG).is_file():
+            return path
+        latest = newest(Path(path) / FOLDER) if self.subcommand == "fit" else None
+        return str(latest[0] if latest else trained(Path(path)))
 
     def _find_last(self, config: Any) -> None:
         """Of the run whose saved configuration is this one; so neither may name a checkpoint or a run's folder."""

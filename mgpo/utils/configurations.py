@@ -61,7 +61,8 @@ def shipped_config(name: str) -> Path:
 
 def find_config(value: str) -> str:
     """A file as it is, and a name as the file that comes with the package under it. Raises UserError for neither."""
-    return value if os.path.exists(value) or not value else str(shipped_config(value))
+    there = os.path.exists(value) and not os.path.isdir(value)
+    return value if there or not value else str(shipped_config(value))
 
 
 def _shipped() -> Iterator[tuple[Path, Path]]:
