@@ -131,7 +131,10 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
-        trainer: Any = super().instantiate_trainer(**kwargs)
+        try:
+            trainer: Any = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # of a setting that the trainer does not know
+            raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
         trainer.callbacks.insert(0, RankWatch())
         return trainer
 

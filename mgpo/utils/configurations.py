@@ -16,6 +16,7 @@ import jsonargparse
 import yaml
 
 from mgpo.errors import UserError
+from mgpo.utils.complaints import plainly
 from mgpo.utils.renamed import under_present_names
 
 LARGEST = 1_000_000  # bytes of a file, characters of a text
@@ -41,7 +42,7 @@ def reading(args: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        complaint = " ".join(str(error).split())
+        complaint = plainly(str(error))
         cut = "" if len(complaint) <= SHOWN else " …"
         raise UserError(complaint[:SHOWN] + cut + " (--help explains every key)") from None
 
