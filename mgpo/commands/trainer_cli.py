@@ -43,6 +43,7 @@ NOISE = (
     "The 'val_dataloader' does not have many workers",
     "The 'train_dataloader' does not have many workers",
 )
+REMARKS = ("Tip:", "will override existing callbacks", "TPU available")
 EVALUATIONS = ("validate", "test")
 SHOWN = 500  # characters of what Lightning complains of
 PARSED = ("fit", "validate", "test")  # commands that are LightningCLI's own
@@ -227,7 +228,7 @@ def hush() -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
+        lambda record: not any(words in record.getMessage() for words in REMARKS)
     )
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(
         lambda record: "Forcefully terminating" not in record.getMessage()  # behind what the rank itself has said
@@ -249,7 +250,7 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
                 VQAData,
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
-                trainer_defaults={"num_sanity_val_steps": 0},
+                trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
                 auto_configure_optimizers=False,  # they are the model's
                 parser_kwargs={"prog": "mgpo"},
                 **options,

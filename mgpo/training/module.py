@@ -155,6 +155,10 @@ class MGPO(RolloutModule):
 
     def on_fit_start(self) -> None:
         check_kernel(self.device.type)
+        sizes = [(p.numel(), p.requires_grad) for p in self.policy.parameters()]
+        self.print(
+            f"{sum(n for n, learns in sizes if learns):,} of {sum(n for n, _ in sizes):,} parameters are trained"
+        )
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
