@@ -6,13 +6,14 @@ from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.counterfactuals import counterfactuals
 from mgpo.evaluation.greedy import evaluate
-from mgpo.images.boxes import BoxRule
 from mgpo.images.decoding import to_rgb
 from mgpo.rewards import Verdict, verdict_of
-from mgpo.rollout import InProcessSampler, Sampling
+from mgpo.rollout import Sampling
 from mgpo.rollout.episodes import judge
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
+from tests.helpers.cases import RULE
+from tests.rollout.test_rollout import Scripted
 
 IMAGE = noise_image(200, 100)
 NEAR = """
@@ -69,10 +70,9 @@ def test_every_place_that_judges_hears_the_verdict(policy):
         return Verdict(0.25, right=False)
 
     samples = [(make_question(IMAGE, str(i)), to_rgb(noise_image(300, 200, i))) for i in range(3)]
-    how = (policy, InProcessSampler(), TwoTurn(rule=BoxRule(min_side=1)), samples, Sampling(4, 0.0), partly, 0)
+    how = (policy, Scripted(1), TwoTurn(rule=RULE), samples, Sampling(4, 0.0), partly, 0)
     records = evaluate(*how)
-    assert [(r.reward, r.right) for r in records] == [(0.25, False)] * 3
-    assert not any(r.subimage_right for r in records)
+    assert [(r.reward, r.right, r.subimage_right) for r in records] == [(0.25, False, False)] * 3
     assert not any(
         row[name] for row in counterfactuals(*how) for name in row if name not in ("id", "split", "category")
     )
