@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.images.views import Size, View, VisionResolution
+from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.policy.passes.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 
@@ -80,6 +80,7 @@ class Policy(nn.Module):
     max_prompt_tokens: int | None = None  # that may stand before a reply
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
     fixed = False  # whether the operations of a pass depend on its shape alone, so that it could be replayed
+    published_frame: Frame | None = None  # in which its publisher has it write boxes: `mgpo doctor` names one in this
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,6 +145,11 @@ class Policy(nn.Module):
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
         """
         raise NotImplementedError
+
+    def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor] | None:
+        """What `model` itself takes beside token ids (1, tokens), for `mgpo doctor` to compare with; `places` is true
+        at the images' placeholders. None where that is not known."""
+        return None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, vocabulary) in float32; tokens that may not be sampled are at minus infinity."""
