@@ -66,7 +66,25 @@ class Policy(nn.Module):
     """A vision-language model in the pieces that rollouts and training put together.
 
     Both call the same `features`, `decode` and `logits`, so that they can differ only in how rows are
-    laid out. A new family is a subclass in a file of its own.
+    laid out. A new family is a subclass in a file of its own, mostly of `Pretrained` or `QwenVL`.
+
+    Example:
+        Qwen2-VL, whose boxes go from 0 to 1000. In my_family.py::
+
+            from mgpo.images import Frame
+            from mgpo.policy import QwenVL
+
+
+            class Qwen2VL(QwenVL):
+                model_types = ("qwen2_vl",)
+                frame = published_frame = Frame.THOUSAND
+                video_processor = "Qwen2VLVideoProcessor"
+
+                def decode(self, ids, features, positions, mask, cache):
+                    return self.run(self.embed(ids, features), positions, {"full_attention": mask}, cache)
+
+        and on the command line ``--model.policy my_family.Qwen2VL --model.policy.path Qwen/Qwen2-VL-2B-Instruct``.
+        `mgpo doctor` compares it with the library's own model.
     """
 
     chat: Codec

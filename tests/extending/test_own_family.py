@@ -76,9 +76,9 @@ def test_every_family_here_says_all_that_one_is_asked():
     """What stood in tables beside the families."""
     families = shipped_families()
     assert set(families) == {"qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma3"}
-    assert {name: kind.published_frame for name, kind in families.items() if kind.published_frame != Frame.THOUSAND} == {
-        "qwen2_5_vl": Frame.PIXELS
-    }
+    assert {
+        name: kind.published_frame for name, kind in families.items() if kind.published_frame != Frame.THOUSAND
+    } == {"qwen2_5_vl": Frame.PIXELS}
     assert {name: kind.video_processor for name, kind in families.items()} == {
         "qwen2_5_vl": "Qwen2VLVideoProcessor",
         **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "Qwen3VLVideoProcessor"),
