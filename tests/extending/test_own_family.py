@@ -54,8 +54,6 @@ def test_every_check_of_the_doctor_knows_it(arguments, capsys):
     assert "FAILED" not in said
     assert all("memory" in line for line in said.splitlines() if "skipped" in line)  # which takes a device
     assert "a mark named in thousand is found" in " ".join(said.split())
-    main(["plan", "--config", str(ROOT / "configs" / "mgpo.yaml"), *arguments])
-    assert "step" in capsys.readouterr().out
 
 
 def test_an_export_brings_it_along(arguments, configured, tmp_path):
