@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mgpo
-from mgpo.commands.table import COMMANDS
+from mgpo.commands.command_table import COMMANDS
 from mgpo.errors import UserError
 
 EXAMPLES = """\

@@ -13,7 +13,7 @@ import yaml
 
 from mgpo.cli import main
 from mgpo.commands import list_keys
-from mgpo.commands.table import COMMANDS
+from mgpo.commands.command_table import COMMANDS
 from mgpo.gallery.page import read_page
 
 ROOT = Path(__file__).parent.parent
@@ -180,7 +180,7 @@ def test_completion_covers_every_command_and_its_keys(capsys, shell):
     main(["completion", shell])
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS)
-    assert all(key in script for key in ("--model.group_size", "--trainer.devices", "--question", "resample"))
+    assert all(key in script for key in ("model.group_size", "trainer.devices", "question", "resample"))
 
 
 def test_the_known_keys_are_those_of_the_parsers():

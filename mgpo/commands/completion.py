@@ -4,8 +4,8 @@ import argparse
 
 import shtab
 
+from mgpo.commands.command_table import COMMANDS, SHELLS
 from mgpo.commands.keys import keys_of
-from mgpo.commands.table import COMMANDS, SHELLS
 from mgpo.errors import UserError
 
 

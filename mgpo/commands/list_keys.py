@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import jsonargparse
 from jsonargparse._parameter_resolvers import get_signature_parameters
 
-from mgpo.commands.table import COMMANDS, resolve
+from mgpo.commands.command_table import COMMANDS, resolve
 from mgpo.commands.trainer_cli import PARSED, run
 
 FILE = Path(__file__).with_name("known_keys.json")

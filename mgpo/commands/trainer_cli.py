@@ -23,11 +23,10 @@ from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
 from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
-from mgpo.commands.table import resolve
+from mgpo.commands.command_table import resolve
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError, find_user_error
 from mgpo.tools.doctor.preflight import Preflight
-from mgpo.tools.plan.command import plan
 from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
 from mgpo.training.module import MGPO
 from mgpo.training.saved_run import CONFIG
@@ -53,6 +52,7 @@ class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration into the run directory; that of a run which goes on is the same again."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Writes config.yaml whole or not at all, with every key, into the run's folder."""
         with replaced(run_folder(trainer) / CONFIG) as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
 
@@ -65,12 +65,15 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands by name, without those that this package has its own of."""
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name in PARSED}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """The parser, which raises what is wrong instead of printing its usage and exiting."""
         return super().init_parser(**{"exit_on_error": False, **kwargs})  # a hundred lines of usage hide the sentence
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what this command line takes besides Lightning's: reports, --measure, --preflight and --threads."""
         parser.add_lightning_class_args(ReportWriter, "report")
         parser.add_lightning_class_args(Counterfactuals, "counterfactuals")
         parser.add_argument(
@@ -96,6 +99,11 @@ class CLI(LightningCLI):
         """Nothing of a checkpoint becomes configuration; and no file that is none is loaded for that."""
 
     def before_instantiate_classes(self) -> None:
+        """Looks at strategy, loop and checkpoint before anything is built, and finds the run to go on with.
+
+        Raises:
+            UserError: For settings that do not go together, or a checkpoint that can't be read.
+        """
         config = self.config if self.subcommand is None else self.config[self.subcommand]
         strategy = config["trainer"]["strategy"]
         name = strategy if isinstance(strategy, str) else strategy["class_path"]
@@ -130,6 +138,7 @@ class CLI(LightningCLI):
                 logger["version"] = self.last[0].parent.parent.name
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Builds the trainer as configured, with a watch over its ranks in front of the callbacks."""
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
         try:
@@ -146,6 +155,7 @@ class CLI(LightningCLI):
         return parser
 
     def before_fit(self) -> None:
+        """Makes the trainer ready to be stopped, requeued and gone on with, and evaluates where that comes first."""
         config, trainer = self.config["fit"], cast(Any, self.trainer)
         if config["preflight"] != "off":
             trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
@@ -176,6 +186,7 @@ class CLI(LightningCLI):
     before_validate = before_test = _own_folder
 
     def after_fit(self) -> None:
+        """Evaluates what was trained, unless that is not wanted or training was interrupted."""
         if self._measures("both", "after") and not self.trainer.interrupted:
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
@@ -186,41 +197,6 @@ class CLI(LightningCLI):
     def _measures(self, *when: str) -> bool:
         config = self.config["fit"]
         return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
-
-
-class PlanCLI(CLI):
-    """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        parser.add_function_arguments(plan, as_group=False, skip={"config"})
-
-    def before_instantiate_classes(self) -> None:
-        config = self.config.as_dict()
-        plan(config, **{key: config[key] for key in ("memory", "model_size", "reply", "output")})
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _set_seed(self) -> None:
-        pass
-
-
-class DoctorCLI(CLI):
-    """Takes what `fit` takes, makes its checks on one device, and trains nothing; leaves no files."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        self.save_config_callback = None
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-        trainer: Any = super().instantiate_trainer(
-            **{**kwargs, **quiet, "callbacks": None, "devices": 1, "num_nodes": 1, "strategy": "auto"}
-        )
-        trainer.callbacks = [Preflight("only", self.config.as_dict())]
-        return trainer
-
-    def instantiate_classes(self) -> None:
-        super().instantiate_classes()
-        self.trainer.fit(self.model, self.datamodule)
 
 
 def hush() -> None:

@@ -50,7 +50,10 @@ def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor
 
 @torch.no_grad()
 def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Policy | None) -> Tensor | None:
-    """(N, C) log-probs under the weights before training: a frozen copy, or the policy with its adapters off."""
+    """Log-probs (N, C) under the weights before training: a frozen copy, or the policy with its adapters off.
+
+    None where there is neither.
+    """
     if frozen is not None:
         return frozen(score, batch, temperature).logprobs_NC
     back = policy.reference()

@@ -137,6 +137,11 @@ class MGPO(RolloutModule):
         return module.to(map_location)
 
     def setup(self, stage: str) -> None:
+        """Checks strategy and precision, and has checkpoints saved whole or not at all.
+
+        Raises:
+            UserError: For a strategy or precision with which this can't be trained.
+        """
         check_strategy(type(self.trainer.strategy).__name__)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
@@ -154,6 +159,7 @@ class MGPO(RolloutModule):
             self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
+        """Looks for the kernel of the device, drops old gradients, and moves the reference there."""
         check_kernel(self.device.type)
         sizes = [(p.numel(), p.requires_grad) for p in self.policy.parameters()]
         self.print(
@@ -164,9 +170,11 @@ class MGPO(RolloutModule):
             reference.to(self.device)
 
     def configure_callbacks(self) -> GoOn:
+        """The callback that goes on behind a checkpoint exactly."""
         return GoOn()
 
     def configure_optimizers(self) -> Any:
+        """The optimiser over all weights that are trained, with its scheduler where there is one."""
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
@@ -214,7 +222,7 @@ class MGPO(RolloutModule):
         self.pool.clear()
 
     def advantages(self, groups: Groups) -> Tensor:
-        """(N,): relative to its group's rewards; 1 for every right answer that is imitated."""
+        """Relative to the rewards of its group, (N,); 1 for every right answer that is imitated."""
         if self.supervised:
             return torch.ones(len(groups.trajectories))
         return self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()

@@ -48,7 +48,7 @@ def reading(args: Sequence[str]) -> Iterator[None]:
 
 
 def shipped_config(name: str) -> Path:
-    """configs/NAME.yaml, from the installed package or from the checkout. Raises UserError where there is none."""
+    """The file of that name among configs/, installed or in the checkout. Raises UserError where there is none."""
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in _shipped()}
     wanted = name.removeprefix("configs/").removesuffix(".yaml")
     if wanted in names:
