@@ -7,7 +7,7 @@ import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.evaluation.scoring.flips import summary
-from mgpo.evaluation.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
+from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
 from mgpo.utils.atomic_files import replaced
 
 NAME = "benchmarks"
@@ -18,7 +18,7 @@ class BenchmarkTable(L.Callback):
 
     The columns are the benchmarks' `title`s; a run has a row by the rules here, and one by each harness's.
     After `fit`, the rows from before training stand above them. A score over fewer questions than the benchmark
-    has says over how many, in its cell.
+    has says over how many, in its cell. Scores and published figures are those of the sources' own classes.
 
     Args:
         row: What the run is called.
@@ -46,25 +46,28 @@ class BenchmarkTable(L.Callback):
             return
         benchmarks = {}
         for source in sources:
-            records = [record for record in pl_module.records if record.split == source.split]
+            split = getattr(source, "split", None) or source[0].split
+            records = [record for record in pl_module.records if record.split == split]
             title = getattr(source, "title", "")
-            title = title if title and title not in benchmarks else source.split
-            figures = summary(getattr(source, "score", "accuracy"), records)
-            benchmarks[title] = {"split": source.split, "of": getattr(source, "total", len(source)), **figures}
+            title = title if title and title not in benchmarks else split
+            of = getattr(source, "total", len(source))
+            benchmarks[title] = {"split": split, "of": of, **summary(source, records)}
         self._add_rows(benchmarks, trainer.global_step)
         report = {
             "benchmarks": benchmarks,
             "rows": self.runs,
             "counts": self.counts,
-            "published": {"source": SOURCE, "rows": PUBLISHED},
+            "published": {"source": cited(sources), "rows": published(sources)},
             "step": trainer.global_step,
         }
         path = run_folder(trainer) / f"{NAME}.json"
         with replaced(path) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
         with replaced(path.with_suffix(".md")) as unfinished:
-            unfinished.write_text(f"{as_markdown(self.runs, self.counts)}\nPublished figures: {SOURCE}.\n")
-        print(as_text(self.runs, self.counts) + _details(benchmarks) + f"benchmarks: {path}")
+            unfinished.write_text(
+                f"{as_markdown(self.runs, self.counts, sources)}\nPublished figures: {cited(sources)}.\n"
+            )
+        print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + f"benchmarks: {path}")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
         name = f"{self.row}, step {step}" if step else self.row

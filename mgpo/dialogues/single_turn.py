@@ -45,6 +45,7 @@ class SingleTurn:
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         turn, view = trajectory.turns[-1], trajectory.views[0]
         trajectory.answer = answer_of(turn, trajectory.question)
+        turn.action = "nothing" if trajectory.answer is None else "answer"
         if self.judge_box:
             turn.seen, turn.parsed_box = view, parse_box(turn.said, view.size, resolution.frame, self.rule)
         return None

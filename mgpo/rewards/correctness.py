@@ -1,15 +1,54 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 from mgpo.answers import is_number, is_right
+from mgpo.errors import UserError
 from mgpo.types import Question
 
 
-class Reward(Protocol):
-    """Judges an extracted answer; None is a reply that commits to nothing. Above 0 counts as right."""
+class Verdict(NamedTuple):
+    """What training sees of an answer, and whether accuracies count it as right: part of a reward need not be."""
 
-    def __call__(self, answer: str | None, question: Question) -> float: ...
+    reward: float
+    right: bool
+
+
+class Reward(Protocol):
+    """Judges an extracted answer; None is a reply that commits to nothing.
+
+    A number says both: what training sees, and that the answer is right where it is above 0. A `Verdict` says them
+    apart. What is right is in the question: `answer`, and the texts of `accepted`, which are right as well.
+
+    A class or a plain function, which the command line knows by the names and types of its parameters.
+
+    Example:
+        The nearer a count, the more; right is the number alone. In my_rewards.py::
+
+            def near(answer: str | None, question: Question) -> Verdict:
+                if answer is None or not answer.isdecimal():
+                    return Verdict(0.0, right=False)
+                off = min(abs(int(answer) - int(truth)) for truth in (question.answer, *question.accepted))
+                return Verdict(1 / (1 + off), right=off == 0)
+
+        and on the command line ``--model.reward my_rewards.near``.
+    """
+
+    def __call__(self, answer: str | None, question: Question) -> Any: ...
+
+
+def verdict_of(reward: Reward, answer: str | None, question: Question) -> Verdict:
+    """What a reward says of an answer. Raises UserError where that is neither a number nor a `Verdict`."""
+    given = reward(answer, question)
+    value, right = given if isinstance(given, Verdict) else (given, None)
+    if not isinstance(value, SupportsFloat):
+        name = getattr(reward, "__name__", type(reward).__name__)
+        raise UserError(
+            f"the reward {name} gives {repr(given)[:80]} for question {question.id}; it should return a number, or a "
+            "mgpo.rewards.Verdict"
+        )
+    value = float(value)
+    return Verdict(value, value > 0 if right is None else bool(right))
 
 
 class ExactAnswer:

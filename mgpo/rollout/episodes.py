@@ -13,7 +13,7 @@ from mgpo.dialogues import Dialogue
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Original, VisionResolution
 from mgpo.policy.base import Policy
-from mgpo.rewards import Reward
+from mgpo.rewards import Reward, verdict_of
 from mgpo.rewards.shaping import Shaping
 from mgpo.rollout.crops import THREADS, CropCache, Swap
 from mgpo.rollout.fitting import too_long
@@ -160,8 +160,7 @@ def _next_prompts(
 def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
     """Reward the answers, in place."""
     for trajectory in trajectories:
-        trajectory.reward = reward(trajectory.answer, trajectory.question)
-        trajectory.right = trajectory.reward > 0
+        trajectory.reward, trajectory.right = verdict_of(reward, trajectory.answer, trajectory.question)
 
 
 def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:

@@ -1,10 +1,11 @@
 """Any table of multiple-choice questions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
+from mgpo.data.benchmarks.harness import first_letter, options
 from mgpo.data.benchmarks.option_columns import choices_of, letter_of, split_choices
 from mgpo.data.row_source import Row, check_choices, shown, text_of
 from mgpo.types import Question
@@ -24,7 +25,8 @@ class MultipleChoice(Benchmark):
     """
 
     SPLIT = "multiple_choice"
-    score = "multiple_choice"
+    scored_as = "multiple_choice"
+    harnesses: ClassVar = {"lmms-eval": first_letter, "VLMEvalKit": options}
 
     def __init__(
         self,

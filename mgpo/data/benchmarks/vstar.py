@@ -1,6 +1,9 @@
 """V* Bench (arXiv 2312.14135): small things in large pictures."""
 
-from mgpo.data.benchmarks.base import Benchmark
+from typing import ClassVar
+
+from mgpo.data.benchmarks.base import PAPER, Benchmark
+from mgpo.data.benchmarks.harness import options, vstar_forms
 from mgpo.data.benchmarks.option_columns import split_choices
 from mgpo.data.row_source import Row, text_of
 from mgpo.types import Question
@@ -18,8 +21,20 @@ class VStar(Benchmark):
     SIZE = 191
     columns = ("text", "label", "category")
     extra = ("question_id",)
-    score = "vstar"
+    scored_as = "vstar"
+    harnesses: ClassVar = {"lmms-eval": vstar_forms, "VLMEvalKit": options}
     title = "V*"
+    published_in = PAPER
+    published: ClassVar = {
+        "Qwen2.5-VL-7B": 58.6,
+        "Qwen2.5-VL-7B + SFT": 71.7,
+        "Qwen2.5-VL-7B + GRPO": 71.2,
+        "Qwen2.5-VL-7B + MGPO": 76.4,
+        "Qwen2.5-VL-3B + GRPO": 66.5,
+        "Qwen2.5-VL-3B + MGPO": 67.0,
+        "o1": 69.7,
+        "GPT-4o": 73.9,
+    }
 
     def question(self, row: Row, number: int) -> Question:
         text, choices = split_choices(text_of(row, "text"))

@@ -60,11 +60,18 @@ def box_text(size: Size, frame: Frame) -> str:
     return f'```json\n[{{"bbox_2d": {list(numbers(size, frame))}, "label": "mark"}}]\n```'
 
 
-def predict(region: Box, size: Size) -> tuple[float, float]:
-    """Where the mark's middle is in an image of `size` that shows a region of the canvas, given in its pixels."""
-    x, y = ((a + b) / 2 * side for a, b, side in zip(MARK, MARK[2:], CANVAS))
+def predict(region: Box, size: Size, turn: int = 0) -> tuple[float, float] | None:
+    """Where in an image of `size` that shows a region of the canvas, given in its pixels and turned clockwise by
+    `turn` quarter turns, the middle of the mark is, or of that part of it; None where there is none of it."""
     left, top, right, bottom = region
-    return (x - left) / (right - left) * size[0], (y - top) / (bottom - top) * size[1]
+    x1, y1, x2, y2 = (share * side for share, side in zip(MARK, 2 * CANVAS))
+    x1, y1, x2, y2 = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
+    if x1 >= x2 or y1 >= y2:
+        return None
+    x, y = ((x1 + x2) / 2 - left) / (right - left), ((y1 + y2) / 2 - top) / (bottom - top)
+    for _ in range(turn % 4):
+        x, y = 1 - y, x
+    return x * size[0], y * size[1]
 
 
 def find(image: Image.Image) -> tuple[float, float] | None:
