@@ -13,7 +13,10 @@ class Cut(Protocol):
     `resolution.crop`. A class or a plain function, as `dialogue.cut`, known by the names and types of its parameters.
 
     Example:
-        Tall parts lie down, in my_cuts.py::
+        Tall parts lie down. In my_cuts.py::
+
+            from mgpo.images import Box, View, VisionResolution
+
 
             def lying(view: View, box: Box, resolution: VisionResolution) -> View:
                 part = view.crop(box, resolution.crop)

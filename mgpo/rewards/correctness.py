@@ -25,6 +25,10 @@ class Reward(Protocol):
     Example:
         The nearer a count, the more; right is the number alone. In my_rewards.py::
 
+            from mgpo.rewards import Verdict
+            from mgpo.types import Question
+
+
             def near(answer: str | None, question: Question) -> Verdict:
                 if answer is None or not answer.isdecimal():
                     return Verdict(0.0, right=False)

@@ -38,7 +38,35 @@ class Conversations(Protocol):
 
 
 class Sampler(Protocol):
-    """Draws replies from a policy: in process, or an engine that has a copy of its weights."""
+    """Draws replies from a policy: in process, or an engine that has a copy of its weights.
+
+    Example:
+        Cooler first replies, from the policy itself. In my_samplers.py::
+
+            from collections.abc import Sequence
+            from dataclasses import replace
+
+            from mgpo.policy import Policy
+            from mgpo.rollout import Conversations, InProcessSampler
+            from mgpo.types import Prompt
+
+
+            class CoolStart(InProcessSampler):
+                exact = False  # its log-probs are not the trainer's, which scores its replies anew
+
+                def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+                    conversation = super().open(policy, prompts, copies)
+                    usual = conversation.reply
+
+                    def cool(seeds, sampling, stop_text=None):
+                        conversation.reply = usual
+                        return usual(seeds, replace(sampling, temperature=0.7 * sampling.temperature), stop_text)
+
+                    conversation.reply = cool
+                    return conversation
+
+        and on the command line ``--model.sampler my_samplers.CoolStart``.
+    """
 
     exact: bool  # whether its log-probs are the trainer's, but for rounding
 

@@ -10,6 +10,7 @@ from tests.conftest import make_record, noise_image
 from tests.helpers.published import write_jsonl
 
 DIALS = """
+    from mgpo.answers import find_number
     from mgpo.data.benchmarks import Benchmark
     from mgpo.metrics.score import Score, share
 
@@ -25,7 +26,8 @@ DIALS = """
 
         @staticmethod
         def score(records) -> Score:
-            near = [r.answer is not None and abs(float(r.answer) - float(r.truth)) <= 5 for r in records]
+            read = [(find_number(r.answer or ""), float(r.truth)) for r in records]
+            near = [number is not None and abs(number - truth) <= 5 for number, truth in read]
             return Score(len(near), share(near), {"exact": share(r.right for r in records)})
 """
 PLAIN = """

@@ -40,6 +40,7 @@ class Gemma3(Pretrained):
     slot = "<start_of_image>"
     image_token = "<image_soft_token>"
     marks = ("<start_of_turn>", "<end_of_turn>", "<end_of_image>")
+    published_frame = Frame.THOUSAND  # there is none; it is asked for this one
 
     def resolution_of(self, processor: Gemma3ImageProcessorPil) -> VisionResolution:
         """One size for everything."""
@@ -71,6 +72,11 @@ class Gemma3(Pretrained):
         """Of each image its features (image tokens, width)."""
         stacked = moved(torch.stack([image.patches for image in images]), self.device).to(self.model.dtype)
         return self.model.model.get_image_features(stacked).pooler_output.unbind()
+
+    def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor]:
+        """Whole images."""
+        stacked = torch.stack([image.patches.to(self.device) for image in images])
+        return dict(pixel_values=stacked, token_type_ids=places.int())
 
     def new_cache(self) -> "PlacedCache":
         """Keys and values of all tokens: the window is masked, since a row's holes do not count."""

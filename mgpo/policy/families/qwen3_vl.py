@@ -19,7 +19,8 @@ class Qwen3VL(QwenVL):
     """
 
     model_types = ("qwen3_vl", "qwen3_vl_moe")
-    frame = Frame.THOUSAND
+    frame = published_frame = Frame.THOUSAND
+    video_processor = "Qwen3VLVideoProcessor"
     packs = True
 
     @property

@@ -17,20 +17,11 @@ CANVAS = (1500, 1000)
 BOX = (0.1, 0.2, 0.75, 0.9)
 MARK = (0.25, 0.3, 0.35, 0.44)
 CLEAR = 0.5  # of full magenta
-# As their publishers have it; Gemma has none of its own and is asked for this one.
-PUBLISHED = {
-    "qwen2_5_vl": Frame.PIXELS,
-    "qwen3_vl": Frame.THOUSAND,
-    "qwen3_vl_moe": Frame.THOUSAND,
-    "qwen3_5": Frame.THOUSAND,
-    "qwen3_5_moe": Frame.THOUSAND,
-    "gemma3": Frame.THOUSAND,
-}
 
 
 def frame_of(policy: Policy) -> Frame:
-    """The units in which the policy's family writes boxes; what it says of itself where it isn't known here."""
-    return PUBLISHED.get(str(getattr(policy.model.config, "model_type", "")), policy.resolution.frame)
+    """The units in which the policy's family writes boxes, as published; its own where the family says nothing."""
+    return policy.published_frame or policy.resolution.frame
 
 
 def draw_canvas() -> Image.Image:

@@ -163,7 +163,7 @@ def _merge(config: Any) -> int:
 
 
 def _block(layers: nn.ModuleList, config: Any) -> Block:
-    width = config.hidden_size
+    width = getattr(config, "embed_dim", None) or config.hidden_size  # a tower's hidden_size may be what it gives out
     heads = getattr(config, "num_attention_heads", None) or config.num_heads
     head = getattr(config, "head_dim", None) or width // heads
     return Block(
@@ -172,7 +172,7 @@ def _block(layers: nn.ModuleList, config: Any) -> Block:
         heads=heads,
         attention=heads * head,
         key_value=(getattr(config, "num_key_value_heads", None) or heads) * head,
-        mlp=config.intermediate_size,
+        mlp=getattr(config, "intermediate_size", None) or round(config.mlp_ratio * width),
         gated=any(name.endswith("gate_proj") for name, _ in layers[0].named_modules()),
         parameters=parameters_of(layers[0]),
     )
