@@ -1,5 +1,6 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 from mgpo.answers import is_number, is_right
@@ -19,6 +20,9 @@ class Reward(Protocol):
 
     A number says both: what training sees, and that the answer is right where it is above 0. A `Verdict` says them
     apart. What is right is in the question: `answer`, and the texts of `accepted`, which are right as well.
+
+    One that takes its time may have a method `judge_all` too, which is given a list of (answer, question) and gives
+    what it says of each, in order; it is then asked for all answers of a step at once.
 
     A class or a plain function, which the command line knows by the names and types of its parameters.
 
@@ -43,16 +47,33 @@ class Reward(Protocol):
 
 def verdict_of(reward: Reward, answer: str | None, question: Question) -> Verdict:
     """What a reward says of an answer. Raises UserError where that is neither a number nor a `Verdict`."""
-    given = reward(answer, question)
+    return verdicts_of(reward, [(answer, question)])[0]
+
+
+def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) -> list[Verdict]:
+    """The same of many answers, in order."""
+    judge_all = getattr(reward, "judge_all", None)
+    given = [reward(*asked) for asked in answers] if judge_all is None else list(judge_all(answers))
+    if len(given) != len(answers):
+        raise UserError(
+            f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
+        )
+    return [_checked(reward, said, question) for said, (_, question) in zip(given, answers)]
+
+
+def _checked(reward: Reward, given: Any, question: Question) -> Verdict:
     value, right = given if isinstance(given, Verdict) else (given, None)
     if not isinstance(value, SupportsFloat):
-        name = getattr(reward, "__name__", type(reward).__name__)
         raise UserError(
-            f"the reward {name} gives {repr(given)[:80]} for question {question.id}; it should return a number, or a "
-            "mgpo.rewards.Verdict"
+            f"the reward {_name(reward)} gives {repr(given)[:80]} for question {question.id}; it should return a "
+            "number, or a mgpo.rewards.Verdict"
         )
     value = float(value)
     return Verdict(value, value > 0 if right is None else bool(right))
+
+
+def _name(reward: Reward) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)
 
 
 class ExactAnswer:

@@ -13,7 +13,7 @@ from mgpo.dialogues import Dialogue
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Original, VisionResolution
 from mgpo.policy.base import Policy
-from mgpo.rewards import Reward, verdict_of
+from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping
 from mgpo.rollout.crops import THREADS, CropCache, Swap
 from mgpo.rollout.fitting import too_long
@@ -191,8 +191,9 @@ def _next_prompts(
 
 def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
     """Reward the answers, in place."""
-    for trajectory in trajectories:
-        trajectory.reward, trajectory.right = verdict_of(reward, trajectory.answer, trajectory.question)
+    verdicts = verdicts_of(reward, [(trajectory.answer, trajectory.question) for trajectory in trajectories])
+    for trajectory, verdict in zip(trajectories, verdicts, strict=True):
+        trajectory.reward, trajectory.right = verdict
 
 
 def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:

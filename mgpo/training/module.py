@@ -104,6 +104,10 @@ class MGPO(RolloutModule):
             )
         if supervised and "{answer}" not in answer_form:
             raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
+        if objective.entropy_weight and policy.fused_head:
+            raise UserError(
+                "objective.entropy_weight needs distributions that policy.fused_head never sees; drop one of them"
+            )
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
@@ -238,7 +242,7 @@ class MGPO(RolloutModule):
     def micro_batches(self, mini_batch: MiniBatch) -> list[MiniBatch]:
         """Parts of at most `micro_batch_tokens`, of what has a gradient; equally many on every rank."""
         moved_N = mini_batch.weights_N
-        if not self.objective.kl_weight:
+        if not (self.objective.kl_weight or self.objective.entropy_weight):
             moved_N = moved_N * mini_batch.advantages_N
         rows = passes(mini_batch.trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size)
         return [mini_batch.select(part) for part in rows]
