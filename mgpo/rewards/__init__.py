@@ -1,6 +1,7 @@
 """Rewards: what judges an answer, and what may be added to that in training. A new one is a new file here."""
 
+from mgpo.rewards.by_source import BySource
 from mgpo.rewards.correctness import ExactAnswer, NumericAnswer, Reward
 from mgpo.rewards.shaping import Format, MatchedPoints, Shaping, TurnCost
 
-__all__ = ["ExactAnswer", "Format", "MatchedPoints", "NumericAnswer", "Reward", "Shaping", "TurnCost"]
+__all__ = ["BySource", "ExactAnswer", "Format", "MatchedPoints", "NumericAnswer", "Reward", "Shaping", "TurnCost"]
