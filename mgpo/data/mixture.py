@@ -80,6 +80,11 @@ class Mixture:
         """What the sources have left out, and why."""
         return [f"{name}, {reason}" for name, source in self.named for reason in getattr(source, "bad", ())]
 
+    @property
+    def notes(self) -> list[str]:
+        """What else the sources have to say of their rows."""
+        return [f"{name}: {note}" for name, source in self.named for note in getattr(source, "notes", ())]
+
     def complaint(self) -> str | None:
         """What the sources complain of, a line each; None where none does."""
         said = [getattr(source, "complaint", lambda: None)() for _, source in self.named]
