@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +29,7 @@ from mgpo.inference.export import export
 from mgpo.inference.predict import predict
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.tools.leaks.command import leaks
+from mgpo.tools.overview.command import arguments, overview
 from mgpo.tools.plan.command import plan
 from mgpo.tools.study.command import study
 from mgpo.training.loop_settings import SHARDED, check_loop, check_strategy
@@ -182,19 +184,28 @@ class CLI(LightningCLI):
 class PlanCLI(CLI):
     """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
 
+    command: Any = staticmethod(plan)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        parser.add_function_arguments(plan, as_group=False, skip={"config"})
+        parser.add_function_arguments(self.command, as_group=False, skip={"config"})
 
     def before_instantiate_classes(self) -> None:
         config = self.config.as_dict()
-        plan(config, **{key: config[key] for key in ("memory", "model_size", "reply", "output")})
+        _, *keys = signature(self.command).parameters
+        self.command(config, **{key: config[key] for key in keys})
 
     def instantiate_classes(self) -> None:
         pass
 
     def _set_seed(self) -> None:
         pass
+
+
+class DataCLI(PlanCLI):
+    """Takes what `fit` takes, and says what training will see; builds no trainer and reads no weights."""
+
+    command = staticmethod(overview)
 
 
 class DoctorCLI(CLI):
@@ -245,7 +256,8 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
                 parser_kwargs={
                     "prog": "mgpo",
                     "description": "Teach a vision-language model where to look, from answers alone. More commands: "
-                    "`mgpo plan` says what a step will cost, `mgpo doctor` whether all is well before one, "
+                    "`mgpo data` shows what training will see, `mgpo plan` says what a step will cost, "
+                    "`mgpo doctor` whether all is well before one, "
                     "`mgpo predict` answers questions about pictures, "
                     "`mgpo export` saves a checkpoint for others, `mgpo leaks` looks for test images among the "
                     "training images, `mgpo study` runs a matrix of runs, `mgpo pretrain` makes the embedded model "
@@ -269,6 +281,8 @@ def main(args: list[str] | None = None) -> None:
                 jsonargparse.auto_cli(COMMANDS[args[0]], **how)
         elif args[:1] == ["plan"]:
             run(args[1:], PlanCLI, run=False)
+        elif args[:1] == ["data"]:
+            run(arguments(args[1:]), DataCLI, run=False)
         elif args[:1] == ["doctor"]:
             run(args[1:], DoctorCLI, run=False)
         else:

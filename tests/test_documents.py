@@ -18,8 +18,9 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import mgpo
-from mgpo.cli import CLI, COMMANDS, PlanCLI, run
+from mgpo.cli import CLI, COMMANDS, DataCLI, PlanCLI, run
 from mgpo.objective import Objective
+from mgpo.tools.overview.command import arguments as of_data
 from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections
 from tests.test_cli import ROOT
 
@@ -59,7 +60,12 @@ class ParsingPlan(Parsing, PlanCLI):
     pass
 
 
-ALONE = {"plan": ParsingPlan, "doctor": Parsing}  # which take the keys of `fit` and no command of Lightning's
+class ParsingData(Parsing, DataCLI):
+    pass
+
+
+# Which take the keys of `fit` and no command of Lightning's.
+ALONE = {"data": ParsingData, "plan": ParsingPlan, "doctor": Parsing}
 
 
 @cache
@@ -77,6 +83,8 @@ def parser(command):
 def parse(command, *arguments):
     if command in ("validate", "test") and "--config" not in arguments:
         arguments = ("--config", "configs/mgpo.yaml", *arguments)
+    if command == "data":
+        arguments = of_data(arguments)
     own = command in COMMANDS or command in ALONE
     leaves = any(argument.endswith((".help", "--help", "--print_config")) for argument in arguments)
     with pytest.raises(SystemExit, match=r"^0$") if leaves else nullcontext():

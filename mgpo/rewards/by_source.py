@@ -19,6 +19,7 @@ class BySource:
         self.rewards, self.otherwise = dict(rewards), otherwise or ExactAnswer()
 
     def __call__(self, answer: str | None, question: Question) -> float:
+        """Judge an answer by the reward of its question's source."""
         return self.rewards.get(question.source, self.otherwise)(answer, question)
 
     def check(self, names: Collection[str]) -> None:
