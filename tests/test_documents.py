@@ -18,7 +18,10 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import mgpo
-from mgpo.cli import CLI, COMMANDS, DataCLI, PlanCLI, run
+from mgpo.cli import answered_at_once, with_named_configs
+from mgpo.commands.keys import check_arguments
+from mgpo.commands.table import resolve
+from mgpo.commands.trainer_cli import CLI, PARSED, DataCLI, PlanCLI, run
 from mgpo.objective import Objective
 from mgpo.tools.overview.command import arguments as of_data
 from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections
@@ -71,8 +74,8 @@ ALONE = {"data": ParsingData, "plan": ParsingPlan, "doctor": Parsing}
 @cache
 def parser(command):
     """That of the command line: one for all of Lightning's commands, others have their own."""
-    if command in COMMANDS:
-        return jsonargparse.auto_parser(COMMANDS[command], as_positional=False, exit_on_error=False)
+    if not isinstance(resolve(command), type):
+        return jsonargparse.auto_parser(resolve(command), as_positional=False, exit_on_error=False)
     default = f"--config={ROOT}/configs/mgpo.yaml"
     if command in ALONE:
         return run([default], ALONE[command], run=False).parser
@@ -81,12 +84,16 @@ def parser(command):
 
 @cache
 def parse(command, *arguments):
+    if answered_at_once([command, *arguments]):
+        return
+    arguments = with_named_configs(arguments)
+    check_arguments(command, arguments)
     if command in ("validate", "test") and "--config" not in arguments:
-        arguments = ("--config", "configs/mgpo.yaml", *arguments)
+        arguments = ["--config", "configs/mgpo.yaml", *arguments]
     if command == "data":
         arguments = of_data(arguments)
-    own = command in COMMANDS or command in ALONE
-    leaves = any(argument.endswith((".help", "--help", "--print_config")) for argument in arguments)
+    own = command not in PARSED
+    leaves = any(argument.endswith((".help", "--print_config")) for argument in arguments)
     with pytest.raises(SystemExit, match=r"^0$") if leaves else nullcontext():
         parser(command if own else "fit").parse_args([*([] if own else [command]), *arguments])
 

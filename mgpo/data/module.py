@@ -36,6 +36,11 @@ class VQAData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if min(batch_size, eval_batch_size) < 1 or num_workers < 0:
+            raise DataError(
+                f"data.batch_size is {batch_size}, data.eval_batch_size {eval_batch_size} and data.num_workers "
+                f"{num_workers}; batches hold at least 1 question, and workers are 0 or more"
+            )
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.cli import main, run
+from mgpo.cli import main
+from mgpo.commands.trainer_cli import run
 from mgpo.data import DataError, Files, Mixture, Part, Scenes, VQAData
 from mgpo.data.batches import Batches, Decoded
 from mgpo.errors import UserError
