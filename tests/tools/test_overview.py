@@ -248,7 +248,7 @@ def test_every_category_has_a_row_on_the_page():
 def test_arguments_are_those_of_fit():
     default = ["--config", str(shipped_config("mgpo"))]
     assert arguments(["--limit", "5"]) == [*default, "--limit", "5"]
-    alone = ["--data.train", "mgpo.data.Files", "--data.train.path", "q.jsonl", "--data.val", "[]"]
+    alone = ["--data.train", "mgpo.data.Files", "--data.train.path", "q.jsonl", "--data.val", "[]", "--data.test", "[]"]
     assert arguments(["--data=q.jsonl"]) == arguments(["--data", "q.jsonl"]) == [*default, *alone]
     named = ["--config", "a.yaml", "--data", "b.yaml"]
     assert arguments(named) == named
@@ -283,6 +283,8 @@ def test_mistakes_are_one_sentence(folder):
         main(["data", "--data", "none.jsonl"])
     with pytest.raises(SystemExit, match="questions are read from"):
         main(["data", "--data", str(folder / "a.jpg")])
+    with pytest.raises(SystemExit, match="--data: name a file"):
+        main(["data", "--data"])
     (folder / "file").touch()
     with pytest.raises(SystemExit, match="can't be written"):
         main(["data", "--data", str(folder / "q.jsonl"), "--output", str(folder / "file")])

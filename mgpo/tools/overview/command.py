@@ -29,12 +29,27 @@ UNITS = {"width": "width in pixels", "height": "height in pixels", "megapixels":
 
 
 def arguments(args: Sequence[str]) -> list[str]:
-    """The arguments as `fit` takes them: `--data FILE` is that file alone, and without --config the default one."""
+    """The arguments as `fit` takes them: `--data FILE` is that file alone, and without --config the default one.
+
+    Raises:
+        UserError: Where no file is named.
+    """
     made: list[str] = []
     parts = iter(part for arg in args for part in (arg.split("=", 1) if arg.startswith("--data=") else [arg]))
     for part in parts:
         if part == "--data" and not (value := next(parts, "")).endswith((".yaml", ".yml")):
-            made += ["--data.train", "mgpo.data.Files", "--data.train.path", value, "--data.val", "[]"]
+            if not value:
+                raise UserError("--data: name a file of questions, such as --data my/questions.jsonl")
+            made += [
+                "--data.train",
+                "mgpo.data.Files",
+                "--data.train.path",
+                value,
+                "--data.val",
+                "[]",
+                "--data.test",
+                "[]",
+            ]
         else:
             made += [part, value] if part == "--data" else [part]
     if not any(arg.split("=")[0] in ("-c", "--config", "-h", "--help") for arg in made):
