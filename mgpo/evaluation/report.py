@@ -1,9 +1,9 @@
-"""The report: shares with 95 % intervals, by split and category, as a dictionary and as a table."""
+"""The report: shares with 95 % intervals, by split, category and source, as a dictionary and as a table."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, geometric_mean
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -35,7 +35,7 @@ COLUMNS = {  # of the table
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """`n`, the shares with their intervals, why boxes were invalid, and the same by split and category.
+    """`n`, the shares with their intervals, why boxes were invalid, and the same by split, category and source.
 
     `accuracy` and `crop_rate` (a part was cut out and shown) are over all questions, `valid_box_ratio` over
     those where a box was looked for. Of the sub-images that answer the question alone, `subimage_accuracy`
@@ -43,25 +43,27 @@ def summarise(records: Sequence[Record]) -> Summary:
     The means have no intervals: `zoom_factor` (geometric) and `crop_area_share` are over the questions with a
     crop, `turns` and `fallback_rate` over all.
     """
-    by_split, by_category = defaultdict(list), defaultdict(list)
+    by_split = defaultdict(list)
     for record in records:
         by_split[record.split].append(record)
-        by_category[record.category].append(record)
     return {
         **_numbers(records),
-        "by_category": {name: _numbers(part) for name, part in sorted(by_category.items())},
+        "by_category": _by("category", records),
         "by_split": {
-            name: {**_numbers(part), "by_category": {c: _numbers(p) for c, p in _by_category(part).items()}}
+            name: {**_numbers(part), "by_category": _by("category", part), "by_source": _by("source", part)}
             for name, part in sorted(by_split.items())
         },
     }
 
 
-def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+def _by(field: Literal["category", "source"], records: Sequence[Record]) -> dict[str, Summary]:
+    """The numbers of each category, or of each source of a mixture."""
     parts = defaultdict(list)
     for record in records:
-        parts[record.category].append(record)
-    return dict(sorted(parts.items()))
+        parts[getattr(record, field)].append(record)
+    if field == "source":
+        parts.pop("", None)
+    return {name: _numbers(part) for name, part in sorted(parts.items())}
 
 
 def shares(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -84,7 +86,7 @@ def _numbers(records: Sequence[Record]) -> Summary:
 
 
 def format_report(after: Summary, before: Summary | None = None) -> str:
-    """A table by split and category; with `before`, both side by side."""
+    """A table by split, category and source; with `before`, both side by side."""
     table = Table(title="before -> after" if before else None)
     for name in ("split", "category", "n", *COLUMNS):
         table.add_column(name, justify="left" if name in ("split", "category") else "right")
@@ -95,6 +97,8 @@ def format_report(after: Summary, before: Summary | None = None) -> str:
             parts += [
                 (name, part, old and old["by_category"].get(name)) for name, part in numbers["by_category"].items()
             ]
+        for name, part in numbers.get("by_source", {}).items():
+            parts.append((f"from {name}", part, old and old.get("by_source", {}).get(name)))
         for category, part, old_part in parts:
             cells = [_cell(part, old_part, name) for name in COLUMNS.values()]
             table.add_row(escape(split), escape(category), str(part["n"]), *cells, end_section=category == parts[-1][0])
