@@ -184,8 +184,19 @@ def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: in
         captions[0] = f"step {step}: {captions[0]}"
         columns = [(c, _column(asked, group, side)) for c, (asked, group) in zip(captions, groups)]
         frames.append(explained(row(columns), GROUP))
-    first, *others = frames
+    first, *others = in_one_palette(frames)
     first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+
+
+def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Frames in 256 colours that all of them share, so that a colour stays the same from frame to frame."""
+    strip = Image.new("RGB", (max(frame.width for frame in frames), sum(frame.height for frame in frames)))
+    top = 0
+    for frame in frames:
+        strip.paste(frame, (0, top))
+        top += frame.height
+    palette = strip.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)  # small marks keep their colours
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: int) -> Image.Image:
