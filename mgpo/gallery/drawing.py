@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mgpo.gallery.data import PICTURE, region_key
@@ -16,6 +17,7 @@ from mgpo.types import Trajectory, Turn
 
 SIDE, GAP, CAPTION = 320, 12, 20  # pixels: the longer side of a panel, between panels, above a panel
 SAMPLE, DASH = 30, 5  # pixels: of a line in the legend, of a dash and of the space behind it
+MISSED = 6  # levels by which a colour of a film differs from the picture's, from where it gets one of its own
 GOOD, BAD, PLAIN, GREY = (22, 163, 74), (220, 38, 38), (37, 99, 235), (90, 90, 90)
 Colour = tuple[int, int, int]
 
@@ -189,13 +191,20 @@ def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: in
 
 
 def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """Frames in 256 colours that all of them share, so that a colour stays the same from frame to frame."""
-    strip = Image.new("RGB", (max(frame.width for frame in frames), sum(frame.height for frame in frames)))
-    top = 0
-    for frame in frames:
-        strip.paste(frame, (0, top))
-        top += frame.height
-    palette = strip.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)  # small marks keep their colours
+    """Frames in 256 colours that all of them share, so that a colour stays the same from frame to frame.
+
+    Half are those of most pixels, which are background; half are for what these miss, such as small marks.
+    """
+    strip = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames]))
+    common = strip.quantize(128, Image.Quantize.MEDIANCUT, kmeans=1)
+    pixels = np.asarray(strip)
+    missed = pixels[np.abs(pixels - np.asarray(common.convert("RGB"), int)).max(-1) > MISSED]
+    colours = common.getpalette() or []
+    if len(missed):
+        rest = Image.fromarray(missed[None]).quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1)
+        colours += rest.getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
