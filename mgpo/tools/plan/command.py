@@ -55,7 +55,7 @@ def plan(
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=1))
     tables = format_plan(report, f"Qwen2.5-VL {model_size}" if model_size else path)
-    Console().print(*tables, format_disk(report["disk"]), sep="\n")
+    Console(force_jupyter=False).print(*tables, format_disk(report["disk"]), sep="\n")
 
 
 def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | None) -> dict[str, Any]:
