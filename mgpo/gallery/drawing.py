@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mgpo.gallery.data import PICTURE, region_key
-from mgpo.images.boxes import REASONS
+from mgpo.images.boxes import IN_WORDS
 from mgpo.images.views import Box, Original
 from mgpo.types import Trajectory, Turn
 
@@ -62,7 +62,7 @@ def _keys(trajectory: Trajectory) -> list[Key]:
         reason = turn.parsed_box.reason if turn.parsed_box is not None else None
         if reason is not None:
             colour, words = (None, "no box") if turn.named is None else (PLAIN, "dashed: unusable box")
-            keys.append(Key(f"{words}, {REASONS[reason]}", colour, dashed=True))
+            keys.append(Key(f"{words}, {IN_WORDS[reason]}", colour, dashed=True))
         elif turn.named is not None:
             keys.append(Key("the box that it named", PLAIN))
     return list(dict.fromkeys(keys)) or [Key("no part was looked at")]

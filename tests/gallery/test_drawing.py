@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageSequence
 from mgpo.gallery.data import Gallery
 from mgpo.gallery.drawing import BAD, CAPTION, GAP, GOOD, PLAIN, Key, explained, film, framed, look, overlay, steps
 from mgpo.gallery.page import read_page, write_page
-from mgpo.images.boxes import REASONS
+from mgpo.images.boxes import IN_WORDS
 from tests.conftest import make_question, noise_image
 from tests.helpers.gallery_samples import make_trajectory, plain_trajectory
 
@@ -159,7 +159,7 @@ def test_a_group_of_a_page_is_dashed_where_its_box_cant_be_used(page):
 
 
 @pytest.mark.parametrize("width", [40, 180, 320, 984])
-@pytest.mark.parametrize("reason", [*REASONS.values(), "x" * 300])
+@pytest.mark.parametrize("reason", [*IN_WORDS.values(), "x" * 300])
 def test_words_of_a_legend_stay_inside(width, reason):
     keys = [Key(f"dashed: unusable box, {reason}", BAD, dashed=True), Key("right", GOOD), Key("no box")]
     sheet = np.asarray(explained(Image.new("RGB", (width, 50)), keys))[50:]
