@@ -195,6 +195,7 @@ class MGPO(RolloutModule):
                             self.tally.add_pass(metrics)
                         norm = clip_gradients(self.policy, self.max_grad_norm)
                         finite = self.everywhere(all_finite(total, norm, mini_batch.trajectories))
+                        self.tally.add({"lr": float(optimizer.param_groups[0]["lr"])}, 1)
                         if finite:
                             optimizer.step()
                             if schedule is not None:

@@ -14,18 +14,18 @@ from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import Scores
 from mgpo.utils.collectives import share_objects
 
-EPISODE = {
+EPISODE = {  # under the names that an evaluation has for the same
     "reward": values.reward,
-    "right": values.right,
+    "accuracy": values.right,
     "crop_rate": values.crop,
     "unfinished": values.unfinished,
     "answered": values.answered,
     "cut": values.cut,
-    "valid_box": values.valid_box,
-    "clipped_box": values.clipped_box,
-    "zoom": values.zoom,
-    "area": values.area,
-    "fallback": values.fallback,
+    "valid_box_ratio": values.valid_box,
+    "clipped_box_ratio": values.clipped_box,
+    "zoom_factor": values.zoom,
+    "crop_area_share": values.area,
+    "fallback_rate": values.fallback,
     "turns": values.turns,
 }
 
@@ -106,9 +106,9 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: T
 def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:
     """By name the values of the episodes or groups to which they apply; their means are what is shown.
 
-    Of episodes: reward, shares in [0, 1], zoom, and reply lengths in tokens by turn. Of groups, `group_size`
-    records next to each other: how far boxes agree, the spread of rewards, whether any rollout is right (`pass`),
-    and whether the commonest answer is (`majority`).
+    Of episodes: reward, shares in [0, 1], zoom factor, and reply lengths in tokens by turn. Of groups, `group_size`
+    records next to each other: how far boxes agree, the spread of rewards, whether any of k rollouts is right
+    (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
     """
     metrics = {name: values.applicable(of, records) for name, of in EPISODE.items()}
     for k in range(max(record.turns for record in records)):
@@ -117,7 +117,7 @@ def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, lis
     of_groups = {
         "agreement": [values.agreement(group) for group in groups],
         "reward_spread": [values.reward_spread(group) for group in groups],
-        "pass": [values.pass_at_k(group, group_size) for group in groups],
-        "majority": [values.majority_at_k(group, group_size) for group in groups],
+        f"pass@{group_size}": [values.pass_at_k(group, group_size) for group in groups],
+        f"majority@{group_size}": [values.majority_at_k(group, group_size) for group in groups],
     }
     return metrics | {name: [v for v in found if v is not None] for name, found in of_groups.items()}

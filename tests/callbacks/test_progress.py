@@ -95,7 +95,7 @@ def drawn(sent):
 def test_a_terminal_gets_bars_and_whole_rows(narrow):
     rows = "\n".join(drawn(narrow))
     assert re.search(rf"step\s+4/4 ━+ 0:\d\d:\d\d {TIME}", rows)
-    assert re.search(r"reward \d\.\d\d  valid_box \d\.\d\d  right \d\.\d\d  \d+ tokens/s", rows)
+    assert re.search(r"reward \d\.\d\d  valid_box \d\.\d\d  accuracy \d\.\d\d  \d+ tokens/s", rows)
     assert re.search(r"validation\s+4/4 ━+", rows)
     assert rows.count("long row " + "x" * 100) == 4
     assert rows.count("sub-image alone ┃") == 1  # the module's own table, once, its rows whole
@@ -123,7 +123,7 @@ def test_a_pipe_gets_plain_lines(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     lines = run.stdout.splitlines()
-    numbers = r"  reward \d\.\d\d  valid_box \d\.\d\d  right \d\.\d\d  \d+ tokens/s  "
+    numbers = r"  reward \d\.\d\d  valid_box \d\.\d\d  accuracy \d\.\d\d  \d+ tokens/s  "
     steps = [line for line in lines if line.startswith("step")]
     assert [re.fullmatch(rf"step (\d)/4{numbers}{TIME}", line)[1] for line in steps] == ["2", "4"]
     evaluated = [line for line in lines if line.startswith("validation")]
