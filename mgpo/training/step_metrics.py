@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp, log
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ EPISODE = {  # under the names that an evaluation has for the same
     "fallback_rate": values.fallback,
     "turns": values.turns,
 }
+GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms, as in an evaluation
 
 
 @dataclass
@@ -44,7 +46,7 @@ class PassMetrics:
 
 
 class Tally:
-    """Weighted means and maxima of whatever is added."""
+    """Weighted means and maxima of whatever is added; geometric means of what is a factor."""
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -58,7 +60,7 @@ class Tally:
         """Each value with weight 1; a name without any stays missing."""
         for name, applicable in values.items():
             if applicable:
-                self._sum(name, sum(applicable), len(applicable))
+                self._sum(name, sum(map(log, applicable) if name in GEOMETRIC else applicable), len(applicable))
 
     def add_pass(self, metrics: PassMetrics) -> None:
         """Tokens of all passes count the same, however they were dealt out."""
@@ -79,6 +81,7 @@ class Tally:
                 merged._sum(name, total, weight)
             merged.add_pass(PassMetrics(largest=largest))
         means = {name: total / weight for name, (total, weight) in merged.sums.items()}
+        means |= {name: exp(means[name]) for name in GEOMETRIC if name in means}
         return dict(sorted((means | merged.largest).items()))
 
 

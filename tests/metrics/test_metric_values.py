@@ -153,7 +153,7 @@ def test_rollouts_of_a_step_by_hand():
     assert tally.over_ranks(1) == pytest.approx(
         {
             "reward": 0.25, "accuracy": 0.25, "crop_rate": 0.5, "unfinished": 0.25, "answered": 0.75, "cut": 0.25,
-            "valid_box_ratio": 0.5, "zoom_factor": 3.0, "crop_area_share": 0.01, "fallback_rate": 0.25,
+            "valid_box_ratio": 0.5, "zoom_factor": 8**0.5, "crop_area_share": 0.01, "fallback_rate": 0.25,
             "turns": 2.0, "length_turn1": 6.0, "length_turn2": 5.0, "length_turn3": 1.0, "reward_spread": 0.25, "pass@2": 0.5, "majority@2": 0.5,
         }
     )  # fmt: skip
@@ -166,8 +166,8 @@ def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
     parts = []
     for zooms in ([1.0, 2.0, 3.0], [8.0], []):
         tally = Tally()
-        tally.add_all({"zoom": zooms})
+        tally.add_all({"turns": zooms, "zoom_factor": zooms})
         tally.add_pass(PassMetrics(largest={"gap": zooms[0]} if zooms else {}))
         parts.append((dict(tally.sums), tally.largest))
     monkeypatch.setattr("mgpo.training.step_metrics.share_objects", lambda value, world_size: parts)
-    assert Tally().over_ranks(3) == {"gap": 8.0, "zoom": 3.5}
+    assert Tally().over_ranks(3) == pytest.approx({"gap": 8.0, "turns": 3.5, "zoom_factor": 48**0.25})
