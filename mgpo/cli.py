@@ -15,8 +15,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import Counterfactuals, ReportWriter
-from mgpo.callbacks.folder import OwnFolder, run_folder
-from mgpo.callbacks.metrics_file import KeepRows
+from mgpo.callbacks.folder import OwnFolder, run_folder, unlogged_root
+from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
@@ -126,7 +126,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
-        trainer: Any = super().instantiate_trainer(**kwargs)
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
+        trainer: Any = super().instantiate_trainer(**{**unlogged_root(config["trainer"]), **kwargs})
+        keep_metrics(trainer)
         trainer.callbacks.insert(0, RankWatch())
         return trainer
 

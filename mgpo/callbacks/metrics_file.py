@@ -12,7 +12,7 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from mgpo.callbacks.folder import goes_on
+from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.utils.atomic_files import replaced, writing
 from mgpo.utils.renamed import present_curve
 
@@ -30,6 +30,25 @@ class MetricsFile(CSVLogger):
         if self._experiment is None:
             self._experiment = Rows(self.log_dir)
         return self._experiment  # pyright: ignore[reportReturnType]
+
+
+class MetricsBeside(MetricsFile):
+    """The same file in a run's own folder, for a run whose loggers write none."""
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        super().__init__(trainer.default_root_dir)
+        self.trainer = trainer
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder; some loggers know theirs only once they have begun."""
+        return str(run_folder(self.trainer))
+
+
+def keep_metrics(trainer: Any) -> None:
+    """Have a run write metrics.csv whatever its loggers are; not where it has none, or only tries itself out."""
+    if trainer.loggers and not trainer.fast_dev_run and not any(isinstance(own, CSVLogger) for own in trainer.loggers):
+        trainer.loggers = [*trainer.loggers, MetricsBeside(trainer)]
 
 
 class Rows(ExperimentWriter):

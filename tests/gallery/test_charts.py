@@ -10,10 +10,10 @@ from mgpo.training.step_metrics import EPISODE
 
 LOGGED = [
     *(f"train/{name}" for name in (*EPISODE, "agreement", "majority@8", "pass@8", "reward_spread", "no_signal")),
-    *(f"train/{name}" for name in ("entropy_turn1", "length_turn12", "kl", "clip_fraction", "sampler_gap", "lr", "loss")),
+    *(f"train/{name}" for name in ("entropy_turn1", "length_turn12", "kl", "clip_fraction", "sampler_gap", "lr")),
     *(f"val/{name}" for name in evaluation_metrics()),
     *(f"my_split/v2/{name}" for name in evaluation_metrics()),
-    "memory/resident_gib", "speed/tokens_per_s", "warning/image_blind",
+    "train/loss", "memory/resident_gib", "speed/tokens_per_s", "warning/image_blind",
 ]  # fmt: skip
 
 

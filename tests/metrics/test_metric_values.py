@@ -154,7 +154,8 @@ def test_rollouts_of_a_step_by_hand():
         {
             "reward": 0.25, "accuracy": 0.25, "crop_rate": 0.5, "unfinished": 0.25, "answered": 0.75, "cut": 0.25,
             "valid_box_ratio": 0.5, "zoom_factor": 8**0.5, "crop_area_share": 0.01, "fallback_rate": 0.25,
-            "turns": 2.0, "length_turn1": 6.0, "length_turn2": 5.0, "length_turn3": 1.0, "reward_spread": 0.25, "pass@2": 0.5, "majority@2": 0.5,
+            "turns": 2.0, "length_turn1": 6.0, "length_turn2": 5.0, "length_turn3": 1.0,
+            "reward_spread": 0.25, "pass@2": 0.5, "majority@2": 0.5,
         }
     )  # fmt: skip
     assert metrics["agreement"] == []
