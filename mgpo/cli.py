@@ -16,11 +16,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from mgpo.callbacks import Counterfactuals, ReportWriter
 from mgpo.callbacks.folder import OwnFolder, run_folder, unlogged_root
+from mgpo.callbacks.hyperparameters import log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
-from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
+from mgpo.checkpoints.resume import MORE, finished, go_into, last_checkpoint, refuse_finished
 from mgpo.checkpoints.whole import load_state
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError, find_user_error
@@ -57,6 +58,7 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         with replaced(run_folder(trainer) / "config.yaml") as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
+        log_configuration(trainer, run_folder(trainer) / "config.yaml")
 
 
 class CLI(LightningCLI):
@@ -120,8 +122,7 @@ class CLI(LightningCLI):
         saved = self._parser("fit").dump(config, skip_unset=False)
         self.last = last_checkpoint(config["trainer"], yaml.safe_load(saved))
         if self.last is not None:
-            for logger in loggers(config["trainer"]):
-                logger["version"] = self.last[0].parent.parent.name
+            go_into(self.last[0], config["trainer"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self.asked is not None:

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.callbacks.repeats import Given, given_in, spare_repeats
 from mgpo.utils.atomic_files import replaced, writing
 from mgpo.utils.renamed import present_curve
 
@@ -82,6 +83,10 @@ class Rows(ExperimentWriter):
             self._write(rows, sorted({present(name) for name in self.columns}))
         self.count = len(rows)
 
+    def behind(self, count: int) -> list[Row]:
+        """The rows after the first `count`; the last may be torn."""
+        return self._read()[1][count:]
+
     def _read(self) -> tuple[list[str], list[Row]]:
         if not self.path.is_file():
             return [], []
@@ -138,6 +143,7 @@ class KeepRows(L.Callback):
         logs: Any = trainer._logger_connector  # only there is the row before it is written
         row = convert_tensors_to_scalars(logs.metrics["log"]) if self.in_step else {}
         checkpoint[KEY] = {"row": row, "due": logs.should_update_logs, "epoch": trainer.current_epoch, "count": 0}
+        checkpoint[KEY]["versions"] = [_version(logger) for logger in trainer.loggers if trainer.is_global_zero]
         for file in _files(trainer):
             file.save()
             checkpoint[KEY]["count"] = file.count
@@ -150,11 +156,20 @@ class KeepRows(L.Callback):
         row = {present(name): value for name, value in saved["row"].items()}
         step = row.pop("step", None)
         self.earlier = {**row, "epoch": saved["epoch"]}
+        given: Given = set()
         for file in _files(trainer) if goes_on(trainer) else ():
+            given |= given_in(file.behind(saved["count"]))
             file.keep(saved["count"], present)
             if row and saved["due"]:
                 file.log_metrics(row, int(step))
                 file.save()
+        if goes_on(trainer):
+            spare_repeats(trainer, checkpoint["global_step"], given, row, saved["due"])
+
+
+def _version(logger: Any) -> str | None:
+    """By which a logger finds its folder, or W&B its run, again."""
+    return f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
 
 
 def _files(trainer: L.Trainer) -> list[Rows]:
