@@ -33,6 +33,7 @@ from mgpo.training.micro_batches import passes
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics
+from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -140,6 +141,8 @@ class MGPO(RolloutModule):
         check_strategy(type(self.trainer.strategy).__name__)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
+        if stage == "fit" and isinstance(getattr(self.trainer, "datamodule", None), VQAData):
+            check_validations(self.trainer, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""
