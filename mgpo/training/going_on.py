@@ -15,7 +15,8 @@ class GoOn(L.Callback):
 
     By itself it takes what was saved at the end of an epoch's last batch for a finished epoch, and leaves out the
     validation that is due behind a batch, and the rest of an epoch that `max_time` has ended; under `max_steps` it
-    goes on in an epoch that has ended, and never ends the one in which the last step was made. Groups that waited are rolled out again, by the weights they were made by.
+    goes on in an epoch that has ended, and never ends the one in which the last step was made. Groups that waited
+    are rolled out again, by the weights they were made by.
     """
 
     def __init__(self) -> None:
