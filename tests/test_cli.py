@@ -159,6 +159,13 @@ def test_wandb_offline_twice(tmp_path):
     for _ in range(2):
         run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
     assert len(list(tmp_path.glob("runs/*/*/config.yaml"))) == 2
+    assert len(list(tmp_path.glob("runs/*/*/metrics.csv"))) == 2
+
+
+def test_without_a_logger_a_run_ends_well_and_leaves_nothing(tmp_path):
+    done = run("fit", "--config", str(ROOT / "configs/mgpo.yaml"), "--trainer.logger=false", *SMALL, cwd=tmp_path)
+    assert "before -> after" in done.stdout and "keeps no files" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_explains_every_key(tmp_path):

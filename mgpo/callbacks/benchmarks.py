@@ -14,7 +14,8 @@ NAME = "benchmarks"
 
 
 class BenchmarkTable(L.Callback):
-    """Writes benchmarks.json and benchmarks.md into the run's folder and prints the table.
+    """Writes benchmarks.json and benchmarks.md into the run's folder and, but for validations in the middle of `fit`,
+    prints the table.
 
     The columns are the benchmarks' `title`s; a run has a row by the rules here, and one by each harness's.
     After `fit`, the rows from before training stand above them. A score over fewer questions than the benchmark
@@ -70,7 +71,8 @@ class BenchmarkTable(L.Callback):
             unfinished.write_text(
                 f"{as_markdown(self.runs, self.counts, sources)}\nPublished figures: {cited(sources)}.\n"
             )
-        print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + f"benchmarks: {path}")
+        if trainer.state.fn != "fit":
+            print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + f"benchmarks: {path}")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
         name = f"{self.row}, step {step}" if step else self.row

@@ -47,7 +47,10 @@ class Counterfactuals(L.Callback):
                 )  # fmt: skip
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Gathers the rows of all ranks; rank 0 logs gain and harm, writes counterfactuals.json and prints a table."""
+        """Gathers the rows of all ranks; rank 0 logs gain and harm, and writes counterfactuals.json.
+
+        It prints a table too, but for validations in the middle of `fit`.
+        """
         if not self.enabled or trainer.sanity_checking:
             return
         rows = gather(self.rows, lambda row: (row["split"], row["id"]), trainer.world_size)
@@ -65,8 +68,9 @@ class Counterfactuals(L.Callback):
             path = run_folder(trainer) / NAME
             with replaced(path) as unfinished:
                 unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
-            print(first_that_fits(_table(splits, between) for between in (" ", "\n")))
-            print(f"counterfactuals: {path}")
+            if trainer.state.fn != "fit":
+                print(first_that_fits(_table(splits, between) for between in (" ", "\n")))
+                print(f"counterfactuals: {path}")
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Drops the rows of the evaluation before."""

@@ -1,12 +1,17 @@
 """Where a run leaves its files."""
 
 import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import lightning as L
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from mgpo.errors import UserError
 from mgpo.utils.atomic_files import locked, writing
@@ -36,6 +41,19 @@ def run_folder(trainer: L.Trainer) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def unlogged_root(trainer: Mapping[str, Any]) -> dict[str, str]:
+    """The `default_root_dir` of a trainer that is configured without a logger, or to try itself out, and names none.
+
+    It is a folder which goes when the process ends: nothing is left, least of all where the command was given.
+    """
+    if trainer.get("default_root_dir") or not (trainer.get("logger") is False or trainer.get("fast_dev_run")):
+        return {}
+    folder = tempfile.mkdtemp(prefix="mgpo-")
+    rank_zero_info("without a logger this run keeps no files; trainer.default_root_dir names a folder for them")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"default_root_dir": folder}
 
 
 def goes_on(trainer: L.Trainer) -> bool:

@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 
 from mgpo.callbacks.folder import goes_on, run_folder
-from mgpo.callbacks.panels import post
+from mgpo.callbacks.panels import forgets, post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
@@ -34,6 +34,8 @@ class GroundingGallery(L.Callback):
         self.gallery = Gallery()
         self.chosen: list[Question] = []
         self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
+        self.shown: set[int] = set()  # steps whose pictures the loggers have had before this run went on
+        self.begun = 0  # the step from which it went on
         self.originals: dict[tuple[str, str], Original | None] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,7 +49,9 @@ class GroundingGallery(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Looks at the weights as they are; a run that goes on in its own folder goes on with its page instead."""
         there = self.saved >= 0 and goes_on(trainer) and (run_folder(trainer) / NAME).is_file()
+        self.begun = trainer.global_step
         if trainer.strategy.broadcast(there):
+            self.shown = set(read_page(run_folder(trainer) / NAME)["steps"]) if trainer.is_global_zero else set()
             self.looked = self.saved
             self.begin(trainer, self.looked + 1)
         else:
@@ -93,7 +97,9 @@ class GroundingGallery(L.Callback):
             shown = self.gallery.merge(step, parts)
             path = run_folder(trainer) / NAME
             write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
-            post(trainer.loggers, step, shown)
+            again = step in self.shown  # TensorBoard has forgotten the steps that are made again, others can't
+            fresh = [own for own in trainer.loggers if not again or (forgets(own) and step > self.begun)]
+            post(fresh, step, shown)
 
     def begin(self, trainer: L.Trainer, step: int) -> None:
         """Choose the questions; a run that goes on in its own folder goes on with its page."""

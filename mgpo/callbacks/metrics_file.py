@@ -1,7 +1,8 @@
 """The metrics.csv of a run that may be killed at any moment and goes on without a row lost or doubled."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from mgpo.callbacks.folder import goes_on
+from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.callbacks.repeats import Given, given_in, spare_repeats
 from mgpo.utils.atomic_files import replaced, writing
+from mgpo.utils.renamed import present_curve
 
 KEY = "metrics_file"  # of a checkpoint
 Row = dict[str, Any]
@@ -28,6 +31,25 @@ class MetricsFile(CSVLogger):
         if self._experiment is None:
             self._experiment = Rows(self.log_dir)
         return self._experiment  # pyright: ignore[reportReturnType]
+
+
+class MetricsBeside(MetricsFile):
+    """The same file in a run's own folder, for a run whose loggers write none."""
+
+    def __init__(self, trainer: L.Trainer) -> None:
+        super().__init__(trainer.default_root_dir)
+        self.trainer = trainer
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder; some loggers know theirs only once they have begun."""
+        return str(run_folder(self.trainer))
+
+
+def keep_metrics(trainer: Any) -> None:
+    """Have a run write metrics.csv whatever its loggers are; not where it has none, or only tries itself out."""
+    if trainer.loggers and not trainer.fast_dev_run and not any(isinstance(own, CSVLogger) for own in trainer.loggers):
+        trainer.loggers = [*trainer.loggers, MetricsBeside(trainer)]
 
 
 class Rows(ExperimentWriter):
@@ -54,12 +76,16 @@ class Rows(ExperimentWriter):
         self.count += len(self.metrics)
         self.metrics = []
 
-    def keep(self, count: int) -> None:
-        """Keep the first `count` rows of the file alone."""
-        rows = self._read()[1][:count]
+    def keep(self, count: int, present: Callable[[str], str] = str) -> None:
+        """Keep the first `count` rows of the file alone, their columns under the names that `present` gives them."""
+        rows = [{present(name): value for name, value in row.items()} for row in self._read()[1][:count]]
         if self.path.exists():
-            self._write(rows, self.columns)
+            self._write(rows, sorted({present(name) for name in self.columns}))
         self.count = len(rows)
+
+    def behind(self, count: int) -> list[Row]:
+        """The rows after the first `count`; the last may be torn."""
+        return self._read()[1][count:]
 
     def _read(self) -> tuple[list[str], list[Row]]:
         if not self.path.is_file():
@@ -117,6 +143,7 @@ class KeepRows(L.Callback):
         logs: Any = trainer._logger_connector  # only there is the row before it is written
         row = convert_tensors_to_scalars(logs.metrics["log"]) if self.in_step else {}
         checkpoint[KEY] = {"row": row, "due": logs.should_update_logs, "epoch": trainer.current_epoch, "count": 0}
+        checkpoint[KEY]["versions"] = [_version(logger) for logger in trainer.loggers if trainer.is_global_zero]
         for file in _files(trainer):
             file.save()
             checkpoint[KEY]["count"] = file.count
@@ -125,14 +152,24 @@ class KeepRows(L.Callback):
         """Cuts the file back to the checkpoint's rows and adds that of its step, if `fit` goes on in that folder."""
         if (saved := checkpoint.get(KEY)) is None or trainer.state.fn != "fit":
             return
-        row = dict(saved["row"])
+        present = partial(present_curve, group_size=pl_module.group_size)
+        row = {present(name): value for name, value in saved["row"].items()}
         step = row.pop("step", None)
         self.earlier = {**row, "epoch": saved["epoch"]}
+        given: Given = set()
         for file in _files(trainer) if goes_on(trainer) else ():
-            file.keep(saved["count"])
+            given |= given_in(file.behind(saved["count"]))
+            file.keep(saved["count"], present)
             if row and saved["due"]:
                 file.log_metrics(row, int(step))
                 file.save()
+        if goes_on(trainer):
+            spare_repeats(trainer, checkpoint["global_step"], given, row, saved["due"])
+
+
+def _version(logger: Any) -> str | None:
+    """By which a logger finds its folder, or W&B its run, again."""
+    return f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
 
 
 def _files(trainer: L.Trainer) -> list[Rows]:

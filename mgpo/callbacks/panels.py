@@ -26,6 +26,11 @@ def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any
                 logger.experiment.add_image(f"{KEY}/{place:03d}", np.asarray(shown), step, dataformats="HWC")
 
 
+def forgets(logger: Logger) -> bool:
+    """Whether a logger can be told to forget the steps that a run which goes on makes again."""
+    return isinstance(logger, TensorBoardLogger)
+
+
 def _to_wandb(logger: WandbLogger, step: int, questions: Sequence[dict[str, Any]]) -> None:
     """A panel of pictures, whose slider moves the boxes over the steps, and a table that can be sorted and grouped."""
     from wandb import Image  # slow to import, and only this needs it

@@ -9,7 +9,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from mgpo.monitoring.terminal import Board
 from mgpo.monitoring.throughput import Stopwatch
 
-SHOWN = {"train/reward": "reward", "train/valid_box": "valid_box", "train/right": "right", "train/nll": "nll"}
+SHOWN = {
+    "train/reward": "reward",
+    "train/valid_box_ratio": "valid_box",
+    "train/accuracy": "accuracy",
+    "train/nll": "nll",
+}
 
 
 class Progress(ProgressBar):

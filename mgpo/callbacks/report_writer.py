@@ -35,16 +35,18 @@ class ReportWriter(L.Callback):
             self.before = report
         elif self.before is not None:
             report["before"] = self.before
-            earlier = [Record(**question) for question in self.before["questions"]]
-            gained = differences(pl_module.records, earlier)
-            print(format_report(pl_module.summary, self.before, gained))
+            if trainer.state.fn != "fit":
+                earlier = [Record(**question) for question in self.before["questions"]]
+                gained = differences(pl_module.records, earlier)
+                print(format_report(pl_module.summary, self.before, gained))
         report["questions"] = [record.as_row() for record in pl_module.records]
         folder = run_folder(trainer)
         config = folder / "config.yaml"
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
         with replaced(folder / NAME) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
-        print(f"report: {folder / NAME}")
+        if trainer.state.fn != "fit":
+            print(f"report: {folder / NAME}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Writes report.json of the test, in the form that a validation's has."""

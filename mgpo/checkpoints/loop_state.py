@@ -49,9 +49,24 @@ def epoch_ended(loops: Mapping[str, Any]) -> bool:
     return epochs["processed"] == epochs["started"]
 
 
+def cut_short(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a clock ended the epoch before its last batch; an epoch that early stopping ended has ended."""
+    loops = checkpoint["loops"]["fit_loop"]
+    states = [state for state in checkpoint["callbacks"].values() if isinstance(state, dict) and "wait_count" in state]
+    stopped = any(state["wait_count"] >= state["patience"] or state["stopped_epoch"] > 0 for state in states)
+    begun = loops[EPOCHS]["current"]["processed"] > 0 and loops[BATCHES]["current"]["ready"] > 0
+    return begun and epoch_ended(loops) and not loops[BATCHES]["is_last_batch"] and not stopped
+
+
+def reopen(loops: dict[str, Any]) -> None:
+    """Change what was saved of Lightning's loops behind an epoch that was cut short, as if it had not ended."""
+    for count in (loops[EPOCHS]["total"], loops[EPOCHS]["current"]):
+        count["processed"] -= 1
+
+
 def nothing_left(checkpoint: Mapping[str, Any], max_epochs: int, max_steps: int) -> bool:
     """Whether no step is left to be made; limits below 0 are none."""
     loops = checkpoint["loops"]["fit_loop"]
     unended = not epoch_ended(loops) and loops[BATCHES]["is_last_batch"]
-    epochs = loops[EPOCHS]["current"]["processed"] + unended
+    epochs = loops[EPOCHS]["current"]["processed"] + unended - cut_short(checkpoint)
     return 0 <= max_epochs <= epochs or 0 <= max_steps <= checkpoint["global_step"]

@@ -1,5 +1,6 @@
 """`fit --ckpt_path last`: finding the run that the same configuration began."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def loggers(trainer: Mapping[str, Any]) -> list[Any]:
     return [logger["init_args"] for logger in named]
 
 
+def go_into(path: Path, trainer: Mapping[str, Any]) -> None:
+    """Have a configuration's loggers go on with what they have of the run whose checkpoint this is."""
+    named, saved = loggers(trainer), load_state(path).get("metrics_file", {}).get("versions", [])
+    versions = saved if len(saved) >= len(named) else [path.parent.parent.name] * len(named)
+    for logger, version in zip(named, versions):
+        logger["version"] = version
+
+
 def finished(path: Path, trainer: L.Trainer) -> bool:
     """Whether a checkpoint leaves this trainer no step to make."""
     checkpoint = load_state(path)
@@ -55,7 +64,9 @@ def last_checkpoint(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> tu
         config: As `config.yaml` of a run's folder holds it.
     """
     where = loggers(trainer)[0]
-    runs = Path(where["save_dir"]) / str(where.get("project") or where.get("name"))
+    of_wandb = os.environ.get("WANDB_PROJECT", "lightning_logs")
+    name = (where["project"] or of_wandb) if "project" in where else where.get("name")
+    runs = Path(where["save_dir"]) / str(name)
     same = [path for path in runs.glob("*/config.yaml") if _read(path) == config]
     for path in sorted(same, key=lambda path: path.stat().st_mtime, reverse=True):
         if (found := newest(path.parent / FOLDER)) is not None:

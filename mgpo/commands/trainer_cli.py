@@ -16,12 +16,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import Counterfactuals, ReportWriter
-from mgpo.callbacks.folder import OwnFolder, run_folder
-from mgpo.callbacks.metrics_file import KeepRows
+from mgpo.callbacks.folder import OwnFolder, run_folder, unlogged_root
+from mgpo.callbacks.hyperparameters import log_configuration
+from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
-from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
+from mgpo.checkpoints.resume import MORE, finished, go_into, last_checkpoint, refuse_finished
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.command_table import resolve
 from mgpo.data.module import VQAData
@@ -55,6 +56,7 @@ class SaveConfig(SaveConfigCallback):
         """Writes config.yaml whole or not at all, with every key, into the run's folder."""
         with replaced(run_folder(trainer) / CONFIG) as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
+        log_configuration(trainer, run_folder(trainer) / CONFIG)
 
 
 class CLI(LightningCLI):
@@ -134,17 +136,18 @@ class CLI(LightningCLI):
         saved = self._parser("fit").dump(config, skip_unset=False)
         self.last = last_checkpoint(config["trainer"], yaml.safe_load(saved))
         if self.last is not None:
-            for logger in loggers(config["trainer"]):
-                logger["version"] = self.last[0].parent.parent.name
+            go_into(self.last[0], config["trainer"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Builds the trainer as configured, with a watch over its ranks in front of the callbacks."""
         if self.asked is not None:
             self.config = self.asked  # which SaveConfig takes
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
         try:
-            trainer: Any = super().instantiate_trainer(**kwargs)
+            trainer: Any = super().instantiate_trainer(**{**unlogged_root(config["trainer"]), **kwargs})
         except ValueError as error:  # of a setting that the trainer does not know
             raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
+        keep_metrics(trainer)
         trainer.callbacks.insert(0, RankWatch())
         return trainer
 

@@ -161,6 +161,16 @@ def _table(
     return table
 
 
+def format_lines(summary: Summary, step: int) -> str:
+    """A line for each split: what a validation in the middle of training says of itself."""
+    lines = []
+    for split, numbers in summary["by_split"].items():
+        boxes = numbers["valid_box_ratio"]
+        more = "" if boxes is None else f", valid boxes {boxes:.2f}"
+        lines.append(f"step {step}: {split} accuracy {numbers['accuracy']:.2f}{more}")
+    return "\n".join(lines)
+
+
 def _cell(
     numbers: Summary, before: Summary | None, name: str, gained: tuple[float, float] | None, between: str | None
 ) -> str:

@@ -11,43 +11,43 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mgpo.utils.renamed import present_curve
+
 WORDS = {  # of the metrics' names in the loggers that say too little by themselves
     "accuracy": "share of right answers",
     "agreement": "overlap of a question's usable boxes",
     "answered": "share of episodes with an answer",
-    "area": "area of the crop, as a share of the picture's",
     "clip_fraction": "share of tokens whose ratio was clipped",
-    "clipped_box": "share of usable boxes that were cut to the picture",
+    "clipped_box_ratio": "share of usable boxes that were cut to the picture",
     "crop_area_share": "area of the crop, as a share of the picture's",
     "crop_gain": "share of questions right only with the crop",
     "crop_harm": "share of questions right only without the crop",
     "crop_rate": "share of episodes with a crop",
     "cut": "share of episodes with a reply at the token limit",
-    "fallback": "share of episodes that went on after an unusable box",
     "fallback_rate": "share of episodes that went on after an unusable box",
     "grad_norm": "norm of the gradient",
     "kl": "KL divergence from the start",
+    "lr": "learning rate",
     "majority": "share of questions whose commonest answer is right",
     "no_signal": "share of groups without a signal",
     "pass": "share of questions with a right rollout",
     "reward": "mean reward",
     "reward_spread": "spread of a question's rewards",
-    "right": "share of right answers",
     "subimage_accuracy": "share of usable boxes whose part alone answers",
     "subimage_share": "share of questions whose part alone answers",
     "turns": "turns an episode",
     "unfinished": "share of unfinished episodes",
-    "valid_box": "share of usable boxes",
     "valid_box_ratio": "share of usable boxes",
-    "zoom": "times sharper in the crop",
     "zoom_factor": "times sharper in the crop",
 }
 
 
 def in_words(name: str) -> str:
-    """A logged metric's name, such as train/valid_box, as it stands at an axis or in a legend."""
+    """A logged metric's name, such as train/valid_box_ratio, as it stands at an axis or in a legend."""
     part, _, metric = name.rpartition("/")
+    metric, _, k = metric.partition("@")
     words = WORDS.get(metric) or re.sub(r"(?<=[a-z])(?=[0-9])", " ", _spaced(metric))
+    words = f"{words}, of {k} rollouts" if k else words
     return words if part in ("", "train") else f"{words}, {_spaced(part)}"
 
 
@@ -63,7 +63,7 @@ def curves(run: Path, names: Sequence[str]) -> Image.Image:
 def curves_figure(run: Path, names: Sequence[str]) -> Figure:
     """The same, as a figure of matplotlib."""
     with (run / "metrics.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
+        rows = [{present_curve(name): value for name, value in row.items()} for row in csv.DictReader(lines)]
     figure, axes = _axes(2.8)
     for name in names:
         logged = [row for row in rows if row[name]]

@@ -12,8 +12,8 @@ from mgpo.monitoring.curves import Curve
 
 METRICS = (
     "reward",
-    "right",
-    "valid_box",
+    "accuracy",
+    "valid_box_ratio",
     "crop_rate",
     "constant_reward",
     "cut",
@@ -92,7 +92,7 @@ def reward_collapse(curves: Curves, limits: Limits) -> Alarm | None:
 
 def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
     """The policy is nearly certain though often wrong: its rollouts are alike, and nothing better will be found."""
-    right = curves.get("right", NO_CURVE).recent(limits.window)
+    right = curves.get("accuracy", NO_CURVE).recent(limits.window)
     for turn, curve in _turns(curves, "entropy_turn"):
         recent, start = curve.recent(limits.window), curve.start(limits.window)
         low = recent < limits.entropy_floor or recent < start / limits.entropy_factor
@@ -109,7 +109,7 @@ def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
 
 def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
     """Usable boxes became rarer than they had been: the policy gives up looking, and guesses from the overview."""
-    fall, what = curves.get("valid_box", NO_CURVE).fall(limits.window, limits.box_drop), "valid boxes"
+    fall, what = curves.get("valid_box_ratio", NO_CURVE).fall(limits.window, limits.box_drop), "valid boxes"
     if fall is None:  # the boxes of those that still look may be as good as ever
         fall, what = curves.get("crop_rate", NO_CURVE).fall(limits.window, limits.look_drop), "rollouts with a crop"
     if fall is None:
@@ -152,7 +152,7 @@ def constant_reward(curves: Curves, limits: Limits) -> Alarm | None:
     constant = curves.get("constant_reward", NO_CURVE).recent(limits.constant_window)
     if not constant > limits.constant_share:
         return None
-    right = curves.get("right", NO_CURVE).recent(limits.constant_window)
+    right = curves.get("accuracy", NO_CURVE).recent(limits.constant_window)
     hint = "harder" if right > 0.5 else "easier"
     return Alarm(
         "constant_reward",

@@ -14,7 +14,7 @@ from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.distributed import gathered
 from mgpo.evaluation.greedy import evaluate, gather
-from mgpo.evaluation.report import format_report, summarise
+from mgpo.evaluation.report import format_lines, format_report, summarise
 from mgpo.metrics.record import Record
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
@@ -140,12 +140,13 @@ class EvaluatedModule(L.LightningModule):
         self.summary = summarise(self.records)
         self.summary["left_out"] = [{"split": split, "id": name, "why": why} for (split, name), why in left_out]
         for name, metric in self.metrics.items():
-            for split, value in metric.compute().items():
-                if not math.isnan(value):
-                    self.log(f"{split}/{name}", value.item(), rank_zero_only=True, prog_bar=name == "accuracy")
+            for split, value in sorted(metric.compute().items()):
+                if not math.isnan(value):  # the same on all ranks, each of which may have to stop or to save by it
+                    self.log(f"{split}/{name}", value.item(), sync_dist=True, prog_bar=name == "accuracy")
         self.log("step", float(self.step), rank_zero_only=True)  # the loggers' axis, as in training
         if not self.trainer.sanity_checking:
-            self.print(format_report(self.summary))
+            amid = self.trainer.state.fn == "fit"
+            self.print(format_lines(self.summary, self.step) if amid else format_report(self.summary))
             if left_out:
                 (_, first), why = left_out[0]
                 count = f"{len(left_out)} of {len(left_out) + len(self.records)} questions"

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.checkpoints.loop_state import BATCHES, end_batch, epoch_ended
+from mgpo.checkpoints.loop_state import BATCHES, cut_short, end_batch, epoch_ended, reopen
 from mgpo.data.batches import ALL
 
 WAITING = "waiting"  # in a checkpoint
@@ -14,8 +14,9 @@ class GoOn(L.Callback):
     """Has Lightning do what was due when a checkpoint was saved, once, and go on behind it.
 
     By itself it takes what was saved at the end of an epoch's last batch for a finished epoch, and leaves out the
-    validation that is due behind a batch; under `max_steps` it goes on in an epoch that has ended, and never ends the
-    one in which the last step was made. Groups that waited are rolled out again, by the weights they were made by.
+    validation that is due behind a batch, and the rest of an epoch that `max_time` has ended; under `max_steps` it
+    goes on in an epoch that has ended, and never ends the one in which the last step was made. Groups that waited
+    are rolled out again, by the weights they were made by.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,10 @@ class GoOn(L.Callback):
         self.waiting = checkpoint.get(WAITING, 0)
         loops = checkpoint["loops"]["fit_loop"]
         end_batch(loops)
-        self.made, ended = 0 <= trainer.max_steps <= checkpoint["global_step"], epoch_ended(loops)
+        self.made = 0 <= trainer.max_steps <= checkpoint["global_step"]
+        if not self.made and cut_short(checkpoint):
+            reopen(loops)
+        ended = epoch_ended(loops)
         if trainer.max_steps >= 0 and not (self.made and ended):
             self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
         if not ended and (self.made or loops[BATCHES]["is_last_batch"]):

@@ -33,6 +33,7 @@ from mgpo.training.micro_batches import passes
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics
+from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -151,6 +152,8 @@ class MGPO(RolloutModule):
         save_whole_files(self.trainer.strategy)
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             self.reward.check(data.names())
+        if stage == "fit" and isinstance(getattr(self.trainer, "datamodule", None), VQAData):
+            check_validations(self.trainer, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""
@@ -213,6 +216,7 @@ class MGPO(RolloutModule):
                             self.tally.add_pass(metrics)
                         norm = clip_gradients(self.policy, self.max_grad_norm)
                         finite = self.everywhere(all_finite(total, norm, mini_batch.trajectories))
+                        self.tally.add({"lr": float(optimizer.param_groups[0]["lr"])}, 1)
                         if finite:
                             optimizer.step()
                             if schedule is not None:

@@ -130,5 +130,5 @@ class RolloutModule(EvaluatedModule):
         self.published = self.tally.over_ranks(self.trainer.world_size)
         self.log("step", float(self.global_step))  # the loggers' axis: optimiser updates, however many a batch makes
         for name, value in self.published.items():
-            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box"), batch_size=1)
+            self.log(f"train/{name}", value, prog_bar=name in ("reward", "valid_box_ratio"), batch_size=1)
         self.tally = Tally()

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp, log
 
 import torch
 from torch import Tensor
@@ -14,20 +15,21 @@ from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import Scores
 from mgpo.utils.collectives import share_objects
 
-EPISODE = {
+EPISODE = {  # under the names that an evaluation has for the same
     "reward": values.reward,
-    "right": values.right,
+    "accuracy": values.right,
     "crop_rate": values.crop,
     "unfinished": values.unfinished,
     "answered": values.answered,
     "cut": values.cut,
-    "valid_box": values.valid_box,
-    "clipped_box": values.clipped_box,
-    "zoom": values.zoom,
-    "area": values.area,
-    "fallback": values.fallback,
+    "valid_box_ratio": values.valid_box,
+    "clipped_box_ratio": values.clipped_box,
+    "zoom_factor": values.zoom,
+    "crop_area_share": values.area,
+    "fallback_rate": values.fallback,
     "turns": values.turns,
 }
+GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms, as in an evaluation
 
 
 @dataclass
@@ -44,7 +46,7 @@ class PassMetrics:
 
 
 class Tally:
-    """Weighted means and maxima of whatever is added."""
+    """Weighted means and maxima of whatever is added; geometric means of what is a factor."""
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -59,7 +61,7 @@ class Tally:
         """Each value with weight 1; a name without any stays missing."""
         for name, applicable in values.items():
             if applicable:
-                self._sum(name, sum(applicable), len(applicable))
+                self._sum(name, sum(map(log, applicable) if name in GEOMETRIC else applicable), len(applicable))
 
     def add_pass(self, metrics: PassMetrics) -> None:
         """Tokens of all passes count the same, however they were dealt out."""
@@ -80,6 +82,7 @@ class Tally:
                 merged._sum(name, total, weight)
             merged.add_pass(PassMetrics(largest=largest))
         means = {name: total / weight for name, (total, weight) in merged.sums.items()}
+        means |= {name: exp(means[name]) for name in GEOMETRIC if name in means}
         return dict(sorted((means | merged.largest).items()))
 
 
@@ -107,20 +110,20 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: T
 def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:
     """By name the values of the episodes or groups to which they apply; their means are what is shown.
 
-    Of episodes: reward, shares in [0, 1], zoom, reply lengths in tokens by turn, right answers by source. Of groups,
-    `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any is right (`pass`),
-    and whether the commonest answer is (`majority`).
+    Of episodes: reward, shares in [0, 1], zoom factor, reply lengths in tokens by turn, accuracy by source. Of groups,
+    `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any of k rollouts is
+    right (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
     """
     metrics = {name: values.applicable(of, records) for name, of in EPISODE.items()}
     for k in range(max(record.turns for record in records)):
         metrics[f"length_turn{k + 1}"] = [float(r.lengths[k]) for r in records if r.turns > k]
     for name in {record.source for record in records} - {""}:
-        metrics[f"right/{name}"] = [values.right(r) for r in records if r.source == name]
+        metrics[f"accuracy/{name}"] = [values.right(r) for r in records if r.source == name]
     groups = [records[i : i + group_size] for i in range(0, len(records), group_size)]
     of_groups = {
         "agreement": [values.agreement(group) for group in groups],
         "reward_spread": [values.reward_spread(group) for group in groups],
-        "pass": [values.pass_at_k(group, group_size) for group in groups],
-        "majority": [values.majority_at_k(group, group_size) for group in groups],
+        f"pass@{group_size}": [values.pass_at_k(group, group_size) for group in groups],
+        f"majority@{group_size}": [values.majority_at_k(group, group_size) for group in groups],
     }
     return metrics | {name: [v for v in found if v is not None] for name, found in of_groups.items()}

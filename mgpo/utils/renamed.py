@@ -1,4 +1,4 @@
-"""Names that configurations of earlier runs hold, and those of today."""
+"""Names that configurations and curves of earlier runs have, and those of today."""
 
 from typing import Any
 
@@ -27,6 +27,15 @@ KEYS = {  # by the part of a configuration that holds them
     },
     "limits": {"silent_window": "constant_window", "silent_share": "constant_share"},
 }
+CURVES = {  # of training
+    "right": "accuracy",
+    "valid_box": "valid_box_ratio",
+    "clipped_box": "clipped_box_ratio",
+    "zoom": "zoom_factor",
+    "area": "crop_area_share",
+    "fallback": "fallback_rate",
+}
+OF_GROUPS = ("pass", "majority")  # curves of training whose names have the group's size behind them
 VALUES = {("silent_groups", "refill"): "resample"}
 
 
@@ -44,6 +53,19 @@ def under_present_names(loaded: Any) -> Any:
         if isinstance(held := present.get(part), dict):
             present[part] = {names.get(key, key): _value(key, value) for key, value in held.items()}
     return present
+
+
+def present_curve(name: str, group_size: int | None = None) -> str:
+    """A curve's name of today, for one of an earlier run, such as train/zoom_factor for train/zoom.
+
+    Without the size of that run's groups train/pass and train/majority keep theirs.
+    """
+    part, _, curve = name.rpartition("/")
+    if part not in ("", "train"):
+        return name
+    if curve in OF_GROUPS and group_size is not None:
+        curve = f"{curve}@{group_size}"
+    return f"{part}/{CURVES.get(curve, curve)}".lstrip("/")
 
 
 def _value(key: Any, value: Any) -> Any:

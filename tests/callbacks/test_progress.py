@@ -95,10 +95,11 @@ def drawn(sent):
 def test_a_terminal_gets_bars_and_whole_rows(narrow):
     rows = "\n".join(drawn(narrow))
     assert re.search(rf"step\s+4/4 ━+ 0:\d\d:\d\d {TIME}", rows)
-    assert re.search(r"reward \d\.\d\d  valid_box \d\.\d\d  right \d\.\d\d  \d+ tokens/s", rows)
+    assert re.search(r"reward \d\.\d\d  valid_box \d\.\d\d  accuracy \d\.\d\d  \d+ tokens/s", rows)
     assert re.search(r"validation\s+4/4 ━+", rows)
     assert rows.count("long row " + "x" * 100) == 4
-    assert rows.count("valid boxes") == 1  # the module's own table, once, its rows whole
+    assert re.search(r"^step 4: val accuracy \d\.\d\d, valid boxes \d\.\d\d *$", rows, re.MULTILINE)
+    assert "sub-image alone" not in rows  # the table of an evaluation that is none of training's own
 
 
 def test_bars_fit_and_nothing_is_glued_to_them(narrow, failed):
@@ -123,12 +124,12 @@ def test_a_pipe_gets_plain_lines(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     lines = run.stdout.splitlines()
-    numbers = r"  reward \d\.\d\d  valid_box \d\.\d\d  right \d\.\d\d  \d+ tokens/s  "
-    steps = [line for line in lines if line.startswith("step")]
+    numbers = r"  reward \d\.\d\d  valid_box \d\.\d\d  accuracy \d\.\d\d  \d+ tokens/s  "
+    steps = [line for line in lines if re.match(r"step \d/", line)]
     assert [re.fullmatch(rf"step (\d)/4{numbers}{TIME}", line)[1] for line in steps] == ["2", "4"]
     evaluated = [line for line in lines if line.startswith("validation")]
     assert [re.fullmatch(rf"validation (\d)/4  {TIME}", line)[1] for line in evaluated] == ["2", "4"]
-    assert run.stdout.count("valid boxes") == 1
+    assert lines.count("step 4: val accuracy 0.00, valid boxes 0.00") == 1
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", run.stdout)
 
 

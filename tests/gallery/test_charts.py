@@ -9,11 +9,11 @@ from mgpo.training.evaluating import evaluation_metrics
 from mgpo.training.step_metrics import EPISODE
 
 LOGGED = [
-    *(f"train/{name}" for name in (*EPISODE, "agreement", "majority", "pass", "reward_spread", "no_signal", "loss")),
-    *(f"train/{name}" for name in ("entropy_turn1", "length_turn12", "kl", "clip_fraction", "sampler_gap")),
+    *(f"train/{name}" for name in (*EPISODE, "agreement", "majority@8", "pass@8", "reward_spread", "no_signal")),
+    *(f"train/{name}" for name in ("entropy_turn1", "length_turn12", "kl", "clip_fraction", "sampler_gap", "lr")),
     *(f"val/{name}" for name in evaluation_metrics()),
     *(f"my_split/v2/{name}" for name in evaluation_metrics()),
-    "memory/resident_gib", "speed/tokens_per_s", "warning/image_blind",
+    "train/loss", "memory/resident_gib", "speed/tokens_per_s", "warning/image_blind",
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def texts(figure):
     return [axes.get_xlabel(), axes.get_ylabel(), axes.get_title(), *legends]
 
 
-@pytest.mark.parametrize("names", [LOGGED, ["train/valid_box"]], ids=["many", "one"])
+@pytest.mark.parametrize("names", [LOGGED, ["train/valid_box_ratio"]], ids=["many", "one"])
 def test_curves_have_words_and_no_keys(run, names):
     figure = curves_figure(run, names)
     words = texts(figure)
@@ -45,7 +45,7 @@ def test_curves_have_words_and_no_keys(run, names):
 
 
 def test_the_only_curve_names_the_axis(run):
-    assert texts(curves_figure(run, ["train/valid_box"]))[1] == "share of usable boxes"
+    assert texts(curves_figure(run, ["train/valid_box_ratio"]))[1] == "share of usable boxes"
 
 
 def test_no_two_metrics_of_a_chart_have_the_same_words():

@@ -58,7 +58,7 @@ def test_the_default_learns_validates_and_answers(tmp_path):
     torch.cuda.reset_peak_memory_stats()
     val = "--data.val=[{class_path: mgpo.data.Scenes, init_args: {count: 8, side: 512, split: val}}]"
     rows = checks.fit_default(tmp_path, "gpu", "--data.train.init_args.count=320", val)
-    valid = [row["train/valid_box"] for row in rows if "train/valid_box" in row]
+    valid = [row["train/valid_box_ratio"] for row in rows if "train/valid_box_ratio" in row]
     gap = max(row["train/sampler_gap"] for row in rows if "train/sampler_gap" in row)
     assert len(valid) == 40 and gap <= EXACT
     assert sum(valid[-8:]) / 8 > sum(valid[:8]) / 8 + 0.1, valid

@@ -129,11 +129,11 @@ def test_right_answers_vote_like_the_truth(answer, truth):
 
 def test_clipped_boxes_are_counted_where_the_rule_clips():
     records = [make_record(clipped=True), make_record(clipped=False), make_record(clipped=None)]
-    assert rollout_metrics(records, 3)["clipped_box"] == [1.0, 0.0]
+    assert rollout_metrics(records, 3)["clipped_box_ratio"] == [1.0, 0.0]
     metric = ClippedBoxRatio()
     metric.update([replace(record, id=str(i)) for i, record in enumerate(records)])
     assert metric.compute() == 0.5
-    assert rollout_metrics(records[2:], 1)["clipped_box"] == []
+    assert rollout_metrics(records[2:], 1)["clipped_box_ratio"] == []
 
 
 def test_rollouts_of_a_step_by_hand():
@@ -152,13 +152,14 @@ def test_rollouts_of_a_step_by_hand():
     tally.add_all(metrics)
     assert tally.over_ranks(1) == pytest.approx(
         {
-            "reward": 0.25, "right": 0.25, "crop_rate": 0.5, "unfinished": 0.25, "answered": 0.75, "cut": 0.25,
-            "valid_box": 0.5, "zoom": 3.0, "area": 0.01, "fallback": 0.25, "turns": 2.0, "length_turn1": 6.0,
-            "length_turn2": 5.0, "length_turn3": 1.0, "reward_spread": 0.25, "pass": 0.5, "majority": 0.5,
+            "reward": 0.25, "accuracy": 0.25, "crop_rate": 0.5, "unfinished": 0.25, "answered": 0.75, "cut": 0.25,
+            "valid_box_ratio": 0.5, "zoom_factor": 8**0.5, "crop_area_share": 0.01, "fallback_rate": 0.25,
+            "turns": 2.0, "length_turn1": 6.0, "length_turn2": 5.0, "length_turn3": 1.0,
+            "reward_spread": 0.25, "pass@2": 0.5, "majority@2": 0.5,
         }
     )  # fmt: skip
     assert metrics["agreement"] == []
-    assert len(metrics["zoom"]) == 2 and len(metrics["pass"]) == 2
+    assert len(metrics["zoom_factor"]) == 2 and len(metrics["pass@2"]) == 2
 
 
 def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
@@ -166,8 +167,8 @@ def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
     parts = []
     for zooms in ([1.0, 2.0, 3.0], [8.0], []):
         tally = Tally()
-        tally.add_all({"zoom": zooms})
+        tally.add_all({"turns": zooms, "zoom_factor": zooms})
         tally.add_pass(PassMetrics(largest={"gap": zooms[0]} if zooms else {}))
         parts.append((dict(tally.sums), tally.largest))
     monkeypatch.setattr("mgpo.training.step_metrics.share_objects", lambda value, world_size: parts)
-    assert Tally().over_ranks(3) == {"gap": 8.0, "zoom": 3.5}
+    assert Tally().over_ranks(3) == pytest.approx({"gap": 8.0, "turns": 3.5, "zoom_factor": 48**0.25})

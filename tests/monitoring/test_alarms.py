@@ -20,7 +20,7 @@ from mgpo.types import Prompt
 from tests.training.test_module import MGPO, equal, fit, make, weights
 
 HEALTHY = {
-    "reward": 0.4, "right": 0.4, "valid_box": 0.4, "constant_reward": 0.2, "cut": 0.0, "image_reliance": 0.7,
+    "reward": 0.4, "accuracy": 0.4, "valid_box_ratio": 0.4, "constant_reward": 0.2, "cut": 0.0, "image_reliance": 0.7,
     "entropy_turn1": 0.5, "entropy_turn2": 0.4, "length_turn1": 11.0, "length_turn2": 4.0, "grad_norm": 0.6,
     "engine_gap": 0.008,
 }  # fmt: skip
@@ -39,7 +39,7 @@ def sounded(*stretches, limits=Limits()):
 SICK = {
     "reward_collapse": {"reward": 0.1},
     "entropy_collapse": {"entropy_turn2": 0.004},
-    "grounding_lost": {"valid_box": 0.1},
+    "grounding_lost": {"valid_box_ratio": 0.1},
     "length_blow_up": {"length_turn2": 40.0},
     "constant_reward": {"constant_reward": 1.0},
     "image_blind": {"image_reliance": 0.001},
@@ -72,7 +72,7 @@ def test_noisy_learning_is_silent(seed, ends):
     for step in range(120):
         share = rng.binomial(64, np.clip(reward[step], 0, 1)) / 64
         metrics = {
-            "reward": share, "right": share, "valid_box": rng.binomial(64, valid[step]) / 64,
+            "reward": share, "accuracy": share, "valid_box_ratio": rng.binomial(64, valid[step]) / 64,
             "entropy_turn1": entropy[step] * rng.uniform(0.7, 1.3),
             "constant_reward": rng.binomial(8, silent[step]) / 8, "length_turn1": rng.normal(30, 6),
             "cut": rng.binomial(64, 0.05) / 64,
@@ -95,7 +95,7 @@ def test_noise_is_no_fall_and_a_fall_beyond_it_is():
 
 
 def test_certainty_is_no_fault_once_the_answers_are_right():
-    assert sounded((60, {"entropy_turn1": 0.004, "right": 0.95})) == []
+    assert sounded((60, {"entropy_turn1": 0.004, "accuracy": 0.95})) == []
     assert sounded((60, {"entropy_turn1": 0.004}))[0][0] == "entropy_collapse"
 
 

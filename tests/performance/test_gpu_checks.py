@@ -38,7 +38,7 @@ def test_a_wrong_policy_is_far_off(family_policy):
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # `validate` has a folder of its own
 def test_the_commands_run(tokenizer, tmp_path):
     assert checks.resumes(tokenizer, tmp_path, "cpu")
-    (row,) = [row for row in checks.fit_default(tmp_path, "cpu", *SMALL) if "train/valid_box" in row]
+    (row,) = [row for row in checks.fit_default(tmp_path, "cpu", *SMALL) if "train/valid_box_ratio" in row]
     assert row["train/sampler_gap"] < 1e-4
     checks.validate_default(tmp_path, "cpu", *SMALL)
     (pictures := tmp_path / "pictures").mkdir()

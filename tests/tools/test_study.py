@@ -84,7 +84,7 @@ def folder(tmp_path):
             place.mkdir(parents=True)
             made = [question(i, bool(r), valid=i < 3, category=("small", "large")[i % 2]) for i, r in enumerate(right)]
             (place / "report.json").write_text(json.dumps({"by_split": {"val": {}}, "questions": made}))
-            lines = ["step,train/right,other", *(f"{s},{s / 10 + seed / 10}," for s in range(5)), "9,,1"]
+            lines = ["step,train/accuracy,other", *(f"{s},{s / 10 + seed / 10}," for s in range(5)), "9,,1"]
             (place / "metrics.csv").write_text("\n".join(lines))
             rows = [{"id": str(i), "split": "val", "crop": bool(r), "black": False} for i, r in enumerate(right)]
             numbers = {"accuracy": 0.5, "drop": 0.5, "gain": 2, "harm": 0}
@@ -104,7 +104,7 @@ def test_numbers_follow_from_the_reports(folder):
     assert difference["difference"] == 0.625
     assert difference["interval"][0] < 0.625 < difference["interval"][1]
     assert results.difference("ours", "theirs", "val", "large")["n"] == 2
-    steps, series = results.curve("ours", "train/right", window=2)
+    steps, series = results.curve("ours", "train/accuracy", window=2)
     assert steps == [0, 1, 2, 3, 4]
     assert series[1] == pytest.approx([0.1, 0.15, 0.25, 0.35, 0.45])
     black = results.counterfactuals("ours", "val")["black"]
@@ -163,7 +163,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     parts = [
         Table("Main", ["ours", "theirs"], ["accuracy", "crop_rate"], ("", "large")),
         Differences("Against", [("ours", "theirs")]),
-        Curves("Accuracy over steps", "train/right", ["ours", "theirs"]),
+        Curves("Accuracy over steps", "train/accuracy", ["ours", "theirs"]),
         Counterfactuals("Is it the crop?", ["ours"]),
     ]
     pages = []
@@ -199,7 +199,7 @@ def test_a_study_resumes_where_it_stopped(tmp_path):
         "runs": runs, "seeds": [0], "seed_keys": ["model.seed"], "common": TINY, "output": "out",
         "parts": [
             {"title": "Main", "rows": ["base", "mgpo", "three"], "shares": ["accuracy"]},
-            {"title": "Boxes", "metric": "train/valid_box", "rows": ["mgpo"]},
+            {"title": "Boxes", "metric": "train/valid_box_ratio", "rows": ["mgpo"]},
             {"title": "Crop", "swapped": ["three"]},
         ],
     }  # fmt: skip

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import lightning as L
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mgpo.callbacks import BenchmarkTable, ReportWriter
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.evaluation.report import format_report, summarise
@@ -78,3 +80,26 @@ def test_a_category_may_look_like_markup():
     record = Record("q", "[/b] s", "OCR [red] a", "K", "K", True, 1, None, None, None, None, 0, ())
     table = format_report(summarise([record, replace(record, id="r", category="[/x]")]))
     assert "OCR [red] a" in table and "[/x]" in table and "[/b] s" in table
+
+
+def test_a_validation_of_training_is_a_line_for_each_split(tokenizer, tmp_path, monkeypatch, capsys):
+    """And what it logs is there to save or stop by."""
+    play(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    module = MGPO(make_policy(tokenizer).train(), sampling=Sampling(6), eval_sampling=Sampling(6, 0), group_size=2)
+    best = ModelCheckpoint(monitor="val/accuracy", mode="max")
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, val_check_interval=1, num_sanity_val_steps=0, enable_progress_bar=False,
+        enable_model_summary=False, logger=False, use_distributed_sampler=False,
+        callbacks=[ReportWriter(), BenchmarkTable(), best],
+    )  # fmt: skip
+    val = [Scenes(3, side=128, split="val"), Scenes(2, side=128, split="ood")]
+    trainer.fit(module, VQAData(Scenes(4, side=128), val, batch_size=2, num_workers=0))
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if "accuracy" in line or "┃" in line or "report" in line] == [
+        f"step {step}: {split} accuracy {share}, valid boxes 1.00"
+        for step in (1, 2)
+        for split, share in (("ood", "0.50"), ("val", "0.67"))
+    ]
+    assert best.best_model_score == pytest.approx(2 / 3)
+    assert [path.name for path in tmp_path.rglob("report.json")] == ["report.json"]

@@ -78,7 +78,7 @@ def test_fit_moves_the_weights_and_logs(tokenizer, tmp_path):
     logged = trainer.callback_metrics
     assert {
         "train/reward",
-        "train/valid_box",
+        "train/valid_box_ratio",
         "train/constant_reward",
         "train/entropy_turn1",
         "train/entropy_turn2",
@@ -103,6 +103,20 @@ def test_curves_of_tokens_do_not_depend_on_how_they_are_dealt_out(tokenizer, tmp
         assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
     first = {name: value for name, value in whole[0].items() if "kl" not in name}
     assert unpenalised[0] == pytest.approx(first, rel=1e-5)
+
+
+def test_the_learning_rate_is_a_curve_of_its_updates(tokenizer, tmp_path):
+    """Two updates a step, each at its own rate."""
+    module = make(tokenizer, mini_batches=2, lr_scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, gamma=0.5))
+    steps = watch(module)
+    trainer = fit(module, tmp_path, enable_checkpointing=False)
+    assert [step["lr"] for step in steps] == pytest.approx([1e-3 * (0.5 ** (2 * i)) * 0.75 for i in range(4)])
+    assert trainer.callback_metrics["train/lr"] == pytest.approx(steps[-1]["lr"])
+
+
+def test_groups_are_told_by_their_size(tokenizer, tmp_path):
+    trainer = fit(make(tokenizer, group_size=2), tmp_path, enable_checkpointing=False)
+    assert {"train/pass@2", "train/majority@2"} <= trainer.callback_metrics.keys()
 
 
 @pytest.mark.parametrize(("precision", "better"), [("bf16-true", "bfloat16"), ("16-mixed", "bf16-mixed")])
@@ -226,7 +240,7 @@ def test_extras_are_for_training_only(tokenizer, tmp_path):
     steps = watch(module)
     fit(module, tmp_path, questions=2, enable_checkpointing=False)
     assert steps[0]["reward"] >= 10
-    assert steps[0]["right"] <= 1
+    assert steps[0]["accuracy"] <= 1
 
 
 def test_a_tally_weighs_what_it_is_given():

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from mgpo.utils.configurations import load
-from mgpo.utils.renamed import MODULES
+from mgpo.utils.renamed import MODULES, present_curve
 
 RUN = """
 model:
@@ -35,3 +35,12 @@ def test_names_of_earlier_runs_are_understood():
 @pytest.mark.parametrize("home", sorted(set(MODULES.values())))
 def test_there_are_such_packages(home):
     importlib.import_module(home.rstrip("."))
+
+
+def test_curves_of_training_get_their_names_of_today_and_no_others_do():
+    assert [present_curve(f"train/{name}", 8) for name in ("zoom", "right", "pass", "majority", "kl")] == [
+        "train/zoom_factor", "train/accuracy", "train/pass@8", "train/majority@8", "train/kl",
+    ]  # fmt: skip
+    assert present_curve("valid_box") == "valid_box_ratio" and present_curve("train/pass") == "train/pass"
+    for name in ("step", "val/right", "speed/zoom", "train/zoom_factor", "train/pass@4"):
+        assert present_curve(name, 8) == name

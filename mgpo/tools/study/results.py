@@ -13,6 +13,7 @@ from mgpo.evaluation.report import shares
 from mgpo.metrics.intervals import paired_bootstrap
 from mgpo.metrics.record import Record
 from mgpo.tools.study.plan import REPORT
+from mgpo.utils.renamed import present_curve
 
 Spread = dict[str, float]  # mean, low and high over seeds, n seeds
 
@@ -102,7 +103,8 @@ class Results:
         series = []
         for path in self._files(name, "metrics.csv"):
             with path.open() as lines:
-                rows = [row for row in csv.DictReader(lines) if row.get(metric)]
+                named = ({present_curve(name): value for name, value in row.items()} for row in csv.DictReader(lines))
+                rows = [row for row in named if row.get(metric)]
             values = [float(row[metric]) for row in rows]
             if not values:
                 raise UserError(f"{path}: no run of {name} has logged {metric}")

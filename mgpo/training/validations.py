@@ -1,0 +1,70 @@
+"""Validations in the middle of training: when they come, and what callbacks may save or stop by."""
+
+from collections.abc import Collection
+from typing import Any
+
+from mgpo.errors import UserError
+
+OTHERS = ("", "train", "speed", "memory", "warning")  # parts of a curve's name that are no split
+SHOWN = 12  # names in a sentence
+
+
+def check_validations(trainer: Any, metrics: Collection[str]) -> None:
+    """Raises UserError for an interval longer than an epoch, and for a `monitor` that would never have a value.
+
+    Lightning itself has a traceback for some of these, and for others no word.
+
+    Args:
+        trainer: With a data module that knows its sources.
+        metrics: The names of an evaluation's curves, without their split.
+    """
+    check_interval(trainer, steps_of(trainer, trainer.datamodule))
+    splits = dict.fromkeys(source.split for source in trainer.datamodule.val)
+    for callback in trainer.callbacks:
+        if isinstance(monitor := getattr(callback, "monitor", None), str):
+            check_monitor(type(callback).__name__, monitor, trainer, splits, metrics)
+
+
+def check_interval(trainer: Any, steps: int) -> None:
+    """Raises UserError where validations were to be further apart than an epoch is long."""
+    interval = trainer.val_check_interval
+    if trainer.check_val_every_n_epoch is not None and type(interval) is int and 0 < steps < interval:
+        raise UserError(
+            f"trainer.val_check_interval is {interval}, but an epoch has {steps} steps; take at most as many, or count "
+            "on over epochs, with trainer.check_val_every_n_epoch null"
+        )
+
+
+def check_monitor(who: str, monitor: str, trainer: Any, splits: Collection[str], metrics: Collection[str]) -> None:
+    """Raises UserError where `monitor` names no curve, or one of validations that training never makes."""
+    split, _, metric = monitor.rpartition("/")
+    if split not in splits and split not in OTHERS:
+        raise UserError(f"{who}.monitor is {monitor}; the splits of data.val are {_listed(splits)}")
+    if split not in splits:
+        return
+    if metric not in metrics:
+        raise UserError(f"{who}.monitor is {monitor}; of {split} there are {_listed(f'{split}/{m}' for m in metrics)}")
+    if not validates(trainer):
+        raise UserError(
+            f"{who}.monitor is {monitor}, but no validation comes before training ends; add "
+            "trainer.check_val_every_n_epoch 1 and, for more than one an epoch, trainer.val_check_interval in steps"
+        )
+
+
+def validates(trainer: Any) -> bool:
+    """Whether some epoch of training ends with a validation, or has one."""
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    comes = every is None or epochs is None or epochs < 0 or every <= epochs
+    return bool(trainer.fast_dev_run or (comes and trainer.limit_val_batches))
+
+
+def steps_of(trainer: Any, data: Any) -> int:
+    """Batches of an epoch on each rank, of which `limit_train_batches` may leave out some."""
+    if data.train is None:
+        return 0
+    whole, limit = len(data.train) // (trainer.world_size * data.batch_size), trainer.limit_train_batches
+    return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(list(names)[:SHOWN]) or "none"
