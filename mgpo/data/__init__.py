@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from mgpo.data.base import Source as Source
     from mgpo.data.files import Files as Files
     from mgpo.data.module import VQAData as VQAData
+    from mgpo.data.own_rollouts import OwnRollouts as OwnRollouts
     from mgpo.data.scenes import Scenes as Scenes
 
-__all__ = ["DataError", "Files", "Scenes", "Source", "VQAData"]
+__all__ = ["DataError", "Files", "OwnRollouts", "Scenes", "Source", "VQAData"]
 __getattr__, __dir__ = lazy(
     __name__,
     {
@@ -21,6 +22,7 @@ __getattr__, __dir__ = lazy(
         ),
         "files": ("Files",),
         "module": ("VQAData",),
+        "own_rollouts": ("OwnRollouts",),
         "scenes": ("Scenes",),
     },
 )
