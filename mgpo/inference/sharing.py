@@ -14,6 +14,8 @@ from mgpo.policy.hub.refusals import refusal
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")  # owner/name
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")  # what a configuration would import
 SHOWN = 200  # characters of a complaint
+# Of an earlier push: a model may become adapters, or lie in fewer files.
+REPLACED = ["adapter_*", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
 def check_push(name: str) -> None:
@@ -27,7 +29,7 @@ def check_push(name: str) -> None:
 
 
 def push(folder: Path, name: str, private: bool = True) -> str:
-    """Upload an export, into a new repository or over what one has, and give its address.
+    """Upload an export, into a new repository or in place of the model that one holds, and give its address.
 
     Raises:
         UserError: Where the hub can't be reached or refuses; the export stays where it is.
@@ -35,7 +37,8 @@ def push(folder: Path, name: str, private: bool = True) -> str:
     api = HfApi()
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="A model exported by mgpo")
+        message = "A model exported by mgpo"
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, delete_patterns=REPLACED)
     except Exception as error:  # a client's many kinds, and those of its client
         why = refusal(error) or (str(error).strip().splitlines() or [type(error).__name__])[0][:SHOWN]
         raise UserError(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from fnmatch import fnmatch
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -69,9 +70,16 @@ class StandIn:
         self.created.append((name, private, exist_ok))
         return f"https://huggingface.co/{name}"
 
-    def upload_folder(self, repo_id, folder_path, commit_message):
+    def upload_folder(self, repo_id, folder_path, commit_message, delete_patterns):
         assert repo_id == self.created[-1][0]
-        cache(self.hub, repo_id, folder_path)
+        if (place := self.hub / f"models--{repo_id.replace('/', '--')}").exists():
+            (there,) = (place / "snapshots").iterdir()
+            gone = [path for path in there.iterdir() if any(fnmatch(path.name, part) for part in delete_patterns)]
+            for path in gone:
+                path.unlink()
+            shutil.copytree(folder_path, there, dirs_exist_ok=True)
+        else:
+            cache(self.hub, repo_id, folder_path)
 
 
 @pytest.fixture
@@ -187,6 +195,16 @@ def test_adapters_alone_are_loaded_by_their_name(adapted, hub, tmp_path):
     cache(hub, "owner/adapters", tmp_path / "adapters")
     again = mgpo.load("owner/adapters")
     assert again.policy.lora is not None and again.max_new_tokens == 8
+    assert again.ask(PICTURE, "Which?").turns == adapted.ask(PICTURE, "Which?").turns
+
+
+def test_a_model_takes_the_place_of_adapters_in_its_repository(adapted, client, offline, tmp_path):
+    for merge in (False, True):
+        adapted.save(tmp_path / f"{merge}", merge=merge, name="jane/both")
+        sharing.push(tmp_path / f"{merge}", "jane/both")
+    offline()
+    again = mgpo.load("jane/both")
+    assert again.policy.lora is None
     assert again.ask(PICTURE, "Which?").turns == adapted.ask(PICTURE, "Which?").turns
 
 

@@ -21,7 +21,7 @@ from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
 from mgpo.training.module import MGPO
 from tests.callbacks.test_rollout_log import same_folder, shards
-from tests.training.test_module import fit, make, watch
+from tests.training.test_module import equal, fit, make, watch, weights
 
 
 def whatever(answer, question):
@@ -196,6 +196,13 @@ def test_a_rollout_that_cannot_be_played_again_costs_itself(tokenizer, logged, t
     trainer, learnt = learn(module, source, tmp_path)
     assert trainer.global_step == 2 and len(learnt) == 3
     assert any("another tokenizer's" in line for line in said)
+
+
+def test_where_none_can_be_played_again_nothing_is_learnt(tokenizer, logged, tmp_path):
+    module = supervised(tokenizer, dialogue=SingleTurn())
+    before = weights(module)
+    _, learnt = learn(module, OwnRollouts(str(logged), small()), tmp_path)
+    assert not learnt and equal(before, weights(module)) and len(module.skipped) == 4
 
 
 def changed(column, change):
