@@ -71,6 +71,7 @@ def load(
         model.run = folder
     elif (shared := settings_on_hub(name)) is not None:
         settings = _checked(shared, json.loads)
+        settings |= {} if dialogue is None else {"dialogue": None}  # the caller's takes its place
         check_own(settings, name)
         model = _from_config(settings, dialogue, {"path": name, **options})
     else:

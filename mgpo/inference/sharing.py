@@ -65,7 +65,7 @@ def check_own(settings: Any, name: str) -> None:
         if DOTTED.fullmatch(text) and not text.startswith("mgpo."):
             raise UserError(
                 f"{name}: its mgpo.json names {text[:SHOWN]}, which is not mgpo's own, and no stranger's code is run; "
-                f"if you trust it, `hf download {name} --local-dir …` and load that folder"
+                f"if you trust it, `hf download {name} --local-dir …` and load that folder, or hand over a dialogue"
             )
 
 

@@ -308,6 +308,11 @@ def test_a_strangers_classes_are_not_imported(hub, tmp_path, monkeypatch, where)
     assert len(str(error.value)) <= 600 and "evil_module" not in sys.modules
 
 
+def test_a_dialogue_that_is_handed_over_takes_the_strangers_place(hub, tmp_path):
+    shared_with(hub, tmp_path, STRANGE["a dialogue"])
+    assert mgpo.load("evil/model", TwoTurn(system="Look.")).dialogue.system == "Look."
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"policy": {}}', '{"policy": [], "eval_sampling": {"max_new_tokens": 3}}']
 )
