@@ -19,7 +19,7 @@ def fit(config: str | Path = "mgpo", settings: Mapping[str, Any] | None = None) 
     `config` is a file, or the name of one that comes with the package; `settings` are keys of the command line.
     """
     from mgpo.callbacks.folder import run_folder
-    from mgpo.cli import hush, run  # Lightning comes along with these; asking does without
+    from mgpo.commands.trainer_cli import hush, run  # Lightning comes along with these; asking does without
 
     hush()
     path = Path(config) if Path(config).suffix else shipped_config(str(config))

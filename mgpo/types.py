@@ -13,6 +13,9 @@ from mgpo.images.decoding import Picture
 from mgpo.images.views import Box, Original, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
+# What a reply did, as its dialogue took it: named a part that is shown next; asked for one that is not, whatever the
+# reason; committed to an answer; or none of these.
+Action = Literal["look", "look refused", "answer", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Turn:
     learnt: bool = True  # whether the reply's tokens are in the loss
     scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
     seen: View | None = None  # the picture in which the parsed_box's box was named
+    action: Action | None = None  # what the dialogue took the reply for; None before it has
     opened: bool = False  # whether the prompt ends inside a thought, which the reply then goes on with
 
     @property

@@ -11,6 +11,9 @@ import datasets
 import pytest
 import yaml
 
+from mgpo.cli import main
+from mgpo.commands import list_keys
+from mgpo.commands.command_table import COMMANDS
 from mgpo.gallery.page import read_page
 
 ROOT = Path(__file__).parent.parent
@@ -172,15 +175,23 @@ def test_help_explains_every_key(tmp_path):
     assert "Peak learning rate of stage 2" in " ".join(run("pretrain", "--help", cwd=tmp_path).stdout.split())
 
 
-@pytest.mark.slow
-def test_completion_for_the_shell(tmp_path):
-    assert "mgpo" in run("--print_completion=shtab-bash", cwd=tmp_path).stdout
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh", "fish"])
+def test_completion_covers_every_command_and_its_keys(capsys, shell):
+    main(["completion", shell])
+    script = capsys.readouterr().out
+    assert all(command in script for command in COMMANDS)
+    assert all(key in script for key in ("model.group_size", "trainer.devices", "question", "resample"))
+
+
+def test_the_known_keys_are_those_of_the_parsers():
+    """`python -m mgpo.commands.list_keys` writes the file anew."""
+    assert list_keys.known_keys() == json.loads(list_keys.FILE.read_text())
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model.gruop_size=8"], "gruop_size"),
+        (["--model.gruop_size=8"], "--model.gruop_size is no key of fit; did you mean --model.group_size?"),
         (["--data.train=mgpo.data.Files", "--data.train.path=none.jsonl"], "none.jsonl: there is no such file"),
         (["--model.group_size=1"], "at least 2 rollouts"),
         (["--data.val.0.init_args.kinds=[colour]"], "colour"),

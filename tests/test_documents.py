@@ -18,7 +18,11 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import mgpo
-from mgpo.cli import CLI, COMMANDS, PlanCLI, run
+from mgpo.cli import answered_at_once, with_named_configs
+from mgpo.commands.command_table import resolve
+from mgpo.commands.dry_runs import PlanCLI
+from mgpo.commands.keys import check_arguments
+from mgpo.commands.trainer_cli import CLI, PARSED, run
 from mgpo.objective import Objective
 from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections
 from tests.test_cli import ROOT
@@ -65,8 +69,8 @@ ALONE = {"plan": ParsingPlan, "doctor": Parsing}  # which take the keys of `fit`
 @cache
 def parser(command):
     """That of the command line: one for all of Lightning's commands, others have their own."""
-    if command in COMMANDS:
-        return jsonargparse.auto_parser(COMMANDS[command], as_positional=False, exit_on_error=False)
+    if not isinstance(resolve(command), type):
+        return jsonargparse.auto_parser(resolve(command), as_positional=False, exit_on_error=False)
     default = f"--config={ROOT}/configs/mgpo.yaml"
     if command in ALONE:
         return run([default], ALONE[command], run=False).parser
@@ -75,10 +79,14 @@ def parser(command):
 
 @cache
 def parse(command, *arguments):
+    if answered_at_once([command, *arguments]):
+        return
+    arguments = with_named_configs(arguments)
+    check_arguments(command, arguments)
     if command in ("validate", "test") and "--config" not in arguments:
-        arguments = ("--config", "configs/mgpo.yaml", *arguments)
-    own = command in COMMANDS or command in ALONE
-    leaves = any(argument.endswith((".help", "--help", "--print_config")) for argument in arguments)
+        arguments = ["--config", "configs/mgpo.yaml", *arguments]
+    own = command not in PARSED
+    leaves = any(argument.endswith((".help", "--print_config")) for argument in arguments)
     with pytest.raises(SystemExit, match=r"^0$") if leaves else nullcontext():
         parser(command if own else "fit").parse_args([*([] if own else [command]), *arguments])
 
@@ -165,7 +173,13 @@ def test_python_runs(page, code, tmp_path, monkeypatch):
         exec(compiled, {"__name__": page})  # as a reader would
 
 
-YAML = [(page, code) for page, text in PAGES.items() for language, code in blocks(text) if language == "yaml"]
+# Files of one's own, my_….py, are run by tests/extending.
+YAML = [
+    (page, code)
+    for page, text in PAGES.items()
+    for language, code in blocks(text)
+    if language == "yaml" and "my_" not in code
+]
 
 
 @pytest.mark.parametrize(("page", "code"), [pytest.param(*p, id=f"{p[0]}-{i}") for i, p in enumerate(YAML)])

@@ -57,7 +57,8 @@ def test_published_recipe_runs(folder, names):
         assert numbers["step"] == 4  # four mini-batches of one step
         assert numbers["n"] == 4
         published = numbers["config"]["model"]
-        assert (published["group_size"], published["objective"]["kl_weight"]) == (8, 0.01)
+        objective = published["objective"]
+        assert (published["group_size"], objective["kl_weight"], objective["entropy_weight"]) == (8, 0.01, 0.001)
         assert published["optimizer"]["init_args"]["lr"] == 1e-6
         assert published["policy"]["init_args"]["max_pixels"] == 1280 * 28 * 28
 

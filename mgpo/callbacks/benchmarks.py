@@ -7,7 +7,7 @@ import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.evaluation.scoring.flips import summary
-from mgpo.evaluation.scoring.published import PUBLISHED, SOURCE, as_markdown, as_text, part_lines
+from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
 from mgpo.utils.atomic_files import replaced
 
 NAME = "benchmarks"
@@ -18,7 +18,7 @@ class BenchmarkTable(L.Callback):
 
     The columns are the benchmarks' `title`s; a run has a row by the rules here, and one by each harness's.
     After `fit`, the rows from before training stand above them. A score over fewer questions than the benchmark
-    has says over how many, in its cell.
+    has says over how many, in its cell. Scores and published figures are those of the sources' own classes.
 
     Args:
         row: What the run is called.
@@ -30,14 +30,17 @@ class BenchmarkTable(L.Callback):
         self.counts: dict[str, dict[str, str]] = {}  # of questions, where not all were scored
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes up the rows of benchmarks.json, where the run goes on in the folder of its checkpoint."""
         if goes_on(trainer) and (path := run_folder(trainer) / f"{NAME}.json").is_file():
             report = json.loads(path.read_text())
             self.runs, self.counts = report["rows"], report.get("counts", {})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Scores the validation's benchmarks, writes both files and prints the table."""
         self._write(trainer, pl_module, trainer.datamodule.val)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Scores the test's benchmarks, or the validation's where there are no others, in the same way."""
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         self._write(trainer, pl_module, data.test or data.val)
 
@@ -46,25 +49,28 @@ class BenchmarkTable(L.Callback):
             return
         benchmarks = {}
         for source in sources:
-            records = [record for record in pl_module.records if record.split == source.split]
+            split = getattr(source, "split", None) or source[0].split
+            records = [record for record in pl_module.records if record.split == split]
             title = getattr(source, "title", "")
-            title = title if title and title not in benchmarks else source.split
-            figures = summary(getattr(source, "score", "accuracy"), records)
-            benchmarks[title] = {"split": source.split, "of": getattr(source, "total", len(source)), **figures}
+            title = title if title and title not in benchmarks else split
+            of = getattr(source, "total", len(source))
+            benchmarks[title] = {"split": split, "of": of, **summary(source, records)}
         self._add_rows(benchmarks, trainer.global_step)
         report = {
             "benchmarks": benchmarks,
             "rows": self.runs,
             "counts": self.counts,
-            "published": {"source": SOURCE, "rows": PUBLISHED},
+            "published": {"source": cited(sources), "rows": published(sources)},
             "step": trainer.global_step,
         }
         path = run_folder(trainer) / f"{NAME}.json"
         with replaced(path) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
         with replaced(path.with_suffix(".md")) as unfinished:
-            unfinished.write_text(f"{as_markdown(self.runs, self.counts)}\nPublished figures: {SOURCE}.\n")
-        print(as_text(self.runs, self.counts) + _details(benchmarks) + f"benchmarks: {path}")
+            unfinished.write_text(
+                f"{as_markdown(self.runs, self.counts, sources)}\nPublished figures: {cited(sources)}.\n"
+            )
+        print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + f"benchmarks: {path}")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
         name = f"{self.row}, step {step}" if step else self.row

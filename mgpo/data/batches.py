@@ -113,9 +113,15 @@ class Batches(DataLoader):
         return [[self.dataset[i] for i in rows] for rows in islice(self.batch_sampler or (), count)]
 
     def state_dict(self) -> dict[str, Any]:
+        """The place in the epoch: its number and how many batches were handed out."""
         return {"epoch": self.epoch, "handed_out": self.handed_out, "known": self.known}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on at the place of a checkpoint.
+
+        Raises:
+            UserError: If the checkpoint does not say which questions were asked, or they are others than here.
+        """
         try:
             place = int(state_dict["epoch"]), int(state_dict["handed_out"]), dict(state_dict["known"])
         except (KeyError, TypeError, ValueError):

@@ -35,6 +35,11 @@ class VQAData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if min(batch_size, eval_batch_size) < 1 or num_workers < 0:
+            raise DataError(
+                f"data.batch_size is {batch_size}, data.eval_batch_size {eval_batch_size} and data.num_workers "
+                f"{num_workers}; batches hold at least 1 question, and workers are 0 or more"
+            )
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -48,6 +53,7 @@ class VQAData(L.LightningDataModule):
         self.first_view = first_view
 
     def setup(self, stage: str) -> None:
+        """Warns of what the sources have left out, and of what else they have to say."""
         for source in [self.train, *self.val, *self.test]:
             complaint = source.complaint() if source is not None and hasattr(source, "complaint") else None
             if complaint:
@@ -58,14 +64,17 @@ class VQAData(L.LightningDataModule):
         return batch
 
     def train_dataloader(self) -> Batches:
+        """Batches of training questions, in another order each epoch. Raises DataError without a source of them."""
         if self.train is None:
             raise DataError("data.train: name a source of training questions")
         return self._loader(self.train, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> list[Batches]:
+        """Batches of each validation source, in order."""
         return [self._loader(source, self.eval_batch_size, shuffle=False) for source in self.val]
 
     def test_dataloader(self) -> list[Batches]:
+        """Batches of each test source in order; of the validation sources where there is none."""
         return [self._loader(source, self.eval_batch_size, shuffle=False) for source in self.test or self.val]
 
     def _loader(self, source: Source, batch_size: int, shuffle: bool) -> Batches:

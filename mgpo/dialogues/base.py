@@ -19,7 +19,25 @@ UNITS = {  # in which a policy is asked to name a box
 class Dialogue(Protocol):
     """What is said in each turn, and when the episode ends. Knows texts and views, not engines.
 
-    A dialogue holds no state: everything that has happened stands in the trajectory.
+    A dialogue holds no state: everything that has happened stands in the trajectory. `proceed` sets what it finds in
+    the last turn (`action`, and `parsed_box` and `seen` where it looked for a box) and, at the end, the answer.
+
+    Example:
+        One more chance to answer. In my_dialogues.py::
+
+            from mgpo.dialogues import SingleTurn
+            from mgpo.images import VisionResolution
+            from mgpo.types import Message, Trajectory
+
+
+            class Insisting(SingleTurn):
+                def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
+                    super().proceed(trajectory, resolution)
+                    if trajectory.answer is not None or len(trajectory.turns) > 1:
+                        return None
+                    return [Message("user", ("Answer now, inside \\boxed{}.",))]
+
+        and on the command line ``--model.dialogue my_dialogues.Insisting``.
     """
 
     def stop_text(self, turn: int) -> str | None:

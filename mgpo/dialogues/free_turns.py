@@ -3,6 +3,7 @@
 import re
 
 from mgpo.dialogues.base import answer_of, fill
+from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule, ParsedBox, parse_box
@@ -39,6 +40,7 @@ class FreeTurns:
         go_on: Put behind `show` and `refuse` while looks are left; slot {looks}.
         finish: Put behind them when none is left.
         rule: Which boxes may be cut out.
+        cut: What is cut out for a box; by default the box itself.
     """
 
     def __init__(
@@ -51,16 +53,19 @@ class FreeTurns:
         go_on: str = GO_ON,
         finish: str = FINISH,
         rule: BoxRule = BoxRule(),
+        cut: Cut | None = None,
     ) -> None:
         if turns < 1:
             raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")
-        self.turns, self.system, self.rule = turns, system, rule
+        self.turns, self.system, self.rule, self.cut = turns, system, rule, cut
         self.ask, self.show, self.refuse, self.go_on, self.finish = ask, show, refuse, go_on, finish
 
     def stop_text(self, turn: int) -> str | None:
+        """The end of a box's block, behind which the policy waits to be shown the part."""
         return BOX_BLOCK_END
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        """Shows the picture and asks; says how many looks there are."""
         view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         first = fill(
@@ -69,17 +74,21 @@ class FreeTurns:
         return [Message("system", (self.system,)), Message("user", first)]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
+        """Ends the episode at an answer or the last turn; else shows the named part, or says why it can't be shown."""
         turn = trajectory.turns[-1]
         if turn.reply.stop != "marker":
             trajectory.answer = answer_of(turn, trajectory.question)
         if trajectory.answer is not None:
+            turn.action = "answer"
             return None
         turn.seen = self._seen(turn.said, trajectory.views)
         view, turn.parsed_box = self._look(turn.said, turn.seen, resolution)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
             trajectory.limited = turn.parsed_box.reason != "no_box"
+            turn.action = "look refused" if trajectory.limited else "nothing"
             return None
+        turn.action = "look refused" if view is None else "look"
         text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
         if view is not None:
             trajectory.views.append(view)
@@ -98,7 +107,7 @@ class FreeTurns:
         if seen is None:
             return None, ParsedBox(None, "no_picture")
         parsed_box = parse_box(text, seen.size, resolution.frame, self.rule)
-        return (seen.crop(parsed_box.box, resolution.crop) if parsed_box.box else None), parsed_box
+        return ((self.cut or PLAIN)(seen, parsed_box.box, resolution) if parsed_box.box else None), parsed_box
 
 
 def _times(looks: int) -> str:

@@ -32,9 +32,11 @@ class SingleTurn:
         self.system, self.ask, self.rule, self.judge_box = system, ask, rule, judge_box
 
     def stop_text(self, turn: int) -> str | None:
+        """None: the only reply ends by itself."""
         return None
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        """Shows the picture and asks."""
         view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         return [
@@ -43,8 +45,10 @@ class SingleTurn:
         ]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
+        """Takes the answer, judges the box where one was asked for, and ends the episode."""
         turn, view = trajectory.turns[-1], trajectory.views[0]
         trajectory.answer = answer_of(turn, trajectory.question)
+        turn.action = "nothing" if trajectory.answer is None else "answer"
         if self.judge_box:
             turn.seen, turn.parsed_box = view, parse_box(turn.said, view.size, resolution.frame, self.rule)
         return None

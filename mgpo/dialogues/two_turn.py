@@ -1,6 +1,7 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
 from mgpo.dialogues.base import answer_of, fill
+from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule, parse_box
 from mgpo.images.views import View, VisionResolution
@@ -47,6 +48,7 @@ class TwoTurn:
         name_again: A middle turn after an invalid one; the same slots and {reason}.
         rule: Which boxes may be cut out.
         turns: Turns in all; the paper trains with 2 and also tests with 3.
+        cut: What is cut out for a box; by default the box itself.
     """
 
     def __init__(
@@ -59,17 +61,20 @@ class TwoTurn:
         name_again: str = NAME_AGAIN,
         rule: BoxRule = BoxRule(),
         turns: int = 2,
+        cut: Cut | None = None,
     ) -> None:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
         self.system, self.ask_box, self.rule, self.turns = system, ask_box, rule, turns
         self.show_region, self.show_whole = show_region, show_whole
-        self.look_again, self.name_again = look_again, name_again
+        self.look_again, self.name_again, self.cut = look_again, name_again, cut
 
     def stop_text(self, turn: int) -> str | None:
+        """The end of a box's block, in all turns but the last."""
         return BOX_BLOCK_END if turn < self.turns - 1 else None
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+        """Shows the picture and asks for the key area alone, without the choices."""
         view = View.full(trajectory.image.size, resolution.full)
         trajectory.views.append(view)
         return [
@@ -78,14 +83,18 @@ class TwoTurn:
         ]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
+        """Shows the named part, or the last picture again with the reason; takes the answer in the last turn."""
         turn, first = trajectory.turns[-1], trajectory.views[0]
         if len(trajectory.turns) == self.turns:
             trajectory.answer = answer_of(turn, trajectory.question)
+            turn.action = "nothing" if trajectory.answer is None else "answer"
             return None
         turn.seen, turn.parsed_box = first, parse_box(turn.said, first.size, resolution.frame, self.rule)
         if turn.parsed_box.box is not None:
-            trajectory.views.append(first.crop(turn.parsed_box.box, resolution.crop))
+            turn.action = "look"
+            trajectory.views.append((self.cut or PLAIN)(first, turn.parsed_box.box, resolution))
         else:
+            turn.action = "look refused"
             trajectory.views.append(trajectory.views[-1])
         view, reason = trajectory.views[-1], REASONS[turn.parsed_box.reason or "no_box"]
         last = len(trajectory.turns) == self.turns - 1

@@ -1,6 +1,7 @@
 """Is it the crop? The same questions answered again with something else in its place, or without any tool."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ def black(image: Original, view: View, first: View) -> Image.Image:
 
 
 def random_region(image: Original, view: View, first: View) -> Image.Image:
-    """Another region of the same size; which one follows from the true region alone."""
+    """Another region of the same size, seen alike; which one follows from the true region alone."""
     left, top, right, bottom = view.region
     rng = np.random.default_rng(view.region)
     x, y = (int(rng.integers(side - part + 1)) for side, part in zip(image.size, (right - left, bottom - top)))
-    return View((x, y, x + right - left, y + bottom - top), view.size).pixels(image)
+    return replace(view, region=(x, y, x + right - left, y + bottom - top)).pixels(image)
 
 
 def original(image: Original, view: View, first: View) -> Image.Image:

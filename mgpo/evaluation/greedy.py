@@ -10,8 +10,8 @@ from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Original, VisionResolution
-from mgpo.metrics.record import Record, Region, record_of
+from mgpo.images.views import Original, View, VisionResolution
+from mgpo.metrics.record import Record, record_of
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
@@ -24,6 +24,7 @@ LeaveOut = Callable[[Question, str], None]  # is told of a question that could n
 
 
 def warn_left_out(question: Question, why: str) -> None:
+    """Warns that a question is left out, and why."""
     warnings.warn(f"left out: question {question.id}, {why}", stacklevel=3)
 
 
@@ -65,29 +66,29 @@ def assess(
             leave_out(trajectory.question, trajectory.failed)
     trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
-    regions = {id(t): region for t in trajectories if (region := named_region(t, resolution)) is not None}
+    parts = {id(t): part for t in trajectories if (part := named_part(t, resolution)) is not None}
     alone: dict[int, bool] = {}
-    if regions:
+    if parts:
         seen = replace(resolution, full=resolution.crop)
-        cut = [(t, crop) for t in trajectories if id(t) in regions and (crop := _cut(t, regions[id(t)]))]
+        cut = [(t, crop) for t in trajectories if id(t) in parts and (crop := _cut(t, parts[id(t)]))]
         again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), resolution=seen)
         judge(again, reward)
         alone = {id(t): a.right for (t, _), a in zip(cut, again) if a.failed is None}
     return [record_of(t, alone.get(id(t)), step) for t in trajectories]
 
 
-def named_region(trajectory: Trajectory, resolution: VisionResolution) -> Region | None:
-    """The last region that was cut out, or that of a valid box that never was, in pixels of the original."""
+def named_part(trajectory: Trajectory, resolution: VisionResolution) -> View | None:
+    """The last part that was cut out, or that of a valid box that never was."""
     if trajectory.crops:
-        return trajectory.crops[-1].region
+        return trajectory.crops[-1]
     box = trajectory.parsed_box.box if trajectory.parsed_box is not None else None
-    return trajectory.views[0].crop(box, resolution.crop).region if box else None
+    return trajectory.views[0].crop(box, resolution.crop) if box else None
 
 
-def _cut(trajectory: Trajectory, region: Region) -> Image.Image | None:
+def _cut(trajectory: Trajectory, part: View) -> Image.Image | None:
     """A part of the original; None, with a warning, where the original can't be decoded any more."""
     try:
-        return trajectory.image.crop(region)
+        return part.cut(trajectory.image)
     except BadImage as error:
         warnings.warn(f"no sub-image: question {trajectory.question.id}, {error}", stacklevel=3)
         return None

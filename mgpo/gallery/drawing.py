@@ -43,7 +43,9 @@ def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
     if trajectory.crops:
         first, crop = trajectory.views[0], trajectory.crops[-1]
         box = first.to_input(crop.region)
-        seen = first.pixels(trajectory.image).resize(_fit(crop.size, side), Image.Resampling.NEAREST, box=box)
+        size = _fit(crop.size, side)
+        lying = size if crop.turn % 2 == 0 else (size[1], size[0])
+        seen = crop.turned(first.pixels(trajectory.image).resize(lying, Image.Resampling.NEAREST, box=box))
         cut = crop.pixels(trajectory.image).resize(seen.size, Image.Resampling.BICUBIC)
         panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
     return explained(row(panels), _keys(trajectory))

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 from PIL import Image
 
@@ -24,17 +25,16 @@ def crop_uris(image: Original, first: View, crop: View) -> tuple[str, str]:
     The crop is never larger than the policy saw it or than the original has pixels. Where it is shrunk to fit the
     page, so is the other one: between the two images there is the same difference as between the two views.
     """
-    left, top, right, bottom = crop.region
     x1, y1, x2, y2 = (round(edge) for edge in first.to_input(crop.region))
     x1, y1 = min(x1, first.size[0] - 1), min(y1, first.size[1] - 1)
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
     # Only this part of the whole picture is resized: with `box` its neighbourhood bleeds in, as it does in the whole.
     part = first.to_original((x1, y1, x2, y2))
     part = (*part[:2], min(part[2], image.size[0]), min(part[3], image.size[1]))  # rounding may lead out of the picture
-    blurred = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, part)
-    pixels = (min(crop.size[0], right - left), min(crop.size[1], bottom - top))
+    blurred = crop.turned(image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, part))
+    pixels = (min(crop.size[0], crop.extent[0]), min(crop.size[1], crop.extent[1]))
     scale = CROP / max(*pixels, *blurred.size)
-    sharp = View(crop.region, _scaled(pixels, scale)).pixels(image)
+    sharp = replace(crop, size=_scaled(pixels, scale)).pixels(image)
     return _encode(sharp), _encode(blurred.resize(_scaled(blurred.size, scale), Image.Resampling.BICUBIC))
 
 

@@ -25,13 +25,19 @@ class Original(Protocol):
     """
 
     @property
-    def size(self) -> Size: ...
+    def size(self) -> Size:
+        """Width and height in pixels."""
+        ...
 
-    def crop(self, box: Box) -> Image.Image: ...
+    def crop(self, box: Box) -> Image.Image:
+        """The part in a box, (left, top, right, bottom) in pixels."""
+        ...
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
-    ) -> Image.Image: ...
+    ) -> Image.Image:
+        """The whole, or the part in `box`, at another size, by one of Pillow's filters."""
+        ...
 
 
 class Frame(Enum):
@@ -58,32 +64,47 @@ class Frame(Enum):
 
 @dataclass(frozen=True)
 class View:
-    """A region of the original, in its pixels, and the (width, height) at which the model sees it."""
+    """A region of the original, in its pixels, and the (width, height) at which the model sees it.
+
+    It is seen turned clockwise by `turn` quarter turns; `size` is that of the turned picture.
+    """
 
     region: tuple[int, int, int, int]
     size: Size
+    turn: int = 0
 
     @classmethod
     def full(cls, original: Size, resize: Resize) -> "View":
         """The first view: all of the original."""
         return cls((0, 0, *original), resize(original))
 
+    @property
+    def extent(self) -> Size:
+        """Width and height of the region as it lies when it is seen, in pixels of the original."""
+        left, top, right, bottom = self.region
+        return _turned_size((right - left, bottom - top), self.turn)
+
     def to_original(self, box: Box) -> Box:
         """From input pixels of this view to pixels of the original: box / size_input * size_region + offset."""
-        left, top, right, bottom = self.region
-        sx, sy = (right - left) / self.size[0], (bottom - top) / self.size[1]
-        return (left + box[0] * sx, top + box[1] * sy, left + box[2] * sx, top + box[3] * sy)
+        left, top, _, _ = self.region
+        sx, sy = self.extent[0] / self.size[0], self.extent[1] / self.size[1]
+        scaled = (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
+        x1, y1, x2, y2 = _turned(scaled, self.extent, -self.turn)
+        return (left + x1, top + y1, left + x2, top + y2)
 
     def to_input(self, box: Box) -> Box:
         """From pixels of the original to input pixels of this view."""
         left, top, right, bottom = self.region
-        sx, sy = self.size[0] / (right - left), self.size[1] / (bottom - top)
-        return ((box[0] - left) * sx, (box[1] - top) * sy, (box[2] - left) * sx, (box[3] - top) * sy)
+        sx, sy = self.size[0] / self.extent[0], self.size[1] / self.extent[1]
+        inside = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        x1, y1, x2, y2 = _turned(inside, (right - left, bottom - top), self.turn)
+        return (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
 
-    def crop(self, box: Box, resize: Resize) -> "View":
-        """The view of a box given in input pixels of this one; never smaller than one pixel of the original.
+    def crop(self, box: Box, resize: Resize, turn: int = 0) -> "View":
+        """The view of a box given in input pixels of this one, turned further clockwise by so many quarter turns.
 
-        Edges are rounded outwards to whole pixels of the original: nothing that the box touches is lost.
+        Edges are rounded outwards to whole pixels of the original: nothing that the box touches is lost. What lies
+        outside of this view is, and what is left is never smaller than one pixel of the original.
         """
         x1, y1, x2, y2 = self.to_original(box)
         left, top, right, bottom = self.region
@@ -92,13 +113,37 @@ class View:
         y1 = min(max(math.floor(y1 + 1e-6), top), bottom - 1)
         x2 = max(min(math.ceil(x2 - 1e-6), right), x1 + 1)
         y2 = max(min(math.ceil(y2 - 1e-6), bottom), y1 + 1)
-        return View((x1, y1, x2, y2), resize((x2 - x1, y2 - y1)))
+        turn = (self.turn + turn) % 4
+        return View((x1, y1, x2, y2), resize(_turned_size((x2 - x1, y2 - y1), turn)), turn)
+
+    def cut(self, original: Original) -> Image.Image:
+        """The region as it lies when it is seen, as large as it is in the original."""
+        return self.turned(original.crop(self.region))
+
+    def turned(self, region: Image.Image) -> Image.Image:
+        """A picture of the region, turned as it is seen."""
+        return region if self.turn % 4 == 0 else region.transpose(_CLOCKWISE[self.turn % 4])
 
     def pixels(self, original: Original) -> Image.Image:
         """Cut the region from the original and resize it once (bicubic, antialiased)."""
         # Cut first: resizing with a box would let the neighbourhood bleed into the edges.
-        part = original if self.region == (0, 0, *original.size) else original.crop(self.region)
-        return part.resize(self.size, Image.Resampling.BICUBIC)
+        whole = self.region == (0, 0, *original.size) and self.turn % 4 == 0
+        return (original if whole else self.cut(original)).resize(self.size, Image.Resampling.BICUBIC)
+
+
+_CLOCKWISE = {1: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_90}
+
+
+def _turned_size(size: Size, turn: int) -> Size:
+    return size if turn % 2 == 0 else (size[1], size[0])
+
+
+def _turned(box: Box, size: Size, turn: int) -> Box:
+    """A box on a picture of `size` as it lies when that is turned clockwise; an inverted one stays inverted."""
+    for _ in range(turn % 4):
+        box = (size[1] - box[3], box[0], size[1] - box[1], box[2])
+        size = (size[1], size[0])
+    return box
 
 
 @dataclass(frozen=True)

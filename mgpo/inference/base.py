@@ -60,7 +60,7 @@ class Answer:
     @property
     def crops(self) -> list[Image.Image]:
         """The parts that were cut from the original, as large as they are there."""
-        return [self.trajectory.image.crop(view.region) for view in self.trajectory.crops]
+        return [view.cut(self.trajectory.image) for view in self.trajectory.crops]
 
     @property
     def turns(self) -> list[str]:

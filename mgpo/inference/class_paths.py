@@ -8,12 +8,24 @@ from typing import Any
 def settings_of(made: Any) -> dict[str, Any]:
     """`class_path` and `init_args` of an object that keeps its arguments under their names, as dialogues do.
 
-    Arguments that it does not keep are left out, and so are at their defaults when it is made again.
+    Arguments that it does not keep are left out, and so are at their defaults when it is made again; so is None where
+    that is the default.
     """
-    names = list(inspect.signature(type(made)).parameters)
-    arguments = {name: _plain(getattr(made, name)) for name in names if hasattr(made, name)}
-    return {"class_path": f"{type(made).__module__}.{type(made).__qualname__}", "init_args": arguments}
+    parameters = inspect.signature(type(made)).parameters
+    kept = {name: getattr(made, name) for name in parameters if hasattr(made, name)}
+    arguments = {
+        name: _plain(value) for name, value in kept.items() if value is not None or parameters[name].default is not None
+    }
+    return {"class_path": _path(type(made)), "init_args": arguments}
 
 
 def _plain(value: Any) -> Any:
+    if inspect.isfunction(value):
+        return _path(value)
+    if callable(value) and not isinstance(value, type):  # an object of a class of its own, such as a cut
+        return settings_of(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _path(made: Any) -> str:
+    return f"{made.__module__}.{made.__qualname__}"

@@ -39,6 +39,10 @@ class ServerError(UserError):
     """No question can be asked of this server as it stands; ends the run."""
 
 
+class Unreachable(ServerError):
+    """Nobody listens there, however often it was tried; in a while somebody may."""
+
+
 class NoReply(Exception):
     """This question got no reply, for the reason given; others may."""
 
@@ -51,8 +55,8 @@ class _Passing(Exception):
         self.wait = wait
 
 
-class _Unreachable(_Passing):
-    """Nobody listens there."""
+class _Silent(_Passing):
+    """Nobody listens there at the moment."""
 
 
 class ChatClient:
@@ -117,8 +121,8 @@ class ChatClient:
             try:
                 return self._send(path, body)
             except _Passing as passing:
-                if not left and isinstance(passing, _Unreachable):
-                    raise ServerError(f"{self.base_url} can't be reached ({passing}); is the server up?") from None
+                if not left and isinstance(passing, _Silent):
+                    raise Unreachable(f"{self.base_url} can't be reached ({passing}); is the server up?") from None
                 if not left:
                     raise NoReply(f"{passing}, {self.retries + 1} times") from None
                 if passing.wait is not None and passing.wait > LONGEST_WAIT:
@@ -141,7 +145,7 @@ class ChatClient:
         except URLError as error:
             if isinstance(error.reason, TimeoutError):
                 raise _Passing(f"no connection within {self.timeout:g} s") from None
-            raise _Unreachable(str(error.reason)) from None
+            raise _Silent(str(error.reason)) from None
         except (OSError, HTTPException) as error:
             raise _Passing(f"the connection broke ({type(error).__name__})") from None
         if len(raw) > LARGEST_ANSWER:

@@ -23,6 +23,7 @@ from mgpo.policy.families.qwen2_5_vl import EMBEDDED
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.utils.complaints import plainly
 from mgpo.utils.configurations import load as load_yaml
 from mgpo.utils.configurations import read_text, shipped_config
 from mgpo.utils.renamed import under_present_names
@@ -135,5 +136,5 @@ def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
     try:
         parsed = parser.parse_object(settings)
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(plainly(str(error))) from None
     return parser.instantiate(parsed)

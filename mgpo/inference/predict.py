@@ -20,7 +20,7 @@ from mgpo.inference.base import AskedModel
 from mgpo.inference.class_paths import settings_of
 from mgpo.inference.loading import load
 from mgpo.inference.prediction_file import LOCK, Predictions
-from mgpo.rewards import ExactAnswer
+from mgpo.rewards import ExactAnswer, verdict_of
 from mgpo.types import Question, Trajectory
 from mgpo.utils.atomic_files import locked
 
@@ -104,7 +104,7 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
         "logprob": math.fsum(logprobs) if logprobs else None,
     }
     if question.answer:
-        row |= {"truth": question.answer, "right": ExactAnswer()(trajectory.answer, question) > 0}
+        row |= {"truth": question.answer, "right": verdict_of(ExactAnswer(), trajectory.answer, question).right}
     return row
 
 

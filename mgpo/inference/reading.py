@@ -5,13 +5,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from mgpo.answers.thoughts import spoken
-from mgpo.inference.client import shown
+from mgpo.inference.client import NoReply, shown
 from mgpo.types import Reply, Stop
 
 FENCE = "```"
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")  # where servers put them
 NO_THINKING = "extra: {chat_template_kwargs: {enable_thinking: false}}"
 LEAST = -1e6  # log-probs below this are no log-probs
+
+
+def first_choice(answer: Mapping[str, Any], key: str | None) -> Mapping[str, Any]:
+    """The first choice of what a server answers.
+
+    Raises:
+        NoReply: If the answer is an error, which some gateways send under the code 200.
+        LookupError, TypeError: If it is not of the protocol's form.
+    """
+    if not answer.get("choices") and (error := answer.get("error")):
+        said = error.get("message", "") if isinstance(error, dict) else error
+        raise NoReply(f"the server answers with an error: {shown(said, key)}")
+    return answer["choices"][0]
 
 
 def read_reply(choice: Mapping[str, Any], stop_text: str | None) -> tuple[str, Reply]:

@@ -19,19 +19,10 @@ from mgpo.errors import UserError
 from mgpo.inference.card import model_card
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
-from mgpo.policy.families.qwen_pixels import PixelBudget
 
 Dtype = Literal["float32", "bfloat16"]
 SETTINGS = "mgpo.json"  # policy, dialogue and limit, as in a run's configuration; read by mgpo.load
 VIDEO = "video_preprocessor_config.json"
-# Loaders ask for a video processor of these families even where nobody shows a video.
-VIDEO_PROCESSORS = {
-    "qwen2_5_vl": "Qwen2VLVideoProcessor",
-    "qwen3_vl": "Qwen3VLVideoProcessor",
-    "qwen3_vl_moe": "Qwen3VLVideoProcessor",
-    "qwen3_5": "Qwen3VLVideoProcessor",
-    "qwen3_5_moe": "Qwen3VLVideoProcessor",
-}
 
 
 def save_model(
@@ -143,15 +134,12 @@ def _save_adapters(policy: Any, folder: Path, dtype: Dtype | None) -> None:
 def save_processors(policy: Any, folder: Path) -> None:
     """Tokenizer with its chat template, image processor with the policy's budget, video processor."""
     policy.tokenizer.save_pretrained(folder)
-    processor, whole = copy.deepcopy(policy.processor), policy.resolution.full
-    if isinstance(whole, PixelBudget):
-        lowest = min(whole.min_pixels, policy.resolution.crop.min_pixels)
-        processor.size = {"shortest_edge": lowest, "longest_edge": whole.max_pixels}
+    processor = policy.saved_processor()
     processor.save_pretrained(folder)
     quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
     if given := cached_file(policy.path, VIDEO, **quiet):
         shutil.copy(given, folder / VIDEO)
-    elif name := VIDEO_PROCESSORS.get(policy.model.config.model_type):
+    elif name := policy.video_processor:
         shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
         video = {"video_processor_type": name, **{key: getattr(processor, key) for key in shared}}
         (folder / VIDEO).write_text(json.dumps(video, indent=2))
@@ -159,13 +147,12 @@ def save_processors(policy: Any, folder: Path) -> None:
 
 def _settings(policy: Any, dialogue: Dialogue, max_new_tokens: int, dtype: Dtype | None) -> dict[str, Any]:
     """The `model` part of a configuration that makes this policy and dialogue again, from the folder it lies in."""
-    whole, crop = policy.resolution.full, policy.resolution.crop
-    budget: dict[str, int] = {}
-    if isinstance(whole, PixelBudget) and isinstance(crop, PixelBudget):
-        budget = {"max_pixels": whole.max_pixels, "min_pixels": whole.min_pixels, "crop_max_pixels": crop.max_pixels}
     kind = dtype or str(policy.model.dtype).removeprefix("torch.")
     return {
-        "policy": {"class_path": settings_of(policy)["class_path"], "init_args": {"dtype": kind, **budget}},
+        "policy": {
+            "class_path": settings_of(policy)["class_path"],
+            "init_args": {"dtype": kind, **policy.saved_options()},
+        },
         "dialogue": settings_of(dialogue),
         "eval_sampling": {"max_new_tokens": max_new_tokens},
     }

@@ -15,7 +15,7 @@ from mgpo.images.decoding import BadImage
 from mgpo.images.views import Frame, Original, View, VisionResolution
 from mgpo.inference.base import AskedModel, Samples
 from mgpo.inference.client import ChatClient, NoReply, ServerError, shown
-from mgpo.inference.reading import read_reply, silence
+from mgpo.inference.reading import first_choice, read_reply, silence
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.rollout.episodes import seed_of
 from mgpo.rollout.in_process import Sampling
@@ -146,11 +146,8 @@ class ServedModel(AskedModel):
         }  # fmt: skip
         body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
         answer = self.client.request("/chat/completions", body)
-        if not answer.get("choices") and (error := answer.get("error")):  # some gateways put it under the code 200
-            said = error.get("message", "") if isinstance(error, dict) else error
-            raise NoReply(f"the server answers with an error: {shown(said, self.client.key)}")
         try:
-            choice = answer["choices"][0]
+            choice = first_choice(answer, self.client.key)
             why = silence(choice, sampling.max_new_tokens, stop_text)
             reply = read_reply(choice, stop_text)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):

@@ -21,6 +21,7 @@ from mgpo.metrics.episodes import (
     ZoomFactor,
 )
 from mgpo.metrics.grouped import ConstantRewardGroups, GroupAgreement, GroupSpread, MajorityAtK, PassAtK
+from mgpo.metrics.score import Score
 
 __all__ = [
     "CROP",
@@ -41,6 +42,7 @@ __all__ = [
     "RecordMetric",
     "RewardMean",
     "RowMetric",
+    "Score",
     "SubimageAccuracy",
     "SubimageShare",
     "TurnsPerEpisode",

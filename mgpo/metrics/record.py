@@ -72,7 +72,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         regions=tuple(view.region for view in crops),
         zoom=zoom(trajectory.views[0], crops[-1]) if crops else None,
         area=_pixels(crops[-1]) / _pixels(trajectory.views[0]) if crops else None,
-        fallback=any(turn.parsed_box is not None and turn.parsed_box.box is None for turn in trajectory.turns[:-1]),
+        fallback=any(turn.action == "look refused" for turn in trajectory.turns[:-1]),
         reward=trajectory.reward,
         logprob=sum(sum(turn.reply.logprobs) for turn in trajectory.turns),
         tokens=sum(len(turn.reply.logprobs) for turn in trajectory.turns),

@@ -14,6 +14,7 @@ from mgpo.objective.surrogates import (
     kl_k3,
     outside,
     ppo_loss,
+    sapo_loss,
     sequence_ratio,
     truncated_ratio,
 )
@@ -21,5 +22,6 @@ from mgpo.objective.weights import token_weights, turn_factors, weighted_sum
 
 __all__ = [
     "Objective", "cispo_loss", "group_advantages", "gspo_loss", "has_signal", "k3_clamped", "kl_k1", "kl_k2", "kl_k3",
-    "outside", "ppo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors", "weighted_sum",
+    "outside", "ppo_loss", "sapo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors",
+    "weighted_sum",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ Shapes: B questions, G rollouts a question, N trajectories, C tokens. The symbol
 `mgpo.objective.surrogates`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from mgpo.objective.surrogates import (
     outside,
     ppo_loss,
     ratio,
+    sapo_loss,
     sequence_ratio,
     truncated_ratio,
 )
@@ -36,12 +38,15 @@ ESTIMATES = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 class Objective:
     """What is maximised over the policy's tokens of a mini-batch.
 
-    Σ_n w_n Σ_c m_nc (f_nc κ_nc J_nc - kl_weight · k_nc), where J_nc is the surrogate of token c in trajectory n, f_nc
-    the weight of its turn, κ_nc its correction for the sampler, k_nc the estimate of its divergence from the reference,
-    w_n the weight of each token of the trajectory under `normalisation`, and m_nc 1 where the policy sampled it.
+    Σ_n w_n Σ_c m_nc (f_nc κ_nc J_nc - kl_weight · k_nc + entropy_weight · H_nc), where J_nc is the surrogate of token c
+    in trajectory n, f_nc the weight of its turn, κ_nc its correction for the sampler, k_nc the estimate of its
+    divergence from the reference, H_nc = -Σ_v π(v | h_nc) log π(v | h_nc) the entropy of the distribution that it was
+    drawn from, w_n the weight of each token of the trajectory under `normalisation`, and m_nc 1 where the policy
+    sampled it.
 
     Args:
-        surrogate: ppo (token ratios, as GRPO), gspo (one ratio a trajectory) or cispo (clipped weights).
+        surrogate: ppo (token ratios, as GRPO), gspo (one ratio a trajectory), cispo (clipped weights) or sapo (a soft
+            gate of token ratios, which takes no clip bounds).
         clip_low: Ratios below 1 - clip_low earn nothing further.
         clip_high: Ratios above 1 + clip_high earn nothing further; larger than clip_low is clip-higher.
         baseline: What is subtracted from a reward: the group's mean, or the mean of the other rollouts.
@@ -55,6 +60,10 @@ class Objective:
         turn_weights: Weight of the tokens of turn 1, turn 2 …; the last serves all later ones. Empty: all 1.
         correction_cap: Most that a token may weigh for being likelier under the trainer than under the sampler,
             where these differ; null weighs none. Where the sampler is exact all weigh 1.
+        tau_pos: Temperature of sapo's gate where the advantage is positive; the higher, the nearer to 1 a ratio has to
+            stay.
+        tau_neg: The same where it is not.
+        entropy_weight: Weight of the bonus for entropy, in the loss for each nat of a token; 0 is none.
     """
 
     surrogate: Surrogate = "ppo"
@@ -68,12 +77,21 @@ class Objective:
     kl: Estimator = "k3"
     turn_weights: tuple[float, ...] = ()
     correction_cap: float | None = 2.0
+    tau_pos: float = 1.0
+    tau_neg: float = 1.05
+    entropy_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.constant_length < 1 or self.clip_low < 0 or self.clip_high < 0 or self.kl_weight < 0:
             raise UserError(f"an objective needs clip bounds, kl_weight >= 0 and constant_length >= 1, not {self}")
         if self.correction_cap is not None and self.correction_cap < 1:
             raise UserError(f"objective.correction_cap is {self.correction_cap}; it is at least 1, or null for none")
+        if not all(0 < tau < math.inf for tau in (self.tau_pos, self.tau_neg)):
+            raise UserError(f"objective.tau_pos and tau_neg are above 0, not {self.tau_pos} and {self.tau_neg}")
+        if not 0 <= self.entropy_weight < math.inf:
+            raise UserError(
+                f"objective.entropy_weight is {self.entropy_weight}; it is at least 0, which gives no bonus"
+            )
 
     def advantages(self, rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
         """Group-relative advantages of rewards, under this baseline and scaling.
@@ -90,7 +108,7 @@ class Objective:
     def losses(
         self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor, turn_NC: Tensor, advantages_N: Tensor
     ) -> Tensor:
-        """The policy loss of each token, without correction and penalty: -f_nc J_nc, (N, C).
+        """The policy loss of each token, without correction, penalty and bonus: -f_nc J_nc, (N, C).
 
         Args:
             logprobs_NC: By the policy, with gradients.
@@ -104,6 +122,8 @@ class Objective:
             losses_NC = gspo_loss(logprobs_NC, old_logprobs_NC, mask_NC, advantages_N, *clip)
         elif self.surrogate == "cispo":
             losses_NC = cispo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
+        elif self.surrogate == "sapo":
+            losses_NC = sapo_loss(logprobs_NC, old_logprobs_NC, advantages_N, self.tau_pos, self.tau_neg)
         else:
             losses_NC = ppo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
         return losses_NC * turn_factors(turn_NC, self.turn_weights) if self.turn_weights else losses_NC
@@ -120,6 +140,7 @@ class Objective:
     def clipped(self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor) -> Tensor:
         """Whether the ratio of each token, under "gspo" of its trajectory, is outside the clip range: (N, C).
 
+        Under "sapo", which has no such range, too: it says how far the policy has moved.
         What is said of tokens outside `mask_NC` means nothing.
         """
         if self.surrogate == "gspo":

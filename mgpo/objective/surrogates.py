@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Surrogate = Literal["ppo", "gspo", "cispo"]
+Surrogate = Literal["ppo", "gspo", "cispo", "sapo"]
 Estimator = Literal["k1", "k2", "k3"]
 LARGEST_LOG_RATIO = 20.0  # e^20 is far outside every clip range, and far inside float32
 LARGEST_K3 = 10.0
@@ -80,6 +80,21 @@ def cispo_loss(
     """
     weight_NC = ratio(logprobs_NC, old_logprobs_NC).clamp(1 - clip_low, 1 + clip_high).detach()
     return -weight_NC * advantages_N[:, None] * logprobs_NC
+
+
+def sapo_loss(
+    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_N: Tensor, tau_pos: float, tau_neg: float
+) -> Tensor:
+    """The soft gate of each token's ratio (SAPO, arXiv 2511.20347), in place of a clip range: (N, C).
+
+    -(4 / τ_n) σ(τ_n (ρ_nc - 1)) Â_n, with σ the logistic function and τ_n = tau_pos where Â_n > 0, else tau_neg
+
+    Its gradient is that of -ρ_nc Â_n times 4 σ (1 - σ), which is 1 at ρ_nc = 1 and fades on both sides, the faster the
+    higher τ_n.
+    """
+    tau_N1 = torch.where(advantages_N > 0, tau_pos, tau_neg).to(advantages_N.dtype)[:, None]
+    gate_NC = torch.sigmoid(tau_N1 * (ratio(logprobs_NC, old_logprobs_NC) - 1)) * 4 / tau_N1
+    return -gate_NC * advantages_N[:, None]
 
 
 def outside(ratio_NC: Tensor, clip_low: float, clip_high: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.images.views import Size, View, VisionResolution
+from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.policy.passes.packing import Packing
 from mgpo.types import Message, Pixels, Prompt, Reply
 
@@ -85,7 +85,25 @@ class Policy(nn.Module):
     """A vision-language model in the pieces that rollouts and training put together.
 
     Both call the same `features`, `decode` and `logits`, so that they can differ only in how rows are
-    laid out. A new family is a subclass in a file of its own.
+    laid out. A new family is a subclass in a file of its own, mostly of `Pretrained` or `QwenVL`.
+
+    Example:
+        Qwen2-VL, whose boxes go from 0 to 1000. In my_family.py::
+
+            from mgpo.images import Frame
+            from mgpo.policy import QwenVL
+
+
+            class Qwen2VL(QwenVL):
+                model_types = ("qwen2_vl",)
+                frame = published_frame = Frame.THOUSAND
+                video_processor = "Qwen2VLVideoProcessor"
+
+                def decode(self, ids, features, positions, mask, cache):
+                    return self.run(self.embed(ids, features), positions, {"full_attention": mask}, cache)
+
+        and on the command line ``--model.policy my_family.Qwen2VL --model.policy.path Qwen/Qwen2-VL-2B-Instruct``.
+        `mgpo doctor` compares it with the library's own model.
     """
 
     chat: Codec
@@ -99,6 +117,7 @@ class Policy(nn.Module):
     max_prompt_tokens: int | None = None  # that may stand before a reply
     packs = False  # whether `decode` takes a packing: tokens know of each other by plain causal attention alone
     fixed = False  # whether the operations of a pass depend on its shape alone, so that it could be replayed
+    published_frame: Frame | None = None  # in which its publisher has it write boxes: `mgpo doctor` names one in this
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,6 +182,11 @@ class Policy(nn.Module):
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
         """
         raise NotImplementedError
+
+    def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor] | None:
+        """What `model` itself takes beside token ids (1, tokens), for `mgpo doctor` to compare with; `places` is true
+        at the images' placeholders. None where that is not known."""
+        return None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""

@@ -1,5 +1,6 @@
 """What the families share: a published checkpoint in its stock transformers class, without torchvision."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,7 +24,7 @@ from mgpo.policy.decoding.row_cache import RowCache
 from mgpo.policy.features import Features
 from mgpo.policy.hub.adapters import Adapters, read_adapters
 from mgpo.policy.hub.checkpoint_files import base_of, read_config, read_processor, read_tokenizer
-from mgpo.policy.hub.registry import FAMILIES
+from mgpo.policy.hub.registry import shipped_families
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.hub.templates import choose_template
 from mgpo.policy.hub.weight_files import read_weights
@@ -67,6 +68,7 @@ class Pretrained(Policy):
     slot: ClassVar[str]  # what the chat template writes for an image
     image_token: ClassVar[str]  # whose embedding an image feature replaces
     marks: ClassVar[tuple[str, ...]]  # what else a tokenizer of this family must know
+    video_processor: ClassVar[str | None] = None  # for which loaders ask even where nobody shows a video
 
     def __init__(
         self,
@@ -113,8 +115,8 @@ class Pretrained(Policy):
             self.adapters, self.start = adapters, None
         config = read_config(self.path)
         if config.model_type not in self.model_types:
-            right = FAMILIES.get(config.model_type)
-            better = f"take class_path {right}" if right else "no family here takes that"
+            right = shipped_families().get(config.model_type)
+            better = f"take class_path {right.__module__}.{right.__name__}" if right else "no family here takes that"
             raise UserError(
                 f"{self.path} holds a {config.model_type} model; this policy needs {self.model_types[0]}; {better}"
             )
@@ -200,6 +202,14 @@ class Pretrained(Policy):
     def pixels(self, shown: Image.Image) -> Pixels:
         """An image that has the size at which the model is to see it, as the vision tower takes it."""
         raise NotImplementedError
+
+    def saved_options(self) -> dict[str, Any]:
+        """Arguments besides `path` and `dtype` with which an export sees as this policy does."""
+        return {}
+
+    def saved_processor(self) -> Any:
+        """The image processor of an export, with which a server shows pictures at the size of training."""
+        return copy.deepcopy(self.processor)
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
         """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""

@@ -1,26 +1,90 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 from mgpo.answers import is_number, is_right
+from mgpo.errors import UserError
 from mgpo.types import Question
 
 
-class Reward(Protocol):
-    """Judges an extracted answer; None is a reply that commits to nothing. Above 0 counts as right."""
+class Verdict(NamedTuple):
+    """What training sees of an answer, and whether accuracies count it as right: part of a reward need not be."""
 
-    def __call__(self, answer: str | None, question: Question) -> float: ...
+    reward: float
+    right: bool
+
+
+class Reward(Protocol):
+    """Judges an extracted answer; None is a reply that commits to nothing.
+
+    A number says both: what training sees, and that the answer is right where it is above 0. A `Verdict` says them
+    apart. What is right is in the question: `answer`, and the texts of `accepted`, which are right as well.
+
+    One that takes its time may have a method `judge_all` too, which is given a list of (answer, question) and gives
+    what it says of each, in order; it is then asked for all answers of a step at once.
+
+    A class or a plain function, which the command line knows by the names and types of its parameters.
+
+    Example:
+        The nearer a count, the more; right is the number alone. In my_rewards.py::
+
+            from mgpo.rewards import Verdict
+            from mgpo.types import Question
+
+
+            def near(answer: str | None, question: Question) -> Verdict:
+                if answer is None or not answer.isdecimal():
+                    return Verdict(0.0, right=False)
+                off = min(abs(int(answer) - int(truth)) for truth in (question.answer, *question.accepted))
+                return Verdict(1 / (1 + off), right=off == 0)
+
+        and on the command line ``--model.reward my_rewards.near``.
+    """
+
+    def __call__(self, answer: str | None, question: Question) -> Any: ...
+
+
+def verdict_of(reward: Reward, answer: str | None, question: Question) -> Verdict:
+    """What a reward says of an answer. Raises UserError where that is neither a number nor a `Verdict`."""
+    return verdicts_of(reward, [(answer, question)])[0]
+
+
+def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) -> list[Verdict]:
+    """The same of many answers, in order."""
+    judge_all = getattr(reward, "judge_all", None)
+    given = [reward(*asked) for asked in answers] if judge_all is None else list(judge_all(answers))
+    if len(given) != len(answers):
+        raise UserError(
+            f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
+        )
+    return [_checked(reward, said, question) for said, (_, question) in zip(given, answers)]
+
+
+def _checked(reward: Reward, given: Any, question: Question) -> Verdict:
+    value, right = given if isinstance(given, Verdict) else (given, None)
+    if not isinstance(value, SupportsFloat):
+        raise UserError(
+            f"the reward {_name(reward)} gives {repr(given)[:80]} for question {question.id}; it should return a "
+            "number, or a mgpo.rewards.Verdict"
+        )
+    value = float(value)
+    return Verdict(value, value > 0 if right is None else bool(right))
+
+
+def _name(reward: Reward) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)
 
 
 class ExactAnswer:
-    """1 if the final answer is right, else 0: option letter, number or words, as the question asks."""
+    """Gives 1 if the final answer is right, else 0: option letter, number or words, as the question asks."""
 
     def __call__(self, answer: str | None, question: Question) -> float:
         return float(any(is_right(answer, truth, question.choices) for truth in (question.answer, *question.accepted)))
 
 
 class NumericAnswer:
-    """1 if the answer is a number near enough to the right one, else 0; an option where there are choices.
+    """Gives 1 if the answer is a number near enough to the right one, else 0; an option where there are choices.
 
     The answer may carry words around one number ("about 12 cars", "twelve"); two numbers are no answer.
 

@@ -13,7 +13,7 @@ from mgpo.dialogues import Dialogue
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Original, VisionResolution
 from mgpo.policy.base import Policy
-from mgpo.rewards import Reward
+from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping
 from mgpo.rollout.crops import THREADS, CropCache, Swap
 from mgpo.rollout.fitting import too_long
@@ -29,16 +29,48 @@ class Conversations(Protocol):
     def reply(
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
     ) -> Iterator[tuple[int, Reply]]:
-        """(row, its reply), for every row as it ends."""
+        """Sample a reply for every row, and give (row, its reply) as each ends."""
         ...
 
-    def extend(self, prompts: Sequence[Prompt]) -> None: ...
+    def extend(self, prompts: Sequence[Prompt]) -> None:
+        """Show every row what comes before its next reply."""
+        ...
 
-    def keep(self, rows: Sequence[int]) -> None: ...
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order."""
+        ...
 
 
 class Sampler(Protocol):
-    """Draws replies from a policy: in process, or an engine that has a copy of its weights."""
+    """Draws replies from a policy: in process, or an engine that has a copy of its weights.
+
+    Example:
+        Cooler first replies, from the policy itself. In my_samplers.py::
+
+            from collections.abc import Sequence
+            from dataclasses import replace
+
+            from mgpo.policy import Policy
+            from mgpo.rollout import Conversations, InProcessSampler
+            from mgpo.types import Prompt
+
+
+            class CoolStart(InProcessSampler):
+                exact = False  # its log-probs are not the trainer's, which scores its replies anew
+
+                def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
+                    conversation = super().open(policy, prompts, copies)
+                    usual = conversation.reply
+
+                    def cool(seeds, sampling, stop_text=None):
+                        conversation.reply = usual
+                        return usual(seeds, replace(sampling, temperature=0.7 * sampling.temperature), stop_text)
+
+                    conversation.reply = cool
+                    return conversation
+
+        and on the command line ``--model.sampler my_samplers.CoolStart``.
+    """
 
     exact: bool  # whether its log-probs are the trainer's, but for rounding
 
@@ -159,9 +191,9 @@ def _next_prompts(
 
 def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
     """Reward the answers, in place."""
-    for trajectory in trajectories:
-        trajectory.reward = reward(trajectory.answer, trajectory.question)
-        trajectory.right = trajectory.reward > 0
+    verdicts = verdicts_of(reward, [(trajectory.answer, trajectory.question) for trajectory in trajectories])
+    for trajectory, verdict in zip(trajectories, verdicts, strict=True):
+        trajectory.reward, trajectory.right = verdict
 
 
 def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:

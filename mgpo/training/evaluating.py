@@ -66,6 +66,7 @@ class EvaluatedModule(L.LightningModule):
         return self.global_step or self.loaded_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over how many updates the weights have seen, and checks that training can go on from them."""
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check(checkpoint)
         self.loaded_step = checkpoint["global_step"]
@@ -106,11 +107,13 @@ class EvaluatedModule(L.LightningModule):
             say(f"left out: question {question.id}, {why}")
 
     def on_train_end(self) -> None:
+        """Says how many questions were left out in the whole run, over all ranks."""
         skipped = gather(sorted(self.skipped), lambda key: key, self.trainer.world_size)
         if skipped:
             self.print(f"left out in this run: {len(skipped)} questions; each was named, with its reason")
 
     def on_validation_epoch_start(self) -> None:
+        """Empties records and metrics, and has the sampler take the weights as they are; on all ranks."""
         self.records, self.left_out = [], {}
         for metric in self.metrics.values():
             metric.reset()
@@ -118,6 +121,7 @@ class EvaluatedModule(L.LightningModule):
         self.sampler.prepare(self.policy)  # nor open anything
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Plays the questions of a batch greedily, and keeps a record of each."""
         samples = self.fitting(self.usable(batch), self.eval_sampling)
         with self.timer.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
             if samples:
@@ -130,6 +134,7 @@ class EvaluatedModule(L.LightningModule):
                     metric.update(records)
 
     def on_validation_epoch_end(self) -> None:
+        """Gathers the records of all ranks, sums them up, logs the metrics by split and prints the report."""
         self.records = gather(self.records, lambda record: (record.split, record.id), self.trainer.world_size)
         left_out = gather(list(self.left_out.items()), lambda item: item[0], self.trainer.world_size)
         self.summary = summarise(self.records)

@@ -24,9 +24,11 @@ class GoOn(L.Callback):
         self.waiting = 0  # batches whose groups wait for others
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Puts into the checkpoint how many batches have groups that wait for others."""
         checkpoint[WAITING] = pl_module.pool.drawn
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Corrects the loops' progress, so that what was due when it was saved is done once and nothing twice."""
         if trainer.state.fn != "fit":
             return
         self.waiting = checkpoint.get(WAITING, 0)
@@ -41,6 +43,7 @@ class GoOn(L.Callback):
                 loader["handed_out"] = ALL
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Rolls the groups that waited out again, by the weights that made them."""
         if not self.made:
             self._limit(trainer)
         pl_module.pool.clear()
@@ -51,6 +54,7 @@ class GoOn(L.Callback):
                 pl_module.pool.add(pl_module.play(samples), len(samples))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Gives Lightning its limit of steps back, where that was held back for the epoch."""
         self._limit(trainer)
 
     def _limit(self, trainer: L.Trainer) -> None:

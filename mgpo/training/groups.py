@@ -23,19 +23,25 @@ class Groups:
 
     @classmethod
     def of(cls, trajectories: list[Trajectory], size: int, mask_unfinished: bool = False) -> "Groups":
+        """Groups of judged trajectories, `size` to a question.
+
+        With `mask_unfinished`, those that a limit kept from answering do not count; failed ones never do.
+        """
         rewards_BG = torch.tensor([t.reward for t in trajectories]).view(-1, size)
         counted = [t.failed is None and not (mask_unfinished and t.unfinished) for t in trajectories]
         return cls(trajectories, rewards_BG, torch.tensor(counted).view(-1, size))
 
     @property
     def signal_B(self) -> Tensor:
+        """Whether the counted rewards of each group differ: (B,)."""
         return has_signal(self.rewards_BG, self.counted_BG)
 
     def counted_N(self, constant: bool) -> Tensor:
-        """(N,): which trajectories count in the loss; those of groups without a signal if `constant`."""
+        """Whether each trajectory counts in the loss, (N,); those of groups of constant reward only if `constant`."""
         return (self.counted_BG & (self.signal_B[:, None] | constant)).flatten()
 
     def select(self, rows: list[int]) -> "Groups":
+        """The groups with these numbers, in this order."""
         size = self.rewards_BG.shape[1]
         chosen = [self.trajectories[i * size + j] for i in rows for j in range(size)]
         return Groups(chosen, self.rewards_BG[rows], self.counted_BG[rows])
@@ -69,6 +75,7 @@ class DynamicSamplingPool:
         return everything.select(order[:wanted].tolist())
 
     def clear(self) -> None:
+        """Let all waiting groups go, and count batches from 0 again."""
         self.drawn, self.waiting = 0, []
 
 

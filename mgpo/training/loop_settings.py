@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pydoc import locate
 from typing import Any
 
+import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mgpo.errors import UserError
@@ -47,6 +48,15 @@ def check_strategy(name: str) -> None:
     other = any(kind in name.lower().replace("_", "") for kind in ("fsdp", "modelparallel", "deepspeed"))
     if other and name.rsplit(".", 1)[-1] != SHARDED:
         raise UserError(f"trainer.strategy is {name}; sharded training here is --config configs/fsdp.yaml")
+
+
+def check_accelerator(kind: Any) -> None:
+    """Raises UserError for a trainer.accelerator that asks for a GPU where torch sees none."""
+    if kind in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator is {kind}, but torch {torch.__version__} sees no GPU on this machine; take cpu, or "
+            "install a build of torch for its driver (nvidia-smi tells which)"
+        )
 
 
 def check_precision(name: str) -> None:

@@ -23,10 +23,10 @@ def policy_loss(
 ) -> tuple[Tensor, PassMetrics]:
     """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference.
 
-    The penalty, and what is shown of it, is of all tokens that count in the loss.
+    The penalty, what is shown of it, and the bonus for entropy are of all tokens that count in the loss.
     """
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
-    scores = policy(score, batch, temperature)
+    scores = policy(score, batch, temperature, objective.entropy_weight > 0)
     mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
     metrics = score_metrics(batch, scores, objective, weights_N * advantages_N != 0)
     losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
@@ -37,6 +37,8 @@ def policy_loss(
         counted_NC = mask_NC & (weights_N != 0)[:, None]
         metrics.add("kl", kl_NC.detach(), counted_NC)
         metrics.add("kl_clamped", objective.clamped(scores.logprobs_NC.detach(), reference_NC).float(), counted_NC)
+    if objective.entropy_weight:
+        losses_NC = losses_NC - objective.entropy_weight * scores.entropy_NC
     return weighted_sum(losses_NC, mask_NC, weights_N), metrics
 
 
@@ -50,7 +52,10 @@ def answer_loss(policy: Policy, batch: Batch, weights_N: Tensor) -> tuple[Tensor
 
 @torch.no_grad()
 def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Policy | None) -> Tensor | None:
-    """(N, C) log-probs under the weights before training: a frozen copy, or the policy with its adapters off."""
+    """Log-probs (N, C) under the weights before training: a frozen copy, or the policy with its adapters off.
+
+    None where there is neither.
+    """
     if frozen is not None:
         return frozen(score, batch, temperature).logprobs_NC
     back = policy.reference()

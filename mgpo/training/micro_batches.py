@@ -23,6 +23,7 @@ class Part:
 
     @property
     def tokens(self) -> int:
+        """Tokens that a pass over these rows has, their shared prompt once."""
         return self.prompt + sum(self.lengths)
 
     def split(self, parts: int) -> list["Part"]:

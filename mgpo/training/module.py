@@ -105,6 +105,10 @@ class MGPO(RolloutModule):
             )
         if supervised and "{answer}" not in answer_form:
             raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
+        if objective.entropy_weight and policy.fused_head:
+            raise UserError(
+                "objective.entropy_weight needs distributions that policy.fused_head never sees; drop one of them"
+            )
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
@@ -138,6 +142,11 @@ class MGPO(RolloutModule):
         return module.to(map_location)
 
     def setup(self, stage: str) -> None:
+        """Checks strategy and precision, and has checkpoints saved whole or not at all.
+
+        Raises:
+            UserError: For a strategy or precision with which this can't be trained.
+        """
         check_strategy(type(self.trainer.strategy).__name__)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
@@ -155,15 +164,22 @@ class MGPO(RolloutModule):
             self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
+        """Looks for the kernel of the device, drops old gradients, and moves the reference there."""
         check_kernel(self.device.type)
+        sizes = [(p.numel(), p.requires_grad) for p in self.policy.parameters()]
+        self.print(
+            f"{sum(n for n, learns in sizes if learns):,} of {sum(n for n, _ in sizes):,} parameters are trained"
+        )
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
 
     def configure_callbacks(self) -> GoOn:
+        """The callback that goes on behind a checkpoint exactly."""
         return GoOn()
 
     def configure_optimizers(self) -> Any:
+        """The optimiser over all weights that are trained, with its scheduler where there is one."""
         optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
@@ -211,7 +227,7 @@ class MGPO(RolloutModule):
         self.pool.clear()
 
     def advantages(self, groups: Groups) -> Tensor:
-        """(N,): relative to its group's rewards; 1 for every right answer that is imitated."""
+        """Relative to the rewards of its group, (N,); 1 for every right answer that is imitated."""
         if self.supervised:
             return torch.ones(len(groups.trajectories))
         return self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
@@ -227,7 +243,7 @@ class MGPO(RolloutModule):
     def micro_batches(self, mini_batch: MiniBatch) -> list[MiniBatch]:
         """Parts of at most `micro_batch_tokens`, of what has a gradient; equally many on every rank."""
         moved_N = mini_batch.weights_N
-        if not self.objective.kl_weight:
+        if not (self.objective.kl_weight or self.objective.entropy_weight):
             moved_N = moved_N * mini_batch.advantages_N
         rows = passes(mini_batch.trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size)
         return [mini_batch.select(part) for part in rows]

@@ -57,6 +57,8 @@ class RolloutModule(EvaluatedModule):
         with self.timer.phase("rollout") as work:
             groups = self.play(samples)
             self.rolled_out = groups.trajectories
+            if (counts := getattr(self.reward, "counts", None)) is not None:
+                self.tally.add(counts(), 1)
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None

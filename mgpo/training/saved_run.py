@@ -10,6 +10,7 @@ import yaml
 
 from mgpo.checkpoints.whole import FOLDER, trained
 from mgpo.errors import UserError
+from mgpo.utils.complaints import plainly
 from mgpo.utils.configurations import load, read_text
 
 CONFIG = "config.yaml"
@@ -40,6 +41,4 @@ def arguments_of(kind: type, config: Path, given: Collection[str]) -> dict[str, 
         saved = {key: value for key, value in load(read_text(config))["model"].items() if key not in given}
         return parser.instantiate(parser.parse_object({"model": saved})).model.as_dict()
     except (ArgumentError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{config} does not say what the run's model is made of: {' '.join(str(error).split())}"
-        ) from None
+        raise UserError(f"{config} does not say what the run's model is made of: {plainly(str(error))}") from None

@@ -51,6 +51,7 @@ class Tally:
         self.largest: dict[str, float] = {}
 
     def add(self, metrics: dict[str, float], weight: float) -> None:
+        """Add values by name, each with the same weight in its mean."""
         for name, value in metrics.items():
             self._sum(name, value * weight, weight)
 

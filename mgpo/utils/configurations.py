@@ -3,6 +3,7 @@
 What a configuration asks for is done: its class paths are imported and built, so it is to be trusted as code is.
 """
 
+import difflib
 import os
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import jsonargparse
 import yaml
 
 from mgpo.errors import UserError
+from mgpo.utils.complaints import plainly
 from mgpo.utils.renamed import under_present_names
 
 LARGEST = 1_000_000  # bytes of a file, characters of a text
@@ -40,30 +42,51 @@ def reading(args: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        complaint = " ".join(str(error).split())
+        complaint = plainly(str(error))
         cut = "" if len(complaint) <= SHOWN else " …"
         raise UserError(complaint[:SHOWN] + cut + " (--help explains every key)") from None
 
 
 def shipped_config(name: str) -> Path:
-    """The path of configs/NAME.yaml, of the package or of the checkout. Raises UserError where there is none."""
+    """The file of that name among configs/, installed or in the checkout. Raises UserError where there is none."""
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in _shipped()}
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    if wanted in names:
+        return names[wanted]
+    if len(alike := [path for known, path in names.items() if known.rpartition("/")[2] == wanted]) == 1:
+        return alike[0]
+    near = difflib.get_close_matches(wanted, names, 1)
+    meant = f"; did you mean {near[0]}?" if near else f": {', '.join(sorted(names))}"
+    raise UserError(f"there is no file {name}, and no configuration of that name comes with the package{meant}")
+
+
+def find_config(value: str) -> str:
+    """A file as it is, and a name as the file that comes with the package under it. Raises UserError for neither."""
+    there = os.path.exists(value) and not os.path.isdir(value)
+    return value if there or not value else str(shipped_config(value))
+
+
+def _shipped() -> Iterator[tuple[Path, Path]]:
     package = Path(__file__).parent.parent
     for folder in (package / "configs", package.parent / "configs"):
-        if (path := folder / f"{name}.yaml").is_file():
-            return path
-    raise UserError(f"no configuration {name!r} comes with the package; name one of configs/, or a file of your own")
+        yield from ((folder, path) for path in folder.rglob("*.yaml"))
 
 
-def check_file(path: str) -> None:
-    """Raises UserError for a file that holds no keys and values, whatever they are."""
-    if not os.path.isfile(path):
-        return  # which the parser says
+def load_file(path: str) -> Any:
+    """What a configuration holds. Raises UserError for a file that holds no keys and values, whatever they are."""
     try:
         loaded = load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:SHOWN]}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no keys, as a configuration does")
+    return loaded
+
+
+def check_file(path: str) -> None:
+    """Raises UserError for a file that `load_file` refuses; one that is not there the parser refuses."""
+    if os.path.isfile(path):
+        load_file(path)
 
 
 def read_text(path: str | Path) -> str:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn, WithMargin
 from mgpo.dialogues.base import fill
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Frame, View, VisionResolution
@@ -138,6 +138,46 @@ def test_a_box_around_everything_is_a_crop_all_the_same():
     say(trajectory, "[0, 0, 112, 112]")
     (message,) = dialogue.proceed(trajectory, resolution)
     assert "Here is that part" in text_of([message])
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "replies", "actions"),
+    [
+        (TwoTurn(), ["[0, 0, 56, 56]", r"\boxed{K}"], ["look", "answer"]),
+        (TwoTurn(), ["there", "I see none."], ["look refused", "nothing"]),
+        (TwoTurn(turns=3), ["[56, 56, 0, 0]", "[0, 0, 56, 56]", r"\boxed{K}"], ["look refused", "look", "answer"]),
+        (SingleTurn(), [r"[0, 0, 56, 56] \boxed{K}"], ["answer"]),
+        (SingleTurn(), ["[0, 0, 56, 56]"], ["nothing"]),
+        (FreeTurns(3), ["[0, 0, 56, 56]", "I wonder.", r"\boxed{K}"], ["look", "look refused", "answer"]),
+        (FreeTurns(2), ["[0, 0, 56, 56]", "[0, 0, 56, 56]"], ["look", "look refused"]),
+        (FreeTurns(1), ["I do not know."], ["nothing"]),
+    ],
+)
+def test_a_turn_says_what_its_reply_did(dialogue, replies, actions):
+    trajectory, _ = start(dialogue)
+    for k, text in enumerate(replies):
+        say(trajectory, text)
+        assert trajectory.turns[-1].action is None
+        going_on = dialogue.proceed(trajectory, RESOLUTION)
+        assert (going_on is None) == (k == len(replies) - 1)
+    assert [turn.action for turn in trajectory.turns] == actions
+    assert record_of(trajectory).fallback == ("look refused" in actions[:-1])
+
+
+@pytest.mark.parametrize("share", [-0.1, float("inf"), float("nan")])
+def test_a_margin_is_a_share(share):
+    with pytest.raises(ValueError, match=r"dialogue\.cut\.share is .*a share of the box from 0 on"):
+        WithMargin(share)
+
+
+def test_a_margin_surrounds_the_box_as_far_as_the_picture_goes():
+    """Half of its sides at each end: in pixels of the picture, whose left edge is near."""
+    dialogue = TwoTurn(cut=WithMargin(0.5))
+    trajectory, _ = start(dialogue)
+    say(trajectory, '[{"bbox_2d": [14, 26, 56, 58]}]')
+    dialogue.proceed(trajectory, RESOLUTION)
+    assert trajectory.views[1].region == (0, 40, 308, 296)
+    assert trajectory.turns[0].named == (56, 104, 224, 232)
 
 
 def test_fewer_than_two_turns_are_refused():

@@ -2,10 +2,12 @@
 
 import pytest
 
+from mgpo.data.benchmarks import FSC147, POPE, HRBench4K, MMERealWorld, MMERealWorldLite, MultipleChoice, VStar
+from mgpo.data.benchmarks.harness import first_letter, options, vstar_forms, whole_reply, yes_or_no
+from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.evaluation.scoring import score
 from mgpo.evaluation.scoring.flips import reread, summary
-from mgpo.evaluation.scoring.harness import RULES, first_letter, options, vstar_forms, whole_reply, yes_or_no
 from mgpo.evaluation.scoring.published import as_markdown, as_text
 from mgpo.metrics.record import Record
 from tests.answers.test_replies import ROWS
@@ -24,7 +26,7 @@ def record(right=True, category="", part="", truth="A", answer=None, reply="", c
 
 def test_vstar_is_a_mean_over_questions_not_over_categories():
     records = [record(True, "direct_attributes")] * 3 + [record(False, "relative_position")]
-    result = score("vstar", records)
+    result = score(VStar, records)
     assert (result.n, result.value) == (4, 0.75)
     assert result.parts == {"direct_attributes": 1.0, "relative_position": 0.0}
 
@@ -35,7 +37,7 @@ def test_mme_realworld_prints_its_rows():
         record(True, "Perception/OCR"), record(False, "Perception/Autonomous_Driving"),
         record(True, "Reasoning/Autonomous_Driving"), record(False, "Reasoning/Diagram and Table"),
     ]  # fmt: skip
-    result = score("mme_realworld", records)
+    result = score(MMERealWorld, records)
     assert result.value == 0.5
     assert list(result.parts) == [
         "Perception", "Perception OCR", "Perception RS", "Perception DT", "Perception MO", "Perception AD",
@@ -51,7 +53,7 @@ def test_hrbench_averages_cycles_of_any_size():
     """Cycle 0: 1 of 1 right; cycle 1: 1 of 4: (1 + 1/4) / 2, not 2 of 5."""
     records = [record(True, "single", "0")]
     records += [record(i == 0, "single" if i < 2 else "cross", "1") for i in range(4)]
-    result = score("hrbench", records)
+    result = score(HRBench4K, records)
     assert result.value == pytest.approx(0.625)
     assert result.parts == {"cross": 0.0, "single": 0.75, "cycle 0": 1.0, "cycle 1": 0.25}
 
@@ -60,7 +62,7 @@ def test_pope_takes_yes_as_positive():
     """Of 3 yes and 3 no: 2 hits, 1 miss without an answer, 1 false alarm, 2 right no."""
     given = [("Yes", "yes"), ("yes, a dog", "yes"), (None, "yes"), ("Yes.", "no"), ("no", "no"), ("No", "no")]
     records = [record(category="random", truth=truth, answer=answer) for answer, truth in given]
-    result = score("pope", [*records, record(category="popular", truth="no", answer="yes")])
+    result = score(POPE, [*records, record(category="popular", truth="no", answer="yes")])
     part = {name.removeprefix("random "): v for name, v in result.parts.items() if name.startswith("random")}
     assert part == {
         "accuracy": pytest.approx(4 / 6), "F1": pytest.approx(2 * 2 / 6), "precision": pytest.approx(2 / 3),
@@ -73,19 +75,31 @@ def test_pope_takes_yes_as_positive():
 
 def test_counting_is_exact_and_errors_are_over_numbers():
     given = [("12", "12"), ("about 12 cars", "12"), ("ten", "12"), (None, "12"), ("2 or 3", "3"), ("1,200", "1200")]
-    result = score("counting", [record(truth=truth, answer=answer) for answer, truth in given])
+    result = score(FSC147, [record(truth=truth, answer=answer) for answer, truth in given])
     assert result.value == 0.5
     assert result.parts == {"mean absolute error": 0.5, "a number given": pytest.approx(4 / 6)}
 
 
-@pytest.mark.parametrize("name", ["accuracy", "counting", "hrbench", "mme_realworld", "pope", "vstar"])
-def test_no_questions_have_no_score(name):
-    assert score(name, []).value is None
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [(Scenes, "accuracy"), (FSC147, "counting"), (HRBench4K, "hrbench"), (MMERealWorldLite, "mme_realworld"),
+     (MultipleChoice, "multiple_choice"), (POPE, "pope"), (VStar, "vstar")],
+)  # fmt: skip
+def test_no_questions_have_no_score(source, name):
+    report = summary(source, [])
+    assert (report["score"], report["n"], report["value"]) == (name, 0, None)
 
 
-def test_an_unknown_score_is_told_which_there_are():
-    with pytest.raises(UserError, match=r"no score 'bleu'; there are accuracy, counting"):
-        score("bleu", [])
+def test_a_score_that_is_none_is_said_in_one_sentence():
+    class Named(VStar):
+        score = "bleu"
+
+    class Share(VStar):
+        score = staticmethod(lambda records: 0.5)
+
+    for source, shown in ((Named, "'bleu'"), (Share, "0.5")):
+        with pytest.raises(UserError, match=rf"{source.__name__}\.score gives {shown}; it should be a static method"):
+            score(source, [])
 
 
 def test_the_harnesses_rules_give_what_the_harnesses_give():
@@ -123,7 +137,7 @@ def test_flips_are_counted_and_shown():
         record(right, answer=answer, truth="B" if answer is None else answer, reply=reply, choices=choices, name=str(i))
         for i, (reply, answer, right) in enumerate(replies)
     ]
-    result = summary("mme_realworld", records)
+    result = summary(MMERealWorld, records)
     assert result["value"] == pytest.approx(2 / 3)
     theirs = result["harness"]["VLMEvalKit"]
     assert theirs["value"] == pytest.approx(2 / 3)  # as many, but not the same ones
@@ -137,7 +151,7 @@ def test_flips_are_counted_and_shown():
 
 def test_rereading_keeps_what_a_score_needs():
     again = reread(
-        record(False, "cross", "3", "B", reply="it is B", choices=("x", "y")), RULES["hrbench"]["VLMEvalKit"]
+        record(False, "cross", "3", "B", reply="it is B", choices=("x", "y")), HRBench4K.harnesses["VLMEvalKit"]
     )
     assert (again.right, again.category, again.part, again.answer) == (True, "cross", "3", "B")
 
@@ -149,7 +163,7 @@ def test_pope_is_scored_and_flipped_by_the_same_judgement():
         record(True, truth="yes", answer="yes", reply="yes"),
         record(False, truth="no", answer="No, none", reply="\\boxed{No, none}"),
     ]
-    result = summary("pope", records)
+    result = summary(POPE, records)
     assert result["value"] == 1
     theirs = result["harness"]["lmms-eval"]
     assert (theirs["value"], theirs["flips"], theirs["right_by_ours_only"]) == (pytest.approx(1 / 3), 2, 2)

@@ -1,6 +1,7 @@
 """Tiny random checkpoints of every family on disk: real classes, and tokenizers and templates of the published form."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,26 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers.image_processing_backends import PilBackend
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from mgpo.images.views import Frame
-from mgpo.policy.hub.registry import FAMILIES
+from mgpo.policy.hub.registry import shipped_families
 from mgpo.world.tokenizer import corpus
 
-QWEN_TOKENS = [
+QWEN_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
-]  # fmt: skip
-GEMMA_TOKENS = [
+)  # fmt: skip
+QWEN_FIELDS = dict(
+    image_token_id="<|image_pad|>", video_token_id="<|video_pad|>", vision_start_token_id="<|vision_start|>",
+    vision_end_token_id="<|vision_end|>", tie_word_embeddings=False,
+)  # fmt: skip
+GEMMA_TOKENS = (
     "<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
     "<image_soft_token>",
-]  # fmt: skip
+)  # fmt: skip
 PARTS = (
     "{%- macro say(content) -%}{%- if content is string -%}{{ content }}{%- else -%}{%- for part in content -%}"
     "{%- if part.type == 'image' -%}IMAGE{%- else -%}TEXT{%- endif -%}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
@@ -70,7 +76,7 @@ HYBRID = dict(
 
 @dataclass(frozen=True)
 class Family:
-    """What a test has to know of a family besides its checkpoint."""
+    """What a tiny checkpoint of a family is made of, and what a test has to know of it. Defaults are Qwen's."""
 
     name: str
     frame: Frame
@@ -79,6 +85,12 @@ class Family:
     text: dict[str, Any]
     template: str = CHATML
     box: tuple[int, int, int, int] = (100, 100, 600, 700)
+    special: tuple[str, ...] = QWEN_TOKENS  # tokens that are never text
+    plain: tuple[str, ...] = ("<think>", "</think>")  # further tokens, which are
+    named: Mapping[str, str] = field(default_factory=lambda: dict(eos_token="<|im_end|>", pad_token="<|endoftext|>"))
+    end: str = "<|im_end|>"  # of a turn
+    fields: Mapping[str, Any] = field(default_factory=lambda: QWEN_FIELDS)  # of the configuration; tokens by their text
+    processor: Callable[["Family"], PilBackend] | None = None
 
     @property
     def gemma(self) -> bool:
@@ -89,6 +101,11 @@ class Family:
         """Options with which images are small."""
         unit = self.factor**2
         return {} if self.gemma else dict(max_pixels=12 * unit, min_pixels=2 * unit, crop_max_pixels=6 * unit)
+
+
+def qwen_processor(family: Family) -> Qwen2VLImageProcessorPil:
+    size = dict(shortest_edge=2 * family.factor**2, longest_edge=12 * family.factor**2)
+    return Qwen2VLImageProcessorPil(patch_size=family.vision["patch_size"], size=size)
 
 
 ALL = [
@@ -119,7 +136,15 @@ ALL = [
         TEXT | dict(
             sliding_window=24, layer_types=["sliding_attention", "full_attention"] * 2, query_pre_attn_scalar=8,
         ),
-        GEMMA,
+        GEMMA, special=GEMMA_TOKENS, plain=("\n\n", "\n\n\n"), end="<end_of_turn>",
+        named=dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"),
+        fields=dict(
+            image_token_index="<image_soft_token>", boi_token_index="<start_of_image>",
+            eoi_token_index="<end_of_image>", mm_tokens_per_image=4,
+        ),
+        processor=lambda family: Gemma3ImageProcessorPil(
+            size=dict(height=56, width=56), image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ),
     ),
 ]  # fmt: skip
 
@@ -139,12 +164,9 @@ def _words() -> str:
 def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     """Control tokens are special; marks of thoughts and runs of line breaks are tokens too, but text."""
     tokenizer = Tokenizer.from_str(_words())
-    special, plain = (GEMMA_TOKENS, ["\n\n", "\n\n\n"]) if family.gemma else (QWEN_TOKENS, ["<think>", "</think>"])
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
-    names = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>") if family.gemma else {}
-    names = names or dict(eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **names)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in family.special])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in family.plain])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=family.template, **family.named)
 
 
 def make_model(
@@ -158,20 +180,11 @@ def make_model(
     token = tokenizer.convert_tokens_to_ids
     text = family.text | dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
     text["vocab_size"] = rows or len(tokenizer) + 5
-    text["eos_token_id"] = token("<end_of_turn>" if family.gemma else "<|im_end|>")
-    if family.gemma:
-        names = dict(image_token_index="<image_soft_token>", boi_token_index="<start_of_image>")
-        names |= dict(eoi_token_index="<end_of_image>")
-        extra: dict[str, Any] = dict(mm_tokens_per_image=4)
-    else:
-        names = dict(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
-        names |= dict(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
-        extra = dict(tie_word_embeddings=False)
+    text["eos_token_id"] = token(family.end)
+    fields = {name: token(value) if isinstance(value, str) else value for name, value in family.fields.items()}
     if tied is not None:
-        extra["tie_word_embeddings"] = text["tie_word_embeddings"] = tied
-    config = AutoConfig.for_model(
-        family.name, text_config=text, vision_config=family.vision, **{k: token(v) for k, v in names.items()}, **extra
-    )
+        fields["tie_word_embeddings"] = text["tie_word_embeddings"] = tied
+    config = AutoConfig.for_model(family.name, text_config=text, vision_config=family.vision, **fields)
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config)
     for name, parameter in model.named_parameters():
@@ -190,14 +203,9 @@ def save_checkpoint(family: Family, folder: Path, tied: bool | None = None) -> P
     tokenizer = make_tokenizer(family)
     make_model(family, tokenizer, tied).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if family.gemma:
-        size = dict(height=56, width=56)
-        Gemma3ImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
-    else:
-        patch = family.vision["patch_size"]
-        size = dict(shortest_edge=2 * family.factor**2, longest_edge=12 * family.factor**2)
-        Qwen2VLImageProcessorPil(patch_size=patch, size=size).save_pretrained(folder)
+    make_processor = family.processor or qwen_processor
+    make_processor(family).save_pretrained(folder)
     return folder
 
 
-assert {family.name for family in ALL} == set(FAMILIES)
+assert {family.name for family in ALL} == set(shipped_families())

@@ -110,3 +110,56 @@ def test_the_crop_comes_from_the_original_pixels():
     cut = first.crop((0, 0, 11.2, 11.2), lambda size: size).pixels(original).getextrema()[0]
     assert seen[1] - seen[0] < 30
     assert cut == (0, 255)
+
+
+turns = st.integers(0, 3)
+
+
+def lying(size, turn):
+    """A view of a whole picture that is turned."""
+    return View.full(size, resize).crop((0, 0, 1e9, 1e9), resize, turn)
+
+
+@given(sizes, fractions, turns)
+def test_there_and_back_when_turned(size, parts, turn):
+    view = lying(size, turn)
+    assert view.extent == (size if turn % 2 == 0 else size[::-1]) and view.size == resize(view.extent)
+    box = box_in(view.size, parts)
+    there = view.to_original(box)
+    assert 0 - 1e-6 <= there[0] < there[2] <= size[0] + 1e-6 and 0 - 1e-6 <= there[1] < there[3] <= size[1] + 1e-6
+    assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(box, view.to_input(there)))
+    inverted = view.to_original((*box[2:], *box[:2]))
+    assert inverted[0] > inverted[2] and inverted[1] > inverted[3]
+
+
+@given(sizes, fractions, fractions, turns, turns)
+def test_nested_turned_crops_map_to_the_original(size, parts, inner, turn, more):
+    """A crop in a turned crop covers its box in the original, by less than two pixels more, and lies as both say."""
+    first = lying(size, turn)
+    second = first.crop(box_in(first.size, parts), resize, more)
+    assert second.turn == (turn + more) % 4
+    box = box_in(second.size, inner)
+    exact = second.to_original(box)
+    third = second.crop(box, resize)
+    assert third.turn == second.turn
+    assert all(-1e-3 <= real - low <= 1.001 for low, real in zip(third.region[:2], exact[:2]))
+    assert all(-1e-3 <= high - real <= 1.001 for high, real in zip(third.region[2:], exact[2:]))
+    left, top, right, bottom = second.region
+    assert left <= third.region[0] < third.region[2] <= right and top <= third.region[1] < third.region[3] <= bottom
+
+
+@given(turns, turns, st.tuples(st.integers(0, 11), st.integers(0, 7)))
+def test_a_pixel_is_where_a_turned_view_says(turn, more, place):
+    """Seen at its own size nothing is resampled: the marked pixel lies where `to_input` puts it, in a crop of a crop
+    too, and as Pillow turns it."""
+    original = Image.new("L", (12, 8))
+    original.putpixel(place, 255)
+    x, y = place
+    plain = View.full(original.size, lambda size: size)
+    view = plain.crop((0, 0, 12, 8), lambda size: size, turn).crop((0, 0, 99, 99), lambda size: size, more)
+    shown = view.pixels(original)
+    assert shown.tobytes() == original.rotate(-90 * (turn + more), expand=True).tobytes()
+    (at,) = [(i % shown.width, i // shown.width) for i, value in enumerate(shown.tobytes()) if value]
+    assert view.to_input((x, y, x + 1, y + 1)) == (*at, at[0] + 1, at[1] + 1)
+    assert view.to_original((*at, at[0] + 1, at[1] + 1)) == (x, y, x + 1, y + 1)
+    assert view.crop((*at, at[0] + 1, at[1] + 1), lambda size: size).region == (x, y, x + 1, y + 1)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgpo.errors import UserError
 from mgpo.objective import (
     Objective,
     group_advantages,
@@ -75,6 +76,9 @@ def reference_loss(objective, logprobs, old, reference, advantages, mask, turns,
             gain = torch.minimum(ratio * advantage, kept * advantage)
             if o.surrogate == "cispo":
                 gain = kept.detach() * advantage * lps[c]
+            if o.surrogate == "sapo":
+                tau = o.tau_pos if advantage > 0 else o.tau_neg
+                gain = 4 / tau / (1 + torch.exp(-tau * (ratio - 1))) * advantage
             if o.turn_weights:
                 gain = gain * o.turn_weights[min(turns[n][c], len(o.turn_weights) - 1)]
             d = refs[c] - lps[c]
@@ -95,6 +99,8 @@ VARIANTS = [
     Objective(normalisation="constant", constant_length=7),
     Objective(surrogate="gspo", normalisation="sequence", clip_low=0.05, clip_high=0.1),
     Objective(surrogate="cispo", clip_low=1.0, clip_high=0.3),
+    Objective(surrogate="sapo"),
+    Objective(surrogate="sapo", tau_pos=2.0, tau_neg=0.5),
     Objective(kl_weight=0.5, kl="k1"),
     Objective(kl_weight=0.5, kl="k2"),
     Objective(kl_weight=0.5, kl="k3"),
@@ -144,6 +150,33 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens():
             torch.ones(1),
         )  # fmt: skip
         assert bool(torch.autograd.grad(losses.sum(), logprobs)[0].any()) is moved
+
+
+def test_sapo_is_the_policy_gradient_where_the_policy_has_not_moved_and_fades_on_both_sides():
+    """The slope at a ratio of 1 is that of the plain surrogate, whatever the temperature; far off there is none."""
+
+    def slope(log_ratio, advantage, **taus):
+        logprob = torch.tensor([[log_ratio]], dtype=torch.float64, requires_grad=True)
+        losses = Objective(surrogate="sapo", **taus).losses(
+            logprob, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.long),
+            torch.tensor([advantage], dtype=torch.float64),
+        )  # fmt: skip
+        return torch.autograd.grad(losses.sum(), logprob)[0].item()
+
+    for taus in ({}, {"tau_pos": 0.3, "tau_neg": 7.0}):
+        assert slope(0.0, 1.5, **taus) == pytest.approx(-1.5)
+        assert slope(0.0, -0.5, **taus) == pytest.approx(0.5)
+    assert abs(slope(4.0, 1.0)) < 1e-6 and abs(slope(-8.0, 1.0)) < 1e-3
+    assert abs(slope(0.5, -1.0, tau_neg=4.0)) < abs(slope(0.5, 1.0, tau_pos=1.0))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("tau_pos", 0.0), ("tau_neg", -1.0), ("tau_pos", math.inf), ("tau_neg", math.nan), ("entropy_weight", -0.1)],
+)
+def test_impossible_temperatures_and_bonuses_are_refused(option, value):
+    with pytest.raises(UserError, match=f"objective.*{option}"):
+        Objective(**{option: value})
 
 
 @pytest.mark.parametrize("options", [{"clip_low": -0.1}, {"kl_weight": -1.0}, {"constant_length": 0}])

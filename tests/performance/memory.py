@@ -63,6 +63,7 @@ class Setting:
     freeze_vision: bool = False
     checkpointing: bool = False
     reference: bool = False
+    entropy: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def update(
 ) -> None:
     """All micro-batches of one update, as the module makes them."""
     policy.train()
-    objective = Objective(kl_weight=0.1 if frozen else 0.0)
+    objective = Objective(kl_weight=0.1 if frozen else 0.0, entropy_weight=0.01 if setting.entropy else 0.0)
     weights_N = torch.full((len(trajectories),), 1e-3)
     for rows in torch.arange(len(trajectories)).split(setting.micro):
         batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id)

@@ -23,6 +23,18 @@ SETTINGS = {
     "large vocabulary": Setting(
         image=16, reply=8, layers=2, vocabulary=32768, width=128, heads=2, group=32, micro=32, **SMALL_TOWER
     ),
+    "large vocabulary, entropy": Setting(
+        image=16,
+        reply=8,
+        layers=2,
+        vocabulary=32768,
+        width=128,
+        heads=2,
+        group=32,
+        micro=32,
+        entropy=True,
+        **SMALL_TOWER,
+    ),
     "deep, long replies": Setting(image=16, layers=8, reply=96, mlp=512, heads=2, group=16, **SMALL_TOWER),
     "adapters": Setting(layers=6, reply=64, lora=8, width=512, mlp=1024, heads=8),
     "adapters, bfloat16": Setting(lora=8, dtype="bfloat16", vocabulary=2048),

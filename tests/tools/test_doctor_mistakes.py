@@ -9,7 +9,6 @@ from PIL import ImageChops, ImageOps
 import mgpo.policy.passes.batch
 import mgpo.rollout.episodes
 import mgpo.rollout.in_process
-import mgpo.tools.doctor.marker
 from mgpo.dialogues import TwoTurn
 from mgpo.images.views import Frame, View
 from mgpo.objective import Objective
@@ -184,7 +183,7 @@ RESOLUTIONS = {"as fine as the original": (4000, 4000), "a fine crop": (40, 4000
 def test_it_is_found_however_large_pictures_are_seen(fresh_policy, monkeypatch, resolution, frame):
     whole, crop = (PixelBudget(UNIT, cap * UNIT, 28) for cap in RESOLUTIONS[resolution])
     fresh_policy.resolution = replace(fresh_policy.resolution, full=whole, crop=crop, frame=frame)
-    monkeypatch.setitem(mgpo.tools.doctor.marker.PUBLISHED, "qwen2_5_vl", frame)
+    monkeypatch.setattr(type(fresh_policy), "published_frame", frame)
     fresh_policy.max_positions = None
     assert CHECKS["boxes land"](case_of(fresh_policy, sampling=Sampling(1))).passed
     one_pixel_off_in("the map")(monkeypatch, 1, 0)

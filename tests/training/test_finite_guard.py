@@ -18,7 +18,7 @@ from tests.training.test_module import Noisy, equal, fit, make, watch, weights
 GAPS = st.one_of(st.floats(-1e4, 1e4, width=32), st.sampled_from([1e4, -1e4, 0.0, 20.0, -20.0]))
 VARIANTS = [
     Objective(surrogate=surrogate, normalisation=normalisation, kl_weight=1.0, kl=kl)
-    for surrogate, normalisation in (("ppo", "token"), ("gspo", "sequence"), ("cispo", "constant"))
+    for surrogate, normalisation in (("ppo", "token"), ("gspo", "sequence"), ("cispo", "constant"), ("sapo", "token"))
     for kl in ("k1", "k2", "k3")
 ]
 

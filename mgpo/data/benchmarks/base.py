@@ -1,14 +1,20 @@
 """What benchmarks share: opening their rows, from the disk or the hub, and their pictures, in the rows or elsewhere."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mgpo.data.base import DataError
+from mgpo.data.benchmarks.harness import Rule
 from mgpo.data.image_columns import CACHE, Places
 from mgpo.data.row_source import Row, shown
 from mgpo.data.table_source import StoredRows
 from mgpo.data.tables import Table, open_files, open_folder, open_hub
+from mgpo.metrics.record import Record
+from mgpo.metrics.score import Score, accuracy
 from mgpo.types import Question
+
+PAPER = "arXiv 2507.05920"
 
 
 class Benchmark(StoredRows):
@@ -39,8 +45,12 @@ class Benchmark(StoredRows):
     HUB_SPLIT: ClassVar[str] = "test"
     SPLIT: ClassVar[str] = "benchmark"
     SIZE: ClassVar[int | None] = None  # questions that are published in its split
-    score: str = "accuracy"  # how its records are scored: a name in mgpo.evaluation.scoring
+    score: ClassVar[Callable[[Sequence[Record]], Score]] = staticmethod(accuracy)  # of its records
+    scored_as: ClassVar[str] = ""  # the score's name in benchmarks.json, where it is not the class's
+    harnesses: ClassVar[Mapping[str, Rule]] = {}  # by name, how others read its replies
     title: str = ""  # of its column in the table of published figures
+    published: ClassVar[Mapping[str, float]] = {}  # figures in that column, per cent, by the name of their row …
+    published_in: ClassVar[str] = ""  # … and where they stand
 
     def __init__(
         self,
@@ -83,10 +93,16 @@ class Benchmark(StoredRows):
         category: str = "",
         part: str = "",
         name: Any = None,
+        accepted: tuple[str, ...] = (),
     ) -> Question:
         """The question with its picture. Raises DataError where the choices lack the answer, or the image can't be."""
         if choices and not ("A" <= answer <= chr(ord("A") + len(choices) - 1) and len(answer) == 1):
             raise DataError(f"the answer {shown(answer)} is none of the {len(choices)} choices' letters")
         picture = self.picture(row, number)
         name = self.unique(str(number if name is None else name), number)
-        return Question(f"{self.split}-{name}", picture, text, answer, choices, category, self.split, part)
+        return Question(f"{self.split}-{name}", picture, text, answer, choices, category, self.split, part, accepted)
+
+    @staticmethod
+    def right(record: Record) -> bool:
+        """Whether the score takes an answer for right; by default where the reward does."""
+        return record.right

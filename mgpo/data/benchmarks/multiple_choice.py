@@ -1,10 +1,11 @@
 """Any table of multiple-choice questions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
+from mgpo.data.benchmarks.harness import first_letter, options
 from mgpo.data.benchmarks.option_columns import choices_of, letter_of, split_choices
 from mgpo.data.row_source import Row, check_choices, shown, text_of
 from mgpo.types import Question
@@ -24,7 +25,8 @@ class MultipleChoice(Benchmark):
     """
 
     SPLIT = "multiple_choice"
-    score = "multiple_choice"
+    scored_as = "multiple_choice"
+    harnesses: ClassVar = {"lmms-eval": first_letter, "VLMEvalKit": options}
 
     def __init__(
         self,
@@ -44,6 +46,11 @@ class MultipleChoice(Benchmark):
         super().__init__(**options)
 
     def question(self, row: Row, number: int) -> Question:
+        """The question with its choices, from the columns that are named.
+
+        Raises:
+            DataError: If the answer is not among the choices.
+        """
         text, choices, labels = self._choices(row)
         answer = text_of(row, self.answer_column)
         letter = letter_of(answer, choices, labels)

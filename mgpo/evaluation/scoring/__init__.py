@@ -1,31 +1,34 @@
-"""How each benchmark is scored from records, by its own rules and by those of two common harnesses."""
+"""A benchmark's score as the class of its source has it, that by two common harnesses, and published figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.evaluation.scoring.counting import counting
-from mgpo.evaluation.scoring.hrbench import hrbench
-from mgpo.evaluation.scoring.mme_realworld import mme_realworld
-from mgpo.evaluation.scoring.pope import pope
-from mgpo.evaluation.scoring.score import Score, accuracy
 from mgpo.metrics.record import Record
-
-SCORES: dict[str, Callable[[Sequence[Record]], Score]] = {
-    "accuracy": accuracy,
-    "counting": counting,
-    "hrbench": hrbench,
-    "mme_realworld": mme_realworld,
-    "multiple_choice": accuracy,
-    "pope": pope,
-    "vstar": accuracy,
-}
+from mgpo.metrics.score import Score, accuracy
 
 
-def score(name: str, records: Sequence[Record]) -> Score:
-    """The score of one benchmark's records. Raises UserError for a name that is not in SCORES."""
-    if name not in SCORES:
-        raise UserError(f"there is no score {name!r}; there are {', '.join(SCORES)}")
-    return SCORES[name](records)
+def score(source: Any, records: Sequence[Record]) -> Score:
+    """A source's records by its own `score`, or their accuracy where it has none. Raises UserError for no `Score`."""
+    judge = getattr(source, "score", accuracy)
+    made = judge(records) if callable(judge) else judge
+    if not isinstance(made, Score):
+        raise UserError(
+            f"{_class_of(source)}.score gives {repr(made)[:80]}; it should be a static method from records to a "
+            "mgpo.metrics.Score"
+        )
+    return made
 
 
-__all__ = ["SCORES", "Score", "score"]
+def score_name(source: Any) -> str:
+    """What a source's score is called."""
+    if getattr(source, "score", accuracy) is accuracy:
+        return getattr(source, "scored_as", "") or "accuracy"
+    return getattr(source, "scored_as", "") or _class_of(source)
+
+
+def _class_of(source: Any) -> str:
+    return source.__name__ if isinstance(source, type) else type(source).__name__
+
+
+__all__ = ["Score", "score", "score_name"]

@@ -5,9 +5,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mgpo.answers import LETTERS, choice_letter
-from mgpo.evaluation.scoring import score
-from mgpo.evaluation.scoring.harness import RULES, Rule
-from mgpo.evaluation.scoring.pope import says
+from mgpo.data.benchmarks.harness import Rule
+from mgpo.evaluation.scoring import score, score_name
 from mgpo.metrics.record import Record
 
 SHOWN = 5  # questions
@@ -15,25 +14,28 @@ TAIL = 160  # characters of a reply
 SCORED = {*LETTERS, "yes", "no"}  # what a rule's outcome has to be, exactly
 
 
-def summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
+def summary(source: Any, records: Sequence[Record]) -> dict[str, Any]:
     """One benchmark for benchmarks.json: its score, and under `harness` the same by each harness's rule.
 
-    `flips` counts the questions that are right by one of the two and wrong by the other. An answer to POPE is
-    right here as its score has it, by the yes or no that it begins with.
+    `flips` counts the questions that are right by one of the two and wrong by the other; right here is what the
+    benchmark's score takes for right.
+
+    Args:
+        source: Of the records, or its class: its `score`, `harnesses` and `right` are asked, where it has them.
     """
-    if name == "pope":
-        records = [replace(record, right=says(record.answer) == record.truth) for record in records]
+    if (judge := getattr(source, "right", None)) is not None:
+        records = [replace(record, right=judge(record)) for record in records]
     harnesses = {}
-    for harness, rule in RULES.get(name, {}).items():
+    for harness, rule in getattr(source, "harnesses", {}).items():
         theirs = [reread(record, rule) for record in records]
         flipped = [(ours, other) for ours, other in zip(records, theirs) if ours.right != other.right]
         harnesses[harness] = {
-            **asdict(score(name, theirs)),
+            **asdict(score(source, theirs)),
             "flips": len(flipped),
             "right_by_ours_only": sum(ours.right for ours, _ in flipped),
             "first": [_shown(ours, other) for ours, other in flipped[:SHOWN]],
         }
-    return {"score": name, **asdict(score(name, records)), "harness": harnesses}
+    return {"score": score_name(source), **asdict(score(source, records)), "harness": harnesses}
 
 
 def reread(record: Record, rule: Rule) -> Record:

@@ -1,30 +1,35 @@
-"""The figures that the paper prints (arXiv 2507.05920), and a run's own beside them."""
+"""The figures that benchmarks' papers print, foremost this method's, and a run's own beside them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-SOURCE = "arXiv 2507.05920"
-COLUMNS = ("V*", "MME-RW-Lite", "HR-4K", "HR-8K", "POPE")
+from mgpo.data.benchmarks import FSC147, POPE, HRBench4K, HRBench8K, MMERealWorldLite, PixmoCount, VStar
+
+SHOWN = (VStar, MMERealWorldLite, HRBench4K, HRBench8K, POPE)  # whatever a run was evaluated on
+SHIPPED = (*SHOWN, FSC147, PixmoCount)
+COLUMNS = tuple(benchmark.title for benchmark in SHOWN)
+Sources = Sequence[Any]  # a run's own, whose classes may have published figures too
 Figures = Mapping[str, float | None]  # per cent, by column
 Counts = Mapping[str, Mapping[str, str]]  # "188 of 191" by run and column, where not all questions were scored
 NONE: Counts = {}
 
-PUBLISHED: dict[str, dict[str, float]] = {
-    "Qwen2.5-VL-7B": {"V*": 58.6, "MME-RW-Lite": 46.1},
-    "Qwen2.5-VL-7B + SFT": {"V*": 71.7, "MME-RW-Lite": 58.7},
-    "Qwen2.5-VL-7B + GRPO": {"V*": 71.2, "MME-RW-Lite": 55.1, "HR-4K": 69.8, "HR-8K": 66.3, "POPE": 84.5},
-    "Qwen2.5-VL-7B + MGPO": {"V*": 76.4, "MME-RW-Lite": 60.5, "HR-4K": 74.2, "HR-8K": 71.2, "POPE": 86.1},
-    "Qwen2.5-VL-3B + GRPO": {"V*": 66.5, "MME-RW-Lite": 50.3, "HR-4K": 67.9, "HR-8K": 64.9, "POPE": 82.5},
-    "Qwen2.5-VL-3B + MGPO": {"V*": 67.0, "MME-RW-Lite": 52.2, "HR-4K": 70.9, "HR-8K": 68.1, "POPE": 83.2},
-    "o1": {"V*": 69.7},
-    "GPT-4o": {"V*": 73.9, "MME-RW-Lite": 45.2},
-    "counting: Qwen2.5-VL-7B": {"FSC-147": 59.9, "Pixmo-Count": 13.0},
-    "counting: + SFT": {"FSC-147": 72.7, "Pixmo-Count": 24.1},
-    "counting: + MGPO, accuracy reward": {"FSC-147": 81.0, "Pixmo-Count": 35.0},
-    "counting: + MGPO, accuracy and point reward": {"FSC-147": 81.9, "Pixmo-Count": 34.9},
-}  # fmt: skip
+
+def published(sources: Sources = ()) -> dict[str, dict[str, float]]:
+    """Figures by row and column: those of the benchmarks here, then those of a run's sources."""
+    found: dict[str, dict[str, float]] = {}
+    for own in map(_titled, (*SHIPPED, *sources)):
+        for name, figure in own.get("published", {}).items():
+            found.setdefault(name, {})[own["title"]] = figure
+    return found
+
+
+def cited(sources: Sources = ()) -> str:
+    """Where these figures stand."""
+    named = [own.get("published_in") for own in map(_titled, (*SHIPPED, *sources)) if "published" in own]
+    return ", ".join(dict.fromkeys(filter(None, named)))
 
 
 def columns(runs: Mapping[str, Figures]) -> list[str]:
@@ -32,35 +37,35 @@ def columns(runs: Mapping[str, Figures]) -> list[str]:
     return list(dict.fromkeys([*COLUMNS, *(column for figures in runs.values() for column in figures)]))
 
 
-def rows(runs: Mapping[str, Figures], counts: Counts = NONE) -> list[tuple[str, list[str]]]:
+def rows(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sources = ()) -> list[tuple[str, list[str]]]:
     """Name and cells: the published rows that have a figure in a shown column, then the runs', with their counts."""
     shown = columns(runs)
-    published = [(f"{name} (published)", figures) for name, figures in PUBLISHED.items() if set(figures) & set(shown)]
+    known = [(f"{name} (published)", f) for name, f in published(sources).items() if set(f) & set(shown)]
     return [
         (name, [_cell(figures.get(c), counts.get(name, {}).get(c)) for c in shown])
-        for name, figures in [*published, *runs.items()]
+        for name, figures in [*known, *runs.items()]
     ]
 
 
-def as_markdown(runs: Mapping[str, Figures], counts: Counts = NONE) -> str:
+def as_markdown(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sources = ()) -> str:
     """The table for benchmarks.md."""
     lines = [
         ["", *columns(runs)],
         ["---", *["---:"] * len(columns(runs))],
-        *([name, *c] for name, c in rows(runs, counts)),
+        *([name, *c] for name, c in rows(runs, counts, sources)),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_text(runs: Mapping[str, Figures], counts: Counts = NONE, width: int = 130) -> str:
+def as_text(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sources = (), width: int = 130) -> str:
     """The table for the terminal."""
-    table = Table(title=f"per cent; published figures: {SOURCE}, blank where it prints none")
+    table = Table(title=f"per cent; published figures: {cited(sources)}, blank where it prints none")
     table.add_column("")
     for column in columns(runs):
         table.add_column(column, justify="right")
-    published = len(rows(runs)) - len(runs)
-    for i, (name, cells) in enumerate(rows(runs, counts), start=1):
-        table.add_row(name, *cells, end_section=i == published)
+    lines = rows(runs, counts, sources)
+    for i, (name, cells) in enumerate(lines, start=1):
+        table.add_row(name, *cells, end_section=i == len(lines) - len(runs))
     return render(table, width)
 
 
@@ -76,6 +81,12 @@ def part_lines(parts: Mapping[str, float | None], names: Sequence[str] = ()) -> 
     """Parts of a score on one line: "single 70.0, cross 65.5"; errors as they are."""
     shown = [(name, value) for name, value in parts.items() if value is not None and (not names or name in names)]
     return ", ".join(f"{name} {value:.2f}" if "error" in name else f"{name} {value:.1%}" for name, value in shown)
+
+
+def _titled(source: Any) -> Mapping[str, Any]:
+    """What the class says that gives the column its title: a subclass with another title has not its figures."""
+    classes = (source if isinstance(source, type) else type(source)).__mro__
+    return next((vars(kind) for kind in classes if vars(kind).get("title")), {})
 
 
 def _cell(value: float | None, count: str | None) -> str:

@@ -40,6 +40,7 @@ class Gemma3(Pretrained):
     slot = "<start_of_image>"
     image_token = "<image_soft_token>"
     marks = ("<start_of_turn>", "<end_of_turn>", "<end_of_image>")
+    published_frame = Frame.THOUSAND  # there is none; it is asked for this one
 
     def resolution_of(self, processor: Gemma3ImageProcessorPil) -> VisionResolution:
         """One size for everything."""
@@ -71,6 +72,11 @@ class Gemma3(Pretrained):
         """Of each image its features (image tokens, width)."""
         stacked = moved(torch.stack([image.patches for image in images]), self.device).to(self.model.dtype)
         return self.model.model.get_image_features(stacked).pooler_output.unbind()
+
+    def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor]:
+        """Whole images."""
+        stacked = torch.stack([image.patches.to(self.device) for image in images])
+        return dict(pixel_values=stacked, token_type_ids=places.int())
 
     def new_cache(self) -> "PlacedCache":
         """Keys and values of all tokens: the window is masked, since a row's holes do not count."""
@@ -112,11 +118,12 @@ class PlacedCache(DynamicCache):
     place_NS: Any = None
 
     def append(self, place_NT: Tensor) -> Tensor:
-        """(N, S + T)."""
+        """Take note of where new tokens (N, T) stand, and give where all stand: (N, S + T)."""
         self.place_NS = place_NT if self.place_NS is None else torch.cat([self.place_NS, place_NT], 1)
         return self.place_NS
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep and repeat these rows, with the positions of their tokens."""
         super().batch_select_indices(indices)
         self.place_NS = self.place_NS[indices]
 
@@ -130,7 +137,7 @@ class PlacedRowCache(RowCache):
         self.length = 0
 
     def append(self, place_NT: Tensor) -> Tensor:
-        """(N, S + T)."""
+        """Take note of where new tokens (N, T) of the first rows stand, and give where all of theirs do: (N, S + T)."""
         rows, new = place_NT.shape
         end = self.length + new
         if self.places is None or end > self.places.shape[1]:
@@ -140,9 +147,11 @@ class PlacedRowCache(RowCache):
         return self.places[:rows, :end]
 
     def select_states(self, rows_N: Tensor) -> None:
+        """Keep and repeat these rows, with the positions of their tokens."""
         super().select_states(rows_N)
         self.places = self.places[rows_N]
 
     def swap_states(self, a: Tensor, b: Tensor) -> None:
+        """Exchange rows a[i] and b[i], with the positions of their tokens."""
         super().swap_states(a, b)
         swap_rows(self.places, a, b)

@@ -1,7 +1,7 @@
 """What the Qwen vision-language families share: a pixel budget, patches, mRoPE positions, ChatML."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from PIL import Image
@@ -28,7 +28,7 @@ class QwenVL(Pretrained):
         crop_max_pixels: Cap for sub-images where it differs from `max_pixels`.
     """
 
-    frame: ClassVar[Frame]
+    frame: ClassVar[Frame]  # of the policy; said anew in `published_frame`, so that a slip in one of them shows
     processor_class = Qwen2VLImageProcessorPil
     slot = image_token = "<|image_pad|>"
     marks = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -84,6 +84,25 @@ class QwenVL(Pretrained):
         seen = self.merged(self.model.model.visual(patches, grid_thw=grid))
         return seen.split([len(image.patches) // self.patcher.merge**2 for image in images])
 
+    def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor]:
+        """Patches side by side, with their grids."""
+        patches = torch.cat([image.patches.to(self.device) for image in images])
+        grid = torch.tensor([image.grid for image in images], device=self.device)
+        return dict(pixel_values=patches, image_grid_thw=grid, mm_token_type_ids=places.int())
+
+    def saved_options(self) -> dict[str, Any]:
+        """The pixel budgets."""
+        whole, crop = cast(PixelBudget, self.resolution.full), cast(PixelBudget, self.resolution.crop)
+        return {"max_pixels": whole.max_pixels, "min_pixels": whole.min_pixels, "crop_max_pixels": crop.max_pixels}
+
+    def saved_processor(self) -> Any:
+        """With the pixel budget, whose floor is that of crops where theirs is lower."""
+        whole, crop = cast(PixelBudget, self.resolution.full), cast(PixelBudget, self.resolution.crop)
+        processor = super().saved_processor()
+        lowest = min(whole.min_pixels, crop.min_pixels)
+        processor.size = {"shortest_edge": lowest, "longest_edge": whole.max_pixels}
+        return processor
+
     def merged(self, seen: Any) -> Tensor:
-        """(merged tokens, width) out of what the vision tower returns."""
+        """The features (merged tokens, width) among what the vision tower returns."""
         return seen.pooler_output

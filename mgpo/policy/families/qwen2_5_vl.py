@@ -23,7 +23,8 @@ class Qwen25VL(QwenVL):
     """
 
     model_types = ("qwen2_5_vl",)
-    frame = Frame.PIXELS
+    frame = published_frame = Frame.PIXELS
+    video_processor = "Qwen2VLVideoProcessor"
     packs = fixed = True
 
     def __init__(

@@ -21,7 +21,8 @@ class Qwen35(QwenVL):
     """
 
     model_types = ("qwen3_5", "qwen3_5_moe")
-    frame = Frame.THOUSAND
+    frame = published_frame = Frame.THOUSAND
+    video_processor = "Qwen3VLVideoProcessor"
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
         """Take a model that is already in memory. Raises UserError where holes could not be told from tokens."""

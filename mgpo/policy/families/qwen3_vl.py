@@ -19,7 +19,8 @@ class Qwen3VL(QwenVL):
     """
 
     model_types = ("qwen3_vl", "qwen3_vl_moe")
-    frame = Frame.THOUSAND
+    frame = published_frame = Frame.THOUSAND
+    video_processor = "Qwen3VLVideoProcessor"
     packs = True
 
     @property
@@ -28,7 +29,7 @@ class Qwen3VL(QwenVL):
         return self.model.config.model_type == "qwen3_vl"
 
     def merged(self, seen: Any) -> Tensor:
-        """(merged tokens, (1 + deep layers) · width)."""
+        """The features (merged tokens, (1 + deep layers) · width): the last layer's, then those of layers before."""
         return torch.cat([seen.pooler_output, *seen.deepstack_features], -1)
 
     def decode(

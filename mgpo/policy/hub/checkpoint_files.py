@@ -1,6 +1,5 @@
 """The files of a published checkpoint, from a folder or from the hub, with errors that name what is missing."""
 
-import importlib
 import json
 import math
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from transformers.utils.hub import cached_file
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.refusals import refusal
-from mgpo.policy.hub.registry import FAMILIES
+from mgpo.policy.hub.registry import shipped_families
 
 T = TypeVar("T")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -133,10 +132,10 @@ def read_processor(path: str, kind: type[PilBackend], vision: Any) -> Any:
 def family_of(path: str) -> Callable[..., Policy]:
     """The class that takes a checkpoint, or adapters' base. Raises UserError where there is none."""
     model_type = read_config(base_of(path)).model_type
-    if model_type not in FAMILIES:
-        raise UserError(f"{path} holds a {model_type} model; the families here are {', '.join(FAMILIES)}")
-    module, name = FAMILIES[model_type].rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
+    families = shipped_families()
+    if model_type not in families:
+        raise UserError(f"{path} holds a {model_type} model; the families here are {', '.join(families)}")
+    return families[model_type]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,10 +1,19 @@
-"""Which class takes which checkpoint, by the `model_type` in its config.json."""
+"""Which class takes which checkpoint, by the `model_type` in its config.json: every family's own file says so."""
 
-FAMILIES = {
-    "qwen2_5_vl": "mgpo.policy.families.qwen2_5_vl.Qwen25VL",
-    "qwen3_vl": "mgpo.policy.families.qwen3_vl.Qwen3VL",
-    "qwen3_vl_moe": "mgpo.policy.families.qwen3_vl.Qwen3VL",
-    "qwen3_5": "mgpo.policy.families.qwen3_5.Qwen35",
-    "qwen3_5_moe": "mgpo.policy.families.qwen3_5.Qwen35",
-    "gemma3": "mgpo.policy.families.gemma3.Gemma3",
-}
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from mgpo.policy import families
+
+
+@cache
+def shipped_families() -> dict[str, type[Any]]:
+    """Their classes by `model_type`. The files of mgpo.policy.families are looked through when this is first asked."""
+    found: dict[str, type[Any]] = {}
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if isinstance(kind, type) and kind.__module__ == module.name:
+                found |= dict.fromkeys(vars(kind).get("model_types", ()), kind)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
+from transformers.utils import logging as library_logging
 
 from mgpo.errors import UserError
 from mgpo.policy.hub.checkpoint_files import read
@@ -85,9 +86,11 @@ def named(names: Iterable[str]) -> str:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Within it the library's own tables of names, which may have a line for each, are not printed."""
-    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "integrations.peft")]
-    levels = [logger.level for logger in loggers]
+    """Within it the library's own tables of names, which may have a line for each, and its bars are not printed."""
+    names = ("modeling_utils", "integrations.peft", "distributed.tensor_parallel")
+    loggers = [logging.getLogger(f"transformers.{name}") for name in names]
+    levels, bars = [logger.level for logger in loggers], library_logging.is_progress_bar_enabled()
+    library_logging.disable_progress_bar()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -95,3 +98,5 @@ def unreported() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
+        if bars:
+            library_logging.enable_progress_bar()

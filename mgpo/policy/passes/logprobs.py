@@ -1,9 +1,10 @@
 """Log-probs of the policy's own tokens, with every prompt passed once and logits only where needed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mgpo.policy.base import Policy
@@ -21,20 +22,22 @@ class Scores(NamedTuple):
     entropy_NC: Tensor
 
 
-def score(policy: Policy, batch: Batch, temperature: float = 1.0) -> Scores:
-    """Score a batch under the current weights.
+def score(policy: Policy, batch: Batch, temperature: float = 1.0, learn_entropy: bool = False) -> Scores:
+    """Score a batch under the current weights; entropies have a gradient only where they are learnt from.
 
     Every prompt goes through the decoder once; its continuations attend to it. Equal to a plain pass over whole
     rows, in values and gradients.
     """
     hidden_MD, targets_M = predicting(policy, batch), batch.ids_NC[:, 1:][batch.policy_NC[:, 1:]]
-    logprobs_M, entropy_M = score_tokens(policy, hidden_MD, targets_M, temperature)
+    logprobs_M, entropy_M = score_tokens(policy, hidden_MD, targets_M, temperature, learn_entropy)
     spread = batch.policy_NC.nonzero(as_tuple=True)
     zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_MD.device)
     return Scores(zeros_NC.index_put(spread, logprobs_M), zeros_NC.index_put(spread, entropy_M))
 
 
-def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def score_tokens(
+    policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float, learn_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies of tokens, both (M,) in nats, given the hidden states before them.
 
     Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
@@ -45,9 +48,9 @@ def score_tokens(policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperatu
         return logprobs_M, torch.full_like(logprobs_M, torch.nan)  # its distributions are never seen
     rows = max(CHUNK // len(policy.banned), min(hidden_MD.shape[1], LEAST_ROWS))
     if len(targets_M) <= rows:
-        return _score_chunk(policy, hidden_MD, targets_M, temperature, [True])
+        return _score_chunk(policy, hidden_MD, targets_M, temperature, learn_entropy, [True])
     scored = [
-        checkpoint(_score_chunk, policy, hidden, targets, temperature, [True], use_reentrant=False)
+        checkpoint(_score_chunk, policy, hidden, targets, temperature, learn_entropy, [True], use_reentrant=False)
         for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows))
     ]
     return torch.cat([logprobs for logprobs, _ in scored]), torch.cat([entropy for _, entropy in scored])
@@ -84,15 +87,37 @@ def attention_mask(batch: Batch) -> Tensor:
 
 
 def _score_chunk(
-    policy: Policy, hidden: Tensor, targets: Tensor, temperature: float, first: list[bool]
+    policy: Policy, hidden: Tensor, targets: Tensor, temperature: float, learn_entropy: bool, first: list[bool]
 ) -> tuple[Tensor, Tensor]:
     logits = policy.logits(hidden)
     logits = logits if temperature == 1 else logits.div_(temperature)
     total = logits.logsumexp(-1)
-    with torch.no_grad():  # entropies are looked at only: not again in the backward pass
-        entropy = _entropy(logits, total, policy.banned) if first.pop() else torch.zeros_like(total)
-        first.append(False)
+    if learn_entropy:
+        entropy: Tensor = _Entropy.apply(logits, total.detach(), policy.banned)
+    else:
+        with torch.no_grad():  # entropies are looked at only: not again in the backward pass
+            entropy = _entropy(logits, total, policy.banned) if first.pop() else torch.zeros_like(total)
+            first.append(False)
     return logits.gather(-1, targets[:, None]).squeeze(-1) - total, entropy
+
+
+class _Entropy(torch.autograd.Function):
+    """The entropy H of each row of logits, whose gradient -p (log p + H) is 0 where nothing may be sampled."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_MV: Tensor, total_M: Tensor, banned_V: Tensor) -> Tensor:
+        entropy_M = _entropy(logits_MV, total_M, banned_V)
+        ctx.save_for_backward(logits_MV, total_M, entropy_M, banned_V)
+        return entropy_M
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None]:
+        logits_MV, total_M, entropy_M, banned_V = ctx.saved_tensors
+        logp_MV = logits_MV - total_M[:, None]
+        p_MV = logp_MV.exp()
+        slope_MV = p_MV.mul_(logp_MV.add_(entropy_M[:, None])).masked_fill_(banned_V, 0.0)
+        return slope_MV.mul_(-grad_M[:, None]), None, None
 
 
 def _entropy(logits: Tensor, total: Tensor, banned: Tensor) -> Tensor:

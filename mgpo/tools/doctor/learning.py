@@ -60,8 +60,8 @@ def trained_weights(case: Case) -> Result:
 
 
 def norm(case: Case, trajectories: Sequence[Trajectory], rewards: tuple[float, ...]) -> float:
-    """The norm of the gradient of the configured objective without its penalty; gradients are left in place."""
-    policy, objective = case.policy, replace(case.objective, kl_weight=0.0)
+    """The norm of the gradient of the configured objective without penalty and bonus; gradients are left in place."""
+    policy, objective = case.policy, replace(case.objective, kl_weight=0.0, entropy_weight=0.0)
     advantages_N = objective.advantages(torch.tensor([rewards])).flatten()
     lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
     weights_N = objective.weights(lengths_N, torch.ones(len(trajectories), dtype=torch.bool))

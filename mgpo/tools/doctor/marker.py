@@ -17,20 +17,11 @@ CANVAS = (1500, 1000)
 BOX = (0.1, 0.2, 0.75, 0.9)
 MARK = (0.25, 0.3, 0.35, 0.44)
 CLEAR = 0.5  # of full magenta
-# As their publishers have it; Gemma has none of its own and is asked for this one.
-PUBLISHED = {
-    "qwen2_5_vl": Frame.PIXELS,
-    "qwen3_vl": Frame.THOUSAND,
-    "qwen3_vl_moe": Frame.THOUSAND,
-    "qwen3_5": Frame.THOUSAND,
-    "qwen3_5_moe": Frame.THOUSAND,
-    "gemma3": Frame.THOUSAND,
-}
 
 
 def frame_of(policy: Policy) -> Frame:
-    """The units in which the policy's family writes boxes; what it says of itself where it isn't known here."""
-    return PUBLISHED.get(str(getattr(policy.model.config, "model_type", "")), policy.resolution.frame)
+    """The units in which the policy's family writes boxes, as published; its own where the family says nothing."""
+    return policy.published_frame or policy.resolution.frame
 
 
 def draw_canvas() -> Image.Image:
@@ -60,11 +51,18 @@ def box_text(size: Size, frame: Frame) -> str:
     return f'```json\n[{{"bbox_2d": {list(numbers(size, frame))}, "label": "mark"}}]\n```'
 
 
-def predict(region: Box, size: Size) -> tuple[float, float]:
-    """Where the mark's middle is in an image of `size` that shows a region of the canvas, given in its pixels."""
-    x, y = ((a + b) / 2 * side for a, b, side in zip(MARK, MARK[2:], CANVAS))
+def predict(region: Box, size: Size, turn: int = 0) -> tuple[float, float] | None:
+    """Where in an image of `size` that shows a region of the canvas, given in its pixels and turned clockwise by
+    `turn` quarter turns, the middle of the mark is, or of that part of it; None where there is none of it."""
     left, top, right, bottom = region
-    return (x - left) / (right - left) * size[0], (y - top) / (bottom - top) * size[1]
+    x1, y1, x2, y2 = (share * side for share, side in zip(MARK, 2 * CANVAS))
+    x1, y1, x2, y2 = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
+    if x1 >= x2 or y1 >= y2:
+        return None
+    x, y = ((x1 + x2) / 2 - left) / (right - left), ((y1 + y2) / 2 - top) / (bottom - top)
+    for _ in range(turn % 4):
+        x, y = 1 - y, x
+    return x * size[0], y * size[1]
 
 
 def find(image: Image.Image) -> tuple[float, float] | None:

@@ -40,25 +40,18 @@ def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:
     if index is None:
         return torch.arange(inputs["input_ids"].shape[1], device=policy.device).expand(3, -1)
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
-    return index(**{name: inputs[name] for name in names})[0][:, 0]
+    return index(**{name: inputs[name] for name in names if name in inputs})[0][:, 0]
 
 
 def _inputs(policy: Policy, trajectory: Trajectory) -> dict[str, Any] | None:
-    """What the stock model takes: patches side by side with their grids (Qwen), or whole images (Gemma)."""
+    """What the stock model takes, as the family says."""
     images = [image for turn in trajectory.turns for image in turn.prompt.images]
     ids = torch.tensor([conversation(trajectory)], device=policy.device)
-    kinds = (ids == policy.chat.image_id).int()
-    patches = [image.patches.to(policy.device) for image in images]
-    kind = str(getattr(policy.model.config, "model_type", ""))
-    if kind.startswith("qwen") and images:
-        grid = torch.tensor([image.grid for image in images], device=policy.device)
-        shown = dict(pixel_values=torch.cat(patches), image_grid_thw=grid, mm_token_type_ids=kinds)
-    elif kind.startswith("gemma") and images:
-        shown = dict(pixel_values=torch.stack(patches), token_type_ids=kinds)
-    else:
+    shown = policy.stock_inputs(images, ids == policy.chat.image_id) if images else None
+    if shown is None:
         return None
-    shown["pixel_values"] = shown["pixel_values"].to(policy.model.dtype)
-    return dict(input_ids=ids, **shown)
+    kind = policy.model.dtype
+    return dict(input_ids=ids) | {name: x.to(kind) if x.is_floating_point() else x for name, x in shown.items()}
 
 
 def _learnt(trajectory: Trajectory) -> list[int]:

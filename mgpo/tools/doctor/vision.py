@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
+from mgpo.dialogues.cuts import PLAIN, PlainCut
 from mgpo.images.views import Box
 from mgpo.policy.passes.logprobs import score
 from mgpo.tools.doctor.case import Case, Result
@@ -37,7 +38,8 @@ def pictures_matter(case: Case) -> Result:
 def boxes_land(case: Case) -> Result:
     """A mark at a known place, named in the family's units, is where it should be in the view and in the crop.
 
-    The whole way: text, parsed_box, view, pixels (section 3.3).
+    The whole way: text, parsed_box, view, pixels (section 3.3). A cut of one's own is asked which region it shows;
+    the mark must be where that puts it.
     """
     name, trajectory, shown = "boxes land", case.dictated[0], case.watched.shown
     frame = frame_of(case.policy)
@@ -54,12 +56,14 @@ def boxes_land(case: Case) -> Result:
         return Result(name, False, f"a good box in the family's units ({frame.value}) is refused as {reason}: {text}")
     if len(shown) == 1:
         return Result(name, False, "a good box is named, but no part of the picture is shown")
-    part = region(shown[0].size, frame)
-    if wrong := _misses(part, shown[1]):
+    part, view = region(shown[0].size, frame), trajectory.views[1]
+    plain = isinstance(getattr(case.dialogue, "cut", None) or PLAIN, PlainCut)
+    if wrong := _misses(part, shown[1]) if plain else _misses(view.region, shown[1], view.turn):
         return Result(name, False, f"in the crop the mark is {wrong}")
-    if (cut := trajectory.views[1].region) != part:  # a crop may be too coarse to show it
-        return Result(name, False, f"the box stands for {part} of the picture, but {cut} is cut out")
-    return Result(name, True, f"a mark named in {frame.value} is found in the crop where the family's units put it")
+    if plain and view.region != part:  # a crop may be too coarse to show it
+        return Result(name, False, f"the box stands for {part} of the picture, but {view.region} is cut out")
+    where = "the family's units put it" if plain else "the dialogue's cut puts it"
+    return Result(name, True, f"a mark named in {frame.value} is found in the crop where {where}")
 
 
 def _sees(trajectory: Trajectory, k: int) -> bool:
@@ -80,10 +84,12 @@ def _moved(case: Case, trajectory: Trajectory, k: int) -> float:
     return (before - after)[behind].abs().max().item()
 
 
-def _misses(region: Box, image: Image.Image) -> str | None:
-    """What is wrong with the mark's place in an image that should show this region of the canvas."""
-    x, y = predict(region, image.size)
-    found = find(image)
+def _misses(region: Box, image: Image.Image, turn: int = 0) -> str | None:
+    """What is wrong with the mark's place in an image that should show this region of the canvas, turned so."""
+    expected, found = predict(region, image.size, turn), find(image)
+    if expected is None:
+        return None if found is None else f"at ({found[0]:.1f}, {found[1]:.1f}), but this part should not show it"
+    x, y = expected
     if found is None:
         return f"not to be found, instead of at ({x:.0f}, {y:.0f})"
     if max(abs(found[0] - x), abs(found[1] - y)) > NEAR:

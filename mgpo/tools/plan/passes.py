@@ -160,7 +160,7 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
 def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
     """A chunk of logits in the backward pass, of the sum of their exponentials what that is made from (2), and two
     gradients, in float32; and the new gradient of the head (V · D), under autocast the head's cast and that one's
-    gradient too."""
+    gradient too. The gradient of entropies is made where those of the exponentials are not yet there, and fits."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
     chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))

@@ -1,10 +1,22 @@
-"""Counting: the exact number, and how far off where it is not."""
+"""What counting benchmarks share: the question, the count in a row, and the score."""
 
 from collections.abc import Sequence
 
 from mgpo.answers import find_number
-from mgpo.evaluation.scoring.score import Score, share
+from mgpo.data.base import DataError
+from mgpo.data.row_source import Row, shown, text_of
 from mgpo.metrics.record import Record
+from mgpo.metrics.score import Score, share
+
+QUESTION = "How many {} are there in the picture? Answer with a number."
+
+
+def count_of(row: Row) -> str:
+    """The column `count`. Raises DataError where it is no whole number from 0."""
+    text = text_of(row, "count")
+    if not text.isdecimal():
+        raise DataError(f"column count: a whole number is needed, not {shown(text)}")
+    return text
 
 
 def counting(records: Sequence[Record]) -> Score:

@@ -1,7 +1,7 @@
 r"""The rules by which two common harnesses read a reply, so that scores can be compared with theirs.
 
 Each takes the reply as it stands and the question's choices, and gives an answer, or None where the harness
-has none. None of them looks into \boxed{}. lmms-eval scores HR-Bench by a judge model, which has no rule.
+has none. None of them looks into \boxed{}.
 """
 
 import re
@@ -104,12 +104,3 @@ def yes_or_no(reply: str, choices: tuple[str, ...] = ()) -> str | None:
 def only(found: list[T]) -> T | None:
     """The element of a list of one."""
     return found[0] if len(found) == 1 else None
-
-
-RULES: dict[str, dict[str, Rule]] = {
-    "vstar": {"lmms-eval": vstar_forms, "VLMEvalKit": options},
-    "mme_realworld": {"lmms-eval": first_letter, "VLMEvalKit": first_letter},
-    "hrbench": {"VLMEvalKit": options},
-    "multiple_choice": {"lmms-eval": first_letter, "VLMEvalKit": options},
-    "pope": {"lmms-eval": whole_reply, "VLMEvalKit": yes_or_no},
-}

@@ -1,0 +1,1 @@
+"""The command line beyond its list of commands: LightningCLI's, and the keys that can be known without it."""

@@ -1,0 +1,49 @@
+"""Commands that take what `fit` takes and train nothing."""
+
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from mgpo.commands.trainer_cli import CLI
+from mgpo.tools.doctor.preflight import Preflight
+from mgpo.tools.plan.command import plan
+
+
+class PlanCLI(CLI):
+    """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the arguments of `plan` to those of `fit`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_function_arguments(plan, as_group=False, skip={"config"})
+
+    def before_instantiate_classes(self) -> None:
+        """Prints the plan of this configuration."""
+        config = self.config.as_dict()
+        plan(config, **{key: config[key] for key in ("memory", "model_size", "reply", "output")})
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing: a plan needs neither trainer nor data."""
+        pass
+
+    def _set_seed(self) -> None:
+        pass
+
+
+class DoctorCLI(CLI):
+    """Takes what `fit` takes, makes its checks on one device, and trains nothing; leaves no files."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Builds a trainer of one device that leaves no files and has the checks as its only callback."""
+        self.save_config_callback = None
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        trainer: Any = super().instantiate_trainer(
+            **{**kwargs, **quiet, "callbacks": None, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        )
+        trainer.callbacks = [Preflight("only", self.config.as_dict())]
+        return trainer
+
+    def instantiate_classes(self) -> None:
+        """Builds everything and makes the checks, which end before the first step."""
+        super().instantiate_classes()
+        self.trainer.fit(self.model, self.datamodule)

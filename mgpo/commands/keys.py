@@ -1,0 +1,157 @@
+"""Which keys there are, looked up without importing what they belong to: so a mistake is told at once."""
+
+import difflib
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from mgpo.errors import UserError
+
+ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
+NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class
+Keys = Mapping[str, Sequence[str]]  # by key: kind, type, default, help
+
+
+@cache
+def known() -> dict[str, Any]:
+    """What `mgpo.commands.list_keys` wrote."""
+    return json.loads(files("mgpo.commands").joinpath("known_keys.json").read_text(encoding="utf-8"))
+
+
+def keys_of(command: str) -> Keys:
+    """The keys of a command."""
+    return known()["commands"][command]
+
+
+def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, Any] | None = None) -> list[str]:
+    """Remarks on the options of a command line: which of several list entries one changes.
+
+    Args:
+        command: Whose options they are.
+        args: As they were typed.
+        configured: By key what configurations in front of them hold.
+
+    Raises:
+        UserError: For an option, a class or an argument of a class that does not exist.
+    """
+    keys, held, remarks = keys_of(command), dict(configured or {}), list[str]()
+    for arg, following in zip(args, [*args[1:], ""]):
+        key, equals, value = arg[2:].partition("=")
+        key = key.rstrip("+")
+        if not arg.startswith("--") or not key or key in ALWAYS:
+            continue
+        _check(command, keys, key, "--")
+        if key in keys and keys[key][0] == "class":
+            held[key] = {"class_path": value if equals else following}
+            _check_classes(f"--{key}", held[key])
+            continue
+        parent = next((k for k in keys if keys[k][0] == "class" and key.startswith(f"{k}.")), None)
+        if parent is not None:
+            entries = held.get(parent)
+            if isinstance(entries, list) and len(entries) > 1 and not key.removeprefix(f"{parent}.")[:1].isdigit():
+                remarks.append(f"--{key} changes the last of the {len(entries)} in {parent}")
+            last = entries[-1] if isinstance(entries, list) and entries else entries
+            name = key.removeprefix(f"{parent}.").removeprefix("init_args.").partition(".")[0]
+            if isinstance(last, Mapping) and name not in NESTED and not name.isdigit():
+                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {name: None}})
+    return remarks
+
+
+def check_configuration(command: str, file: str, loaded: Any) -> dict[str, Any]:
+    """By key what a configuration holds.
+
+    Raises UserError for a key that the command does not have, or a class or an argument of one that does not exist.
+    """
+    keys = keys_of(command)
+    held = dict(_flat(keys, loaded))
+    for key, value in held.items():
+        _check(command, keys, key, f"{file}: ")
+        _check_classes(f"{file}: {key}", value)
+    return held
+
+
+def explain(command: str, about: str, width: int) -> str:
+    """The help of a command: its keys, with types, defaults and what they do; Lightning's own by name."""
+    lines = [*textwrap.wrap(f"mgpo {command}: {about}", width), ""]
+    keys = keys_of(command)
+    if any(key.startswith("trainer.") for key in keys):
+        lines += textwrap.wrap("--config NAME|FILE, any number of times: later ones are laid over earlier ones.", width)
+        lines.append("")
+    for key, (kind, type_, default, help_) in _in_order(command, keys):
+        if kind == "group" or key.startswith("trainer."):
+            continue
+        value = "CLASS" if kind == "class" else type_.upper() if type_ in ("int", "float", "str", "bool") else type_
+        lines.append(f"  --{key} {value}" + (f"  (default {default})" if default else ""))
+        lines += textwrap.wrap(help_, width, initial_indent="      ", subsequent_indent="      ")
+    trainer = ", ".join(key.removeprefix("trainer.") for key in keys if key.startswith("trainer."))
+    if trainer:
+        lines += ["", "  --trainer.KEY, as of lightning.pytorch.Trainer; KEY is one of"]
+        lines += textwrap.wrap(trainer, width, initial_indent="      ", subsequent_indent="      ")
+        lines += ["", *textwrap.wrap(f"Arguments of a class: mgpo {command} --model.policy.help Qwen25VL", width)]
+    return "\n".join(lines)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What was probably meant, as the end of a sentence; empty where nothing is near."""
+    near = difflib.get_close_matches(name[:80], list(names), 1, 0.6)  # whatever a stranger calls a key
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _in_order(command: str, keys: Keys) -> list[tuple[str, Sequence[str]]]:
+    """Those that are the command's own first."""
+    shared = keys_of("fit") if command != "fit" else {}
+    return sorted(keys.items(), key=lambda item: item[0] in shared)
+
+
+def _check(command: str, keys: Keys, key: str, before: str) -> None:
+    if key in keys:
+        return
+    parts = key.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        parent = ".".join(parts[:end])
+        if parent in keys:
+            if keys[parent][0] != "group":
+                return  # an argument of a class, or a part of a value: the command itself knows
+            break
+    siblings = [other for other in keys if other.rpartition(".")[0] == key.rpartition(".")[0]]
+    mended = (nearest(key, siblings) or nearest(key, keys)).replace("mean ", "mean --" if before == "--" else "mean ")
+    raise UserError(f"{before}{key} is no key of {command}{mended or f' (mgpo {command} --help lists them)'}")
+
+
+def _flat(keys: Keys, loaded: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The keys of a configuration with dots, as far down as groups go."""
+    if not isinstance(loaded, Mapping):
+        return
+    for name, value in loaded.items():
+        key = f"{prefix}{name}"
+        if keys.get(key, ("",))[0] == "group" and isinstance(value, Mapping):
+            yield from _flat(keys, value, f"{key}.")
+        elif key not in ALWAYS:
+            yield key, value
+
+
+def _check_classes(where: str, value: Any) -> None:
+    if isinstance(value, list):
+        for each in value:
+            _check_classes(where, each)
+    if not isinstance(value, Mapping):
+        return
+    path, classes = str(value.get("class_path", "")), known()["classes"]
+    if path.startswith("mgpo.") and path not in classes:
+        home = path.rpartition(".")[0]
+        siblings = [name for name in classes if name.rpartition(".")[0] == home]
+        if siblings and (meant := nearest(path, siblings)):
+            raise UserError(f"{where}: there is no {path}{meant}")
+    arguments = value.get("init_args")
+    if path in classes and isinstance(arguments, Mapping):
+        for name in arguments:
+            if name not in classes[path]:
+                raise UserError(
+                    f"{where}: {path} has no argument {name}"
+                    f"{nearest(str(name), classes[path]) or '; it has ' + ', '.join(classes[path])}"
+                )
+    for inner in value.values():
+        _check_classes(where, inner)

@@ -1,0 +1,261 @@
+"""LightningCLI over one module and one data module, and what runs every command."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jsonargparse
+import torch
+import transformers
+import yaml
+from jsonargparse.typing import PositiveInt
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from mgpo.callbacks import Counterfactuals, ReportWriter
+from mgpo.callbacks.folder import OwnFolder, run_folder
+from mgpo.callbacks.metrics_file import KeepRows
+from mgpo.callbacks.requeue import Requeue, under_srun
+from mgpo.callbacks.stop import StopOnSignal, handlers_kept
+from mgpo.callbacks.watch import RankWatch, end_of_a_rank
+from mgpo.checkpoints.resume import MORE, finished, last_checkpoint, loggers, refuse_finished
+from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
+from mgpo.commands.command_table import resolve
+from mgpo.data.module import VQAData
+from mgpo.errors import UserError, find_user_error
+from mgpo.tools.doctor.preflight import Preflight
+from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
+from mgpo.training.module import MGPO
+from mgpo.training.saved_run import CONFIG
+from mgpo.utils.allocator import keep_freed_memory
+from mgpo.utils.atomic_files import refused, replaced
+from mgpo.utils.configurations import reading, shipped_config
+
+# Remarks of libraries that nobody who runs this can act on.
+NOISE = (
+    "Using ModelCheckpoint with manual optimization",
+    "Checkpoint directory .* exists and is not empty",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "The 'val_dataloader' does not have many workers",
+    "The 'train_dataloader' does not have many workers",
+)
+REMARKS = ("Tip:", "will override existing callbacks", "TPU available")
+EVALUATIONS = ("validate", "test")
+SHOWN = 500  # characters of what Lightning complains of
+PARSED = ("fit", "validate", "test")  # commands that are LightningCLI's own
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved configuration into the run directory; that of a run which goes on is the same again."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Writes config.yaml whole or not at all, with every key, into the run's folder."""
+        with replaced(run_folder(trainer) / CONFIG) as unfinished:
+            self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
+
+
+class CLI(LightningCLI):
+    """`fit` is framed by two evaluations, so that it ends with what was gained."""
+
+    last: tuple[Path, int] | None = None  # the checkpoint that `--ckpt_path last` means, and its updates
+    asked: Any = None  # the configuration without it
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands by name, without those that this package has its own of."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in PARSED}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """The parser, which raises what is wrong instead of printing its usage and exiting."""
+        return super().init_parser(**{"exit_on_error": False, **kwargs})  # a hundred lines of usage hide the sentence
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what this command line takes besides Lightning's: reports, --measure, --preflight and --threads."""
+        parser.add_lightning_class_args(ReportWriter, "report")
+        parser.add_lightning_class_args(Counterfactuals, "counterfactuals")
+        parser.add_argument(
+            "--measure",
+            type=Literal["both", "after", "never"],
+            default="both",
+            help="When `fit` evaluates: before and after, side by side; after only; or never.",
+        )
+        parser.add_argument(
+            "--preflight",
+            type=Literal["stop", "warn", "off"],
+            default="stop",
+            help="What a failed check does before the first step of `fit`: stop it, warn only; or make no checks.",
+        )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt,
+            default=1,
+            help="Torch threads on the CPU; for the embedded model one is best.",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing of a checkpoint becomes configuration; and no file that is none is loaded for that."""
+
+    def before_instantiate_classes(self) -> None:
+        """Looks at strategy, loop and checkpoint before anything is built, and finds the run to go on with.
+
+        Raises:
+            UserError: For settings that do not go together, or a checkpoint that can't be read.
+        """
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
+        strategy = config["trainer"]["strategy"]
+        name = strategy if isinstance(strategy, str) else strategy["class_path"]
+        check_strategy(name)
+        if self.subcommand not in EVALUATIONS:
+            check_loop(config)
+        check_accelerator(config["trainer"]["accelerator"])
+        path = config["ckpt_path"] = self._of_a_run(config.get("ckpt_path"))
+        if path and Path(path).is_dir() and not name.endswith(SHARDED):
+            raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
+        if path and path != "last":
+            load_state(Path(path))
+        torch.set_num_threads(config["threads"])
+        if self.subcommand == "fit" and path == "last":
+            self._find_last(config)
+
+    def _of_a_run(self, path: str | None) -> str | None:
+        """The checkpoint that a run's folder stands for: to evaluate what it learnt, to train on its newest."""
+        if not path or not (Path(path) / CONFIG).is_file():
+            return path
+        latest = newest(Path(path) / FOLDER) if self.subcommand == "fit" else None
+        return str(latest[0] if latest else trained(Path(path)))
+
+    def _find_last(self, config: Any) -> None:
+        """Of the run whose saved configuration is this one; so neither may name a checkpoint or a run's folder."""
+        config["ckpt_path"] = None
+        self.asked = self.config.clone()
+        saved = self._parser("fit").dump(config, skip_unset=False)
+        self.last = last_checkpoint(config["trainer"], yaml.safe_load(saved))
+        if self.last is not None:
+            for logger in loggers(config["trainer"]):
+                logger["version"] = self.last[0].parent.parent.name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Builds the trainer as configured, with a watch over its ranks in front of the callbacks."""
+        if self.asked is not None:
+            self.config = self.asked  # which SaveConfig takes
+        try:
+            trainer: Any = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # of a setting that the trainer does not know
+            raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
+        trainer.callbacks.insert(0, RankWatch())
+        return trainer
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # the report's own table says more
+        return parser
+
+    def before_fit(self) -> None:
+        """Makes the trainer ready to be stopped, requeued and gone on with, and evaluates where that comes first."""
+        config, trainer = self.config["fit"], cast(Any, self.trainer)
+        if config["preflight"] != "off":
+            trainer.callbacks.insert(0, Preflight(config["preflight"], config.as_dict()))
+        if under_srun():
+            trainer.callbacks.append(Requeue())
+        if path := config.get("ckpt_path"):
+            refuse_finished(Path(path), trainer)
+        stop = StopOnSignal()
+        stop.listen()
+        trainer.callbacks.insert(0, KeepRows(afresh=not config.get("ckpt_path") and self.last is None))
+        trainer.callbacks.append(stop)  # after those that save
+        self._own_folder()
+        if self.last is not None:
+            self.config_init["fit"]["ckpt_path"] = str(self.last[0])
+            self._say(f"going on from {self.last[0]}, after {self.last[1]} updates")
+            if finished(self.last[0], trainer):
+                self._say(f"this run has ended: nothing is left to train; {MORE}")
+        elif self.asked is not None:
+            self._say("no run of this configuration has a checkpoint; starting at the beginning")
+        if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def _own_folder(self) -> None:
+        trainer = cast(Any, self.trainer)
+        if not trainer.fast_dev_run:
+            trainer.callbacks.insert(0, OwnFolder())
+
+    before_validate = before_test = _own_folder
+
+    def after_fit(self) -> None:
+        """Evaluates what was trained, unless that is not wanted or training was interrupted."""
+        if self._measures("both", "after") and not self.trainer.interrupted:
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
+
+    def _measures(self, *when: str) -> bool:
+        config = self.config["fit"]
+        return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
+
+
+def hush() -> None:
+    """Leave the terminal to what the run has to say."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not any(words in record.getMessage() for words in REMARKS)
+    )
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(
+        lambda record: "Forcefully terminating" not in record.getMessage()  # behind what the rank itself has said
+    )
+    transformers.utils.logging.disable_progress_bar()
+
+
+@handlers_kept()
+def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
+    """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
+    if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
+        args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
+    keep_freed_memory()
+    before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
+    try:
+        with reading(args):
+            return cli(
+                MGPO,
+                VQAData,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
+                trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+                auto_configure_optimizers=False,  # they are the model's
+                parser_kwargs={"prog": "mgpo"},
+                **options,
+            )
+    finally:
+        sys.argv = before
+
+
+def execute(command: str, args: Sequence[str]) -> None:
+    """Run any command; errors that people can mend are UserErrors, whoever raised them.
+
+    Raises:
+        UserError: For such an error.
+    """
+    hush()
+    target, args = resolve(command), list(args)
+    try:
+        if command in PARSED:
+            run([command, *args])
+        elif isinstance(target, type):
+            run(args, target, run=False)
+        else:
+            how: dict[str, Any] = dict(args=args, prog=f"mgpo {command}", as_positional=False, exit_on_error=False)
+            with reading(args):
+                jsonargparse.auto_cli(target, **how)
+    except MisconfigurationException as error:  # options of the trainer that contradict each other
+        raise UserError(" ".join(str(error).split())[:SHOWN]) from None
+    except Exception as error:
+        end_of_a_rank(error)
+        if (mistake := find_user_error(error) or refused(error)) is None:
+            raise
+        raise UserError(str(mistake)) from None

@@ -1,0 +1,57 @@
+"""What is cut out for a box that a reply names: the box itself, or whatever a view can show."""
+
+from typing import Protocol
+
+from mgpo.errors import UserError
+from mgpo.images.views import Box, View, VisionResolution
+
+
+class Cut(Protocol):
+    """From a usable box to the view that is shown: (the picture it was named in, box in its pixels, resolution).
+
+    `View.crop` clips to that picture, turns by quarter turns, and takes the size at which crops are seen from
+    `resolution.crop`. A class or a plain function, as `dialogue.cut`, known by the names and types of its parameters.
+
+    Example:
+        Tall parts lie down. In my_cuts.py::
+
+            from mgpo.images import Box, View, VisionResolution
+
+
+            def lying(view: View, box: Box, resolution: VisionResolution) -> View:
+                part = view.crop(box, resolution.crop)
+                tall = part.extent[1] > part.extent[0]
+                return view.crop(box, resolution.crop, turn=1) if tall else part
+
+        and on the command line ``--model.dialogue.cut my_cuts.lying``.
+    """
+
+    def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View: ...
+
+
+class PlainCut:
+    """The box itself, as published."""
+
+    def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View:
+        return view.crop(box, resolution.crop)
+
+
+class WithMargin:
+    """The box and what surrounds it, as far as the picture goes.
+
+    Args:
+        share: Of the box's sides, added at each of its ends.
+    """
+
+    def __init__(self, share: float = 0.25) -> None:
+        if not 0 <= share < float("inf"):
+            raise UserError(f"dialogue.cut.share is {share}; a margin is a share of the box from 0 on")
+        self.share = share
+
+    def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View:
+        x1, y1, x2, y2 = box
+        dx, dy = self.share * (x2 - x1), self.share * (y2 - y1)
+        return view.crop((x1 - dx, y1 - dy, x2 + dx, y2 + dy), resolution.crop)
+
+
+PLAIN = PlainCut()
