@@ -31,6 +31,7 @@ class Question:
     split: str = ""
     part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
     accepted: tuple[str, ...] = ()  # other answers that are right as well, where there are no choices
+    source: str = ""  # the part of a mixture that it came from
     imitated: "SavedRollout | None" = None  # to be learnt word for word; rewards and dialogues never see it
 
 

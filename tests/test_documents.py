@@ -20,10 +20,11 @@ from PIL import Image
 import mgpo
 from mgpo.cli import answered_at_once, with_named_configs
 from mgpo.commands.command_table import resolve
-from mgpo.commands.dry_runs import PlanCLI
+from mgpo.commands.dry_runs import DataCLI, PlanCLI
 from mgpo.commands.keys import check_arguments
 from mgpo.commands.trainer_cli import CLI, PARSED, run
 from mgpo.objective import Objective
+from mgpo.tools.overview.command import arguments as of_data
 from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections
 from tests.test_cli import ROOT
 
@@ -63,7 +64,12 @@ class ParsingPlan(Parsing, PlanCLI):
     pass
 
 
-ALONE = {"plan": ParsingPlan, "doctor": Parsing}  # which take the keys of `fit` and no command of Lightning's
+class ParsingData(Parsing, DataCLI):
+    pass
+
+
+# Which take the keys of `fit` and no command of Lightning's.
+ALONE = {"data": ParsingData, "plan": ParsingPlan, "doctor": Parsing}
 
 
 @cache
@@ -85,6 +91,8 @@ def parse(command, *arguments):
     check_arguments(command, arguments)
     if command in ("validate", "test") and "--config" not in arguments:
         arguments = ["--config", "configs/mgpo.yaml", *arguments]
+    if command == "data":
+        arguments = of_data(arguments)
     own = command not in PARSED
     leaves = any(argument.endswith((".help", "--print_config")) for argument in arguments)
     with pytest.raises(SystemExit, match=r"^0$") if leaves else nullcontext():

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import lightning as L
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,6 +12,7 @@ from mgpo.callbacks.folder import run_folder
 from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation.greedy import gather
 from mgpo.utils.atomic_files import replaced
+from mgpo.utils.terminal_tables import first_that_fits
 
 NAME = "counterfactuals.json"
 
@@ -64,7 +65,7 @@ class Counterfactuals(L.Callback):
             path = run_folder(trainer) / NAME
             with replaced(path) as unfinished:
                 unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
-            Console(width=110).print(_table(splits))
+            print(first_that_fits(_table(splits, between) for between in (" ", "\n")))
             print(f"counterfactuals: {path}")
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -80,14 +81,16 @@ class Counterfactuals(L.Callback):
         self.on_validation_end(trainer, pl_module)
 
 
-def _table(splits: dict[str, dict[str, dict[str, Any]]]) -> Table:
-    table = Table(title="in place of the crop")
-    for name in ("split", "shown", "accuracy", "drop", "right only with the crop", "right only without"):
-        table.add_column(name, justify="left" if name in ("split", "shown") else "right")
+def _table(splits: dict[str, dict[str, dict[str, Any]]], between: str = " ") -> Table:
+    """The drop's interval stands behind it, or below it."""
+    table = Table(title="in place of the crop", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("shown")
+    for name in ("accuracy", "drop", "right only\nwith the crop", "right only\nwithout"):
+        table.add_column(name, justify="right")
     for split, variants in splits.items():
         for name, numbers in variants.items():
             low, high = numbers["drop_interval"]
-            drop = "" if name == CROP else f"{numbers['drop']:.3f} ({low:.3f}-{high:.3f})"
+            drop = "" if name == CROP else f"{numbers['drop']:.3f}{between}({low:.3f} to {high:.3f})"
             gain, harm = ("", "") if name == CROP else (str(numbers["gain"]), str(numbers["harm"]))
-            table.add_row(escape(split), name, f"{numbers['accuracy']:.3f}", drop, gain, harm)
+            table.add_row(escape(f"{split}: {name}"), f"{numbers['accuracy']:.3f}", drop, gain, harm)
     return table

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from mgpo.gallery.data import PICTURE, region_key
-from mgpo.gallery.drawing import drawn, from_uri
+from mgpo.gallery.drawing import GROUP, drawn, explained, from_uri
 
 COLUMNS = ["step", "split", "category", "question", "truth", "picture", "crop", "answers", "reward", "valid_box"]
 LABELS = {0: "wrong", 1: "right", 2: "not usable"}
@@ -22,8 +22,8 @@ def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any
         elif isinstance(logger, TensorBoardLogger):
             for place, question in enumerate(questions):
                 picture = from_uri(question["images"][PICTURE])
-                pixels = np.asarray(drawn(picture, question["rollouts"], question["size"]))
-                logger.experiment.add_image(f"{KEY}/{place:03d}", pixels, step, dataformats="HWC")
+                shown = explained(drawn(picture, question["rollouts"], question["size"]), GROUP)
+                logger.experiment.add_image(f"{KEY}/{place:03d}", np.asarray(shown), step, dataformats="HWC")
 
 
 def _to_wandb(logger: WandbLogger, step: int, questions: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,8 @@ import lightning as L
 import yaml
 
 from mgpo.callbacks.folder import goes_on, run_folder
-from mgpo.evaluation.report import Summary, format_report
+from mgpo.evaluation.report import Summary, differences, format_report
+from mgpo.metrics.record import Record
 from mgpo.utils.atomic_files import replaced
 
 NAME = "report.json"
@@ -36,7 +37,9 @@ class ReportWriter(L.Callback):
             self.before = report
         elif self.before is not None:
             report["before"] = self.before
-            print(format_report(pl_module.summary, self.before))
+            earlier = [Record(**question) for question in self.before["questions"]]
+            gained = differences(pl_module.records, earlier)
+            print(format_report(pl_module.summary, self.before, gained))
         report["questions"] = [record.as_row() for record in pl_module.records]
         folder = run_folder(trainer)
         config = folder / "config.yaml"

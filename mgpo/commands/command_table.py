@@ -9,6 +9,7 @@ COMMANDS = {  # what each does, and where it is
     "test": ("evaluate on the test sets", "mgpo.commands.trainer_cli:CLI"),
     "predict": ("answer questions about pictures", "mgpo.inference.predict:predict"),
     "export": ("save a run's model for others", "mgpo.inference.export:export"),
+    "data": ("show what training will see, before a weight is read", "mgpo.commands.dry_runs:DataCLI"),
     "plan": ("say what a step will cost, and whether it fits", "mgpo.commands.dry_runs:PlanCLI"),
     "doctor": ("check a configuration on some of its questions", "mgpo.commands.dry_runs:DoctorCLI"),
     "study": ("make a matrix of runs, and a page about them", "mgpo.tools.study.command:study"),

@@ -1,33 +1,49 @@
 """Commands that take what `fit` takes and train nothing."""
 
+import sys
+from inspect import signature
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mgpo.commands.trainer_cli import CLI
 from mgpo.tools.doctor.preflight import Preflight
+from mgpo.tools.overview.command import arguments, overview
 from mgpo.tools.plan.command import plan
 
 
 class PlanCLI(CLI):
     """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
 
+    command: Any = staticmethod(plan)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the arguments of `plan` to those of `fit`."""
+        """Adds the arguments of the command to those of `fit`."""
         super().add_arguments_to_parser(parser)
-        parser.add_function_arguments(plan, as_group=False, skip={"config"})
+        parser.add_function_arguments(self.command, as_group=False, skip={"config"})
 
     def before_instantiate_classes(self) -> None:
-        """Prints the plan of this configuration."""
+        """Runs the command on this configuration."""
         config = self.config.as_dict()
-        plan(config, **{key: config[key] for key in ("memory", "model_size", "reply", "output")})
+        _, *keys = signature(self.command).parameters
+        self.command(config, **{key: config[key] for key in keys})
 
     def instantiate_classes(self) -> None:
-        """Builds nothing: a plan needs neither trainer nor data."""
-        pass
+        """Builds nothing: such a command needs no trainer."""
 
     def _set_seed(self) -> None:
         pass
+
+
+class DataCLI(PlanCLI):
+    """Takes what `fit` takes, or a file alone, and says what training will see; reads no weights."""
+
+    command = staticmethod(overview)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Reads the command line, in which `--data FILE` stands for that file alone."""
+        sys.argv[1:] = arguments(sys.argv[1:])
+        super().parse_arguments(parser, args)
 
 
 class DoctorCLI(CLI):

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from mgpo.data.base import DataError as DataError
     from mgpo.data.base import Source as Source
     from mgpo.data.files import Files as Files
+    from mgpo.data.mixture import Mixture as Mixture
+    from mgpo.data.mixture import Part as Part
     from mgpo.data.module import VQAData as VQAData
     from mgpo.data.own_rollouts import OwnRollouts as OwnRollouts
     from mgpo.data.scenes import Scenes as Scenes
 
-__all__ = ["DataError", "Files", "OwnRollouts", "Scenes", "Source", "VQAData"]
+__all__ = ["DataError", "Files", "Mixture", "OwnRollouts", "Part", "Scenes", "Source", "VQAData"]
 __getattr__, __dir__ = lazy(
     __name__,
     {
@@ -21,6 +23,10 @@ __getattr__, __dir__ = lazy(
             "Source",
         ),
         "files": ("Files",),
+        "mixture": (
+            "Mixture",
+            "Part",
+        ),
         "module": ("VQAData",),
         "own_rollouts": ("OwnRollouts",),
         "scenes": ("Scenes",),

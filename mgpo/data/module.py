@@ -8,6 +8,7 @@ import torch
 
 from mgpo.data.base import DataError, Source
 from mgpo.data.batches import Batches, Decoded, Sample
+from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
 
 
@@ -58,6 +59,11 @@ class VQAData(L.LightningDataModule):
             complaint = source.complaint() if source is not None and hasattr(source, "complaint") else None
             if complaint:
                 warnings.warn(complaint, stacklevel=2)
+
+    def names(self) -> set[str]:
+        """The names of the sources that are parts of a mixture."""
+        sources = [self.train, *self.val, *self.test]
+        return {name for source in sources if isinstance(source, Mixture) for name, _ in source.named}
 
     def transfer_batch_to_device(self, batch: list[Sample], device: torch.device, dataloader_idx: int) -> list[Sample]:
         """Questions and originals stay where they are; views are moved when they are encoded."""

@@ -1,19 +1,23 @@
-"""The report: shares with 95 % intervals, by split and category, as a dictionary and as a table."""
+"""The report: shares with 95 % intervals, by split, category and source, as a dictionary and as a table."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, geometric_mean
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from mgpo.metrics import values
-from mgpo.metrics.intervals import wilson
+from mgpo.metrics.intervals import paired_bootstrap, wilson
 from mgpo.metrics.record import Record
+from mgpo.utils.terminal_tables import first_that_fits
 
 Summary = dict[str, Any]
+Differences = dict[tuple[str, str, str], tuple[float, float]]  # by split, category and share
+ALL = ""  # every category of a split
+RESAMPLES = 1000  # of the table's intervals, which show whole percentage points
 SHARES = {
     "accuracy": values.right,
     "valid_box_ratio": values.valid_box,
@@ -35,7 +39,7 @@ COLUMNS = {  # of the table
 
 
 def summarise(records: Sequence[Record]) -> Summary:
-    """`n`, the shares with their intervals, why boxes were invalid, and the same by split and category.
+    """`n`, the shares with their intervals, why boxes were invalid, and the same by split, category and source.
 
     `accuracy` and `crop_rate` (a part was cut out and shown) are over all questions, `valid_box_ratio` over
     those where a box was looked for. Of the sub-images that answer the question alone, `subimage_accuracy`
@@ -43,25 +47,27 @@ def summarise(records: Sequence[Record]) -> Summary:
     The means have no intervals: `zoom_factor` (geometric) and `crop_area_share` are over the questions with a
     crop, `turns` and `fallback_rate` over all.
     """
-    by_split, by_category = defaultdict(list), defaultdict(list)
+    by_split = defaultdict(list)
     for record in records:
         by_split[record.split].append(record)
-        by_category[record.category].append(record)
     return {
         **_numbers(records),
-        "by_category": {name: _numbers(part) for name, part in sorted(by_category.items())},
+        "by_category": _by("category", records),
         "by_split": {
-            name: {**_numbers(part), "by_category": {c: _numbers(p) for c, p in _by_category(part).items()}}
+            name: {**_numbers(part), "by_category": _by("category", part), "by_source": _by("source", part)}
             for name, part in sorted(by_split.items())
         },
     }
 
 
-def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+def _by(field: Literal["category", "source"], records: Sequence[Record]) -> dict[str, Summary]:
+    """The numbers of each category, or of each source of a mixture."""
     parts = defaultdict(list)
     for record in records:
-        parts[record.category].append(record)
-    return dict(sorted(parts.items()))
+        parts[getattr(record, field)].append(record)
+    if field == "source":
+        parts.pop("", None)
+    return {name: _numbers(part) for name, part in sorted(parts.items())}
 
 
 def shares(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -83,31 +89,87 @@ def _numbers(records: Sequence[Record]) -> Summary:
     return numbers
 
 
-def format_report(after: Summary, before: Summary | None = None) -> str:
-    """A table by split and category; with `before`, both side by side."""
-    table = Table(title="before -> after" if before else None)
-    for name in ("split", "category", "n", *COLUMNS):
-        table.add_column(name, justify="left" if name in ("split", "category") else "right")
-    for split, numbers in after["by_split"].items():
-        old = before["by_split"].get(split) if before else None
-        parts = [("all", numbers, old)]
+def differences(after: Sequence[Record], before: Sequence[Record]) -> Differences:
+    """By split, category and share: the 95 % interval of what was gained, over questions that were asked both times.
+
+    A share has none where it is over other questions than before, as that of the sub-images is.
+    """
+    old = {(record.split, record.id): record for record in before}
+    parts = defaultdict(list)
+    for record in after:
+        if (earlier := old.get((record.split, record.id))) is not None:
+            for category in (ALL, record.category):
+                parts[record.split, category].append((record, earlier))
+    found: Differences = {}
+    for part, pairs in parts.items():
+        for name, of in SHARES.items():
+            judged = [(of(record), of(earlier)) for record, earlier in pairs]
+            both = [float(new) - float(then) for new, then in judged if new is not None and then is not None]
+            if both and len(both) == sum(new is not None or then is not None for new, then in judged):
+                found[*part, name] = paired_bootstrap(both, RESAMPLES)
+    return found
+
+
+def format_report(
+    after: Summary, before: Summary | None = None, gained: Differences | None = None, width: int | None = None
+) -> str:
+    """A table by split, category and source, all first; with `before`, both side by side.
+
+    Intervals are those of the shares, or of what was `gained` where that is given. In a narrow terminal they stand
+    below their shares, then they and some shares are left out; `width` is the terminal's unless given.
+    """
+    few = {name: COLUMNS[name] for name in ("accuracy", "valid boxes", "sub-image alone")}
+    plain = {name: COLUMNS[name] for name in ("accuracy", "valid boxes")}
+    layouts = [
+        (COLUMNS, " "),
+        (COLUMNS, "\n"),
+        (few, "\n"),
+        (few, None),
+        (plain, None),
+        ({"accuracy": "accuracy"}, None),
+    ]
+    tables = (_table(after, before, gained or {}, columns, between) for columns, between in layouts)
+    return first_that_fits(tables, width)
+
+
+def _table(
+    after: Summary, before: Summary | None, gained: Differences, columns: dict[str, str], between: str | None
+) -> Table:
+    """The shares `columns`, each with its interval behind `between`, or without where that is None."""
+    caption = "intervals: 95 %, of the change in percentage points" if gained and between else None
+    title = "before → after" if before else None
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("")
+    for name in ("n", *columns):
+        table.add_column(name, justify="right")
+    for split in sorted(after["by_split"], key=lambda name: (name != "val", name)):
+        numbers, old = after["by_split"][split], before["by_split"].get(split) if before else None
+        rows = [(split, ALL, numbers, old)]
         if len(numbers["by_category"]) > 1:
-            parts += [
-                (name, part, old and old["by_category"].get(name)) for name, part in numbers["by_category"].items()
+            names = sorted(numbers["by_category"], key=lambda name: (name.count(","), name))
+            parts = old["by_category"] if old else {}
+            rows += [(name, name, numbers["by_category"][name], parts.get(name)) for name in names]
+        sources = old.get("by_source", {}) if old else {}
+        rows += [(f"from {name}", "", part, sources.get(name)) for name, part in numbers.get("by_source", {}).items()]
+        for title, category, part, old_part in rows:
+            cells = [
+                _cell(part, old_part, name, gained.get((split, category, name)), between) for name in columns.values()
             ]
-        for category, part, old_part in parts:
-            cells = [_cell(part, old_part, name) for name in COLUMNS.values()]
-            table.add_row(escape(split), escape(category), str(part["n"]), *cells, end_section=category == parts[-1][0])
-    console = Console(width=130, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
+            last = title == rows[-1][0]
+            shown = f"{split}: all" if category == ALL else title
+            table.add_row(escape(shown), str(part["n"]), *cells, end_section=last)
+    return table
 
 
-def _cell(numbers: Summary, before: Summary | None, name: str) -> str:
+def _cell(
+    numbers: Summary, before: Summary | None, name: str, gained: tuple[float, float] | None, between: str | None
+) -> str:
     if numbers[name] is None:
         return "-"
     if before and before[name] is not None:
-        return f"{before[name]:.3f} -> {numbers[name]:.3f}"
-    low, high = numbers[f"{name}_interval"]
-    return f"{numbers[name]:.3f} ({low:.2f}-{high:.2f})"
+        shown = f"{before[name]:.3f} → {numbers[name]:.3f}"
+        interval = f"{100 * gained[0]:+.0f} to {100 * gained[1]:+.0f}" if gained else ""
+    else:
+        shown = f"{numbers[name]:.3f}"
+        interval = "{:.2f}–{:.2f}".format(*numbers[f"{name}_interval"])
+    return f"{shown}{between}{interval and f'({interval})'}" if between else shown

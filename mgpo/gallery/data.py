@@ -6,7 +6,7 @@ from typing import Any
 
 from mgpo.gallery.embed import number, shorten, size_of
 from mgpo.gallery.thumbnails import crop_uris, picture_uri
-from mgpo.images.boxes import REASONS
+from mgpo.images.boxes import IN_WORDS
 from mgpo.images.views import Box
 from mgpo.metrics.record import Record, records_of
 from mgpo.types import Trajectory
@@ -114,7 +114,7 @@ class Gallery:
     def document(self, title: str, room: int) -> Entry:
         """Everything that the page shows, as one JSON-able dict of at most `room` bytes."""
         entries = self._texts(room // 2)
-        document = {"title": title, "steps": sorted(self.steps), "reasons": REASONS, "questions": entries}
+        document = {"title": title, "steps": sorted(self.steps), "reasons": IN_WORDS, "questions": entries}
         left = room - size_of(document)
         for entry, key, image in self._images(entries):
             cost = size_of({key: image})

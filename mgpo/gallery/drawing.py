@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mgpo.gallery.data import PICTURE, region_key
-from mgpo.images.boxes import REASONS
+from mgpo.images.boxes import IN_WORDS
 from mgpo.images.views import Box, Original
 from mgpo.types import Trajectory, Turn
 
 SIDE, GAP, CAPTION = 320, 12, 20  # pixels: the longer side of a panel, between panels, above a panel
 SAMPLE, DASH = 30, 5  # pixels: of a line in the legend, of a dash and of the space behind it
+MISSED = 6  # levels by which a colour of a film differs from the picture's, from where it gets one of its own
 GOOD, BAD, PLAIN, GREY = (22, 163, 74), (220, 38, 38), (37, 99, 235), (90, 90, 90)
 Colour = tuple[int, int, int]
 
@@ -62,7 +64,7 @@ def _keys(trajectory: Trajectory) -> list[Key]:
         reason = turn.parsed_box.reason if turn.parsed_box is not None else None
         if reason is not None:
             colour, words = (None, "no box") if turn.named is None else (PLAIN, "dashed: unusable box")
-            keys.append(Key(f"{words}, {REASONS[reason]}", colour, dashed=True))
+            keys.append(Key(f"{words}, {IN_WORDS[reason]}", colour, dashed=True))
         elif turn.named is not None:
             keys.append(Key("the box that it named", PLAIN))
     return list(dict.fromkeys(keys)) or [Key("no part was looked at")]
@@ -186,8 +188,26 @@ def film(page: Mapping[str, Any], path: Path, questions: Sequence[int], side: in
         captions[0] = f"step {step}: {captions[0]}"
         columns = [(c, _column(asked, group, side)) for c, (asked, group) in zip(captions, groups)]
         frames.append(explained(row(columns), GROUP))
-    first, *others = frames
+    first, *others = in_one_palette(frames)
     first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+
+
+def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Frames in 256 colours that all of them share, so that a colour stays the same from frame to frame.
+
+    Half are those of most pixels, which are background; half are for what these miss, such as small marks.
+    """
+    strip = Image.fromarray(np.concatenate([np.asarray(frame) for frame in frames]))
+    common = strip.quantize(128, Image.Quantize.MEDIANCUT, kmeans=1)
+    pixels = np.asarray(strip)
+    missed = pixels[np.abs(pixels - np.asarray(common.convert("RGB"), int)).max(-1) > MISSED]
+    colours = common.getpalette() or []
+    if len(missed):
+        rest = Image.fromarray(missed[None]).quantize(128, Image.Quantize.MAXCOVERAGE, kmeans=1)
+        colours += rest.getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: int) -> Image.Image:

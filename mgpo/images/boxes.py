@@ -22,6 +22,15 @@ REASONS: dict[Reason, str] = {
     "too_thin": "the box is too long and thin",
     "no_picture": "there is no picture of that number",
 }
+IN_WORDS: dict[Reason, str] = {  # for people; what the model is told are the REASONS, which its weights know
+    "no_box": "the reply names no box",
+    "not_four": "the reply has a list of numbers, but not the four of a box",
+    "outside": "the box reaches over the picture's edge",
+    "inverted": "its left edge lies right of its right edge, or its upper edge below its lower one",
+    "too_small": "the box is too small: one of its sides is too short",
+    "too_thin": "the box is too long and thin",
+    "no_picture": "there is no picture of that number",
+}
 LONGEST_REPLY = 20_000  # characters searched; a box stands far in front of that
 MOST_LISTS = 200  # that are looked at
 _NUMBER = r"[-+]?\d{1,9}(?:\.\d{1,17})?"

@@ -89,6 +89,31 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     return _decode(name, io.BytesIO(data))
 
 
+def size_of(picture: Picture) -> Size:
+    """The size of the upright original: of an image file its header tells it, without decoding. Raises BadImage."""
+    if isinstance(picture, FilePicture):
+        check_image(Path(picture.path))
+        name, file = picture.path, Path(picture.path)
+    elif (read := getattr(picture, "read", None)) is not None:
+        data = read()
+        name, file = str(getattr(picture, "name", "the image")), io.BytesIO(data)
+        check_data(data, name)
+    else:  # drawn, or in memory
+        return getattr(picture, "size", None) or picture.load().size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `_decode`
+            with Image.open(file) as image:
+                if image.format == "TIFF":  # keeps its orientation elsewhere, and Pillow turns it where it decodes
+                    image.load()
+                    return _upright(image).size
+                return (image.height, image.width) if _is_turned(image) else image.size
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `_decode`
+        raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+
+
 def first_view(data: bytes, full: Resize) -> tuple[Size, Image.Image] | None:
     """The size of a large upright JPEG and the first view of it, decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling).
 
@@ -109,10 +134,7 @@ def first_view(data: bytes, full: Resize) -> tuple[Size, Image.Image] | None:
 
 
 def _shrunk(image: Image.Image, full: Resize) -> tuple[Size, Image.Image] | None:
-    stored = image.size
-    lying = Image.new("1", (2, 1))
-    lying.info = image.info  # with the EXIF data, so that it is turned as the image will be
-    turned = _upright(lying).size == (1, 2)
+    stored, turned = image.size, _is_turned(image)
     size = (stored[1], stored[0]) if turned else stored
     seen = full(size)
     wanted = (seen[1], seen[0]) if turned else seen
@@ -121,7 +143,7 @@ def _shrunk(image: Image.Image, full: Resize) -> tuple[Size, Image.Image] | None
         return None
     _, box = drafted  # where a side is no multiple of the scale, the last pixels lie half outside
     small = _resize(image.convert("RGB") if image.mode == "L" else image, wanted, (box[2], box[3]))
-    small.info = lying.info
+    small.info = image.info
     return size, _upright(small)
 
 
@@ -173,6 +195,13 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
         raise
     except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
         raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether an image that lies will stand once it is upright; nothing is decoded."""
+    lying = Image.new("1", (2, 1))
+    lying.info = image.info  # with the EXIF data, so that it is turned as the image will be
+    return _upright(lying).size == (1, 2)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,20 +9,21 @@ from typing import Any
 
 from PIL import Image
 
-from mgpo.answers import given
+from mgpo.answers import choice_letter, given
 from mgpo.data.base import Source
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.evaluation.greedy import assess
 from mgpo.gallery.drawing import look
+from mgpo.images.boxes import IN_WORDS
 from mgpo.images.decoding import FilePicture, Picture, to_rgb
 from mgpo.images.lazy import open_lazily
 from mgpo.images.views import Box, Original, Resize, VisionResolution
 from mgpo.metrics.record import Record
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout.episodes import Play
+from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Question, Trajectory
+from mgpo.types import Question, Trajectory, Turn
 
 Samples = Sequence[tuple[Question, Original]]
 
@@ -48,9 +49,9 @@ class Answer:
     def answer(self) -> str | None:
         """The final answer, the letter of the option that it picks where there were choices.
 
-        None where the model committed to nothing.
+        None where the model committed to nothing, or picked none of the choices.
         """
-        return given(self.trajectory.answer, self.trajectory.question.choices)
+        return picked(self.trajectory.answer, self.trajectory.question.choices)
 
     @property
     def boxes(self) -> list[Box]:
@@ -67,12 +68,29 @@ class Answer:
         """The model's replies as texts, turn by turn."""
         return [turn.text for turn in self.trajectory.turns]
 
+    @property
+    def refused(self) -> list[str | None]:
+        """By turn, in words, why the box there could not be used; None where it could, or none was looked for."""
+        return [refusal(turn) for turn in self.trajectory.turns]
+
     def __repr__(self) -> str:
-        boxes = [tuple(round(side) for side in box) for box in self.boxes]
-        return f"Answer({self.answer!r}, boxes={boxes})"
+        named = [(turn.named, refusal(turn)) for turn in self.trajectory.turns if turn.named is not None]
+        boxes = [f"{tuple(round(side) for side in box)}{f' (unusable: {why})' if why else ''}" for box, why in named]
+        return f"Answer({self.answer!r}, boxes=[{', '.join(boxes)}])"
 
     def _repr_png_(self) -> bytes | None:
         return look(self.trajectory)._repr_png_()
+
+
+def picked(answer: str | None, choices: tuple[str, ...]) -> str | None:
+    """An answer as it is handed out; with choices the letter of one of them, or None."""
+    return given(answer, choices) if answer is None or not choices else choice_letter(answer, choices)
+
+
+def refusal(turn: Turn) -> str | None:
+    """Why a turn's box could not be used, in words for people."""
+    reason = turn.parsed_box.reason if turn.parsed_box is not None else None
+    return None if reason is None else IN_WORDS[reason]
 
 
 class AskedModel(ABC):
@@ -109,12 +127,17 @@ class AskedModel(ABC):
         return self.group(asked, 1, temperature, seed)[0]
 
     def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
-        """Several answers to one question, sampled as in training. Raises UserError where a server fails."""
+        """Several answers to one question, sampled as in training, and judged where its answer is known.
+
+        Raises UserError where a server fails.
+        """
         sampling = Sampling(self.max_new_tokens, temperature)
         original = open_lazily(question.picture, self.resolution.full)
         played = self.play(self.dialogue, [(question, original)], rollouts, sampling, (seed, 0))
         if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
             raise UserError(failed[0])
+        if question.answer:
+            judge(played, ExactAnswer())
         return [Answer(trajectory) for trajectory in played]
 
     def answers(self, samples: Samples) -> list[Trajectory]:

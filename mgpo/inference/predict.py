@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mgpo.answers import given
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage, is_file
 from mgpo.images.lazy import open_lazily
 from mgpo.images.views import Original, Resize
-from mgpo.inference.base import AskedModel
+from mgpo.inference.base import AskedModel, picked, refusal
 from mgpo.inference.class_paths import settings_of
 from mgpo.inference.loading import load
 from mgpo.inference.prediction_file import LOCK, Predictions
@@ -96,8 +95,9 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
         return row | {"error": failed}
     logprobs = [logprob for turn in trajectory.turns for logprob in turn.reply.logprobs]
     row |= {
-        "answer": given(trajectory.answer, question.choices),
+        "answer": picked(trajectory.answer, question.choices),
         "boxes": [turn.named for turn in trajectory.turns],  # by turn, in pixels of the original
+        "refused": [refusal(turn) for turn in trajectory.turns],  # why the box could not be used
         "regions": [view.region for view in trajectory.crops],
         "replies": [turn.text for turn in trajectory.turns],
         "turns": len(trajectory.turns),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -96,7 +97,7 @@ class RowMetric(Metric):
         ax = new_axes() if ax is None else ax
         bars = _flat(val)
         ax.bar(list(bars), list(bars.values()))
-        ax.set_ylabel(type(self).__name__)
+        ax.set_ylabel(_words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__)).lower())
         ax.set_ylim(bottom=self.plot_lower_bound, top=self.plot_upper_bound)
         ax.tick_params(axis="x", labelrotation=90)
         return ax.figure, ax
@@ -156,10 +157,14 @@ def _tensors(value: float | dict[str, float]) -> Any:
     return torch.tensor(value, dtype=torch.float64)
 
 
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _flat(val: dict[str, Any], before: str = "") -> dict[str, float]:
     """Labels of nested dictionaries joined with spaces."""
     flat = {}
     for name, value in val.items():
-        label = f"{before} {name}".strip()
+        label = f"{before} {_words(name)}".strip()
         flat |= _flat(value, label) if isinstance(value, dict) else {label: float(value)}
     return flat

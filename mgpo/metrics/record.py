@@ -44,6 +44,7 @@ class Record:
     choices: tuple[str, ...] = ()
     clipped: bool | None = None  # whether the first box was cut to the picture; None where no rule does that
     part: str = ""  # of the question
+    source: str = ""  # of the question
 
     def as_row(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
@@ -85,6 +86,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         choices=question.choices,
         clipped=None if parsed_box is None else parsed_box.clipped,
         part=question.part,
+        source=question.source,
     )
 
 

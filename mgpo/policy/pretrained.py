@@ -27,7 +27,7 @@ from mgpo.policy.hub.checkpoint_files import base_of, read_config, read_processo
 from mgpo.policy.hub.registry import shipped_families
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.hub.templates import choose_template
-from mgpo.policy.hub.weight_files import read_weights
+from mgpo.policy.hub.weight_files import hollow, read_weights
 from mgpo.policy.liger import fuse_layers, load_kernel
 from mgpo.policy.lora import Lora, add_lora, at_rest, without_lora
 from mgpo.policy.packed_layers import use_packing
@@ -102,8 +102,11 @@ class Pretrained(Policy):
         self.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         self.adapters: Adapters | None = None
 
-    def load(self) -> Self:
+    def load(self, weights: bool = True) -> Self:
         """Read tokenizer, image processor and weights.
+
+        Args:
+            weights: Without them prompts can be made and their tokens counted, and nothing else.
 
         Raises:
             UserError: For a checkpoint of another family, with missing files, or that can't be fetched.
@@ -123,6 +126,10 @@ class Pretrained(Policy):
         tokenizer = read_tokenizer(self.path)
         choose_template(tokenizer, self.path, self.slot)
         processor = read_processor(self.path, self.processor_class, config.vision_config)
+        if not weights:
+            self.adapters = self.lora = None  # which change no prompt
+            self.attach(hollow(config), tokenizer, processor)
+            return self
         model = read_weights(self.path, dtype=self.kind, attn_implementation=self.attention)
         self.dtype = model.dtype
         self.attach(model, tokenizer, processor)

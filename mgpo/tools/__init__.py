@@ -1,1 +1,1 @@
-"""Commands around training: what a run will cost, whether all is well, matrices of runs, images that leaked."""
+"""Commands around training: what it will see, what it will cost, whether all is well, matrices of runs, leaks."""

@@ -21,7 +21,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
-from mgpo.rewards import ExactAnswer, Reward, Shaping
+from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
@@ -150,6 +150,8 @@ class MGPO(RolloutModule):
         check_strategy(type(self.trainer.strategy).__name__)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
+        if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
+            self.reward.check(data.names())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""

@@ -107,13 +107,15 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: T
 def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:
     """By name the values of the episodes or groups to which they apply; their means are what is shown.
 
-    Of episodes: reward, shares in [0, 1], zoom, and reply lengths in tokens by turn. Of groups, `group_size`
-    records next to each other: how far boxes agree, the spread of rewards, whether any rollout is right (`pass`),
+    Of episodes: reward, shares in [0, 1], zoom, reply lengths in tokens by turn, right answers by source. Of groups,
+    `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any is right (`pass`),
     and whether the commonest answer is (`majority`).
     """
     metrics = {name: values.applicable(of, records) for name, of in EPISODE.items()}
     for k in range(max(record.turns for record in records)):
         metrics[f"length_turn{k + 1}"] = [float(r.lengths[k]) for r in records if r.turns > k]
+    for name in {record.source for record in records} - {""}:
+        metrics[f"right/{name}"] = [values.right(r) for r in records if r.source == name]
     groups = [records[i : i + group_size] for i in range(0, len(records), group_size)]
     of_groups = {
         "agreement": [values.agreement(group) for group in groups],

@@ -34,6 +34,11 @@ class ScenePicture:
     scene: Scene
     side: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, known before it is drawn."""
+        return self.side, self.side
+
     def load(self) -> Image.Image:
         """The scene drawn with `side` pixels on each side."""
         return draw(self.scene, self.side)

@@ -1,9 +1,11 @@
 """The gallery callback and the loggers, in process, on random weights and small scenes."""
 
 import csv
+import io
 import json
 
 import lightning as L
+import numpy as np
 import pytest
 import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
@@ -16,7 +18,7 @@ from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.gallery.charts import in_words
 from mgpo.gallery.data import Gallery
-from mgpo.gallery.drawing import GAP, film, steps
+from mgpo.gallery.drawing import BAD, GAP, GOOD, GREY, SIDE, film, steps
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
@@ -126,6 +128,16 @@ def test_boxes_in_wandbs_form():
     assert LABELS[right["class_id"]] == "right"
     assert unusable["position"] == {"minX": 0.0, "minY": 0.25, "maxX": 1.0, "maxY": 0.75}
     assert LABELS[unusable["class_id"]] == "not usable"
+
+
+def test_tensorboards_pictures_say_below_what_their_lines_mean(logged):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(logged / "tb/version_0")).Reload()
+    shown = accumulator.Images("gallery/000")[-1]
+    below = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)).convert("RGB"))[SIDE:]
+    for colour in (GOOD, BAD, GREY):
+        assert (below == colour).all(-1).any()
 
 
 def test_curves_are_named_alike_for_all_loggers(logged):

@@ -75,6 +75,23 @@ def test_slider_and_arrow_keys_move_the_boxes(open_page):
     assert rects(card)[0][0] == pytest.approx(20 * unit, abs=0.1)
 
 
+def test_the_slider_has_a_tick_at_every_step(open_page):
+    page = open_page()
+    ticks = "[...document.querySelector('.bar input').list.options].map(option => [option.value, option.label])"
+    assert page.evaluate(ticks) == [["0", "0"], ["1", "10"], ["2", "20"]]
+
+
+def test_cards_say_what_changed_and_that_nothing_did(open_page):
+    page = open_page()
+    assert page.locator(".note").first.inner_text().endswith("▲ 2 since step 0")
+    same = (
+        "document.querySelector('#grid > li').card.change(document.querySelector('#grid > li').card.question.steps[0])"
+    )
+    assert page.evaluate(same) == "±0 since step 0"
+    page.locator(".bar input").fill("0")
+    assert not any("since" in note for note in page.locator(".note").all_inner_texts())
+
+
 def test_playing_walks_through_the_steps_and_stops(open_page):
     page = open_page()
     page.clock.install()

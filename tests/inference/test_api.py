@@ -1,8 +1,11 @@
 """The few lines of Python with which a model is asked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import mgpo
 from mgpo.checkpoints.whole import trained
@@ -11,8 +14,12 @@ from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
 from mgpo.gallery.drawing import GAP, look, overlay
+from mgpo.inference.base import Answer
+from mgpo.inference.predict import row_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.utils.configurations import shipped_config
+from tests.conftest import make_question
+from tests.helpers.gallery_samples import make_trajectory
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,37 @@ def test_greedy_answers_repeat_and_a_group_varies(model, question):
     group = model.group(question, rollouts=4)
     assert len({tuple(answer.turns) for answer in group}) > 1
     assert [a.turns for a in model.group(question, rollouts=4)] == [a.turns for a in group]
+
+
+def test_a_group_is_judged_where_the_answer_is_known(model, question):
+    group = model.group(question, rollouts=4, seed=1)
+    judged = [answer.trajectory.right for answer in group]
+    assert judged == [answer.answer == question.answer for answer in group] and any(judged)
+    unknown = model.group(replace(question, answer=""), rollouts=2, seed=1)
+    assert not any(answer.trajectory.right for answer in unknown)
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"), [("E", None), ("a stop sign", None), ("B", "B"), ("blue", "B"), (None, None)]
+)
+def test_an_answer_is_one_of_the_choices_or_none(said, letter):
+    image = Image.new("RGB", (400, 400))
+    trajectory = make_trajectory(make_question(image, choices=("red", "blue"), answer="A"), image, None, None)
+    trajectory.answer = said
+    assert Answer(trajectory).answer == letter == row_of(trajectory.question, trajectory)["answer"]
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [((10, 10, 60, 60), None), ((10, 10, 60, 13), "too small"), ((60, 10, 10, 60), "left edge"), (None, "no box")],
+)
+def test_an_unusable_box_is_said_to_be_unusable(box, why):
+    image = Image.new("RGB", (400, 400))
+    answer = Answer(make_trajectory(make_question(image), image, box, "K"))
+    refused = row_of(answer.trajectory.question, answer.trajectory)["refused"]
+    assert refused == answer.refused and refused[1] is None
+    assert (refused[0] is None) if why is None else why in refused[0]
+    assert ("unusable" in repr(answer)) == (box is not None and why is not None)
 
 
 def test_another_dialogue(question):

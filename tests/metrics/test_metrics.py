@@ -201,6 +201,9 @@ def test_labels_are_drawn_as_bars():
     metric.update(RECORDS)
     _, axes = metric.plot()
     assert len(axes.patches) == 2 * len(REASONS)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert axes.get_ylabel() == "invalid reasons" and "val too small" in labels
+    assert not [label for label in labels if "_" in label]
     _, axes = m.Accuracy("split").plot({"val": torch.tensor(0.5), "ood": torch.tensor(0.25)})
     assert [bar.get_height() for bar in axes.patches] == [0.5, 0.25]
 

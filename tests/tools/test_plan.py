@@ -223,6 +223,8 @@ def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
     [
         (["--model.policy.init_args.path={folder}"], "no config.json"),
         (["--model_size=13b"], "3b, 7b, 32b, 72b"),
+        (["--model_size=7b", "--model.policy.class_path=mgpo.policy.Qwen3VL"], "trains a Qwen3VL"),
+        (["--model_size=7b", "--model.policy.class_path=mgpo.policy.Gemma3"], "trains a Gemma3"),
         (["--trainer.strategy=deepspeed"], "trainer.strategy"),
         (["--reply=0"], "reply is 0"),
         (["--memory=0"], "memory is 0"),

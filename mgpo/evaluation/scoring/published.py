@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mgpo.data.benchmarks import FSC147, POPE, HRBench4K, HRBench8K, MMERealWorldLite, PixmoCount, VStar
+from mgpo.utils.terminal_tables import first_that_fits
 
 SHOWN = (VStar, MMERealWorldLite, HRBench4K, HRBench8K, POPE)  # whatever a run was evaluated on
 SHIPPED = (*SHOWN, FSC147, PixmoCount)
@@ -57,24 +58,30 @@ def as_markdown(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sou
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_text(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sources = (), width: int = 130) -> str:
-    """The table for the terminal."""
-    table = Table(title=f"per cent; published figures: {cited(sources)}, blank where it prints none")
+def as_text(runs: Mapping[str, Figures], counts: Counts = NONE, sources: Sources = (), width: int | None = None) -> str:
+    """The table for the terminal, of whose width it is unless told another.
+
+    In a narrow one the counts stand below the scores; then columns in which no run has a figure are left out.
+    """
+    shown = columns(runs)
+    own = [c for c in shown if any(figures.get(c) is not None for figures in runs.values())] or shown
+    layouts = [(shown, " "), (shown, "\n"), (own, "\n"), *((own[:i], "\n") for i in range(len(own) - 1, 0, -1))]
+    return first_that_fits((_table(runs, counts, sources, some, between) for some, between in layouts), width)
+
+
+def _table(runs: Mapping[str, Figures], counts: Counts, sources: Sources, shown: Sequence[str], between: str) -> Table:
+    title = f"per cent; published figures: {cited(sources)}, blank where it prints none"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
-    for column in columns(runs):
+    for column in shown:
         table.add_column(column, justify="right")
-    lines = rows(runs, counts, sources)
+    lines, places = rows(runs, counts, sources), [columns(runs).index(column) for column in shown]
+    published = len(lines) - len(runs)
     for i, (name, cells) in enumerate(lines, start=1):
-        table.add_row(name, *cells, end_section=i == len(lines) - len(runs))
-    return render(table, width)
-
-
-def render(table: Table, width: int = 130) -> str:
-    """A table without colours."""
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
+        told = [cells[place].replace(" (", f"{between}(") for place in places]
+        if i > published or any(told):
+            table.add_row(name, *told, end_section=i == published)
+    return table
 
 
 def part_lines(parts: Mapping[str, float | None], names: Sequence[str] = ()) -> str:

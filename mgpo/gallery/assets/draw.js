@@ -46,7 +46,7 @@ class Picture {
     this.node = el("div", { class: "picture" });
     if (question.images.picture) {
       const alt = `Picture of the question: ${question.text}`;
-      this.node.append(el("img", { src: question.images.picture, alt, decoding: "async", draggable: "false" }));
+      this.node.append(el("img", { src: question.images.picture, alt, draggable: "false" }));
     } else {
       this.svg.append(el("rect", { class: "missing", width, height }));
     }

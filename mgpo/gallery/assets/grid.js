@@ -56,10 +56,11 @@ class Card {
     const first = groupAt(this.question, data.steps[0]);
     if (state.step === data.steps[0] || !first.length || !group.length) return "";
     const more = tally(group).right - tally(first).right;
-    return more ? `${more > 0 ? "▲" : "▼"} ${Math.abs(more)} since step ${data.steps[0]}` : "";
+    return `${more > 0 ? "▲ " : more < 0 ? "▼ " : "±"}${Math.abs(more)} since step ${data.steps[0]}`;
   }
 }
 
+const CARD = 215; // pixels: no card is narrower where two of them would fit
 const grid = { cards: [], shown: [] };
 
 function buildGrid() {
@@ -83,7 +84,25 @@ function showGrid() {
     card.show();
   }
   $("empty").hidden = shown.size > 0;
+  setColumns();
   showSummary();
+}
+
+/** As many columns as fit, or up to half as many where that leaves fewer places of the last row empty. */
+function setColumns() {
+  const { columnGap } = getComputedStyle($("grid"));
+  const gap = parseFloat(columnGap);
+  const [count, width] = [grid.shown.length, $("grid").clientWidth];
+  const most = Math.max(1, Math.floor((width + gap) / (Math.min(CARD, 0.44 * innerWidth) + gap)));
+  const empty = (columns) => (columns - (count % columns)) % columns;
+  let best = most;
+  for (let columns = most; columns >= Math.max(2, most / 2); columns--) if (empty(columns) < empty(best)) best = columns;
+  $("grid").style.setProperty("--columns", count > most ? best : most);
+}
+
+/** Paper shows all cards at once. */
+function drawAll() {
+  for (const card of grid.shown) card.draw();
 }
 
 function showSummary() {

@@ -50,10 +50,12 @@ function buildStepper(place) {
     place.hidden = true;
     return;
   }
-  const slider = el("input", { type: "range", min: 0, max: data.steps.length - 1, step: 1, "aria-label": "Step" });
+  const ticks = el("datalist", { id: `steps-${document.querySelectorAll("datalist").length}` });
+  ticks.append(...data.steps.map((step, place) => el("option", { value: place, label: step })));
+  const slider = el("input", { type: "range", min: 0, max: data.steps.length - 1, step: 1, list: ticks.id, "aria-label": "Step" });
   const play = el("button", { type: "button", class: "play" });
   const where = el("output", {});
-  place.append(play, slider, where);
+  place.append(play, slider, where, ticks);
   slider.addEventListener("input", () => go({ step: data.steps[slider.value] }));
   play.addEventListener("click", () => (playing ? stop() : start()));
   place.update = () => {
@@ -114,6 +116,8 @@ function setTheme(dark) {
 function listen() {
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", () => { readHash(); show(); });
+  addEventListener("resize", setColumns);
+  addEventListener("beforeprint", drawAll);
   $("grid").addEventListener("click", (event) => {
     const card = event.target.closest("li")?.card;
     if (!card || event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab or window
@@ -141,7 +145,7 @@ function legend() {
     if (kind === "wrong") mark.append(el("path", { d: "M5 5 l5 5 m0 -5 l-5 5" }));
     return el("svg", { viewBox: "0 0 22 16", width: 22, height: 16, "aria-hidden": "true" }, mark);
   };
-  const kinds = [["right", "answer right"], ["wrong", "answer wrong"], ["wrong unusable", "box could not be used"]];
+  const kinds = [["right", "answer right"], ["wrong", "answer wrong"], ["unusable", "dashed: box could not be used"]];
   return kinds.map(([kind, text]) => el("span", {}, sign(kind), text));
 }
 

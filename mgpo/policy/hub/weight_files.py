@@ -46,6 +46,12 @@ def read_weights(path: str, **options: Any) -> Any:
     return model
 
 
+def hollow(config: Any) -> Any:
+    """The stock model of a configuration, with the shapes of its weights and no numbers in them."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
 def check_names(
     where: str | Path, missing: Collection[str], left_over: Collection[str], misshapen: Collection[tuple] = ()
 ) -> None:

@@ -60,7 +60,7 @@ class Preflight(L.Callback):
             return str(error)
         failed = [result for result in results if result.passed is False]
         if self.mode == "only" or failed:
-            Console().print(table(results))
+            Console(force_jupyter=False).print(table(results))
         else:
             print(summary(results))
         return verdict(failed) if failed and self.mode != "warn" else None

@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from mgpo.data.base import Source
 from mgpo.errors import UserError
-from mgpo.evaluation.scoring.published import render
 from mgpo.images.decoding import BadImage
 from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
 from mgpo.tools.leaks.index import BITS, KINDS, Index, Kind
 from mgpo.types import Question
+from mgpo.utils.terminal_tables import first_that_fits
 
 SHOWN = 20  # leaks in the table; the file has them all
 BLOCK = 64  # images ahead of the look-up
@@ -111,9 +113,11 @@ def _table(found: Sequence[Leak], report: dict[str, Any]) -> str:
     title = (
         f"{report['leaking']} of {report['test']} test questions have an image of the {report['train']} for training"
     )
-    table = Table(title=title, caption=f"{len(found) - SHOWN} more in the file" if len(found) > SHOWN else None)
-    for name in ("split", "test", "train", "kind", "distance"):
+    table = Table(
+        title=title, box=SIMPLE_HEAD, caption=f"{len(found) - SHOWN} more in the file" if len(found) > SHOWN else None
+    )
+    for name in ("of the test, and below it of training", "split", "kind", "distance"):
         table.add_column(name)
     for leak in found[:SHOWN]:
-        table.add_row(leak.split, leak.test, leak.train, leak.kind, str(leak.distance))
-    return render(table)
+        table.add_row(escape(f"{leak.test}\n{leak.train}"), escape(leak.split), leak.kind, str(leak.distance))
+    return first_that_fits([table])

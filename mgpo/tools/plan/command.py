@@ -41,6 +41,11 @@ def plan(
     """
     policy, dialogue = build(config)
     path: str = getattr(policy, "path", "")
+    if model_size and "qwen2_5_vl" not in getattr(policy, "model_types", ("qwen2_5_vl",)):
+        raise UserError(
+            f"--model_size {model_size} is of Qwen2.5-VL, and the configuration trains a {type(policy).__name__}; "
+            "leave it out, and set model.policy.init_args.path to that model's folder"
+        )
     shape = measure_shape(published(model_size) if model_size else read_config(path))
     if memory is None and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / GB
@@ -55,7 +60,7 @@ def plan(
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=1))
     tables = format_plan(report, f"Qwen2.5-VL {model_size}" if model_size else path)
-    Console().print(*tables, format_disk(report["disk"]), sep="\n")
+    Console(force_jupyter=False).print(*tables, format_disk(report["disk"]), sep="\n")
 
 
 def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | None) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""A page of pictures with their questions, as one HTML file that needs nothing from outside and runs nothing."""
+
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from itertools import zip_longest
+from pathlib import Path
+from string import Template
+
+from mgpo.answers import LETTERS
+from mgpo.gallery.embed import shorten
+from mgpo.gallery.thumbnails import picture_uri
+from mgpo.images.decoding import BadImage
+from mgpo.tools.overview.facts import Fact
+from mgpo.tools.overview.told import printable
+from mgpo.utils.atomic_files import replaced
+
+ROWS = 24
+TEXT = 300  # characters of a question, a choice, an answer, a reason
+
+
+def write_sheet(path: Path, facts: Sequence[Fact], title: str) -> None:
+    """Write a page of some of the questions, whose texts may be anything."""
+    style = _asset("sheet.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    cards = "\n".join(map(card, some(facts, ROWS)))
+    page = Template(_asset("sheet.html")).substitute(
+        title=escape(printable(title)), style=style, policy=policy, cards=cards
+    )
+    with replaced(path) as unfinished:
+        unfinished.write_bytes(page.encode("utf-8", "replace"))
+
+
+def some(facts: Sequence[Fact], count: int) -> list[Fact]:
+    """At most so many: one of each split, source and category in turn."""
+    groups: dict[tuple[str, str, str], list[Fact]] = defaultdict(list)
+    for fact in facts:
+        groups[fact.question.split, fact.question.source, fact.question.category].append(fact)
+    turns = [fact for turn in zip_longest(*groups.values()) for fact in turn if fact is not None]
+    return turns[:count]
+
+
+def card(fact: Fact) -> str:
+    """One question as an item of a list."""
+    return "<li>" + "".join(_lines(fact)) + "</li>"
+
+
+def _lines(fact: Fact) -> Iterator[str]:
+    question, why = fact.question, fact.why
+    if fact.size is not None:
+        try:
+            yield f'<img alt="" src="{picture_uri(question.picture.load())}">'
+        except BadImage as error:
+            why = str(error)
+    yield _text(question.text)
+    for letter, choice in zip(LETTERS, question.choices):
+        yield _text(f"({letter}) {choice}")
+    yield _text(" or ".join((question.answer, *question.accepted)), "right")
+    named = (question.split, question.source, question.category, question.id)
+    yield _text(" · ".join(shorten(name, 60) for name in named if name), "small")
+    if fact.size is not None and fact.seen is not None:
+        (width, height), (across, down) = fact.size, fact.seen
+        yield _text(f"{width} x {height}, first seen at {across} x {down}; {fact.tokens:,} tokens", "small")
+    if why is not None:
+        yield _text(f"left out: {why}", "why")
+
+
+def _text(text: str, kind: str = "said") -> str:
+    return f'<p class="{kind}">{escape(printable(shorten(text, TEXT)))}</p>'
+
+
+def _asset(name: str) -> str:
+    return (files("mgpo.tools.overview") / name).read_text("utf-8")

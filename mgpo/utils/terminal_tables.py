@@ -1,0 +1,40 @@
+"""Tables as wide as the terminal that they are printed in: no row goes over the edge or onto a second line."""
+
+import shutil
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+NAME = 32  # characters of a name for which a table gives up columns
+
+
+def columns_here() -> int:
+    """The columns of the terminal; 80 where the output goes into a file and COLUMNS says nothing."""
+    return shutil.get_terminal_size().columns
+
+
+def render(table: Table, width: int | None = None) -> str:
+    """A table as plain text."""
+    console = Console(width=width or columns_here(), color_system=None, force_jupyter=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def first_that_fits(tables: Iterable[Table], width: int | None = None) -> str:
+    """The first table that is no wider than the terminal, as plain text, or the last one.
+
+    The names in the first column are cut where all else would not fit otherwise; those of `NAME` characters are not.
+    """
+    room, console = width or columns_here(), Console(width=10_000, force_jupyter=False)
+    chosen, spare = Table(), 0
+    for chosen in tables:
+        name = console.measure(Table(chosen.columns[0], box=None, padding=0, show_header=False)).maximum
+        spare = room - console.measure(chosen).maximum + name
+        if spare >= min(name, NAME):
+            break
+    for column in chosen.columns:
+        column.no_wrap = True
+    chosen.columns[0].max_width = max(1, spare)
+    return render(chosen, room)
