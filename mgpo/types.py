@@ -1,8 +1,10 @@
 """The nouns of one training step: Question, Message, Prompt, Reply, Turn, Trajectory."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Literal
 
+import numpy as np
 import torch
 
 from mgpo.answers.thoughts import spoken
@@ -30,6 +32,17 @@ class Question:
     part: str = ""  # what a benchmark's score needs besides: HR-Bench's cycle, MME-RealWorld's l2-category
     accepted: tuple[str, ...] = ()  # other answers that are right as well, where there are no choices
     source: str = ""  # the part of a mixture that it came from
+    imitated: "SavedRollout | None" = None  # to be learnt word for word; rewards and dialogues never see it
+
+
+@dataclass(frozen=True)
+class SavedRollout:
+    """What the policy sampled in an earlier rollout, turn by turn, and the hash of the prompt that it began with."""
+
+    replies: tuple[str, ...]
+    stops: tuple[Stop, ...]
+    prompt_hash: str
+    ids: tuple[tuple[int, ...], ...] = ()  # those that were sampled; none where the log has not kept them
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,11 @@ class Prompt:
 
     ids: tuple[int, ...]
     images: tuple["Pixels", ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hexadecimal digits of SHA-256 over the ids as little-endian 64-bit integers."""
+        return sha256(np.asarray(self.ids, "<i8").tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,8 @@
 """Writes report.json (the last evaluation of a run and, after `fit`, the one before it)."""
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -27,7 +29,7 @@ class ReportWriter(L.Callback):
             self.before = report if report["step"] == 0 else report.get("before")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Writes report.json: summary, questions' records, configuration, and the summary from before training."""
+        """Writes report.json: summary, questions' records, configuration, commit, the summary from before training."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         report: dict[str, Any] = {**pl_module.summary, "step": pl_module.step}
@@ -42,6 +44,7 @@ class ReportWriter(L.Callback):
         report["questions"] = [record.as_row() for record in pl_module.records]
         folder = run_folder(trainer)
         config = folder / "config.yaml"
+        report["commit"] = commit()
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
         with replaced(folder / NAME) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
@@ -51,3 +54,12 @@ class ReportWriter(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Writes report.json of the test, in the form that a validation's has."""
         self.on_validation_end(trainer, pl_module)
+
+
+def commit() -> str:
+    """The short hash of this package's commit; empty where it is no checkout, or git is missing."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from mgpo.data.mixture import Mixture as Mixture
     from mgpo.data.mixture import Part as Part
     from mgpo.data.module import VQAData as VQAData
+    from mgpo.data.own_rollouts import OwnRollouts as OwnRollouts
     from mgpo.data.scenes import Scenes as Scenes
 
-__all__ = ["DataError", "Files", "Mixture", "Part", "Scenes", "Source", "VQAData"]
+__all__ = ["DataError", "Files", "Mixture", "OwnRollouts", "Part", "Scenes", "Source", "VQAData"]
 __getattr__, __dir__ = lazy(
     __name__,
     {
@@ -27,6 +28,7 @@ __getattr__, __dir__ = lazy(
             "Part",
         ),
         "module": ("VQAData",),
+        "own_rollouts": ("OwnRollouts",),
         "scenes": ("Scenes",),
     },
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from mgpo.dialogues import Dialogue
 from mgpo.images.views import Frame
+from mgpo.inference.card_figures import figures
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen_pixels import PixelBudget
@@ -15,7 +16,7 @@ UNITS = {
     Frame.UNIT: "shares of the picture's sides, 0 to 1",
 }
 CARD = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: image-text-to-text
 tags: [mgpo, grounding, vision-language]
 {base}---
@@ -24,14 +25,14 @@ tags: [mgpo, grounding, vision-language]
 
 Trained with MGPO (arXiv 2507.05920): it names a box, is shown that part of the original picture, and answers.
 
-## Ask it
+{figures}## Ask it
 
     import mgpo
-    mgpo.load("this/folder").ask("street.jpg", "What does the sign say?")
+    mgpo.load("{place}").ask("street.jpg", "What does the sign say?")
 
 or serve it and play the same dialogue through the server:
 
-    vllm serve this/folder --served-model-name mgpo --limit-mm-per-prompt '{{"image": {images}}}'
+    vllm serve {place} --served-model-name mgpo --limit-mm-per-prompt '{{"image": {images}}}'
     mgpo.load("http://localhost:8000/v1", model="mgpo"{served})
 
 ## Or prompt it yourself
@@ -44,8 +45,24 @@ or serve it and play the same dialogue through the server:
 {texts}"""
 
 
-def model_card(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> str:
-    """The card of an export in Markdown, with the hub's front matter: how the model sees, is asked and is served."""
+def model_card(
+    policy: Policy,
+    dialogue: Dialogue,
+    max_new_tokens: int,
+    place: str | None = None,
+    run: Path | None = None,
+    library: str = "transformers",
+) -> str:
+    """The card of an export in Markdown, with the hub's front matter: how the model sees, is asked and is served.
+
+    Args:
+        policy: The model.
+        dialogue: Its texts are in the card.
+        max_new_tokens: Of a reply.
+        place: The folder or repository from which the card loads it.
+        run: The folder of the run that trained it, whose report is shown.
+        library: What loads its weights: peft for adapters alone.
+    """
     path = str(getattr(policy, "path", ""))
     turns = int(getattr(dialogue, "turns", 1))
     stop = dialogue.stop_text(0)
@@ -59,6 +76,9 @@ def model_card(policy: Policy, dialogue: Dialogue, max_new_tokens: int) -> str:
         served += [f"max_pixels={whole.max_pixels}", f"min_pixels={whole.min_pixels}", f"factor={whole.factor}"]
         served += [f"crop_max_pixels={crop.max_pixels}"] if crop.max_pixels != whole.max_pixels else []
     return CARD.format(
+        library=library,
+        place=place or "this/folder",
+        figures=figures(run),
         base="" if Path(path).exists() else f"base_model: {path}\n",
         images=turns,
         served="".join(f", {argument}" for argument in served),

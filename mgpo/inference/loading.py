@@ -17,6 +17,7 @@ from mgpo.errors import UserError
 from mgpo.inference.local import Model
 from mgpo.inference.saving import SETTINGS
 from mgpo.inference.served import ServedModel
+from mgpo.inference.sharing import check_own, settings_on_hub
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen2_5_vl import EMBEDDED
 from mgpo.policy.families.qwen_pixels import PixelBudget
@@ -42,8 +43,9 @@ def load(
     """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
 
     Args:
-        path: A run's folder and an export bring their own configuration; a checkpoint of transformers is a folder
-            or a hub name; an address, such as http://localhost:8000/v1, is that of an OpenAI-compatible server.
+        path: A run's folder and an export bring their own configuration; an export and a checkpoint of transformers
+            are a folder or a hub name, such as owner/name; an address, such as http://localhost:8000/v1, is that of an
+            OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
         max_new_tokens: A reply is cut here; by default where the configuration says, or at 1024.
@@ -67,6 +69,12 @@ def load(
     elif (folder / "config.yaml").is_file():
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(trained(folder))))
+        model.run = folder
+    elif (shared := settings_on_hub(name)) is not None:
+        settings = _checked(shared, json.loads)
+        settings |= {} if dialogue is None else {"dialogue": None}  # the caller's takes its place
+        check_own(settings, name)
+        model = _from_config(settings, dialogue, {"path": name, **options})
     else:
         policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
         model = Model(policy, dialogue or TwoTurn())

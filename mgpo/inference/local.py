@@ -27,12 +27,13 @@ class Model(AskedModel):
         policy: Loaded, in evaluation mode.
         dialogue: What is said in each turn.
         max_new_tokens: A reply is cut here.
+        run: The folder of the run that trained it, whose figures go into the card of an export.
     """
 
-    def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024) -> None:
+    def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024, run: Path | None = None) -> None:
         play = partial(roll_out, policy, InProcessSampler())
         super().__init__(play, policy.resolution, dialogue, max_new_tokens)
-        self.policy = policy
+        self.policy, self.run = policy, run
 
     def identity(self) -> dict[str, Any]:
         """The sizes at which it sees, and a digest of the weights."""
@@ -52,9 +53,15 @@ class Model(AskedModel):
             r for b in batches for r in counterfactuals(self.policy, InProcessSampler(), self.dialogue, b, *arguments)
         ]
 
-    def save(self, folder: str | Path, dtype: Literal["float32", "bfloat16"] | None = None, merge: bool = True) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        merge: bool = True,
+        name: str | None = None,
+    ) -> None:
         """Save as a plain transformers checkpoint; see `mgpo.inference.saving.save_model`."""
-        save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), dtype, merge)
+        save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), dtype, merge, name, self.run)
 
 
 def digest(weights: dict[str, Tensor]) -> str:

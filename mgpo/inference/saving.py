@@ -32,6 +32,8 @@ def save_model(
     folder: Path,
     dtype: Dtype | None = None,
     merge: bool = True,
+    name: str | None = None,
+    run: Path | None = None,
 ) -> None:
     """Write weights, configuration, tokenizer, image and video processor, chat template and a model card.
 
@@ -45,11 +47,18 @@ def save_model(
         folder: Made here; it appears when all is written.
         dtype: Of the saved weights; by default that of the policy's.
         merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
+        name: The repository that it is for, by which the card loads it.
+        run: The folder of the run that trained it, whose figures go into the card.
 
     Raises:
-        UserError: If the folder holds something, or there are no adapters to be saved alone.
+        UserError: If the folder holds something, there are no adapters to be saved alone, or adapters for a repository
+            belong to a base on this machine.
     """
     _check(policy, folder, merge)
+    if name is not None and not merge and Path(getattr(policy, "path", "")).is_dir():
+        raise UserError(f"the adapters' base is a folder here, which {name} can't point to; leave out --merge false")
+    library = "transformers" if merge else "peft"
+    card = model_card(policy, dialogue, max_new_tokens, name, run, library)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what an attempt that was broken off has left
     unfinished.mkdir(parents=True)
@@ -60,7 +69,7 @@ def save_model(
     settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None)
     (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     save_processors(policy, unfinished)
-    (unfinished / "README.md").write_text(model_card(policy, dialogue, max_new_tokens))
+    (unfinished / "README.md").write_text(card)
     os.replace(unfinished, folder)
 
 

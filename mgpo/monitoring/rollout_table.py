@@ -1,14 +1,12 @@
 """Rollouts as rows of one fixed schema, for Parquet: a column means the same in every shard of every run."""
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from mgpo.metrics.record import records_of
-from mgpo.types import Prompt, Trajectory
+from mgpo.types import Trajectory
 
 _numbers = pa.list_(pa.float64())
 _whole = pa.list_(pa.int64())
@@ -36,6 +34,7 @@ SCHEMA = pa.schema(
         "logprob_min": pa.float64(),  # of the least likely token of all turns
         "stops": _texts,  # by turn: end, marker or length
         "replies": _texts,
+        "ids": pa.list_(pa.list_(pa.int32())),  # sampled, by turn
     }
 )
 NAMES = frozenset(SCHEMA.names)
@@ -57,21 +56,17 @@ def rows_of(trajectories: list[Trajectory], group_size: int, step: int, run: str
         tokens = [len(turn.reply.ids) for turn in turns]
         row = {name: value for name, value in vars(record).items() if name in NAMES} | {
             "run": run,
-            "prompt_hash": prompt_hash(turns[0].prompt),
+            "prompt_hash": turns[0].prompt.hash,
             "reasons": [turn.parsed_box.reason if turn.parsed_box is not None else None for turn in turns],
             "tokens": tokens,
             "logprob_sum": sums,
             "logprob_mean": [total / max(n, 1) for total, n in zip(sums, tokens)],
             "logprob_min": min((logprob for turn in turns for logprob in turn.reply.logprobs), default=0.0),
             "stops": [turn.reply.stop for turn in turns],
+            "ids": [turn.reply.ids for turn in turns],
         }
         rows.append({name: _writable(value) for name, value in row.items()})
     return rows
-
-
-def prompt_hash(prompt: Prompt) -> str:
-    """The first 16 hexadecimal digits of SHA-256 over the ids as little-endian 64-bit integers."""
-    return sha256(np.asarray(prompt.ids, "<i8").tobytes()).hexdigest()[:16]
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:

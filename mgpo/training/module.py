@@ -60,7 +60,8 @@ class MGPO(RolloutModule):
         resample_batches: Batches of questions that one step may take for that.
         unfinished: Rollouts that ran into a limit without an answer: reward as it is (zero), or kept out of the
             group's statistics and the loss (mask; DAPO, section 3.4).
-        supervised: Instead of all this, force the right answer into the last reply and learn that (SFT).
+        supervised: Instead of all this, force the right answer into the last reply and learn that (SFT); or learn
+            whole the rollouts that questions bring (`mgpo.data.OwnRollouts`).
         answer_form: The reply that SFT forces; slot {answer}.
         sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.

@@ -14,6 +14,7 @@ from mgpo.policy.base import evaluating
 from mgpo.rewards import Shaping
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
+from mgpo.rollout.replay import play_again
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
 from mgpo.training.micro_batches import passes
@@ -91,23 +92,37 @@ class RolloutModule(EvaluatedModule):
                 copies=copies or self.group_size, sampling=self.sampling, key=(self.seed, step),
             )  # fmt: skip
         judge(trajectories, self.reward)
+        self.leave_out_failed(trajectories)
+        return trajectories
+
+    def play_again(self, samples: Sequence[tuple]) -> list[Trajectory]:
+        """The rollouts that the questions bring, played again."""
+        trajectories = play_again(self.policy, self.dialogue, samples, self.reward, self.sampling)
+        self.leave_out_failed(trajectories)
+        return trajectories
+
+    def leave_out_failed(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count the questions of those that were not played to the end."""
         for trajectory in trajectories:
             if trajectory.failed is not None:
                 self.leave_out(trajectory.question, trajectory.failed)
-        return trajectories
 
     def right_answers(self, batch: Sequence[Sample]) -> Groups | None:
         """One rollout a question, with the right answer forced into its last reply: what supervised fine-tuning learns.
 
-        It is the same dialogue under the same masks. Where there is nothing to compare, each is its own group.
+        Questions that bring a rollout of the policy's own have that one played again, to be learnt as a whole
+        (rejection-sampling fine-tuning). It is the same dialogue under the same masks. Where there is nothing to
+        compare, each is its own group.
         """
         samples = self.playable(batch)
         if not samples:
             return None
+        imitated = any(question.imitated is not None for question, _ in samples)
         with self.timer.phase("rollout") as work:
-            trajectories = self.roll_out(samples, self.global_step, copies=1)
+            trajectories = self.play_again(samples) if imitated else self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)
-        force_answers(self.policy, trajectories, self.answer_form)
+        if not imitated:
+            force_answers(self.policy, trajectories, self.answer_form)
         played_B1 = torch.tensor([[trajectory.failed is None] for trajectory in trajectories])
         return Groups(trajectories, torch.ones(len(trajectories), 1), played_B1)
 

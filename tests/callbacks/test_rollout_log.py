@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from mgpo.callbacks import EarlyWarning, RolloutLog
 from mgpo.images.boxes import ParsedBox
 from mgpo.images.views import View
-from mgpo.monitoring.rollout_table import SCHEMA, prompt_hash, rows_of, table_of
+from mgpo.monitoring.rollout_table import SCHEMA, rows_of, table_of
 from mgpo.training.module import MGPO
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
 from tests.test_cli import ROOT, run
@@ -67,6 +67,7 @@ def test_every_rollout_is_one_row(tokenizer, tmp_path):
     for row, t in zip(kept, rolled, strict=True):
         assert (row["id"], row["reward"], row["replies"]) == (t.question.id, t.reward, [turn.text for turn in t.turns])
         assert row["tokens"] == [len(turn.reply.ids) for turn in t.turns]
+        assert row["ids"] == [list(turn.reply.ids) for turn in t.turns]
         assert row["logprob_min"] == min(p for turn in t.turns for p in turn.reply.logprobs)
     assert [row["rollout"] for row in kept] == list(range(4)) * 8
     assert Counter(row["step"] for row in kept) == {0: 8, 1: 8, 2: 8, 3: 8}
@@ -92,8 +93,8 @@ def test_datasets_opens_all_shards_under_one_schema(tokenizer, tmp_path):
 
 
 def test_a_prompt_is_known_by_its_ids():
-    assert prompt_hash(Prompt((1, 2))) == prompt_hash(Prompt([1, 2])) != prompt_hash(Prompt((2, 1)))
-    assert len(prompt_hash(Prompt(()))) == 16
+    assert Prompt((1, 2)).hash == Prompt([1, 2]).hash != Prompt((2, 1)).hash
+    assert len(Prompt(()).hash) == 16
 
 
 def test_halves_of_characters_can_be_written():

@@ -54,7 +54,21 @@ def test_a_row_may_start_from_another(tmp_path):
     assert f"--model.policy.init_args.start={tmp_path}/ours/seed-1/checkpoints/trained.ckpt" in made[4].arguments
 
 
+def test_a_row_may_learn_from_anothers_rollouts(tmp_path):
+    runs = {"own": Run("b.yaml", rollouts="ours", seed_keys=["data.seed"]), **RUNS, "seen": Run(of="own")}
+    made = {job.name: job for job in plan(tmp_path, runs)}
+    assert [*made].index("ours, seed 1") < [*made].index("own, seed 0") < [*made].index("seen, seed 0")
+    arguments = made["own, seed 1"].arguments
+    assert f"--data.train.init_args.rollouts={tmp_path}/ours/seed-1" in arguments
+    assert "--data.seed=1" in arguments and "--model.seed=1" not in arguments
+    other = {job.name: job for job in plan(tmp_path, {**runs, "ours": Run("a.yaml")})}
+    assert other["own, seed 1"].fingerprint != made["own, seed 1"].fingerprint
+
+
 BAD = [
+    {"a": Run("c", rollouts="b"), "b": Run("c", untrained=True)},
+    {"a": Run("c", rollouts="b", start="b"), "b": Run("c")},
+    {"a": Run("c", rollouts="b"), "b": Run("c", rollouts="d"), "d": Run("c")},
     {"a": Run(of="b")}, {"a": Run()}, {"a": Run("c", untrained=True), "b": Run(of="a")},
     {"a": Run("c", start="b"), "b": Run("c", start="d"), "d": Run("c")},
     {"a": Run(of="b", untrained=True), "b": Run("c")},

@@ -13,6 +13,7 @@ from transformers.utils.hub import cached_file
 
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
+from mgpo.policy.hub.refusals import refusal
 from mgpo.policy.hub.registry import shipped_families
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def read(path: str, what: str, load: Callable[[str], T]) -> T:
             raise UserError(f"the folder {path} holds no readable {what}: {_first_line(error)}") from None
         raise UserError(
             f"{path} is neither a folder nor a model of the hub that can be fetched from here; "
-            f"download it first and give its folder ({what}: {_first_line(error)})"
+            f"download it first and give its folder ({what}: {refusal(error) or _first_line(error)})"
         ) from None
 
 

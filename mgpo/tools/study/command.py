@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mgpo.callbacks.folder import LOCK
+from mgpo.callbacks.report_writer import commit
 from mgpo.errors import UserError
 from mgpo.tools.study.markdown import Part, check_parts, write_study
 from mgpo.tools.study.plan import DONE, REPORT, Job, Run, Value, jobs
@@ -97,15 +98,6 @@ def _end_with(parent: int) -> Callable[[], None]:
                 os._exit(1)
 
     return bind
-
-
-def commit() -> str:
-    """The short hash of this package's commit; empty where it is no checkout, or git is missing."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:
-        return ""
 
 
 def origin(made: list[Job], seeds: int) -> str:

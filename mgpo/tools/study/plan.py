@@ -24,6 +24,8 @@ class Run:
         of: Evaluate what this other row has trained, instead of training.
         start: Train on from what this other row has trained.
         untrained: Evaluate the weights as they are; there is but one seed of it.
+        rollouts: Learn from the rollouts that this other row has logged (`mgpo.data.OwnRollouts`).
+        seed_keys: Keys that are set to the seed, in place of the study's.
     """
 
     config: str | None = None
@@ -31,6 +33,13 @@ class Run:
     of: str | None = None
     start: str | None = None
     untrained: bool = False
+    rollouts: str | None = None
+    seed_keys: list[str] | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The row that has to be made before."""
+        return self.of or self.start or self.rollouts
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ def jobs(
 ) -> Iterator[Job]:
     """All commands, trainings before what evaluates them. Raises UserError for a row that can't be made."""
     check(runs)
-    for name, run in sorted(runs.items(), key=lambda item: 2 * bool(item[1].of) + bool(item[1].start)):
+    for name, run in sorted(runs.items(), key=lambda item: 2 * bool(item[1].of) + bool(item[1].source)):
         for seed in seeds[:1] if run.untrained else seeds:
             yield job(name, runs, seed, seed_keys, common, output)
 
@@ -77,27 +86,30 @@ def job(
     if run.of:
         keys["ckpt_path"] = str(output / run.of / f"seed-{seed}" / TRAINED)
     elif not run.untrained:
-        keys |= dict.fromkeys(seed_keys, seed)
+        keys |= dict.fromkeys(seed_keys if run.seed_keys is None else run.seed_keys, seed)
     if run.start:
         keys["model.policy.init_args.start"] = str(output / run.start / f"seed-{seed}" / TRAINED)
+    if run.rollouts:
+        keys["data.train.init_args.rollouts"] = str(output / run.rollouts / f"seed-{seed}")
     if arguments[0] == "validate":
         keys.pop("measure", None)  # a key of `fit`
     arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
-    source = run.of or run.start
-    before = job(source, runs, seed, seed_keys, common, output).fingerprint if source else ""
+    before = job(run.source, runs, seed, seed_keys, common, output).fingerprint if run.source else ""
     return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments, _fingerprint(arguments, before))
 
 
 def check(runs: Mapping[str, Run]) -> None:
     """Look whether every row can be made from its own configuration or the rows that it names. Raises UserError."""
     for name, run in runs.items():
-        for key, other in (("of", run.of), ("start", run.start)):
+        for key, other in (("of", run.of), ("start", run.start), ("rollouts", run.rollouts)):
             if other is None:
                 continue
             if other not in runs or runs[other].of or runs[other].untrained:
                 raise UserError(f"runs.{name}.{key}: {other!r} is not a row that is trained")
-            if key == "start" and runs[other].start:
-                raise UserError(f"runs.{name}.start: {other!r} itself starts from another row")
+            if key != "of" and runs[other].source:
+                raise UserError(f"runs.{name}.{key}: {other!r} itself needs another row")
+        if run.start and run.rollouts:
+            raise UserError(f"runs.{name}: a row takes up either another's weights or its rollouts")
         if run.untrained and run.of:
             raise UserError(f"runs.{name}: a row is either untrained or evaluates what {run.of!r} has trained")
         if run.of is None and run.config is None:
