@@ -49,7 +49,7 @@ def fitted(tmp_path_factory):
 
 def test_fit_ends_with_a_report_before_and_after(fitted):
     folder, done = fitted
-    assert "before -> after" in done.stdout
+    assert "before → after" in done.stdout
     report = json.loads((folder / "runs/mgpo/version_1/report.json").read_text())
     assert report["n"] == 4
     assert report["step"] == 2
@@ -164,7 +164,7 @@ def test_wandb_offline_twice(tmp_path):
 
 def test_without_a_logger_a_run_ends_well_and_leaves_nothing(tmp_path):
     done = run("fit", "--config", str(ROOT / "configs/mgpo.yaml"), "--trainer.logger=false", *SMALL, cwd=tmp_path)
-    assert "before -> after" in done.stdout and "keeps no files" in done.stderr
+    assert "before → after" in done.stdout and "keeps no files" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -212,7 +212,7 @@ def test_names_can_be_imported():
     texts = [re.sub(r"\]\([^)]*\)", "]", text) for text in PAGES.values()]  # without the links' targets
     names = {name for text in texts for name in re.findall(r"(?<![\w/.-])mgpo(?:\.[A-Za-z_]\w*)+", text)}
     assert len(names) > 60
-    for name in names:
+    for name in names - {"mgpo.json"}:  # a file
         lookup(name)
 
 

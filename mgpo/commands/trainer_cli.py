@@ -113,7 +113,9 @@ class CLI(LightningCLI):
         if self.subcommand not in EVALUATIONS:
             check_loop(config)
         check_accelerator(config["trainer"]["accelerator"])
-        path = config["ckpt_path"] = self._of_a_run(config.get("ckpt_path"))
+        path = self._of_a_run(config.get("ckpt_path"))
+        if "ckpt_path" in config:
+            config["ckpt_path"] = path
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         if path and path != "last":

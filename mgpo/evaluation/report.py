@@ -150,7 +150,8 @@ def _table(
             parts = old["by_category"] if old else {}
             rows += [(name, name, numbers["by_category"][name], parts.get(name)) for name in names]
         sources = old.get("by_source", {}) if old else {}
-        rows += [(f"from {name}", "", part, sources.get(name)) for name, part in numbers.get("by_source", {}).items()]
+        named = [(f"from {name}", part, sources.get(name)) for name, part in numbers.get("by_source", {}).items()]
+        rows += [(title, title, part, old_part) for title, part, old_part in named]
         for title, category, part, old_part in rows:
             cells = [
                 _cell(part, old_part, name, gained.get((split, category, name)), between) for name in columns.values()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from mgpo.checkpoints.whole import load_state, save_whole_files
@@ -172,7 +173,7 @@ class MGPO(RolloutModule):
         """Looks for the kernel of the device, drops old gradients, and moves the reference there."""
         check_kernel(self.device.type)
         sizes = [(p.numel(), p.requires_grad) for p in self.policy.parameters()]
-        self.print(
+        rank_zero_info(
             f"{sum(n for n, learns in sizes if learns):,} of {sum(n for n, _ in sizes):,} parameters are trained"
         )
         self.policy.zero_grad()  # those of an update that an earlier fit broke off

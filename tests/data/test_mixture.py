@@ -189,7 +189,7 @@ def test_results_are_told_by_source():
         "signs": (4, 0.75), "counts": (4, 0.75),
     }  # fmt: skip
     assert "from signs" in format_report(summarise(records))
-    assert rollout_metrics(records, 1)["right/signs"] == [0, 1, 1, 1]
+    assert rollout_metrics(records, 1)["accuracy/signs"] == [0, 1, 1, 1]
     assert not any(name.startswith("right/") for name in rollout_metrics(records[-1:], 1))
     old = summarise([make_record("q")])
     for split in old["by_split"].values():
@@ -247,5 +247,5 @@ def test_a_mixture_of_a_configuration_trains(folder, monkeypatch):
     module = run(["fit", *made, "--data.batch_size", "4", "--preflight", "off"]).model
     assert {t.question.id for t in module.rolled_out} == {"signs/signs-1", "signs#2/signs-1", "signs#3/signs-1",
                                                           "counts/counts-1"}  # fmt: skip
-    assert {"right/signs", "right/counts"} <= set(module.published)
+    assert {"accuracy/signs", "accuracy/counts"} <= set(module.published)
     assert set(module.summary["by_split"]["files"]["by_source"]) == {"signs", "counts"}

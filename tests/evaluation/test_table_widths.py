@@ -18,7 +18,7 @@ RUNS = {
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_runs_beside_published_figures(width):
-    table = as_text(RUNS, {"this run": {"V*": "188 of 191"}}, width)
+    table = as_text(RUNS, {"this run": {"V*": "188 of 191"}}, width=width)
     lines = table.splitlines()
     assert max(map(len, lines)) <= width
     for figure in ("55.0", "70.0", "71.0"):
