@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,20 @@ def with_named_configs(args: Sequence[str]) -> list[str]:
     return found
 
 
+def check_policy(command: str, configs: Sequence[str], args: Sequence[str], held: Mapping[str, Any]) -> None:
+    """Raises UserError where a command that needs a policy is told of none: configurations may be overlays alone."""
+    named = "model.policy" in held or any(arg.startswith("--model.policy") for arg in args)
+    if named or command not in ("fit", "plan", "doctor") or any(arg.startswith("--print_config") for arg in args):
+        return
+    if not configs:
+        raise UserError(f"{command} needs a configuration, such as --config mgpo, the embedded model")
+    overlay = Path(configs[0]).stem
+    raise UserError(
+        f"{configs[0]} names no model.policy: it goes behind a configuration that does, such as --config mgpo "
+        f"--config {overlay}"
+    )
+
+
 def look_at(command: str, args: Sequence[str]) -> None:
     """Refuse what can be seen to be wrong before anything is imported, then say that it begins.
 
@@ -96,5 +110,6 @@ def look_at(command: str, args: Sequence[str]) -> None:
         if Path(config).is_file():
             held |= check_configuration(command, config, load_file(config))
     remarks = check_arguments(command, args, held)
+    check_policy(command, configs, args, held)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(arg.startswith("--print_config") for arg in args):
         print(" ".join([f"mgpo {command}", *configs, "…"]), *remarks, sep="\n  ", file=sys.stderr, flush=True)

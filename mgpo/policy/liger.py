@@ -98,7 +98,7 @@ def load_kernel() -> Any:
     try:
         return _kernel("fused_linear_cross_entropy", "LigerFusedLinearCrossEntropyFunction")
     except ImportError:
-        raise UserError("policy.fused_head needs liger-kernel, which runs on GPUs: pip install 'mgpo[gpu]'") from None
+        raise UserError("policy.fused_head needs liger-kernel, which runs on GPUs: pip install liger-kernel") from None
 
 
 def fused_logprobs(

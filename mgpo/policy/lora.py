@@ -97,7 +97,7 @@ def lora_config(lora: Lora) -> Any:
     try:
         from peft import LoraConfig
     except ImportError:
-        raise UserError("model.policy.lora needs peft; install it with pip install 'mgpo[lora]'") from None
+        raise UserError("model.policy.lora needs peft: pip install peft") from None
     return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.pattern)
 
 

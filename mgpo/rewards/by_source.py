@@ -1,9 +1,11 @@
 """A reward for each source of a mixture."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from mgpo.errors import UserError
 from mgpo.rewards.correctness import ExactAnswer, Reward, Verdict
+from mgpo.rewards.own import as_reward
 from mgpo.types import Question
 
 
@@ -15,8 +17,11 @@ class BySource:
         otherwise: Of all other questions; ExactAnswer unless given.
     """
 
-    def __init__(self, rewards: Mapping[str, Reward], otherwise: Reward | None = None) -> None:
-        self.rewards, self.otherwise = dict(rewards), otherwise or ExactAnswer()
+    def __init__(
+        self, rewards: Mapping[str, Reward | Callable[..., Any]], otherwise: Reward | Callable[..., Any] | None = None
+    ) -> None:
+        self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
+        self.otherwise = as_reward(otherwise or ExactAnswer())
 
     def __call__(self, answer: str | None, question: Question) -> float | Verdict:
         """Judge an answer by the reward of its question's source."""

@@ -1,7 +1,7 @@
 """The LightningModule: one training step of the algorithm, from top to bottom. The mathematics is elsewhere."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
-from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping
+from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
@@ -49,7 +49,7 @@ class MGPO(RolloutModule):
     Args:
         policy: The model and how it sees.
         dialogue: What is said in each turn: TwoTurn for MGPO, SingleTurn for the GRPO baseline, FreeTurns.
-        reward: Judges the final answer.
+        reward: Judges the final answer: a class or function that takes answer and question, by name or by position.
         shaping: Added to the reward in training only; accuracies never see them.
         objective: What is maximised.
         optimizer: Optimiser, by class path.
@@ -78,7 +78,7 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | None = None,
+        reward: Reward | Callable[..., Any] | None = None,
         shaping: Sequence[Shaping] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -114,7 +114,7 @@ class MGPO(RolloutModule):
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
-        self.dialogue, self.reward, self.shaping = dialogue or TwoTurn(), reward or ExactAnswer(), shaping
+        self.dialogue, self.reward, self.shaping = dialogue or TwoTurn(), as_reward(reward or ExactAnswer()), shaping
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling

@@ -31,7 +31,7 @@ REMARKS = {
 }
 HEAD = """# Licences
 
-Of every package that `pip install 'mgpo[test,lora,docs]'` brings on Linux, and of qwen-agent, by its own metadata:
+Of every package that `pip install -e '.[test,lora,docs]'` brings on Linux, and of qwen-agent, by its own metadata:
 `python -m tests.helpers.licences`. Those of the NVIDIA libraries that a CUDA build of torch brings along are NVIDIA's
 own, and not listed. Nothing of these packages is part of this repository.
 
