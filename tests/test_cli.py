@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import wandb
 import yaml
 
 from mgpo.cli import main
@@ -209,3 +210,49 @@ def test_mistakes_get_one_sentence(tmp_path, arguments, words):
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_services_without_a_key_are_told_in_a_sentence(monkeypatch):
+    def fail(*args, **options):
+        raise wandb.errors.UsageError("No API key configured")
+
+    monkeypatch.setattr("mgpo.commands.trainer_cli.run", fail)
+    with pytest.raises(SystemExit, match=r"mgpo: W&B: No API key configured; WANDB_MODE=offline keeps the run on disk"):
+        main(["fit", "--config", "mgpo"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "fit needs a configuration, such as --config mgpo"),
+        (["--config", "fsdp"], "names no model.policy: it goes behind a configuration that does"),
+        (["--config", "mgpoo"], "no configuration of that name comes with the package; did you mean mgpo?"),
+        (["--config", "mgpo", "--optimizer=Adam"], "--optimizer is no key of fit; did you mean --model.optimizer?"),
+        (["--config", "mgpo", "--model.policy=mgpo.policy.Qwen25"], "did you mean mgpo.policy.Qwen25VL?"),
+        (["--config", "mgpo", "--model.policy.max_pxels=3"], "no argument max_pxels; did you mean max_pixels?"),
+        (["--config", "mgpo", "--data.val.init_args.cout=3"], "mgpo.data.Scenes has no argument cout"),
+    ],
+)
+def test_what_can_be_seen_to_be_wrong_is_told_before_anything_is_imported(monkeypatch, arguments, words):
+    monkeypatch.setitem(sys.modules, "mgpo.commands.trainer_cli", None)  # an import of it fails
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments])
+    assert words in str(ended.value)
+
+
+def test_help_version_and_typos_import_nothing_of_what_trains():
+    code = (
+        "import sys; from mgpo.cli import main\n"
+        "for args in ('--help', '--version', 'fit --help', 'plan --help', 'completion bash'): main(args.split())\n"
+        "try: main(['fitt'])\n"
+        "except SystemExit as end: assert 'did you mean fit?' in str(end)\n"
+        "sys.exit(bool({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_option_on_a_list_says_which_entry_it_changes(capsys, monkeypatch):
+    monkeypatch.setattr("mgpo.commands.trainer_cli.execute", lambda *given: None)
+    main(["fit", "--config", "mgpo", "--data.val.init_args.count=3"])
+    assert "--data.val.init_args.count changes the last of the 2 in data.val" in capsys.readouterr().err

@@ -261,6 +261,9 @@ def execute(command: str, args: Sequence[str]) -> None:
         raise UserError(" ".join(str(error).split())[:SHOWN]) from None
     except Exception as error:
         end_of_a_rank(error)
+        if type(error).__module__.partition(".")[0] == "wandb":
+            why = " ".join(str(error).split())[:SHOWN]
+            raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
         if (mistake := find_user_error(error) or refused(error)) is None:
             raise
         raise UserError(str(mistake)) from None

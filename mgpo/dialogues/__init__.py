@@ -1,9 +1,12 @@
 """Dialogues: what is said in each turn, and when an episode ends."""
 
 from mgpo.dialogues.base import Dialogue
-from mgpo.dialogues.cuts import Cut, PlainCut, WithMargin
+from mgpo.dialogues.cuts import Cut, Enlarged, PlainCut, Turned, WithMargin
 from mgpo.dialogues.free_turns import FreeTurns
 from mgpo.dialogues.single_turn import SingleTurn, answer_only
 from mgpo.dialogues.two_turn import TwoTurn
 
-__all__ = ["Cut", "Dialogue", "FreeTurns", "PlainCut", "SingleTurn", "TwoTurn", "WithMargin", "answer_only"]
+__all__ = [
+    "Cut", "Dialogue", "Enlarged", "FreeTurns", "PlainCut", "SingleTurn", "Turned", "TwoTurn", "WithMargin",
+    "answer_only",
+]  # fmt: skip

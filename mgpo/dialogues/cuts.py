@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from mgpo.errors import UserError
-from mgpo.images.views import Box, View, VisionResolution
+from mgpo.images.views import Box, Size, View, VisionResolution
 
 
 class Cut(Protocol):
@@ -52,6 +52,41 @@ class WithMargin:
         x1, y1, x2, y2 = box
         dx, dy = self.share * (x2 - x1), self.share * (y2 - y1)
         return view.crop((x1 - dx, y1 - dy, x2 + dx, y2 + dy), resolution.crop)
+
+
+class Turned:
+    """The box turned clockwise, as for writing that runs up a wall. Boxes named in it map back exactly.
+
+    Args:
+        quarters: Of a turn.
+    """
+
+    def __init__(self, quarters: int = 1) -> None:
+        self.quarters = quarters
+
+    def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View:
+        return view.crop(box, resolution.crop, turn=self.quarters)
+
+
+class Enlarged:
+    """The box as if the original were larger: a small part fills more of the pixels that a crop may have.
+
+    No detail is gained; towers that look at patches see small writing in more of them.
+
+    Args:
+        scale: Of its sides.
+    """
+
+    def __init__(self, scale: float = 2.0) -> None:
+        if not 1 <= scale < float("inf"):
+            raise UserError(f"dialogue.cut.scale is {scale}; a part is enlarged by a factor from 1 on")
+        self.scale = scale
+
+    def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View:
+        def resize(size: Size) -> Size:
+            return resolution.crop((round(self.scale * size[0]), round(self.scale * size[1])))
+
+        return view.crop(box, resize)
 
 
 PLAIN = PlainCut()

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn, WithMargin
+from mgpo.dialogues import Enlarged, FreeTurns, PlainCut, SingleTurn, Turned, TwoTurn, WithMargin
 from mgpo.dialogues.base import fill
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Frame, View, VisionResolution
@@ -178,6 +178,20 @@ def test_a_margin_surrounds_the_box_as_far_as_the_picture_goes():
     dialogue.proceed(trajectory, RESOLUTION)
     assert trajectory.views[1].region == (0, 40, 308, 296)
     assert trajectory.turns[0].named == (56, 104, 224, 232)
+
+
+def test_a_part_may_be_turned_or_enlarged():
+    """Either shows the same pixels of the original: turned, or as if there were more of them."""
+    first = View.full((400, 400), lambda size: size)
+    box, sizes = (100, 120, 140, 200), VisionResolution(Frame.PIXELS, lambda size: size, lambda size: size)
+    plain, turned, large = (cut(first, box, sizes) for cut in (PlainCut(), Turned(1), Enlarged(2.5)))
+    assert plain.region == turned.region == large.region == (100, 120, 140, 200)
+    assert (plain.size, turned.size, large.size) == ((40, 80), (80, 40), (100, 200))
+    assert large.to_original((50, 100, 100, 200)) == (120, 160, 140, 200)
+    capped = VisionResolution(Frame.PIXELS, lambda size: size, lambda size: (min(size[0], 64), min(size[1], 64)))
+    assert Enlarged(9)(first, box, capped).size == (64, 64)
+    with pytest.raises(ValueError, match=r"dialogue\.cut\.scale is 0\.5"):
+        Enlarged(0.5)
 
 
 def test_fewer_than_two_turns_are_refused():
