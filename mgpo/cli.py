@@ -84,7 +84,8 @@ def with_named_configs(args: Sequence[str]) -> list[str]:
 def check_policy(command: str, configs: Sequence[str], args: Sequence[str], held: Mapping[str, Any]) -> None:
     """Raises UserError where a command that needs a policy is told of none: configurations may be overlays alone."""
     named = "model.policy" in held or any(arg.startswith("--model.policy") for arg in args)
-    if named or command not in ("fit", "plan", "doctor") or any(arg.startswith("--print_config") for arg in args):
+    asks = any(arg.startswith("--print_config") or arg.partition("=")[0].endswith(".help") for arg in args)
+    if named or asks or command not in ("fit", "plan", "doctor"):
         return
     if not configs:
         raise UserError(f"{command} needs a configuration, such as --config mgpo, the embedded model")

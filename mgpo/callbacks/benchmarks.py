@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.data.base import split_of
 from mgpo.evaluation.scoring.flips import summary
 from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
 from mgpo.utils.atomic_files import replaced
@@ -50,7 +51,7 @@ class BenchmarkTable(L.Callback):
             return
         benchmarks = {}
         for source in sources:
-            split = getattr(source, "split", None) or source[0].split
+            split = split_of(source)
             records = [record for record in pl_module.records if record.split == split]
             title = getattr(source, "title", "")
             title = title if title and title not in benchmarks else split

@@ -90,7 +90,10 @@ def explain(command: str, about: str, width: int) -> str:
     if trainer:
         lines += ["", "  --trainer.KEY, as of lightning.pytorch.Trainer; KEY is one of"]
         lines += textwrap.wrap(trainer, width, initial_indent="      ", subsequent_indent="      ")
-        lines += ["", *textwrap.wrap(f"Arguments of a class: mgpo {command} --model.policy.help Qwen25VL", width)]
+        lines += [
+            "",
+            *textwrap.wrap(f"Arguments of a class: mgpo {command} --model.policy.help mgpo.policy.Qwen25VL", width),
+        ]
     return "\n".join(lines)
 
 

@@ -43,3 +43,8 @@ class Source(Protocol):
 
 class DataError(UserError):
     """Data that can't be used; the message says what, where, and what to do."""
+
+
+def split_of(source: Source) -> str:
+    """The split under which a source reports: its own, or that of its questions where it does not say."""
+    return getattr(source, "split", None) or (source[0].split if len(source) else "")

@@ -1,7 +1,6 @@
 """A reward for each source of a mixture."""
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from mgpo.errors import UserError
 from mgpo.rewards.correctness import ExactAnswer, Reward, Verdict
@@ -17,9 +16,7 @@ class BySource:
         otherwise: Of all other questions; ExactAnswer unless given.
     """
 
-    def __init__(
-        self, rewards: Mapping[str, Reward | Callable[..., Any]], otherwise: Reward | Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, rewards: Mapping[str, Reward | str], otherwise: Reward | str | None = None) -> None:
         self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
         self.otherwise = as_reward(otherwise or ExactAnswer())
 

@@ -1,6 +1,7 @@
 """Functions and classes of one's own as rewards, whatever order or names their parameters have."""
 
 from collections.abc import Callable
+from importlib import import_module
 from inspect import Parameter, Signature, signature
 from typing import Any
 
@@ -11,16 +12,19 @@ from mgpo.types import Question
 ASKED = ("answer", "question")
 
 
-def as_reward(given: Callable[..., Any]) -> Reward:
-    """A callable that is asked as rewards are: itself, or one that calls it by the names of its parameters.
+def as_reward(given: Callable[..., Any] | str) -> Reward:
+    """A callable, or the dotted path of a function or a class, that is asked as rewards are.
+
+    It is called by position where it takes answer and question alone, and by the names of its parameters otherwise.
 
     Raises:
-        UserError: Where it takes neither an answer nor an answer and a question.
+        UserError: Where there is no such thing, or it takes neither an answer nor an answer and a question.
     """
+    given = _found(given) if isinstance(given, str) else given
     try:
         takes = signature(given)
-    except (TypeError, ValueError):  # builtins that do not say
-        return given
+    except (TypeError, ValueError):
+        raise UserError(f"the reward {given!r} does not say what it takes; write a function around it") from None
     names = [name for name in takes.parameters if name in ASKED]
     if names == list(ASKED) and _binds(takes, 2):
         return given
@@ -29,10 +33,24 @@ def as_reward(given: Callable[..., Any]) -> Reward:
         others = [p for name, p in takes.parameters.items() if name not in ASKED and _needed(p)]
         if by_name and not others:
             return _ByName(given, names)
-    elif _binds(takes, 2):
+    elif len(takes.parameters) == 2 and _binds(takes, 2):  # others may do anything with an answer
         return given
     what = getattr(given, "__name__", type(given).__name__)
     raise UserError(f"the reward {what} takes {takes}; it should take answer and question, by name or by position")
+
+
+def _found(path: str) -> Callable[..., Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+        return found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"model.reward: there is no {path}, here or among what is installed") from None
+    except TypeError as error:
+        raise UserError(
+            f"model.reward: {path} can't be made without arguments ({error}); annotate its __call__ as "
+            "mgpo.rewards.Reward has it, then they may stand under init_args"
+        ) from None
 
 
 class _ByName:

@@ -1,7 +1,7 @@
 """The LightningModule: one training step of the algorithm, from top to bottom. The mathematics is elsewhere."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +78,7 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | Callable[..., Any] | None = None,
+        reward: Reward | str | None = None,
         shaping: Sequence[Shaping] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from mgpo.data.base import split_of
 from mgpo.errors import UserError
 
 OTHERS = ("", "train", "speed", "memory", "warning")  # parts of a curve's name that are no split
@@ -19,7 +20,7 @@ def check_validations(trainer: Any, metrics: Collection[str]) -> None:
         metrics: The names of an evaluation's curves, without their split.
     """
     check_interval(trainer, steps_of(trainer, trainer.datamodule))
-    splits = dict.fromkeys(source.split for source in trainer.datamodule.val)
+    splits = dict.fromkeys(split_of(source) for source in trainer.datamodule.val)
     for callback in trainer.callbacks:
         if isinstance(monitor := getattr(callback, "monitor", None), str):
             check_monitor(type(callback).__name__, monitor, trainer, splits, metrics)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -120,14 +121,42 @@ def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
         model.dialogue.rule.min_side
         == yaml.safe_load(shipped_config("mgpo").read_text())["model"]["dialogue"]["init_args"]["rule"]["min_side"]
     )
+    for path in (run, run / "checkpoints" / "trained.ckpt"):
+        module = mgpo.MGPO.load_from_checkpoint(path, group_size=3)
+        assert (module.step, module.group_size, module.objective.kl_weight) == (1, 3, 0.05)
+        assert module.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] == 1.5e-4
+        assert all(torch.equal(value, saved[name]) for name, value in module.policy.state_dict().items())
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.unlink()
-    with pytest.raises(UserError, match="has saved no weights"):
-        mgpo.load(run)
+    for load in (mgpo.load, mgpo.MGPO.load_from_checkpoint):
+        with pytest.raises(UserError, match="has saved no weights"):
+            load(run)
+    (run / "config.yaml").write_text("model: {policy: {class_path: mgpo.policy.NoSuch}}")
+    (run / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(UserError, match=r"does not say what the run's model is made of.*NoSuch"):
+        mgpo.MGPO.load_from_checkpoint(run)
+    with pytest.raises(UserError, match="neither a run's folder"):
+        mgpo.MGPO.load_from_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_plain_trainer_is_enough(tmp_path):
+    """Without the command line, and from a policy that is loaded already: the penalty has its reference."""
+    module = mgpo.MGPO(
+        mgpo.load().policy.train(), objective=mgpo.Objective(kl_weight=0.1), group_size=2,
+        sampling=mgpo.Sampling(max_new_tokens=4),
+    )  # fmt: skip
+    data = mgpo.VQAData(train=mgpo.Scenes(2, side=256), batch_size=2, num_workers=0)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert trainer.global_step == 1
+    assert trainer.callback_metrics["train/kl"] == pytest.approx(0, abs=1e-5)  # it is the policy of before
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="no configuration 'mpgo'"):
+    with pytest.raises(UserError, match=r"there is no file mpgo, .*did you mean mgpo"):
         mgpo.fit("mpgo")
     with pytest.raises(AttributeError, match="lode"):
         _ = mgpo.lode

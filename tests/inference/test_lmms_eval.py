@@ -34,13 +34,14 @@ def test_prompts_are_taken_apart(prompt, question, choices):
 
 @pytest.mark.parametrize(
     ("answer", "choices", "letter"),
-    [("(B)", ("red", "blue"), "B"), ("Blue.", ("red", "blue"), "B"), ("pink", ("red", "blue"), "pink"), ("7", (), "7")],
+    [("(B)", ("red", "blue"), "B"), ("Blue.", ("red", "blue"), "B"), ("pink", ("red", "blue"), None), ("7", (), "7")],
 )
 def test_the_answer_is_the_letter_of_an_option_wherever_it_is_handed_out(answer, choices, letter):
     picture = noise_image(8, 8)
     question = Question("q", InMemory(picture), "Which?", "", choices)
     trajectory = Trajectory(question, picture, answer=answer)
-    assert said(trajectory) == Answer(trajectory).answer == row_of(question, trajectory)["answer"] == letter
+    assert Answer(trajectory).answer == row_of(question, trajectory)["answer"] == letter
+    assert said(trajectory) == (letter or answer)  # a task judges what was said, whatever it is
 
 
 def test_a_question_that_a_server_failed_on_is_no_empty_answer():

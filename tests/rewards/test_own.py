@@ -49,17 +49,42 @@ def test_rewards_that_are_ones_stay_themselves():
     assert as_reward(reward) is reward
 
 
-def test_a_class_without_annotations_is_one_on_the_command_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["near", "Near"])
+def test_what_has_no_annotations_is_one_on_the_command_line(tmp_path, monkeypatch, name):
     (tmp_path / "unannotated.py").write_text(
-        "class Near:\n    def __init__(self, weight=0.5): self.weight = weight\n"
-        "    def __call__(self, question, answer): return self.weight * (answer == question.answer)\n"
+        "def near(question, answer): return 0.5 * (answer == question.answer)\n"
+        "class Near:\n    def __call__(self, question, answer): return near(question, answer)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    reward = as_reward(parsed(f"unannotated.{name}"))
+    assert verdict_of(reward, "K", make_question(noise_image(8, 8), answer="K")) == (0.5, True)
+
+
+def parsed(reward):
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(MGPO, "model", skip={"policy"}, instantiate=False)
-    chosen = {"model": {"reward": {"class_path": "unannotated.Near", "init_args": {"weight": 0.25}}}}
-    reward = as_reward(parser.instantiate(parser.parse_object(chosen)).model.reward)
-    assert verdict_of(reward, "K", make_question(noise_image(8, 8), answer="K")) == (0.25, True)
+    return parser.instantiate(parser.parse_object({"model": {"reward": reward}})).model.reward
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("no_such_module.reward", "there is no no_such_module.reward"),
+        ("mgpo.rewards.Nice", "there is no mgpo.rewards.Nice"),
+        ("shutil.rmtree", "it should take answer and question"),
+        ("os.rename", "it should take answer and question"),
+        ("os.system", "it should take answer and question"),
+    ],
+)
+def test_what_is_none_is_refused_and_never_called(path, words):
+    with pytest.raises(UserError, match=words):
+        as_reward(parsed(path))
+
+
+def test_a_function_is_not_called_to_make_a_reward(tmp_path):
+    with pytest.raises(jsonargparse.ArgumentError):
+        parsed({"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/owned"}})
+    assert not list(tmp_path.iterdir())
 
 
 def test_modules_in_the_working_folder_are_found(tmp_path, monkeypatch):
