@@ -1,8 +1,11 @@
 """What a reader of the code meets first: nearly everything public has a docstring, and it begins as a sentence does."""
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import mgpo
 
@@ -52,3 +55,11 @@ def test_docstrings_begin_with_a_sentence():
         if not (first[:1].isupper() or first[:1] == "`") or not first.endswith((".", ":")):
             wrong.append(f"{place}: {first}")
     assert not wrong, listed(wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["data.Source", "dialogues.Dialogue", "policy.Policy", "rewards.Reward", "rollout.Sampler"]
+)
+def test_what_people_write_themselves_has_an_example(name):
+    package, _, public = name.partition(".")
+    assert "Example:" in getattr(importlib.import_module(f"mgpo.{package}"), public).__doc__
