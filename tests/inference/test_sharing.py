@@ -198,9 +198,11 @@ def test_adapters_alone_are_loaded_by_their_name(adapted, hub, tmp_path):
     assert again.ask(PICTURE, "Which?").turns == adapted.ask(PICTURE, "Which?").turns
 
 
-def test_a_model_takes_the_place_of_adapters_in_its_repository(adapted, client, offline, tmp_path):
+def test_a_model_takes_the_place_of_adapters_in_its_repository(adapted, offline, request, tmp_path):
     for merge in (False, True):
         adapted.save(tmp_path / f"{merge}", merge=merge, name="jane/both")
+    request.getfixturevalue("client")  # a save asks the hub for the base's files, if it may
+    for merge in (False, True):
         sharing.push(tmp_path / f"{merge}", "jane/both")
     offline()
     again = mgpo.load("jane/both")
