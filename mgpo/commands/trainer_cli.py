@@ -147,6 +147,8 @@ class CLI(LightningCLI):
         config = self.config if self.subcommand is None else self.config[self.subcommand]
         try:
             trainer: Any = super().instantiate_trainer(**{**unlogged_root(config["trainer"]), **kwargs})
+        except UserError:
+            raise
         except ValueError as error:  # of a setting that the trainer does not know
             raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
         keep_metrics(trainer)

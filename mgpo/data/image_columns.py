@@ -29,21 +29,31 @@ EMBEDDED = b"in the table"  # in a cell's place where it is long: it stays in th
 CACHE = Path.home() / ".cache" / "mgpo" / "images"
 
 
+class _Encoded:
+    """An image that stays encoded where it lies until it is loaded."""
+
+    name: str
+
+    def cell(self) -> Any:
+        """What lies there: bytes, or base64 text."""
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        """The image file itself. Raises BadImage."""
+        return encoded(self.cell(), self.name)
+
+    def load(self) -> Image.Image:
+        """The image, decoded. Raises BadImage."""
+        return decode_image(self.read(), self.name)
+
+
 @dataclass(frozen=True)
-class CellPicture:
+class CellPicture(_Encoded):
     """An image that lies in a memory-mapped table: it is read from there whenever it is loaded."""
 
     table: datasets.Dataset  # of the image column alone
     row: int
     name: str
-
-    def load(self) -> Image.Image:
-        """The cell's image, decoded. Raises BadImage."""
-        return decode_image(self.read(), self.name)
-
-    def read(self) -> bytes:
-        """The file as it was put into the table. Raises BadImage."""
-        return encoded(self.cell(), self.name)
 
     def cell(self) -> Any:
         """What the table holds of the image: bytes, base64 text, or the one entry of a list of them."""
@@ -52,7 +62,7 @@ class CellPicture:
 
 
 @dataclass(frozen=True)
-class LinePicture:
+class LinePicture(_Encoded):
     """An image that stands in a row of a JSON file: it is read from there whenever it is loaded."""
 
     file: str
@@ -60,14 +70,6 @@ class LinePicture:
     size: int
     column: str
     name: str
-
-    def load(self) -> Image.Image:
-        """The image in the row, decoded. Raises BadImage."""
-        return decode_image(self.read(), self.name)
-
-    def read(self) -> bytes:
-        """The file as it was put into the row. Raises BadImage."""
-        return encoded(self.cell(), self.name)
 
     def cell(self) -> Any:
         """What the row holds of the image. Raises BadImage where the file has changed since the row was found."""

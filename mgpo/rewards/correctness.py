@@ -24,7 +24,8 @@ class Reward(Protocol):
     One that takes its time may have a method `judge_all` too, which is given a list of (answer, question) and gives
     what it says of each, in order; it is then asked for all answers of a step at once.
 
-    A class or a plain function, which the command line knows by the names and types of its parameters.
+    A class or a plain function; without annotations, or with its parameters in another order, it is named by its dotted
+    path alone (`mgpo.rewards.as_reward`).
 
     Example:
         The nearer a count, the more; right is the number alone. In my_rewards.py::
