@@ -9,7 +9,7 @@ from torch import Tensor
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
-from mgpo.training.micro_batches import micro_batches
+from mgpo.policy.passes.micro_batches import micro_batches
 from mgpo.types import Pixels, Trajectory
 
 

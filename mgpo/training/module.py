@@ -22,6 +22,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
+from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
@@ -30,7 +31,6 @@ from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
 from mgpo.training.loss import answer_loss, policy_loss
-from mgpo.training.micro_batches import passes
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics

@@ -11,13 +11,13 @@ from mgpo.distributed import gathered
 from mgpo.metrics.record import records_of
 from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
+from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import Shaping
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
-from mgpo.training.micro_batches import passes
 from mgpo.training.rescore import rescore
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory

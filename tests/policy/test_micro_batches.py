@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgpo.training.micro_batches import deal, micro_batches
+from mgpo.policy.passes.micro_batches import deal, micro_batches
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 

@@ -1,0 +1,69 @@
+"""How much the right answer rests on what was cut out: the evidence margin.
+
+Shapes: N trajectories, C tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgpo.policy.base import Policy, evaluating
+from mgpo.policy.passes.batch import collate
+from mgpo.policy.passes.logprobs import score
+from mgpo.policy.passes.micro_batches import passes
+from mgpo.rollout.episodes import force_answers
+from mgpo.types import Pixels, Prompt, Trajectory
+
+
+@torch.no_grad()
+def evidence_margins(
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    answer_form: str,
+    micro_batch_tokens: int = 16384,
+    world_size: int = 1,
+) -> Tensor:
+    """By how many nats the crops make the right answer likelier than black pictures in their place would: (N,).
+
+    margin_n = log π(y | h_n) - log π(y | h'_n), where y is the right answer in `answer_form`, h_n all that was shown
+    and sampled before the last reply, and h'_n the same with every crop black. It is 0 for a policy that ignores its
+    crops, and exactly 0 where nothing was cut out. Both sides go through the policy together, behind one and the same
+    first prompt.
+
+    Args:
+        policy: Scores under its current weights, in evaluation mode.
+        trajectories: Rollouts that have turns, a question's next to each other.
+        answer_form: The reply in whose place the answer stands; slot {answer}.
+        micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
+        world_size: Processes, all of which must call with equally many trajectories where weights are sharded.
+    """
+    pairs = [twin for trajectory in trajectories for twin in _with_and_without(policy, trajectory)]
+    force_answers(policy, pairs, answer_form)
+    likelihoods_N = torch.zeros(len(pairs))
+    with evaluating(policy):
+        for rows in passes(pairs, torch.ones(len(pairs)), micro_batch_tokens, world_size):
+            batch = collate([pairs[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
+            likelihoods_N[rows] = policy(score, batch).logprobs_NC.sum(1).float().cpu()
+    seen_N, unseen_N = likelihoods_N.view(-1, 2).unbind(1)
+    looked_N = torch.tensor([bool(trajectory.crops) for trajectory in trajectories])
+    return torch.where(looked_N, seen_N - unseen_N, 0.0)
+
+
+def _with_and_without(policy: Policy, trajectory: Trajectory) -> tuple[Trajectory, Trajectory]:
+    """Two copies of a trajectory, in the second of which every crop is black; pictures shown whole stay."""
+    black: dict[int, Pixels] = {}
+    looks = [after.prompt for turn, after in zip(trajectory.turns, trajectory.turns[1:]) if turn.action == "look"]
+    for prompt, view in zip(looks, trajectory.crops):
+        black |= {id(image): policy.pixels(Image.new("RGB", view.size)) for image in prompt.images}
+    first, *later = trajectory.turns
+    blackened = [
+        replace(turn, prompt=Prompt(turn.prompt.ids, tuple(black.get(id(i), i) for i in turn.prompt.images)))
+        for turn in later
+    ]
+    return (
+        replace(trajectory, turns=[replace(turn) for turn in trajectory.turns]),
+        replace(trajectory, turns=[replace(first), *blackened]),
+    )
