@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from mgpo.data.base import DataError
 from mgpo.types import Question
-from mgpo.world.questions import KINDS, sample_question
+from mgpo.world.questions import KINDS, Size, sample_question
 
-SPLITS = {"train": 1, "val": 2, "ood": 3}
+SPLITS = {"train": 1, "val": 2, "ood": 3, "test": 4}
 
 
 class Scenes:
@@ -15,8 +15,10 @@ class Scenes:
     Args:
         count: How many questions.
         kinds: Kinds of question, taken in turn: attribute, attribute_choice, relative_position, counting.
-        split: train, val, or ood (other mark sizes, places, backgrounds and numbers of marks).
+        split: train, val, ood (other mark sizes, places and numbers of marks), or test (another face of letters,
+            other backgrounds), on which nothing is chosen: it is for reports.
         large: Share of scenes whose marks can be read without a crop; their category ends in ", large".
+        medium: Share of scenes whose marks can almost be read without one; ", medium".
         side: Pixels of a scene's side.
         seed: Another seed gives other scenes.
     """
@@ -27,6 +29,7 @@ class Scenes:
         kinds: Sequence[str] = ("attribute",),
         split: str = "train",
         large: float = 0.0,
+        medium: float = 0.0,
         side: int = 2048,
         seed: int = 0,
     ) -> None:
@@ -34,10 +37,10 @@ class Scenes:
             raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(KINDS)}")
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; take one of {', '.join(SPLITS)}")
-        if not 0 <= large <= 1:
-            raise DataError(f"large is {large}; it is a share between 0 and 1")
+        if not (large >= 0 and medium >= 0 and large + medium <= 1):
+            raise DataError(f"large and medium are {large} and {medium}; they are shares, which make 1 at most")
         self.count, self.kinds, self.split, self.large = count, tuple(kinds), split, large
-        self.side, self.seed = side, seed
+        self.medium, self.side, self.seed = medium, side, seed
 
     def __len__(self) -> int:
         return self.count
@@ -46,7 +49,14 @@ class Scenes:
         if not 0 <= index < self.count:
             raise IndexError(index)
         turn, place = divmod(index, len(self.kinds))  # a turn holds every kind once, with marks of one size
-        large = int((turn + 1) * self.large) > int(turn * self.large)
         seed = (SPLITS[self.split], self.seed, index)
-        question, _ = sample_question(self.kinds[place], seed, self.side, self.split, large)
+        question, _ = sample_question(self.kinds[place], seed, self.side, self.split, self._size(turn))
         return question
+
+    def _size(self, turn: int) -> Size:
+        """The marks' size in a turn, so that each share is spread evenly."""
+        if int((turn + 1) * self.large) > int(turn * self.large):
+            return "large"
+        others = turn - int(turn * self.large)  # turns before this one whose marks are not large
+        share = self.medium / (1 - self.large)
+        return "medium" if int((others + 1) * share) > int(others * share) else "small"

@@ -1,6 +1,7 @@
 """Questions about a scene, of V*'s two kinds and counting; unless its marks are large, only a crop tells the answer."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -11,16 +12,28 @@ from mgpo.world.scenes import (
     DOTS,
     LARGE,
     LARGE_OUT_OF_DISTRIBUTION,
+    LARGE_TEST,
     LETTERS,
+    MEDIUM,
+    MEDIUM_OUT_OF_DISTRIBUTION,
+    MEDIUM_TEST,
     OUT_OF_DISTRIBUTION,
+    TEST,
     TRAIN,
     Mark,
     Scene,
+    Style,
     draw,
     sample_scene,
 )
 
 KINDS = ("attribute", "attribute_choice", "relative_position", "counting")
+Size = Literal["small", "medium", "large"]  # of the marks
+STYLES: dict[str, dict[Size, Style]] = {
+    "train": {"small": TRAIN, "medium": MEDIUM, "large": LARGE},
+    "ood": {"small": OUT_OF_DISTRIBUTION, "medium": MEDIUM_OUT_OF_DISTRIBUTION, "large": LARGE_OUT_OF_DISTRIBUTION},
+    "test": {"small": TEST, "medium": MEDIUM_TEST, "large": LARGE_TEST},
+}
 NOT_SHOWN = "none of these"
 ASK_LETTER = "Which letter stands on the {} mark?"
 ASK_DOTS = "How many dots are on the {} mark?"
@@ -45,12 +58,11 @@ class ScenePicture:
 
 
 def sample_question(
-    kind: str, seed: tuple[int, ...], side: int, split: str, large: bool = False
+    kind: str, seed: tuple[int, ...], side: int, split: str, size: Size = "small"
 ) -> tuple[Question, tuple[Mark, ...]]:
-    """A question of a kind about a scene of its own, and the marks it is about (for pretraining's transcripts only)."""
+    """A question of a kind about a scene of its own, and its marks (for pretraining and audits only)."""
     rng = np.random.default_rng(seed)
-    styles = (OUT_OF_DISTRIBUTION, LARGE_OUT_OF_DISTRIBUTION) if split == "ood" else (TRAIN, LARGE)
-    style = styles[large]
+    style = STYLES.get(split, STYLES["train"])[size]
     wanted = DOTS if kind == "counting" else LETTERS
     while True:
         scene = sample_scene(rng, style, pair=kind == "relative_position")
@@ -60,7 +72,7 @@ def sample_question(
     asked = scene.marks[:2] if kind == "relative_position" else (bearing[rng.integers(len(bearing))],)
     text, answer, choices = ask(kind, asked, rng)
     name = "-".join(map(str, seed))
-    category = f"{kind}, large" if large else kind
+    category = kind if size == "small" else f"{kind}, {size}"
     return Question(f"{kind}-{name}", ScenePicture(scene, side), text, answer, choices, category, split), asked
 
 

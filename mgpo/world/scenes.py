@@ -6,11 +6,14 @@ marks are large. Nothing in a scene depends on the size at which it is drawn: pl
 fractions of the side.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mgpo.world.stroke_letters import draw_letter
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 30, 35),
@@ -35,6 +38,9 @@ DOT_PLACES = {
 }
 
 
+Face = Literal["printed", "strokes"]  # how letters look
+
+
 @dataclass(frozen=True)
 class Style:
     """What a split draws its scenes from; every length is a fraction of the picture's side."""
@@ -45,16 +51,22 @@ class Style:
     margin: float = 0.06
     clutter: tuple[int, int] = (0, 6)
     ground: tuple[float, float] = (0.55, 0.85)  # how strongly the ground's colour varies over the picture
+    waves: int = 0  # plane waves of colour over the ground
+    face: Face = "printed"
 
 
 TRAIN = Style()
+# Marks so large that what they bear can be read at the pixel cap, and such where it can almost be read.
+LARGE = Style(marks=(2, 3), radius=(0.105, 0.125), margin=0.135)
+MEDIUM = Style(marks=(3, 4), radius=(0.082, 0.092), margin=0.11)
 OUT_OF_DISTRIBUTION = Style(
     marks=(7, 8), radius=(0.034, 0.050), ink=(0.29, 0.37), margin=0.045, clutter=(8, 14), ground=(0.45, 0.95)
 )
-# Marks so large that what they bear can be read at the pixel cap.
-LARGE = Style(marks=(2, 3), radius=(0.105, 0.125), margin=0.135)
-LARGE_OUT_OF_DISTRIBUTION = Style(
-    marks=(3, 4), radius=(0.100, 0.130), ink=(0.29, 0.37), margin=0.135, clutter=(8, 14), ground=(0.45, 0.95)
+LARGE_OUT_OF_DISTRIBUTION = replace(OUT_OF_DISTRIBUTION, marks=(3, 4), radius=(0.100, 0.130), margin=0.135)
+MEDIUM_OUT_OF_DISTRIBUTION = replace(OUT_OF_DISTRIBUTION, marks=(3, 4), radius=(0.078, 0.096), margin=0.11)
+# What nothing is chosen on: another face, other backgrounds.
+TEST, LARGE_TEST, MEDIUM_TEST = (
+    replace(style, clutter=(4, 10), waves=5, face="strokes") for style in (TRAIN, LARGE, MEDIUM)
 )
 
 
@@ -77,6 +89,8 @@ class Scene:
     marks: tuple[Mark, ...]
     corners: tuple[tuple[float, ...], ...]  # colour of the ground at x = 0, x = 1, y = 0, y = 1
     strokes: tuple[tuple[float, ...], ...]  # x1, y1, x2, y2, grey, width
+    waves: tuple[tuple[float, ...], ...] = ()  # turns over x and y, phase, and how far each colour swings
+    face: Face = "printed"
 
     def mark(self, colour: str) -> Mark:
         """The mark of a colour, which no two marks of a sampled scene share. Raises StopIteration without one."""
@@ -105,7 +119,7 @@ def sample_scene(rng: np.random.Generator, style: Style = TRAIN, pair: bool = Fa
         bears = str(rng.choice(list(LETTERS if letters else DOTS)))
         ink = 2 * radius * rng.uniform(*style.ink)
         marks.append(Mark(str(colours[len(marks)]), bears, float(x), float(y), float(radius), float(ink)))
-    return Scene(tuple(marks), _ground(rng, style), _strokes(rng, style))
+    return Scene(tuple(marks), _ground(rng, style), _strokes(rng, style), _waves(rng, style), style.face)
 
 
 def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...], ...]:
@@ -125,6 +139,17 @@ def _strokes(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...],
     )
 
 
+def _waves(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...], ...]:
+    return tuple(
+        (
+            *(float(v) for v in rng.uniform(-3, 3, 2)),
+            float(rng.uniform(0, 2 * np.pi)),
+            *map(float, rng.uniform(-9, 9, 3)),
+        )
+        for _ in range(style.waves)
+    )
+
+
 def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Image.Image:
     """Draw a region of the scene (x1, y1, x2, y2 in fractions), `side` pixels wide."""
     x1, y1, x2, y2 = region
@@ -133,18 +158,24 @@ def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0
     left, right, top, bottom = (np.array(corner)[:, None] for corner in scene.corners)
     along_x = left + (right - left) * np.linspace(x1, x2, side)
     along_y = top + (bottom - top) * np.linspace(y1, y2, height)
-    bands = [np.clip(along_y[c].astype(np.int16)[:, None] + along_x[c].astype(np.int16), 0, 255) for c in range(3)]
+    ground = [along_y[c].astype(np.int16)[:, None] + along_x[c].astype(np.int16) for c in range(3)]
+    for over_x, over_y, phase, *swings in scene.waves:
+        turns_x = 2 * np.pi * over_x * np.linspace(x1, x2, side) + phase
+        turns_y = 2 * np.pi * over_y * np.linspace(y1, y2, height)[:, None]
+        wave = np.cos(turns_y) * np.cos(turns_x) - np.sin(turns_y) * np.sin(turns_x)  # cos of their sum
+        ground = [band + (swing * wave).astype(np.int16) for band, swing in zip(ground, swings)]
+    bands = [np.clip(band, 0, 255) for band in ground]
     image = Image.merge("RGB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
     canvas = ImageDraw.Draw(image)
     for a, b, c, d, grey, width in scene.strokes:
         ends = [(a - x1) * scale, (b - y1) * scale, (c - x1) * scale, (d - y1) * scale]
         canvas.line(ends, fill=(int(grey),) * 3, width=max(1, round(width * scale)))
     for mark in scene.marks:
-        _draw_mark(canvas, mark, (mark.x - x1) * scale, (mark.y - y1) * scale, scale)
+        _draw_mark(canvas, mark, (mark.x - x1) * scale, (mark.y - y1) * scale, scale, scene.face)
     return image
 
 
-def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scale: float) -> None:
+def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scale: float, face: Face) -> None:
     radius, ink = mark.radius * scale, mark.ink * scale
     colour = (20, 20, 20) if mark.colour in LIGHT else (250, 250, 250)
     canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=COLOURS[mark.colour])
@@ -153,6 +184,8 @@ def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scal
         for dx, dy in DOT_PLACES[mark.bears]:
             cx, cy = x + dx * ink / 2, y + dy * ink / 2
             canvas.ellipse([cx - dot, cy - dot, cx + dot, cy + dot], fill=colour)
+    elif face == "strokes":
+        draw_letter(canvas, mark.bears, x, y, ink, colour)
     else:
         canvas.text(
             (x, y), mark.bears, fill=colour, font=_font(max(4, round(ink / 0.70))), anchor="mm", stroke_width=ink * 0.03

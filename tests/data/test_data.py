@@ -180,5 +180,5 @@ def test_large_marks_are_a_share_that_every_kind_gets():
     large = [source[i] for i in range(40) if source[i].category.endswith(", large")]
     assert len(large) == 10
     assert {question.category for question in large} == {f"{kind}, large" for kind in kinds}
-    with pytest.raises(DataError, match="share between 0 and 1"):
+    with pytest.raises(DataError, match="shares"):
         Scenes(4, large=2)

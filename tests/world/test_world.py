@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from mgpo.answers import LETTERS as OPTIONS
-from mgpo.data.scenes import Scenes
+from mgpo.data.scenes import SPLITS, Scenes
 from mgpo.images.views import View
 from mgpo.policy.families.qwen_pixels import PixelBudget
-from mgpo.world.questions import KINDS, NOT_SHOWN, sample_question
-from mgpo.world.scenes import COLOURS, LETTERS, draw, sample_scene
+from mgpo.world.questions import KINDS, NOT_SHOWN, STYLES, sample_question
+from mgpo.world.scenes import COLOURS, LETTERS, TEST, Mark, Scene, draw, sample_scene
 from mgpo.world.teacher import Habits, teacher_box
 from mgpo.world.tower import label
 from mgpo.world.transcripts import Transcripts
@@ -102,14 +107,54 @@ def test_labels_of_a_picture_stand_where_the_marks_are():
 
 
 def test_splits_share_no_scene():
-    scenes = [{Scenes(50, split=split)[i].picture.scene.marks for i in range(50)} for split in ("train", "val", "ood")]
-    assert not scenes[0] & scenes[1] | scenes[1] & scenes[2] | scenes[0] & scenes[2]
+    scenes = [{question.picture.scene.marks for question in Scenes(50, split=split)} for split in SPLITS]
+    assert len(set().union(*scenes)) == sum(map(len, scenes)) == 200
+
+
+def test_the_test_split_is_printed_in_a_face_and_on_grounds_that_no_other_split_has():
+    seen = {split: [question.picture.scene for question in Scenes(20, split=split)] for split in SPLITS}
+    for split, scenes in seen.items():
+        assert {scene.face for scene in scenes} == {"strokes" if split == "test" else "printed"}
+        assert all(bool(scene.waves) is (split == "test") for scene in scenes)
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_both_faces_draw_a_letter_in_its_place_and_height(letter):
+    for face in ("printed", "strokes"):
+        mark = Mark("white", letter, 0.5, 0.5, 0.4, 0.3)
+        scene = Scene((mark,), ((255,) * 3, (255,) * 3, (0,) * 3, (0,) * 3), (), face=face)
+        ink = Image.eval(draw(scene, 400).convert("L"), lambda value: 255 * (value < 128)).getbbox()
+        assert abs((ink[1] + ink[3]) / 2 - 200) <= 8 and abs((ink[0] + ink[2]) / 2 - 200) <= 12
+        assert abs((ink[3] - ink[1]) - 0.3 * 400) <= 12
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_region_of_waves_is_that_part_of_the_whole(x, y, phase):
+    scene = sample_scene(np.random.default_rng(int(1000 * phase)), TEST)
+    left, top = int(x * 128), int(y * 128)
+    whole = np.asarray(draw(replace(scene, marks=(), strokes=()), 256), dtype=int)[top : top + 128, left : left + 128]
+    region = (left / 256, top / 256, (left + 128) / 256, (top + 128) / 256)
+    part = np.asarray(draw(replace(scene, marks=(), strokes=()), 128, region), dtype=int)
+    assert np.abs(whole - part).max() <= 4
+
+
+@pytest.mark.parametrize(("large", "medium"), [(0.25, 0.0), (0.25, 0.25), (0.3, 0.7), (0.0, 1.0), (0.13, 0.47)])
+def test_sizes_of_marks_take_their_shares(large, medium):
+    categories = [question.category for question in Scenes(100, large=large, medium=medium)]
+    for size, share in (("large", large), ("medium", medium)):
+        assert abs(sum(category.endswith(size) for category in categories) - 100 * share) <= 2
+
+
+def test_medium_marks_lie_between_small_and_large_ones():
+    for split in ("train", "ood", "test"):
+        small, medium, large = (STYLES[split][size].radius for size in ("small", "medium", "large"))
+        assert small[1] < medium[0] and medium[1] < large[0]
 
 
 def test_large_marks_can_be_read_at_the_cap_and_their_boxes_hold_them():
     rng = np.random.default_rng(0)
     for i in range(20):
-        _, marks = sample_question(KINDS[i % 4], (7, 0, i), 256, "train", large=True)
+        _, marks = sample_question(KINDS[i % 4], (7, 0, i), 256, "train", "large")
         for mark in marks:
             assert 2 * mark.radius * 112 >= 22  # a small mark has as many pixels in its crop
         x1, y1, x2, y2 = teacher_box(marks, 112, "good", rng)
