@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from mgpo.tools.study.command import _end_with
-from mgpo.tools.study.markdown import Counterfactuals, Curves, Differences, Table, check_parts, write_study
-from mgpo.tools.study.plan import Run, jobs
+from mgpo.tools.study.markdown import write_study
+from mgpo.tools.study.parts import Counterfactuals, Curves, Differences, Table, Training, check_parts
+from mgpo.tools.study.plan import Matrix, Run, jobs
 from mgpo.tools.study.results import Results
 from tests.test_cli import ROOT, run
 
@@ -25,8 +26,9 @@ RUNS = {
 }
 
 
-def plan(tmp_path, runs=RUNS):
-    return list(jobs(runs, [0, 1], ["model.seed"], {"measure": "after"}, tmp_path))
+def plan(tmp_path, runs=RUNS, **options):
+    given = {"seeds": [0, 1], "common": {"measure": "after"}, "by_seed": {}, **options}
+    return [job for stage in jobs(Matrix(runs, seed_keys=["model.seed"], output=tmp_path, **given)) for job in stage]
 
 
 def test_trainings_come_before_what_evaluates_them(tmp_path):
@@ -40,6 +42,21 @@ def test_trainings_come_before_what_evaluates_them(tmp_path):
     assert "--measure=after" in ours and "--measure=after" not in base
     assert {"--model.group_size=4", "--model.dialogue.init_args.turns=3"} <= set(three)
     assert f"--ckpt_path={tmp_path}/ours/seed-1/checkpoints/trained.ckpt" in three
+
+
+def test_keys_may_go_with_the_seeds_and_then_untrained_rows_do_too(tmp_path):
+    made = {job.name: job.arguments for job in plan(tmp_path, seeds=[5, 6, 7], by_seed={"model.policy": ["A", "B"]})}
+    assert "--model.policy=A" in made["ours, seed 5"] and "--model.policy=A" in made["ours, seed 7"]
+    assert "--model.policy=B" in made["base, seed 6"] and "base, seed 7" not in made
+    assert "--model.policy=B" in made["three, seed 6"]
+
+
+def test_what_needs_another_row_is_made_in_a_later_stage(tmp_path):
+    runs = {"later": Run("b.yaml", start="ours"), **RUNS, "seen": Run(of="later")}
+    stages = list(jobs(Matrix(runs, [0], [], {}, {}, tmp_path)))
+    assert [{job.folder.parent.name for job in stage} for stage in stages] == [
+        {"base", "ours"}, {"later"}, {"three", "seen"},
+    ]  # fmt: skip
 
 
 def test_a_row_may_start_from_another(tmp_path):
@@ -98,7 +115,8 @@ def folder(tmp_path):
             place.mkdir(parents=True)
             made = [question(i, bool(r), valid=i < 3, category=("small", "large")[i % 2]) for i, r in enumerate(right)]
             (place / "report.json").write_text(json.dumps({"by_split": {"val": {}}, "questions": made}))
-            lines = ["step,train/accuracy,other", *(f"{s},{s / 10 + seed / 10}," for s in range(5)), "9,,1"]
+            lines = ["step,train/accuracy,train/constant_reward,speed/seconds_per_step,other"]
+            lines += [*(f"{s},{s / 10 + seed / 10},0.5,{2 + s}," for s in range(5)), "9,,,,1", "10,,,,4"]
             (place / "metrics.csv").write_text("\n".join(lines))
             rows = [{"id": str(i), "split": "val", "crop": bool(r), "black": False} for i, r in enumerate(right)]
             numbers = {"accuracy": 0.5, "drop": 0.5, "gain": 2, "harm": 0}
@@ -121,6 +139,8 @@ def test_numbers_follow_from_the_reports(folder):
     steps, series = results.curve("ours", "train/accuracy", window=2)
     assert steps == [0, 1, 2, 3, 4]
     assert series[1] == pytest.approx([0.1, 0.15, 0.25, 0.35, 0.45])
+    assert results.steps_to("ours", "train/accuracy", 0.4, window=2) == [None, 4]
+    assert results.middle("ours", "other", sum) == {"mean": 5, "low": 5, "high": 5, "seeds": 2}
     black = results.counterfactuals("ours", "val")["black"]
     assert black["interval"][0] <= 0.875 <= black["interval"][1]
 
@@ -161,7 +181,7 @@ def test_a_job_is_done_only_as_it_is_now(tmp_path):
     def made(text="a: 1", **options):
         config.write_text(text)
         runs = {"ours": Run(str(config), **options), "three": Run(of="ours")}
-        return list(jobs(runs, [0], [], {}, tmp_path))
+        return plan(tmp_path, runs, seeds=[0])
 
     for job in made():
         job.folder.mkdir(parents=True)
@@ -179,6 +199,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
         Differences("Against", [("ours", "theirs")]),
         Curves("Accuracy over steps", "train/accuracy", ["ours", "theirs"]),
         Counterfactuals("Is it the crop?", ["ours"]),
+        Training("How soon", ["ours"], level=0.4),
     ]
     pages = []
     for name in ("page", "again"):
@@ -188,6 +209,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     text = pages[0]["README.md"].decode()
     assert "| Ours | val | 0.875 (0.750–1.000) |" in text
     assert "| Ours − theirs | val | +62.5 (" in text
+    assert "| Ours | –, never in 2 of 2 | 0.500 (0.500–0.500) | 4.000 (4.000–4.000) |" in text
     assert "![Accuracy over steps](accuracy-over-steps.svg)" in text
     assert pages[0]["accuracy-over-steps.svg"].startswith(b"<?xml")
     assert json.loads(pages[0]["study.json"])["Main"][0]["accuracy"]["high"] == 1

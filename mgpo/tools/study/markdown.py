@@ -1,121 +1,18 @@
 """The page of a study: Markdown with tables, the same numbers as JSON, and curves as SVG."""
 
 import json
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from mgpo.errors import UserError
 from mgpo.evaluation.counterfactuals import CROP
+from mgpo.tools.study.parts import COLOURS, HEADINGS, Counterfactuals, Curves, Differences, Part, Table, Training
 from mgpo.tools.study.results import Results, Spread
-
-HEADINGS = {
-    "accuracy": "accuracy",
-    "valid_box_ratio": "valid boxes",
-    "crop_rate": "crop rate",
-    "subimage_accuracy": "sub-image alone, of usable boxes",
-    "subimage_share": "sub-image alone, of all questions",
-}
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind
-
-
-@dataclass(frozen=True)
-class Table:
-    """Shares of some rows, by split.
-
-    Args:
-        title: Heading.
-        rows: Names of runs.
-        shares: Columns: accuracy, valid_box_ratio, crop_rate, subimage_accuracy, subimage_share.
-        categories: Only categories that contain a text, one line each; a leading "!" means not containing it.
-        note: A sentence under the heading.
-    """
-
-    title: str
-    rows: list[str]
-    shares: list[str]
-    categories: tuple[str, ...] = ("",)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Differences:
-    """Accuracy of one run minus another's on the same questions.
-
-    Args:
-        title: Heading.
-        pairs: Pairs of names of runs, [this, minus that].
-        categories: As for tables.
-        note: A sentence under the heading.
-    """
-
-    title: str
-    pairs: list[tuple[str, str]]
-    categories: tuple[str, ...] = ("",)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A metric of training over its steps, one line a run, its range over seeds shaded.
-
-    Args:
-        title: Heading.
-        metric: Column of metrics.csv.
-        rows: Names of runs.
-        window: Logged steps in the running mean.
-        note: A sentence under the heading.
-    """
-
-    title: str
-    metric: str
-    rows: list[str]
-    window: int = 4
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Counterfactuals:
-    """What a run's accuracy is with something else in place of the crop.
-
-    Args:
-        title: Heading.
-        swapped: Names of runs that were evaluated with `counterfactuals.enabled`.
-        note: A sentence under the heading.
-    """
-
-    title: str
-    swapped: list[str]
-    note: str = ""
-
-
-Part = Table | Differences | Curves | Counterfactuals
-
-
-def check_parts(parts: Sequence[Part], runs: Container[str]) -> None:
-    """Before days of runs. Raises UserError for a name that a part misspells, or more curves than colours."""
-    for part in parts:
-        named = {
-            Table: lambda part: part.rows,
-            Differences: lambda part: [name for pair in part.pairs for name in pair],
-            Curves: lambda part: part.rows,
-            Counterfactuals: lambda part: part.swapped,
-        }[type(part)](part)
-        for name in named:
-            if name not in runs:
-                raise UserError(f"parts, {part.title!r}: there is no run {name!r}")
-        for share in part.shares if isinstance(part, Table) else ():
-            if share not in HEADINGS:
-                raise UserError(
-                    f"parts, {part.title!r}: there is no share {share!r}; take some of {', '.join(HEADINGS)}"
-                )
-        if isinstance(part, Curves) and len(part.rows) > len(COLOURS):
-            raise UserError(f"parts, {part.title!r}: {len(part.rows)} curves; {len(COLOURS)} can be told apart")
 
 
 def write_study(
@@ -144,6 +41,8 @@ def _rows(results: Results, part: Part, names: dict[str, str]) -> tuple[list[str
         return _table(results, part, names)
     if isinstance(part, Differences):
         return _differences(results, part, names)
+    if isinstance(part, Training):
+        return _training(results, part, names)
     assert isinstance(part, Counterfactuals)
     return _counterfactuals(results, part, names)
 
@@ -187,6 +86,22 @@ def _counterfactuals(
                 lines.append([names.get(row, row), split, variant, _spread(value["accuracy"]), lost, *sides])
                 numbers.append({"row": row, "split": split, "variant": variant, **value})
     header = ["", "split", "shown", "accuracy", "drop in points", "right only with the crop", "right only without"]
+    return header, lines, numbers
+
+
+def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
+    lines, numbers = [], []
+    for row in part.rows:
+        steps = results.steps_to(row, "train/accuracy", part.level, part.window)
+        silent = results.middle(row, "train/constant_reward", mean)
+        seconds = results.middle(row, "speed/seconds_per_step", median)
+        reached = [step for step in steps if step is not None]
+        ends = f" ({min(reached)}–{max(reached)})" if len(reached) > 1 else ""
+        never = f", never in {len(steps) - len(reached)} of {len(steps)}" if len(reached) < len(steps) else ""
+        average = f"{mean(reached):.0f}" if reached else "–"
+        lines.append([names.get(row, row), average + ends + never, _spread(silent), _spread(seconds)])
+        numbers.append({"row": row, "steps": steps, "constant_reward": silent, "seconds_per_step": seconds})
+    header = ["", f"steps to {part.level} in training", "groups without a signal", "seconds a step (median)"]
     return header, lines, numbers
 
 

@@ -58,24 +58,53 @@ class Job:
         return marker.is_file() and json.loads(marker.read_text()).get("fingerprint") == self.fingerprint
 
 
-def jobs(
-    runs: Mapping[str, Run], seeds: list[int], seed_keys: list[str], common: Mapping[str, Value], output: Path
-) -> Iterator[Job]:
-    """All commands, trainings before what evaluates them. Raises UserError for a row that can't be made."""
-    check(runs)
-    for name, run in sorted(runs.items(), key=lambda item: 2 * bool(item[1].of) + bool(item[1].source)):
-        for seed in seeds[:1] if run.untrained else seeds:
-            yield job(name, runs, seed, seed_keys, common, output)
+@dataclass(frozen=True)
+class Matrix:
+    """The rows of a study and what they share.
+
+    Args:
+        runs: The rows by name.
+        seeds: Every row is made once for each of these.
+        seed_keys: Keys that are set to the seed in training.
+        common: Keys that are set for every row.
+        by_seed: Keys whose values go with the seeds, the first with the first, and from the start again when they have
+            run out: so that seeds vary the base model too.
+        output: Folder of the runs.
+    """
+
+    runs: Mapping[str, Run]
+    seeds: list[int]
+    seed_keys: list[str]
+    common: Mapping[str, Value]
+    by_seed: Mapping[str, list[Value]]
+    output: Path
+
+    def seeds_of(self, run: Run) -> list[int]:
+        """Those for which a row is made: an untrained one differs only by what goes with the seed."""
+        return self.seeds[: max([1, *map(len, self.by_seed.values())])] if run.untrained else self.seeds
 
 
-def job(
-    name: str, runs: Mapping[str, Run], seed: int, seed_keys: list[str], common: Mapping[str, Value], output: Path
-) -> Job:
+def jobs(matrix: Matrix) -> Iterator[list[Job]]:
+    """All commands, trainings before what evaluates them; those of one list do not depend on each other.
+
+    Raises:
+        UserError: For a row that can't be made.
+    """
+    check(matrix.runs)
+    level = {name: 2 * bool(run.of) + bool(run.source) for name, run in matrix.runs.items()}
+    for number in sorted(set(level.values())):
+        rows = [name for name in matrix.runs if level[name] == number]
+        yield [job(name, matrix, seed) for name in rows for seed in matrix.seeds_of(matrix.runs[name])]
+
+
+def job(name: str, matrix: Matrix, seed: int) -> Job:
     """The command of one row and seed, with the fingerprint of all that it depends on."""
-    run = runs[name]
+    run, runs, output = matrix.runs[name], matrix.runs, matrix.output
     trained = runs[run.of] if run.of else None
     config = run.config or (trained.config if trained else None)
-    keys: dict[str, Value] = {**common, **(trained.set if trained else {}), **run.set}
+    place = matrix.seeds.index(seed)
+    varied = {key: values[place % len(values)] for key, values in matrix.by_seed.items()}
+    keys: dict[str, Value] = {**matrix.common, **varied, **(trained.set if trained else {}), **run.set}
     keys |= {
         "trainer.logger": "lightning.pytorch.loggers.CSVLogger",  # the page reads its files
         "trainer.logger.init_args.save_dir": str(output),
@@ -86,7 +115,7 @@ def job(
     if run.of:
         keys["ckpt_path"] = str(output / run.of / f"seed-{seed}" / TRAINED)
     elif not run.untrained:
-        keys |= dict.fromkeys(seed_keys if run.seed_keys is None else run.seed_keys, seed)
+        keys |= dict.fromkeys(matrix.seed_keys if run.seed_keys is None else run.seed_keys, seed)
     if run.start:
         keys["model.policy.init_args.start"] = str(output / run.start / f"seed-{seed}" / TRAINED)
     if run.rollouts:
@@ -94,7 +123,7 @@ def job(
     if arguments[0] == "validate":
         keys.pop("measure", None)  # a key of `fit`
     arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
-    before = job(run.source, runs, seed, seed_keys, common, output).fingerprint if run.source else ""
+    before = job(run.source, matrix, seed).fingerprint if run.source else ""
     return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments, _fingerprint(arguments, before))
 
 

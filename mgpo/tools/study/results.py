@@ -3,8 +3,9 @@
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from mgpo.callbacks.crop_swaps import NAME as COUNTERFACTUALS
@@ -97,20 +98,33 @@ class Results:
             merged[variant]["interval"] = paired_bootstrap(means)
         return merged
 
-    def curve(self, name: str, metric: str, window: int) -> tuple[list[int], list[list[float]]]:
-        """Steps, and the metric by seed, as a running mean over `window` logged steps."""
-        steps: list[int] = []
+    def logged(self, name: str, metric: str) -> list[tuple[list[int], list[float]]]:
+        """Steps and values of a metric, one pair a seed. Raises UserError where it was never logged."""
         series = []
         for path in self._files(name, "metrics.csv"):
             with path.open() as lines:
                 named = ({present_curve(name): value for name, value in row.items()} for row in csv.DictReader(lines))
                 rows = [row for row in named if row.get(metric)]
-            values = [float(row[metric]) for row in rows]
-            if not values:
+            if not rows:
                 raise UserError(f"{path}: no run of {name} has logged {metric}")
-            steps = [int(row["step"]) for row in rows]
-            series.append([_mean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))])
-        return steps, series
+            series.append(([int(row["step"]) for row in rows], [float(row[metric]) for row in rows]))
+        return series
+
+    def curve(self, name: str, metric: str, window: int) -> tuple[list[int], list[list[float]]]:
+        """Steps, and the metric by seed, as a running mean over `window` logged steps."""
+        logged = self.logged(name, metric)
+        return logged[-1][0], [_running_mean(values, window) for _, values in logged]
+
+    def steps_to(self, name: str, metric: str, level: float, window: int) -> list[int | None]:
+        """By seed, the first step at which the running mean over `window` logged steps is at a level; None if never."""
+        return [
+            next((step for step, mean in zip(steps, _running_mean(values, window)) if mean >= level), None)
+            for steps, values in self.logged(name, metric)
+        ]
+
+    def middle(self, name: str, metric: str, middle: Callable[[Sequence[float]], float]) -> Spread:
+        """The mean, or whatever `middle` takes of the logged values of a run, by seed."""
+        return spread([middle(values) for _, values in self.logged(name, metric)])
 
 
 def _within(category: str, wanted: str | None) -> bool:
@@ -119,5 +133,5 @@ def _within(category: str, wanted: str | None) -> bool:
     return wanted[1:] not in category if wanted.startswith("!") else wanted in category
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _running_mean(values: Sequence[float], window: int) -> list[float]:
+    return [mean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
