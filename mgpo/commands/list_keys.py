@@ -9,8 +9,9 @@ import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import isfunction
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jsonargparse
 from jsonargparse._parameter_resolvers import get_signature_parameters
@@ -62,12 +63,15 @@ def keys_of(parser: Any) -> dict[str, list[str]]:
 
 
 def classes() -> Iterator[tuple[str, list[str]]]:
-    """The public classes that a configuration may name, with their arguments."""
+    """The public classes, and functions that make one, which a configuration may name, with their arguments."""
     for package in PACKAGES:
         module = importlib.import_module(package)
         for name in module.__all__:
             public = getattr(module, name)
-            if isinstance(public, type) and not getattr(public, "_is_protocol", False):
+            made = get_type_hints(public).get("return") if isfunction(public) else None
+            if getattr(made, "__module__", "").startswith("mgpo.") or (
+                isinstance(public, type) and not getattr(public, "_is_protocol", False)
+            ):
                 yield f"{package}.{name}", [parameter.name for parameter in get_signature_parameters(public)]
 
 
