@@ -14,7 +14,7 @@ COMMANDS = {  # what each does, and where it is
     "doctor": ("check a configuration on some of its questions", "mgpo.commands.dry_runs:DoctorCLI"),
     "study": ("make a matrix of runs, and a page about them", "mgpo.tools.study.command:study"),
     "leaks": ("look for test images among training images", "mgpo.tools.leaks.command:leaks"),
-    "pretrain": ("make the embedded base model again", "mgpo.world.pretrain:pretrain"),
+    "pretrain": ("make the embedded base model again", "mgpo.tools.pretrain.command:pretrain"),
 }
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 

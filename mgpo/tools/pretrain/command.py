@@ -1,12 +1,15 @@
 """Making the embedded base model: tokenizer, tower, language model, and the habits that hide what it knows."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.tools.pretrain.bounds import measure, outside
 from mgpo.world.language import train_language
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.teacher import Habits
@@ -22,7 +25,8 @@ def pretrain(
     tower_steps: int = 5000,
     language_steps: int = 1600,
     polish_steps: int = 3100,
-    habit_steps: int = 200,
+    habit_steps: int = 50,
+    habit_rounds: int = 12,
     tower_lr: float = 3e-3,
     language_lr: float = 2e-3,
     polish_lr: float = 7e-4,
@@ -42,7 +46,9 @@ def pretrain(
         tower_steps: Updates of stage 1, the vision tower under heads.
         language_steps: Updates of stage 2, the language model on a good teacher's transcripts.
         polish_steps: Updates of the same with the tower, which by then keeps its features.
-        habit_steps: Updates of stage 3, on a careless teacher's transcripts.
+        habit_steps: Updates of a round of stage 3, on a careless teacher's transcripts.
+        habit_rounds: Rounds at most. The base is looked at after each, and done once it is within its bounds; until
+            then the teacher names a hundredth more boxes too tight in each round than in the one before.
         tower_lr: Peak learning rate of stage 1.
         language_lr: Peak learning rate of stage 2.
         polish_lr: Peak learning rate of the same with the tower.
@@ -86,8 +92,17 @@ def pretrain(
         transcripts = Transcripts(policy, polish_steps, scenes, side, Habits(), seed + 4)
         train_language(policy, transcripts, polish_lr, log, tower=True)
         save()
-    if habit_steps:
-        transcripts = Transcripts(policy, habit_steps, scenes, side, habits, seed + 3)
+    for number in range(habit_rounds):
+        careless = replace(habits, tight=habits.tight + 0.01 * number)
+        transcripts = Transcripts(policy, habit_steps, scenes, side, careless, seed + 3 + 1000 * number)
         train_language(policy, transcripts, habit_lr, log, probing=0.0)
-    save()
+        measured = measure(policy.eval())
+        policy.train()
+        log("  ".join(f"{name} {share:.2f}" for name, share in measured.items()))
+        save()
+        if not (missed := outside(measured)):
+            log(f"saved to {folder}, a base within its bounds")
+            return
+        if number + 1 == habit_rounds:
+            raise UserError(f"{folder} is no base yet: {'; '.join(missed)}. Try another seed, or more polish_steps")
     log(f"saved to {folder}")

@@ -1,0 +1,80 @@
+"""What makes a model a base: it reads what it sees, and rarely says well where to look. Measured, not believed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from mgpo.data.scenes import SPLITS, Scenes
+from mgpo.dialogues import Dialogue, SingleTurn, TwoTurn, answer_only
+from mgpo.images.boxes import BoxRule
+from mgpo.images.views import View
+from mgpo.policy.base import Policy
+from mgpo.rewards import ExactAnswer
+from mgpo.rollout.episodes import judge, roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.types import Question
+from mgpo.world.questions import KINDS, sample_question
+from mgpo.world.teacher import SIDE, teacher_box
+
+SEED = 1  # of scenes that no configuration evaluates on
+TWO_TURN = TwoTurn(rule=BoxRule(min_side=20))  # as in configs/mgpo.yaml
+BOUNDS: dict[str, tuple[float, float]] = {
+    "valid boxes, sampled": (0.30, 0.60),
+    "two turns, greedy": (0.0, 0.55),
+    "one turn, greedy": (0.0, 0.20),
+    "the right crop read": (0.90, 1.0),
+}
+Samples = Sequence[tuple[Question, Image.Image]]
+
+
+def measure(policy: Policy, questions: int = 128, side: int = 2048) -> dict[str, float]:
+    """The shares that BOUNDS speak of, on validation scenes: of rollouts with a usable box, and of right answers.
+
+    Args:
+        policy: A loaded policy in evaluation mode.
+        questions: For each share; letters but for the first, which is of all kinds.
+        side: Pixels of a scene's side.
+    """
+    letters, mixed = (_samples(Scenes(questions, kinds, "val", side=side, seed=SEED)) for kinds in (KINDS[:1], KINDS))
+    rollouts = roll_out(policy, InProcessSampler(), TWO_TURN, mixed, 4, Sampling(32), (0, 0))
+    valid = sum(t.parsed_box is not None and t.parsed_box.box is not None for t in rollouts) / len(rollouts)
+    return {
+        "valid boxes, sampled": valid,
+        "two turns, greedy": _accuracy(policy, TWO_TURN, letters),
+        "one turn, greedy": _accuracy(policy, SingleTurn(), letters),
+        "the right crop read": _reads(policy, letters, side),
+    }
+
+
+def outside(measured: Mapping[str, float]) -> list[str]:
+    """A phrase for each share that is not within its bounds."""
+    return [
+        f"{name} {measured[name]:.2f} (wanted {low:.2f} to {high:.2f})"
+        for name, (low, high) in BOUNDS.items()
+        if not low <= measured[name] <= high
+    ]
+
+
+def _samples(scenes: Scenes) -> Samples:
+    return [(question, question.picture.load()) for question in (scenes[i] for i in range(len(scenes)))]
+
+
+def _accuracy(policy: Policy, dialogue: Dialogue, samples: Samples, only_crops: bool = False) -> float:
+    resolution = replace(policy.resolution, full=policy.resolution.crop) if only_crops else None
+    greedy = Sampling(max_new_tokens=40, temperature=0)
+    played = roll_out(policy, InProcessSampler(), dialogue, samples, 1, greedy, (0, 0), resolution=resolution)
+    judge(played, ExactAnswer())
+    return sum(trajectory.right for trajectory in played) / len(played)
+
+
+def _reads(policy: Policy, letters: Samples, side: int) -> float:
+    """The share that is answered right of the part in which a good teacher would look, shown alone."""
+    crops = []
+    for i, (question, image) in enumerate(letters):
+        _, marks = sample_question(KINDS[0], (SPLITS["val"], SEED, i), side, "val")
+        box = teacher_box(marks, SIDE, "good", np.random.default_rng(0))
+        first = View.full(image.size, policy.resolution.full)
+        crops.append((question, image.crop(first.crop(box, policy.resolution.crop).region)))
+    return _accuracy(policy, answer_only(), crops, only_crops=True)
