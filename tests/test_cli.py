@@ -192,8 +192,11 @@ def test_completion_covers_every_command_and_its_keys(capsys, shell):
 
 
 def test_the_known_keys_are_those_of_the_parsers():
-    """`python -m mgpo.commands.list_keys` writes the file anew."""
-    assert list_keys.known_keys() == json.loads(list_keys.FILE.read_text())
+    """`python -m mgpo.commands.list_keys` writes the file anew, a key a line."""
+    known, text = list_keys.known_keys(), list_keys.FILE.read_text()
+    assert known == json.loads(text)
+    assert list_keys.as_text(known).splitlines() == text.splitlines()
+    assert all(text.count(f'\n"{key}": [') >= 1 for keys in known["commands"].values() for key in keys)
 
 
 @pytest.mark.parametrize(

@@ -103,5 +103,22 @@ def _help(action: Any) -> str:
     return "" if action.dest.startswith("trainer") else " ".join((action.help or "").split())
 
 
+def as_text(known: dict[str, Any]) -> str:
+    """JSON with a key a line, so that a key that changes is one line in a diff."""
+    commands = {
+        name: _object({key: _json(told) for key, told in keys.items()}) for name, keys in known["commands"].items()
+    }
+    arguments = {path: _json(names) for path, names in known["classes"].items()}
+    return _object({"commands": _object(commands), "classes": _object(arguments)}) + "\n"
+
+
+def _object(members: dict[str, str]) -> str:
+    return "{\n" + ",\n".join(f"{_json(name)}: {value}" for name, value in members.items()) + "\n}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(known_keys(), indent=0, ensure_ascii=False) + "\n")
+    FILE.write_text(as_text(known_keys()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tables as wide as the terminal that they are printed in: no row goes over the edge or onto a second line."""
+"""Tables as wide as the terminal that they are printed in: no row goes over the edge, or under another column."""
 
 import shutil
 from collections.abc import Iterable
@@ -20,6 +20,16 @@ def render(table: Table, width: int | None = None) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def with_sentences(table: Table, width: int | None = None) -> str:
+    """A table whose last column holds sentences, as plain text: they go on below, in their own column, and no word is
+    cut; what stands before them keeps to its line."""
+    *before, last = table.columns
+    for column in before:
+        column.no_wrap = True
+    last.overflow = "fold"
+    return render(table, width)
 
 
 def first_that_fits(tables: Iterable[Table], width: int | None = None) -> str:

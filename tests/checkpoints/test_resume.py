@@ -1,10 +1,8 @@
 """A run that is killed, stopped or out of disk goes on by the same command."""
 
 import csv
-import errno
 import multiprocessing
 import os
-import pickle
 import resource
 import signal
 import subprocess
@@ -17,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.callbacks import EarlyWarning, RolloutLog
@@ -25,102 +22,14 @@ from mgpo.callbacks.folder import LOCK, OwnFolder
 from mgpo.callbacks.metrics_file import KeepRows, MetricsFile
 from mgpo.callbacks.stop import StopOnSignal
 from mgpo.checkpoints.resume import last_checkpoint
-from mgpo.checkpoints.whole import WholeFiles, load_state, newest
-from mgpo.cli import main
 from mgpo.errors import UserError
-from mgpo.utils.atomic_files import locked, replaced, writing
+from mgpo.utils.atomic_files import locked
+from tests.checkpoints.test_whole_files import save
 from tests.helpers.remains import differences
 from tests.reliability.kills import SMALL
 from tests.training.test_module import Noisy, fit, make
 
 ROOT = Path(__file__).parents[2]
-
-
-def save(path, step):
-    weights = {"weight": torch.full((1000,), float(step))}
-    saved = {"global_step": step, "state_dict": weights, "pytorch-lightning_version": "2.6.0"}
-    WholeFiles().save_checkpoint(saved, path)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "deep" / "file"
-    with replaced(path) as unfinished:
-        unfinished.write_text("old")
-        assert not path.exists()
-    with pytest.raises(ZeroDivisionError), replaced(path) as unfinished:
-        unfinished.write_text(f"half of the new content {1 / 0}")
-    assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["file"]
-
-
-def test_the_newest_checkpoint_is_whole(tmp_path):
-    assert newest(tmp_path / "none") is None
-    for step in (3, 12, 7):
-        save(tmp_path / f"{step}.ckpt", step)
-    whole = (tmp_path / "12.ckpt").read_bytes()
-    (tmp_path / "torn.ckpt").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.ckpt").touch()
-    (tmp_path / "folder.ckpt").mkdir()
-    save(tmp_path / "20.ckpt.unfinished", 20)
-    assert newest(tmp_path) == (tmp_path / "12.ckpt", 12)
-    (tmp_path / "12.ckpt").write_bytes(whole[:-1])
-    assert newest(tmp_path) == (tmp_path / "7.ckpt", 7)
-
-
-def broken(folder):
-    """Files under a checkpoint's name, none of which is one."""
-    whole = {"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
-    wrong = {
-        "tensors": {"weight": torch.zeros(1)},
-        "step": {**whole, "global_step": "many"},
-        "version": {**whole, "pytorch-lightning_version": "x"},
-        "pickle": Evil(),
-        "list": [whole],
-    }
-    folder.mkdir()
-    for name, content in wrong.items():
-        torch.save(content, folder / f"{name}.ckpt")
-    torn = (folder / "step.ckpt").read_bytes()
-    (folder / "torn.ckpt").write_bytes(torn[: len(torn) // 2])
-    (folder / "empty.ckpt").touch()
-    (folder / "folder.ckpt").mkdir()
-    shards = folder / "shards.ckpt"
-    shards.mkdir()
-    (shards / ".metadata").touch()
-    (shards / "meta.pt").write_bytes(pickle.dumps(Evil()))
-    return sorted(folder.glob("*.ckpt"))
-
-
-class Evil:
-    def __reduce__(self):
-        return (os.system, ("touch evil",))
-
-
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    paths = [*broken(tmp_path / "run"), tmp_path / "none.ckpt"]
-    assert len(paths) == 10
-    for path in paths:
-        with pytest.raises(UserError, match=r"can't be read as a checkpoint|is not a checkpoint") as refused:
-            load_state(path)
-        assert str(path) in str(refused.value) and len(str(refused.value)) <= 600
-        if path.is_file():
-            with pytest.raises(UserError):
-                WholeFiles().load_checkpoint(path, weights_only=False)
-    assert not (tmp_path / "evil").exists()
-    save(tmp_path / "run" / "whole.ckpt", 3)
-    assert newest(tmp_path / "run") == (tmp_path / "run" / "whole.ckpt", 3)
-    (tmp_path / "run" / "whole.ckpt").unlink()
-    with pytest.raises(UserError, match=r"no checkpoint in .*run can be read"):
-        newest(tmp_path / "run")
-
-
-@pytest.mark.parametrize("command", [["validate"], ["fit", f"--config={ROOT}/configs/mgpo.yaml"]])
-def test_commands_refuse_what_is_no_checkpoint(tmp_path, monkeypatch, command):
-    monkeypatch.chdir(tmp_path)
-    torch.save(Evil(), tmp_path / "evil.ckpt")
-    with pytest.raises(SystemExit, match=r"mgpo: evil\.ckpt can't be read as a checkpoint of a run"):
-        main([*command, "--ckpt_path=evil.ckpt"])
-    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 
 def hold(path, held):
@@ -248,42 +157,6 @@ def test_a_run_whose_curves_had_other_names_goes_on_in_columns_of_today(tokenize
     path.write_text("\n".join([header, *rows]))
     torch.save(saved, checkpoint)
     assert train("earlier", ckpt_path=str(checkpoint)).read_text() == alone
-
-
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "is read-only")])
-def test_a_disk_that_takes_no_more_keeps_the_last_checkpoint(tmp_path, monkeypatch, code, words):
-    save(tmp_path / "last.ckpt", 1)
-
-    def fail(descriptor):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=rf"last\.ckpt can.t be written: .*{words}; what was saved before is kept"):
-        save(tmp_path / "last.ckpt", 2)
-    assert newest(tmp_path) == (tmp_path / "last.ckpt", 1)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a part of the path is a file"):
-        save(tmp_path / "file/checkpoints/last.ckpt", 1)
-    with pytest.raises(UserError, match="can't be written"):
-        _ = MetricsFile("/proc/none", "run").experiment
-    with pytest.raises(FileNotFoundError), writing(tmp_path):  # nothing else is renamed
-        raise FileNotFoundError("a file that was to be read")
-
-
-def test_another_way_to_save_is_left_alone():
-    class Own(TorchCheckpointIO): ...
-
-    class Strategy:
-        checkpoint_io = Own()
-
-    from mgpo.checkpoints.whole import save_whole_files
-
-    save_whole_files(Strategy)
-    assert type(Strategy.checkpoint_io) is Own
 
 
 def test_a_signal_outside_of_training_stops_at_once():

@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mgpo.tools.plan.shape import SIZES, published
+from mgpo.tools.plan.sizes import QWEN2_5_VL
 from tests.helpers.families import ALL, save_checkpoint
 from tests.helpers.vocabulary import make_tokenizer
 
 TINY = "tiny"
-KNOWN = (TINY, *SIZES)
+KNOWN = (TINY, *QWEN2_5_VL.sizes)
 SECTIONS = [16, 24, 24]  # of a head's rotary angles: time, height, width
 ASKED = "Which colour has the small square beside the largest patch at the left border?"
 OPTIONS = ["red", "green", "blue", "yellow", "None of these"]
@@ -41,7 +41,7 @@ def make_model(size: str, folder: Path, device: str, tokenizer: Path | None = No
 
 def config_of(size: str) -> PreTrainedConfig:
     """As published, with the ids of the control tokens."""
-    config: Any = published(size)
+    config: Any = QWEN2_5_VL.config(size)
     config.text_config.rope_parameters["mrope_section"] = SECTIONS
     config.image_token_id, config.video_token_id = 151655, 151656
     config.vision_start_token_id, config.vision_end_token_id = 151652, 151653

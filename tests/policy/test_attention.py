@@ -14,7 +14,7 @@ from mgpo.policy.passes.attention import packed_attention
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
 from mgpo.policy.passes.packing import Packing
-from tests.training.test_micro_batches import group
+from tests.policy.test_micro_batches import group
 
 KV, QUERY, WIDTH = 2, 4, 8
 SCALE = WIDTH**-0.5

@@ -14,7 +14,8 @@ from mgpo.tools.plan.advice import KNOBS, STEP, advise, filled
 from mgpo.tools.plan.launch import GB, Devices, Engine, Launch, Program
 from mgpo.tools.plan.lengths import QUESTION, Said, converse, counter
 from mgpo.tools.plan.memory import measure, tokens
-from mgpo.tools.plan.shape import measure_shape, published, read_config, shape_of
+from mgpo.tools.plan.shape import measure_shape, shape_of
+from mgpo.tools.plan.sizes import QWEN2_5_VL
 from mgpo.types import Reply, Trajectory, Turn
 from mgpo.utils.configurations import shipped_config
 from tests.conftest import make_policy, noise_image
@@ -25,7 +26,7 @@ SMALL = Setting(layers=3, width=128, mlp=384, image=36, reply=16, vocabulary=204
 
 @pytest.fixture(scope="module")
 def shape():
-    return measure_shape(published("7b"))
+    return measure_shape(QWEN2_5_VL.config("7b"))
 
 
 def launch(**changes):
@@ -67,15 +68,7 @@ def test_peaks_that_were_measured_on_an_h100(size, measured, state):
         said=said, reply=128, limit=128, questions=8, micro_tokens=6144, gradient=4, state=state, lora=lora,
         checkpointing=True, devices=Devices(), program=Program(adapter=4, merged=False, shared=False),
     )  # fmt: skip
-    assert measure(measure_shape(published(size)), run).peak / GIB == pytest.approx(measured, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("size", "parameters"),
-    [("3b", 3_754_622_976), ("7b", 8_292_166_656), ("32b", 33_452_718_336), ("72b", 73_410_777_344)],
-)
-def test_published_sizes_have_their_published_parameters(size, parameters):
-    assert measure_shape(published(size)).parameters == parameters
+    assert measure(measure_shape(QWEN2_5_VL.config(size)), run).peak / GIB == pytest.approx(measured, rel=0.1)
 
 
 def test_the_embedded_model_is_measured_from_its_folder(policy):
@@ -222,9 +215,6 @@ def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
     ("arguments", "says"),
     [
         (["--model.policy.init_args.path={folder}"], "no config.json"),
-        (["--model_size=13b"], "3b, 7b, 32b, 72b"),
-        (["--model_size=7b", "--model.policy.class_path=mgpo.policy.Qwen3VL"], "trains a Qwen3VL"),
-        (["--model_size=7b", "--model.policy.class_path=mgpo.policy.Gemma3"], "trains a Gemma3"),
         (["--trainer.strategy=deepspeed"], "trainer.strategy"),
         (["--reply=0"], "reply is 0"),
         (["--memory=0"], "memory is 0"),
@@ -235,16 +225,6 @@ def test_mistakes_get_one_sentence(arguments, says, tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["plan", "--config", str(shipped_config("mgpo")), *arguments])
     assert says in str(stop.value) and "\n" not in str(stop.value)
-
-
-def test_a_hub_out_of_reach_is_said_so(monkeypatch):
-    def unreachable(path):
-        raise OSError("no connection")
-
-    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
-    with pytest.raises(UserError, match="local folder, or give --model_size"):
-        read_config("somebody/some-model")
-    assert read_config("Qwen/Qwen2.5-VL-7B-Instruct").text_config.hidden_size == 3584
 
 
 def test_how_the_program_computes_decides_what_rollouts_take(shape):

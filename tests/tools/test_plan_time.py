@@ -13,15 +13,16 @@ from mgpo.policy.lora import Lora
 from mgpo.tools.plan.launch import Devices, Launch
 from mgpo.tools.plan.lengths import Said
 from mgpo.tools.plan.passes import FLOAT
-from mgpo.tools.plan.shape import Block, Shape, measure_shape, published
+from mgpo.tools.plan.shape import Block, Shape, measure_shape
+from mgpo.tools.plan.sizes import QWEN2_5_VL
 from mgpo.tools.plan.time import LINKS, Device, Shares, seconds
 from mgpo.utils.configurations import shipped_config
 
 # One operation or byte a second each, so that a time is a count over its share; nodes of 2.
 UNIT = Device("unit", 1, 1, 1, 1, 1, 0.25, 2)
 HERE, ENGINE = Shares(0.5, 0.25, 0.75), Shares(0.8, 0.4, 0.6)
-LANGUAGE = Block(2, 4, 1, 4, 4, 8, True, 100)
-SHAPE = Shape(LANGUAGE, Block(1, 4, 1, 4, 4, 8, True, 50), 10, 330, 50, 14, 8, 2, None, {})
+LANGUAGE = Block(2, 4, 1, 4, 4, 8, True, 100, 100)
+SHAPE = Shape(LANGUAGE, Block(1, 4, 1, 4, 4, 8, True, 50, 50), 10, 330, 50, 14, 8, 2, None, {})
 # A prompt of 9 tokens, 4 of them of the image, is answered with 2; 3 more tokens with 2.
 LAUNCH = Launch(
     (Said(5, "whole"), Said(3, None)), whole=4, crop=4, side=28, least=1, reply=2, limit=2, questions=2, group=2,
@@ -53,6 +54,15 @@ def test_a_step_counted_by_hand():
     penalised = seconds(SHAPE, replace(LAUNCH, penalised=True, checkpointing=True), UNIT, HERE)
     assert penalised["scoring"] * 3 == pytest.approx(found["training"])
     assert penalised["training"] * 3 == pytest.approx(found["training"] * 4)
+
+
+def test_experts_that_are_not_chosen_are_read_but_not_computed():
+    mixture = replace(SHAPE, language=replace(LANGUAGE, parameters=400))
+    plain, found = (seconds(shape, LAUNCH, UNIT, HERE) for shape in (SHAPE, mixture))
+    assert found == plain
+    quick = replace(UNIT, half=1000)
+    plain, found = (seconds(shape, LAUNCH, quick, HERE)["decode"] for shape in (SHAPE, mixture))
+    assert (found - plain) * 0.75 == pytest.approx(2 * 2 * 300 * 4)  # bytes of both layers, for each of 4 tokens
 
 
 def test_what_is_exchanged_counted_by_hand():
@@ -112,7 +122,7 @@ def measured(reply, turns, micro, **changes):
         LAUNCH, said=said, whole=1280, crop=1280, lora=(16, Lora().pattern), checkpointing=True, gradient=FLOAT,
         **usual | changes,
     )  # fmt: skip
-    return seconds(measure_shape(published("3b")), launch)
+    return seconds(measure_shape(QWEN2_5_VL.config("3b")), launch)
 
 
 def test_the_steps_that_were_measured_follow_from_the_shares():

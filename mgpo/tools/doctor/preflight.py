@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 from torch.distributed.tensor import DTensor
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from mgpo.errors import UserError
 from mgpo.tools.doctor.case import Result
 from mgpo.tools.doctor.examine import examine
+from mgpo.utils.terminal_tables import with_sentences
 
 SIGNS = {True: "passed", False: "FAILED", None: "skipped"}
 
@@ -60,7 +61,7 @@ class Preflight(L.Callback):
             return str(error)
         failed = [result for result in results if result.passed is False]
         if self.mode == "only" or failed:
-            Console(force_jupyter=False).print(table(results))
+            print(table(results))
         else:
             print(summary(results))
         return verdict(failed) if failed and self.mode != "warn" else None
@@ -75,14 +76,12 @@ def _out_of_reach(trainer: L.Trainer, pl_module: Any) -> str | None:
     return None
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result], width: int | None = None) -> str:
     """A row for each check: how it went, and what that means."""
-    made = Table(title="preflight")
-    for name in ("check", "", "which means"):
-        made.add_column(name)
+    made = Table("check", "", "which means", title="preflight", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for result in results:
         made.add_row(escape(result.name), SIGNS[result.passed], escape(result.text))
-    return made
+    return with_sentences(made, width)
 
 
 def summary(results: Sequence[Result]) -> str:

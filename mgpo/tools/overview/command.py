@@ -126,7 +126,7 @@ def format_summary(stage: str, summary: Summary) -> list[Table | str]:
 
 
 def _counts(summary: Summary) -> Table:
-    table = Table("questions by", "", _right("n"))
+    table = Table("questions by", _long(""), _right("n"))
     fields = {"split": "by_split", "source": "by_source", "category": "by_category", "answer": "answers"}
     for title, key in fields.items():
         counts = {name: n for name, n in summary[key].items() if name}
@@ -151,7 +151,7 @@ def _left_out(summary: Summary) -> list[Table | str]:
     """What is left out and why, with the first row of each reason; and what else the source says."""
     if not summary["left_out"]:
         return ["nothing is left out"]
-    table = Table("left out, because", _right("n"), "such as")
+    table = Table(_long("left out, because"), _right("n"), _long("such as"))
     kinds = list(summary["left_out"].items())
     for kind, found in kinds[:LINES]:
         table.add_row(_plain(kind), f"{found['count']:,}", _plain(found["examples"][0]))
@@ -162,5 +162,10 @@ def _plain(text: str) -> str:
     return escape(shorten(printable(text).replace("\n", " "), 160))
 
 
+def _long(name: str) -> Column:
+    """Of texts that may be longer than a line, and have no blanks: paths, ids."""
+    return Column(name, overflow="fold")
+
+
 def _right(name: str) -> Column:
-    return Column(name, justify="right")
+    return Column(name, justify="right", no_wrap=True)

@@ -14,7 +14,8 @@ from mgpo.tools.plan.disk import disk, format_disk
 from mgpo.tools.plan.launch import GB, Launch
 from mgpo.tools.plan.memory import Memory, measure, tokens
 from mgpo.tools.plan.settings import build, devices_of, read
-from mgpo.tools.plan.shape import Shape, measure_shape, published, read_config
+from mgpo.tools.plan.shape import Shape, measure_shape, read_config
+from mgpo.tools.plan.sizes import family_of, published_for
 from mgpo.tools.plan.table import format_plan
 from mgpo.tools.plan.time import ENGINE, H100, HERE, LINKS, seconds
 
@@ -35,18 +36,15 @@ def plan(
     Args:
         config: A resolved configuration of `fit`.
         memory: Gigabytes (10^9 bytes) of one device; those of the one that is here, if there is one.
-        model_size: Plan for a published Qwen2.5-VL (3b, 7b, 32b, 72b) instead of the checkpoint of the configuration.
+        model_size: Plan for a published size of the model's family (such as 7b, 30b-a3b) instead of the checkpoint.
         reply: Tokens that each reply is assumed to have; 512 unless given, and never more than the limit.
         output: Also write the plan to this file, as JSON.
     """
     policy, dialogue = build(config)
     path: str = getattr(policy, "path", "")
-    if model_size and "qwen2_5_vl" not in getattr(policy, "model_types", ("qwen2_5_vl",)):
-        raise UserError(
-            f"--model_size {model_size} is of Qwen2.5-VL, and the configuration trains a {type(policy).__name__}; "
-            "leave it out, and set model.policy.init_args.path to that model's folder"
-        )
-    shape = measure_shape(published(model_size) if model_size else read_config(path))
+    family = family_of(policy)
+    sizes = family.sizes if family else ()
+    shape = measure_shape(published_for(policy, model_size) if model_size else read_config(path, sizes))
     if memory is None and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / GB
     if memory is not None and memory <= 0:
@@ -59,7 +57,7 @@ def plan(
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=1))
-    tables = format_plan(report, f"Qwen2.5-VL {model_size}" if model_size else path)
+    tables = format_plan(report, f"{family.name} {model_size}" if family and model_size else path)
     Console(force_jupyter=False).print(*tables, format_disk(report["disk"]), sep="\n")
 
 

@@ -18,7 +18,7 @@ from mgpo.utils.atomic_files import parse_json
 from mgpo.vllm.sampler import is_installed
 
 Settings = dict[str, Any]  # nested, as in the configuration
-OWN_CAP = 16384 * 28 * 28  # pixels; that of the Qwen families, where neither configuration nor checkpoint say one
+OWN_CAP = 16384  # image tokens; that of the Qwen families, where neither configuration nor checkpoint say one
 HALF = 2  # bytes
 ENGINE_SHARE = 0.9  # of a device's memory, where vLLM is told none
 REPLY = 512  # tokens that replies are assumed to have, unless something else is said
@@ -45,7 +45,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
     options = model["policy"].get("init_args") or {}
     side = shape.patch * shape.merge
     area = side**2
-    whole = options.get("max_pixels") or own_cap(policy.path)
+    whole = options.get("max_pixels") or own_cap(policy.path) or OWN_CAP * area
     crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
     host = trainer["accelerator"] == "cpu"
@@ -105,12 +105,12 @@ def program_of(policy: Any, weight: int, value: int) -> Program:
     )
 
 
-def own_cap(path: str) -> int:
-    """The pixel cap that a local checkpoint's image processor brings."""
+def own_cap(path: str) -> int | None:
+    """The pixel cap that a local checkpoint's image processor brings, if it says one."""
     file = Path(path) / "preprocessor_config.json"
     try:
         own = parse_json(file.read_text()) if file.is_file() else {}
-        return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge") or OWN_CAP
+        return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge")
     except (ValueError, AttributeError):
         raise UserError(
             f"{file} can't be read as the settings of an image processor; fetch the checkpoint anew"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from mgpo.errors import UserError
-
-SIZES = ("3b", "7b", "32b", "72b")  # of Qwen2.5-VL, as published
-# width, inner width, layers, heads, key-value heads, vocabulary, the vision tower's inner width
-_PUBLISHED = {
-    "3b": (2048, 11008, 36, 16, 2, 151936, 3420),
-    "7b": (3584, 18944, 28, 28, 4, 152064, 3420),
-    "32b": (5120, 27648, 64, 40, 8, 152064, 3456),
-    "72b": (8192, 29568, 80, 64, 8, 152064, 3456),
-}
+from mgpo.tools.plan.sizes import published_as
 
 
 @dataclass(frozen=True)
@@ -27,7 +20,8 @@ class Block:
     """The layers of a transformer, by how many values they make of a token.
 
     `attention` is heads x head size, `key_value` that of the keys (and again of the values), `mlp` the inner
-    width, `gated` whether a gate multiplies it (SwiGLU). `parameters` are those of one layer.
+    width, `gated` whether a gate multiplies it (SwiGLU). `parameters` are those of one layer, the mean
+    where they differ, and `active` those that a token passes, in a mixture of experts through the chosen ones.
     """
 
     layers: int
@@ -38,6 +32,7 @@ class Block:
     mlp: int
     gated: bool
     parameters: int
+    active: int
 
     @property
     def repeated(self) -> int:
@@ -80,35 +75,26 @@ class Shape:
         return [sides for name, sides in fits.items() if _sees(name) == seen]
 
 
-def published(size: str) -> PreTrainedConfig:
-    """The configuration of a published Qwen2.5-VL. Raises UserError for a size that there is not."""
-    if size not in _PUBLISHED:
-        raise UserError(f"model_size is {size!r}; the published sizes of Qwen2.5-VL are {', '.join(SIZES)}")
-    width, mlp, layers, heads, kv_heads, vocabulary, vision_mlp = _PUBLISHED[size]
-    tied = size == "3b"
-    text = dict(
-        hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
-    )  # fmt: skip
-    vision = dict(depth=32, hidden_size=1280, num_heads=16, intermediate_size=vision_mlp, out_hidden_size=width)
-    return AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
+def read_config(path: str, sizes: Sequence[str] = ()) -> PreTrainedConfig:
+    """The configuration of a checkpoint. Raises UserError where a folder has none, or the hub does not answer.
 
-
-def read_config(path: str) -> PreTrainedConfig:
-    """The configuration of a checkpoint. Raises UserError where a folder has none, or the hub does not answer."""
+    `sizes` are those that could be planned for without it.
+    """
     folder = Path(path)
-    if known := re.fullmatch(r"Qwen/Qwen2\.5-VL-(\d+B)-Instruct", path):
-        return published(known[1].lower())
+    if known := published_as(path):
+        return known
+    instead = f"give --model_size ({', '.join(sizes)})" if sizes else ""
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise UserError(f"{path} holds no config.json; name the folder of a whole checkpoint, or give --model_size")
+        whole = f"{path} holds no config.json; name the folder of a whole checkpoint"
+        raise UserError(f"{whole}, or {instead}" if sizes else whole)
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         if folder.is_dir():
             raise UserError(f"{path}/config.json can't be read ({str(error).splitlines()[0]})") from None
+        local = "set model.policy.init_args.path to a local folder"
         raise UserError(
-            f"{path} is no folder here and the hub can't be reached; set model.policy.init_args.path to a local "
-            f"folder, or give --model_size ({', '.join(SIZES)})"
+            f"{path} is no folder here and the hub can't be reached; {f'{local}, or {instead}' if sizes else local}"
         ) from None
 
 
@@ -166,13 +152,30 @@ def _block(layers: nn.ModuleList, config: Any) -> Block:
     width = config.hidden_size
     heads = getattr(config, "num_attention_heads", None) or config.num_heads
     head = getattr(config, "head_dim", None) or width // heads
+    parameters = parameters_of(layers) // len(layers)
     return Block(
         layers=len(layers),
         width=width,
         heads=heads,
         attention=heads * head,
         key_value=(getattr(config, "num_key_value_heads", None) or heads) * head,
-        mlp=config.intermediate_size,
-        gated=any(name.endswith("gate_proj") for name, _ in layers[0].named_modules()),
-        parameters=parameters_of(layers[0]),
+        mlp=_inner_width(config),
+        gated=any(re.search(r"gate(_up)?_proj", name) for name, _ in layers[0].named_parameters()),
+        parameters=parameters,
+        active=parameters - _idle(layers, config),
     )
+
+
+def _inner_width(config: Any) -> int:
+    """Of the MLP, or of all experts together that a token passes."""
+    if expert := getattr(config, "moe_intermediate_size", None):
+        return config.num_experts_per_tok * expert + getattr(config, "shared_expert_intermediate_size", 0)
+    return config.intermediate_size
+
+
+def _idle(layers: nn.ModuleList, config: Any) -> int:
+    """Parameters of a layer that a token does not pass: those of the experts that are not chosen for it."""
+    if not (count := getattr(config, "num_experts", None)):
+        return 0
+    experts = sum(p.numel() for name, p in layers.named_parameters() if ".experts." in name) // len(layers)
+    return experts * (count - config.num_experts_per_tok) // count

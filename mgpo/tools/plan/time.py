@@ -93,8 +93,9 @@ def seconds(
 
 
 def layers(block: Block, count: int, pairs: float) -> float:
-    """Operations of all layers on `count` tokens: two a weight, and four a value of attention for a pair of tokens."""
-    return block.layers * (2 * block.parameters * count + 4 * block.attention * pairs)
+    """Operations of all layers on `count` tokens: two a weight that they pass, and four a value of attention for a pair
+    of tokens."""
+    return block.layers * (2 * block.active * count + 4 * block.attention * pairs)
 
 
 def tower(shape: Shape, patches: int) -> float:
@@ -132,13 +133,14 @@ def decode(shape: Shape, launch: Launch, turns: list[Shown], device: Device, sha
     """Seconds of drawing: for each token of a reply all weights and the caches of all rows are read, which takes longer
     than the products as long as rows are few; and launching the kernels may take longer than either."""
     block, rows = shape.language, launch.rows
-    weights = block.layers * block.parameters + shape.vocabulary * block.width
+    head = shape.vocabulary * block.width
+    weights, active = block.layers * block.parameters + head, block.layers * block.active + head
     launched = block.layers * shares.layer + len(trained_layers(shape, launch).decoder) * shares.adapter
     before, total = 0, 0.0
     for turn in turns:
         seen = rows * turn.reply * (before + turn.shown + turn.reply / 2)
         read = launch.gathered * weights * turn.reply + cache(block, 1, launch.types) * seen
-        products = 2 * weights * rows * turn.reply + layers(block, 0, seen)
+        products = 2 * active * rows * turn.reply + layers(block, 0, seen)
         kernels = max(
             read / (shares.bandwidth * device.memory), products / (shares.products * device.peak(launch.value))
         )
