@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from mgpo.cli import main
 from mgpo.data import Files, Mixture, Part, Scenes
 from mgpo.data.remote_images import WebPicture
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.errors import UserError
 from mgpo.images.decoding import FilePicture, open_image, size_of
 from mgpo.images.views import Frame
@@ -195,7 +195,8 @@ def test_prompts_are_the_same_without_weights(family, family_folder, family_poli
 
 
 @pytest.mark.parametrize(
-    ("dialogue", "pictures", "choices"), [(TwoTurn(), 2, 1), (SingleTurn(), 1, 1), (FreeTurns(turns=3), 3, 3)]
+    ("dialogue", "pictures", "choices"),
+    [(TwoTurn(), 2, 1), (SingleTurn(), 1, 1), (FreeTurns(turns=3), 3, 3), (BlindAnswer(), 2, 1)],
 )
 def test_a_conversation_is_told_to_its_end(policy, dialogue, pictures, choices):
     question = make_question(noise_image(224, 224), choices=("red", "blue"), answer="A")
