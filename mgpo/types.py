@@ -1,5 +1,6 @@
 """The nouns of one training step: Question, Message, Prompt, Reply, Turn, Trajectory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
@@ -55,10 +56,15 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is shown before a reply: token ids with placeholders expanded, and the patches of their images."""
+    """What is shown before a reply: token ids with placeholders expanded, and the patches of their images.
+
+    A `fresh` one begins a conversation: nothing that was shown or said before is seen behind it, and positions count
+    from 0 again.
+    """
 
     ids: tuple[int, ...]
     images: tuple["Pixels", ...] = ()
+    fresh: bool = False
 
     @property
     def hash(self) -> str:
@@ -114,6 +120,16 @@ class Turn:
         if self.seen is None or self.parsed_box is None or self.parsed_box.candidate is None:
             return None
         return self.seen.to_original(self.parsed_box.candidate)
+
+
+def conversations(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """A trajectory's turns by conversation, of which each sees itself alone: one, unless the dialogue begins anew."""
+    found: list[list[Turn]] = []
+    for turn in turns:
+        if turn.prompt.fresh or not found:
+            found.append([])
+        found[-1].append(turn)
+    return found
 
 
 @dataclass

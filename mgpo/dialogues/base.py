@@ -1,6 +1,7 @@
 """What every dialogue shares: its interface, and how texts with slots become messages."""
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from mgpo.answers import LETTERS, extract
@@ -49,8 +50,16 @@ class Dialogue(Protocol):
         ...
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
-        """Judge the last reply, then the messages before the next one; None when the episode is over."""
+        """Judge the last reply, then the messages before the next one; None when the episode is over.
+
+        Messages that begin with one of the system begin a conversation of their own: the next reply sees them alone.
+        """
         ...
+
+
+def begins_anew(messages: Sequence[Message]) -> bool:
+    """Whether these messages of `proceed` begin a conversation of their own: the first of them is the system's."""
+    return bool(messages) and messages[0].role == "system"
 
 
 def answer_of(turn: Turn, question: Question) -> str | None:

@@ -15,7 +15,7 @@ from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rollout.episodes import force_answers
-from mgpo.types import Pixels, Prompt, Trajectory
+from mgpo.types import Pixels, Trajectory
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def _with_and_without(policy: Policy, trajectory: Trajectory) -> tuple[Trajector
         black |= {id(image): policy.pixels(Image.new("RGB", view.size)) for image in prompt.images}
     first, *later = trajectory.turns
     blackened = [
-        replace(turn, prompt=Prompt(turn.prompt.ids, tuple(black.get(id(i), i) for i in turn.prompt.images)))
+        replace(turn, prompt=replace(turn.prompt, images=tuple(black.get(id(i), i) for i in turn.prompt.images)))
         for turn in later
     ]
     return (

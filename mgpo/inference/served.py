@@ -10,6 +10,7 @@ from PIL import Image
 
 from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.dialogues.base import begins_anew
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Frame, Original, View, VisionResolution
@@ -126,7 +127,8 @@ class ServedModel(AskedModel):
         messages: Sequence[Message] | None = dialogue.open(trajectory, resolution)
         try:
             while messages is not None:
-                history += [as_sent(message, image) for message in messages]
+                shown = [as_sent(message, image) for message in messages]
+                history = shown if begins_anew(messages) else history + shown
                 turn = len(trajectory.turns)
                 text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
                 history.append({"role": "assistant", "content": without_thoughts(text)})

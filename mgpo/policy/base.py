@@ -23,7 +23,7 @@ class Codec(Protocol):
     closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
-        """Encode the beginning of a conversation, up to where the policy's first reply starts.
+        """Encode the beginning of a conversation, up to where the policy's first reply starts, as a fresh prompt.
 
         Args:
             messages: What is said and shown, in order.
@@ -185,7 +185,7 @@ class Policy(nn.Module):
 
     def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor] | None:
         """What `model` itself takes beside token ids (1, tokens), for `mgpo doctor` to compare with; `places` is true
-        at the images' placeholders. None where that is not known."""
+        at the images' placeholders, of which there may be none. None where that is not known."""
         return None
 
     def logits(self, hidden: Tensor) -> Tensor:

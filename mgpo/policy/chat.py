@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +63,7 @@ class Chat:
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids of a conversation's beginning, up to where the policy's first reply starts."""
         spoken, texts, views = _number(messages)
-        return self._encode(self._render(spoken), texts, [pixels(view) for view in views])
+        return replace(self._encode(self._render(spoken), texts, [pixels(view) for view in views]), fresh=True)
 
     def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
         """The ids between a reply and the next. The end-of-turn token is added only where it was not sampled."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mgpo.dialogues import Dialogue
+from mgpo.dialogues.base import begins_anew
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Original, VisionResolution
 from mgpo.policy.base import Policy
@@ -38,6 +39,10 @@ class Conversations(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order."""
+        ...
+
+    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "Conversations":
+        """New conversations, one a prompt, in which nothing of this one is seen; `rows` are those that they go on."""
         ...
 
 
@@ -144,24 +149,38 @@ def roll_out(
         shown = {i: prompts[i // copies] for i, trajectory in enumerate(trajectories) if trajectory.failed is None}
         if not shown:
             return trajectories
-        conversation = sampler.open(policy, [shown[i] for i in shown if i % copies == 0], copies)
+        playing = [(list(shown), sampler.open(policy, [shown[i] for i in shown if i % copies == 0], copies))]
         turn = 0
-        while shown:
-            active = list(shown)
-            seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
+        while playing:
             following: dict[int, Sequence[Message] | None] = {}
-            for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
-                i = active[row]
-                text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
-                trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
-                following[i] = dialogue.proceed(trajectories[i], resolution)
-                crops[i // copies].begin(following[i])  # while other rows go on
+            for active, conversation in playing:
+                seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
+                for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
+                    i = active[row]
+                    text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
+                    trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
+                    following[i] = dialogue.proceed(trajectories[i], resolution)
+                    crops[i // copies].begin(following[i])  # while other rows go on
             shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
-            if shown:
-                conversation.keep([row for row, i in enumerate(active) if i in shown])
-                conversation.extend(list(shown.values()))
+            playing = [part for active, conversation in playing for part in _go_on(conversation, active, shown)]
             turn += 1
     return trajectories
+
+
+def _go_on(
+    conversation: Conversations, active: Sequence[int], shown: Mapping[int, Prompt]
+) -> Iterator[tuple[list[int], Conversations]]:
+    """Those of the active trajectories that are shown more, in the conversations in which they go on."""
+    staying = [row for row, i in enumerate(active) if i in shown and not shown[i].fresh]
+    leaving = [row for row, i in enumerate(active) if i in shown and shown[i].fresh]
+    if leaving:
+        numbers = [active[row] for row in leaving]
+        yield numbers, conversation.begin([shown[i] for i in numbers], leaving)
+    if staying:
+        numbers = [active[row] for row in staying]
+        conversation.keep(staying)
+        conversation.extend([shown[i] for i in numbers])
+        yield numbers, conversation
 
 
 def _next_prompts(
@@ -180,7 +199,10 @@ def _next_prompts(
             continue
         trajectory = trajectories[i]
         try:
-            prompt = policy.chat.follow(messages, trajectory.turns[-1].reply, crops[i // copies])
+            if begins_anew(messages):
+                prompt = policy.chat.open(messages, crops[i // copies])
+            else:
+                prompt = policy.chat.follow(messages, trajectory.turns[-1].reply, crops[i // copies])
             trajectory.failed = too_long(policy, trajectory.turns, prompt, reply)
         except BadImage as error:
             trajectory.failed = str(error)

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from mgpo.dialogues import Dialogue
 from mgpo.images.views import Original
 from mgpo.policy.base import Policy
-from mgpo.types import Prompt, Question, Trajectory, Turn
+from mgpo.types import Prompt, Question, Trajectory, Turn, conversations
 
 
 def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) -> str | None:
     """Why a reply of `reply` tokens does not fit behind these turns and this prompt; None where it does."""
+    number = len(turns) + 1
+    turns = [] if prompt.fresh or not turns else conversations(turns)[-1]
     tokens = sum(len(turn.prompt.ids) + len(turn.reply.ids) for turn in turns) + len(prompt.ids)
     limit, known = policy.max_prompt_tokens, policy.max_positions
     if limit is not None and tokens > limit:
-        return f"{tokens:,} tokens stand before reply {len(turns) + 1}; policy.max_prompt_tokens allows {limit:,}"
+        return f"{tokens:,} tokens stand before reply {number}; policy.max_prompt_tokens allows {limit:,}"
     if known is None or tokens + reply <= known:  # a token takes one position at most
         return None
     at = 0
@@ -23,7 +25,7 @@ def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) 
     if end + reply <= known:
         return None
     return (
-        f"{tokens:,} tokens stand before reply {len(turns) + 1} and reach position {end:,}; with the {reply:,} of "
+        f"{tokens:,} tokens stand before reply {number} and reach position {end:,}; with the {reply:,} of "
         f"sampling.max_new_tokens that is beyond the {known:,} that the model knows; shorten the question, or lower "
         "the pixel caps or max_new_tokens"
     )

@@ -97,6 +97,10 @@ class Conversation:
         self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
         self.pending = [()] * len(shown)
 
+    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "Conversation":
+        """New conversations, one a prompt, with a cache of their own; a row's past says nothing of them."""
+        return Conversation(self.policy, prompts, 1)
+
     @torch.no_grad()
     def reply(
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None

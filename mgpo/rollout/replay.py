@@ -116,3 +116,9 @@ class Recording:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows."""
         self.rows = [self.rows[row] for row in rows]
+
+    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "Recording":
+        """New conversations, in which these rows say what comes next of theirs."""
+        begun = Recording([self.rows[row] for row in rows], self.end)
+        begun.turn = self.turn
+        return begun

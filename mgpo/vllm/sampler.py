@@ -166,6 +166,10 @@ class EngineConversations:
         """Let go of all rows but these."""
         self.histories = [self.histories[i] for i in rows]
 
+    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "EngineConversations":
+        """New conversations, one a prompt, under the same weights; a row's history says nothing of them."""
+        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers)
+
     def _request(self, history: Prompt, seed: int) -> Request:
         images = place_images(history, self.policy.chat.image_id, self._tokens, self._name)
         return Request(history.ids, tuple(images), seed)

@@ -2,8 +2,18 @@ from dataclasses import replace
 
 import pytest
 
-from mgpo.dialogues import Enlarged, FreeTurns, PlainCut, SingleTurn, Turned, TwoTurn, WithMargin
-from mgpo.dialogues.base import fill
+from mgpo.dialogues import (
+    BlindAnswer,
+    Enlarged,
+    FreeTurns,
+    PlainCut,
+    SingleTurn,
+    Turned,
+    TwoTurn,
+    WithMargin,
+    answer_only,
+)  # fmt: skip
+from mgpo.dialogues.base import begins_anew, fill
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.metrics.record import record_of
@@ -146,6 +156,8 @@ def test_a_box_around_everything_is_a_crop_all_the_same():
         (TwoTurn(), ["[0, 0, 56, 56]", r"\boxed{K}"], ["look", "answer"]),
         (TwoTurn(), ["there", "I see none."], ["look refused", "nothing"]),
         (TwoTurn(turns=3), ["[56, 56, 0, 0]", "[0, 0, 56, 56]", r"\boxed{K}"], ["look refused", "look", "answer"]),
+        (BlindAnswer(), ["[0, 0, 56, 56]", r"\boxed{K}"], ["look", "answer"]),
+        (BlindAnswer(), ["there", "I see none."], ["look refused", "nothing"]),
         (SingleTurn(), [r"[0, 0, 56, 56] \boxed{K}"], ["answer"]),
         (SingleTurn(), ["[0, 0, 56, 56]"], ["nothing"]),
         (FreeTurns(3), ["[0, 0, 56, 56]", "I wonder.", r"\boxed{K}"], ["look", "look refused", "answer"]),
@@ -192,6 +204,28 @@ def test_a_part_may_be_turned_or_enlarged():
     assert Enlarged(9)(first, box, capped).size == (64, 64)
     with pytest.raises(ValueError, match=r"dialogue\.cut\.scale is 0\.5"):
         Enlarged(0.5)
+
+
+def test_a_blind_answer_is_asked_of_the_crop_alone():
+    """In the very words in which a sub-image is asked whether it answers the question alone."""
+    dialogue, choices = BlindAnswer(), ("K", "M")
+    trajectory, first = start(dialogue, choices)
+    assert text_of(first) == text_of(start(TwoTurn(), choices)[1])
+    say(trajectory, "[0, 0, 56, 56]")
+    messages = dialogue.proceed(trajectory, RESOLUTION)
+    assert begins_anew(messages)
+    assert [part for m in messages for part in m.parts if isinstance(part, View)] == trajectory.crops
+    assert text_of(messages) == text_of(start(answer_only(), choices)[1])
+
+
+def test_a_blind_answer_sees_nothing_where_nothing_is_cut_out():
+    dialogue = BlindAnswer()
+    trajectory, _ = start(dialogue, ("K", "M"))
+    say(trajectory, "[56, 56, 0, 0]")
+    messages = dialogue.proceed(trajectory, RESOLUTION)
+    assert begins_anew(messages) and all(isinstance(part, str) for m in messages for part in m.parts)
+    assert REASONS[trajectory.parsed_box.reason] in text_of(messages) and "(B) M" in text_of(messages)
+    assert len(trajectory.views) == 1
 
 
 def test_fewer_than_two_turns_are_refused():

@@ -9,7 +9,7 @@ import pytest
 import mgpo
 from mgpo.data.scenes import Scenes
 from mgpo.data.unlabelled import unlabelled_questions
-from mgpo.dialogues import FreeTurns, SingleTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn
 from mgpo.errors import UserError
 from mgpo.images.views import Frame
 from mgpo.inference.client import ChatClient, NoReply, ServerError
@@ -53,7 +53,7 @@ def test_greedy_answers_equal_those_in_process(model, server):
         assert replace(other, logprob=one.logprob) == one  # replies, boxes, regions, sub-image alone, lengths
 
 
-@pytest.mark.parametrize("dialogue", [SingleTurn(), FreeTurns(turns=3)])
+@pytest.mark.parametrize("dialogue", [SingleTurn(), FreeTurns(turns=3), BlindAnswer()])
 def test_other_dialogues(model, server, dialogue):
     served = mgpo.load(server.url, dialogue, max_new_tokens=48, **CAPS)
     ours = mgpo.load(dialogue=dialogue)

@@ -1,15 +1,17 @@
 """The loop and the training pass: invariants 1, 2, 6, 7 and 9 of the design, on random weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling, choose
-from mgpo.types import Prompt, Reply, Turn
+from mgpo.types import Message, Prompt, Reply, Turn, conversations
 from tests.conftest import make_policy, make_question, noise_image
 
 BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "red mark"}]\n```'
@@ -60,7 +62,24 @@ def trajectories(policy, samples):
     return roll_out(policy, Scripted(), TwoTurn(), samples, 4, Sampling(max_new_tokens=12), (0, 0))
 
 
-@pytest.fixture(scope="module", params=[TwoTurn(), TwoTurn(turns=3), FreeTurns(3)], ids=["two", "three", "free"])
+class Changing(TwoTurn):
+    """Three turns of which some begin anew: behind a box the answer, behind none the second look."""
+
+    def __init__(self):
+        super().__init__(turns=3)
+
+    def proceed(self, trajectory, resolution):
+        messages = super().proceed(trajectory, resolution)
+        fresh = (trajectory.turns[-1].action == "look") == (len(trajectory.turns) == 2)
+        return [Message("system", (self.system,)), *messages] if messages is not None and fresh else messages
+
+
+DIALOGUES = {
+    "two": TwoTurn(), "three": TwoTurn(turns=3), "free": FreeTurns(3), "blind": BlindAnswer(), "changing": Changing()
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=DIALOGUES.values(), ids=list(DIALOGUES))
 def all_kinds(request, policy, samples):
     """Rollouts of a dialogue, of different numbers of turns and images."""
     return roll_out(policy, Scripted(), request.param, samples, 4, Sampling(max_new_tokens=12), (0, 0))
@@ -80,18 +99,27 @@ def of_replies(logprobs, trajectory):
     return torch.cat(values)
 
 
+def alone(trajectory):
+    """Each conversation of a trajectory as one of its own."""
+    return [replace(trajectory, turns=turns) for turns in conversations(trajectory.turns)]
+
+
 def plain_scores(policy, trajectory):
-    """Log-probs of a trajectory's replies from one unpadded pass through the stock model, mRoPE by the library."""
+    """Log-probs of a trajectory's replies from an unpadded pass a conversation through the stock model, mRoPE by the
+    library."""
+    return torch.cat([plain_conversation(policy, one) for one in alone(trajectory)])
+
+
+def plain_conversation(policy, trajectory):
     ids = torch.tensor([full_ids(trajectory)])
     images = [image for turn in trajectory.turns for image in turn.prompt.images]
-    grid = torch.tensor([image.grid for image in images])
+    shown = {}
+    if images:
+        shown["pixel_values"] = torch.cat([image.patches for image in images])
+        shown["image_grid_thw"] = torch.tensor([image.grid for image in images])
     kinds = (ids == policy.chat.image_id).int()
-    output = policy.model(
-        input_ids=ids,
-        pixel_values=torch.cat([image.patches for image in images]),
-        image_grid_thw=grid,
-        mm_token_type_ids=kinds,
-    )
+    policy.model.model.rope_deltas = None
+    output = policy.model(input_ids=ids, mm_token_type_ids=kinds, use_cache=False, **shown)
     logits = output.logits.masked_fill(policy.banned, -torch.inf)
     logprobs = F.log_softmax(logits[0, :-1], -1).gather(-1, ids[0, 1:, None])[:, 0]
     return of_replies(logprobs, trajectory)

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from mgpo.cli import main
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.policy.lora import Lora
 from mgpo.tools.doctor.examine import CHECKS
 from mgpo.utils.configurations import shipped_config
 from tests.conftest import make_policy
 from tests.helpers.cases import RULE, SAMPLES, case_of, failures
+from tests.rollout.test_rollout import Changing
 
 
 def test_no_family_raises_an_alarm(family, family_policy):
@@ -26,7 +27,10 @@ def test_no_choice_of_weights_raises_an_alarm(tokenizer, options):
     assert failures(case_of(make_policy(tokenizer, **options))) == {}
 
 
-@pytest.mark.parametrize("dialogue", [SingleTurn(), TwoTurn(rule=RULE, turns=3), FreeTurns(3, rule=RULE)])
+DIALOGUES = [SingleTurn(), TwoTurn(rule=RULE, turns=3), FreeTurns(3, rule=RULE), BlindAnswer(rule=RULE), Changing()]
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES)
 def test_no_dialogue_raises_an_alarm(fresh_policy, dialogue):
     skipped = ["boxes land"] if isinstance(dialogue, SingleTurn) else []
     assert failures(case_of(fresh_policy, dialogue), skipped) == {}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.images.decoding import FilePicture
 from mgpo.images.views import Frame
 from mgpo.tools.overview.facts import Fact, look
@@ -18,7 +18,8 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> \x1b[31m[bo
 
 
 @pytest.mark.parametrize(
-    ("dialogue", "pictures", "choices"), [(TwoTurn(), 2, 1), (SingleTurn(), 1, 1), (FreeTurns(turns=3), 3, 3)]
+    ("dialogue", "pictures", "choices"),
+    [(TwoTurn(), 2, 1), (SingleTurn(), 1, 1), (FreeTurns(turns=3), 3, 3), (BlindAnswer(), 2, 1)],
 )
 def test_a_conversation_is_told_to_its_end(policy, dialogue, pictures, choices):
     question = make_question(noise_image(224, 224), choices=("red", "blue"), answer="A")

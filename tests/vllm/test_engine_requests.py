@@ -96,6 +96,20 @@ def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
     assert len({i.name for r in (*first, *second) for i in r.images}) == 1
 
 
+def test_what_begins_anew_is_sent_alone(policy):
+    said = policy.chat.encode_text("yes")
+    engine, talk = open_talk(policy, [*said, policy.chat.end_id], 3)
+    list(talk.reply([1, 2, 3], Sampling(8)))
+    anew = talk.begin([Prompt((107,)), Prompt((108,))], [2, 0])
+    talk.keep([1])
+    talk.extend([Prompt((109,))])
+    list(anew.reply([4, 5], Sampling(8)))
+    list(talk.reply([6], Sampling(8)))
+    assert [[r.ids for r in asked] for asked in engine.asked[1:]] == [
+        [(107,), (108,)], [(105, 106, *said, policy.chat.end_id, 109)]
+    ]  # fmt: skip
+
+
 def test_what_an_engine_may_not_say(policy):
     _, talk = open_talk(policy, [policy.chat.ids["<|im_start|>"]])
     with pytest.raises(RuntimeError, match="banned"):

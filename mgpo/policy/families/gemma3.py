@@ -75,8 +75,11 @@ class Gemma3(Pretrained):
 
     def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor]:
         """Whole images."""
+        kinds = dict(token_type_ids=places.int())
+        if not images:
+            return kinds
         stacked = torch.stack([image.patches.to(self.device) for image in images])
-        return dict(pixel_values=stacked, token_type_ids=places.int())
+        return dict(pixel_values=stacked) | kinds
 
     def new_cache(self) -> "PlacedCache":
         """Keys and values of all tokens: the window is masked, since a row's holes do not count."""

@@ -86,9 +86,12 @@ class QwenVL(Pretrained):
 
     def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor]:
         """Patches side by side, with their grids."""
+        kinds = dict(mm_token_type_ids=places.int())
+        if not images:
+            return kinds
         patches = torch.cat([image.patches.to(self.device) for image in images])
         grid = torch.tensor([image.grid for image in images], device=self.device)
-        return dict(pixel_values=patches, image_grid_thw=grid, mm_token_type_ids=places.int())
+        return dict(pixel_values=patches, image_grid_thw=grid) | kinds
 
     def saved_options(self) -> dict[str, Any]:
         """The pixel budgets."""

@@ -2,7 +2,8 @@
 
 Shapes: B distinct first prompts, N trajectories, P prompt tokens, C continuation tokens. A
 continuation begins with the prompt's last token, so that the log-prob of the first sampled token
-comes from the same row as all others.
+comes from the same row as all others. Where a dialogue begins anew its conversations stay in one row here, but a token
+sees those of its own alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mgpo.policy.passes.packing import Packing
-from mgpo.types import Pixels, Prompt, Trajectory
+from mgpo.types import Pixels, Prompt, Trajectory, conversations
 from mgpo.utils.allocator import moved
 
 # (prompt, first position) -> positions (3, tokens) and the position that follows
@@ -37,23 +38,38 @@ class Batch:
     sampled_logprobs_NC: Tensor
     old_logprobs_NC: Tensor  # by the trainer, before the step's updates
     owner_N: Tensor  # which prefix a trajectory continues
-    images: list[Pixels]  # those of the prefixes, row by row, then those of the continuations
+    conversation_NC: Tensor  # which of its trajectory's a token is in; the first, 0, continues the prefix
+    images: list[Pixels]  # those of the prefixes, row by row, of the continuations, and of what begins anew
 
     @cached_property
     def fed_NC(self) -> Tensor:
-        """Which continuation tokens the decoder has to see: all but each row's last, from which nothing is drawn."""
-        return self.valid_NC & self.valid_NC.roll(-1, 1).index_fill(
-            1, torch.tensor([-1], device=self.valid_NC.device), False
-        )
+        """Which continuation tokens the decoder has to see: all but each conversation's last, from which nothing is
+        drawn."""
+        goes_on_NC = self.valid_NC.roll(-1, 1) & (self.conversation_NC == self.conversation_NC.roll(-1, 1))
+        return self.valid_NC & goes_on_NC.index_fill(1, torch.tensor([-1], device=self.valid_NC.device), False)
+
+    @cached_property
+    def anew_NC(self) -> Tensor:
+        """Which tokens are in a conversation that began anew, so that they see no prefix."""
+        return self.conversation_NC > 0
 
     @cached_property
     def packing(self) -> Packing:
-        """The prompts one after the other, then the fed tokens of all rows; asked are those before a policy token."""
-        lengths = zip(self.owner_N.tolist(), self.fed_NC.sum(1).tolist())
+        """The prompts one after the other, then the fed tokens of all rows, those behind no prefix last; asked are
+        those before a policy token, row by row."""
+        lengths = zip(self.owner_N.tolist(), (self.fed_NC & ~self.anew_NC).sum(1).tolist())
         rows = [[length for _, length in group] for _, group in groupby(lengths, key=lambda row: row[0])]
         prompts = self.prefix_valid_BP.sum(1).tolist()
-        asked_M = self.policy_NC.roll(-1, 1)[self.fed_NC].nonzero().flatten() + sum(prompts)
-        return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device)
+        place_F = self.anew_NC[self.fed_NC].int().argsort(stable=True).argsort() + sum(prompts)
+        asked_M = place_F[self.policy_NC.roll(-1, 1)[self.fed_NC]]
+        anew = self.lengths_anew(self.fed_NC)
+        return Packing(prompts, rows, asked_M.tolist(), self.valid_NC.device, anew)
+
+    def lengths_anew(self, chosen_NC: Tensor) -> list[int]:
+        """Of these tokens, how many are in each conversation that began anew, row by row."""
+        numbers = range(1, int(self.conversation_NC.max()) + 1)
+        lengths = [(chosen_NC & (self.conversation_NC == number)).sum(1).tolist() for number in numbers]
+        return [length for row in zip(*lengths) for length in row if length]
 
     def to(self, device: torch.device) -> "Batch":
         """A batch whose tensors lie on a device; the images stay where they are."""
@@ -75,7 +91,9 @@ def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: in
     placed = [positions(prefix, 0) for prefix in prefixes]
     rows = [_continuation(t, placed[number[id(t.turns[0].prompt)]][1], positions) for t in trajectories]
     images = [image for prefix in prefixes for image in prefix.images]
-    images += [image for t in trajectories for turn in t.turns[1:] for image in turn.prompt.images]
+    parts = [conversations(t.turns) for t in trajectories]
+    images += [image for first, *_ in parts for turn in first[1:] for image in turn.prompt.images]
+    images += [image for _, *anew in parts for turns in anew for turn in turns for image in turn.prompt.images]
     prefix_ids = [torch.tensor(prefix.ids) for prefix in prefixes]
     return Batch(
         prefix_ids_BP=pad_sequence(prefix_ids, True, pad_id),
@@ -89,6 +107,7 @@ def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: in
         sampled_logprobs_NC=pad_sequence([row.logprobs for row in rows], True, 0.0),
         old_logprobs_NC=pad_sequence([row.old for row in rows], True, 0.0),
         owner_N=torch.tensor([number[id(t.turns[0].prompt)] for t in trajectories]),
+        conversation_NC=pad_sequence([row.conversation for row in rows], True, 0),
         images=images,
     )
 
@@ -101,29 +120,38 @@ class _Row:
     turn: Tensor
     logprobs: Tensor
     old: Tensor
+    conversation: Tensor
 
 
 def _continuation(trajectory: Trajectory, start: int, positions: Positions) -> _Row:
-    """Everything behind the prefix: shown tokens and sampled tokens in turn, with the mask of the latter."""
+    """Everything behind the prefix: shown tokens and sampled tokens in turn, with the mask of the latter.
+
+    Positions count from 0 again where a conversation begins anew.
+    """
     ids: list[int] = []
     places: list[Tensor] = []
     policy: list[bool] = []
     turns: list[int] = []
     logprobs: list[float] = []
     old: list[float] = []
+    conversation: list[int] = []
     for k, turn in enumerate(trajectory.turns):
         shown = turn.prompt if k else Prompt(turn.prompt.ids[-1:])
+        number = conversation[-1] if k else 0
+        if shown.fresh:
+            number, start = number + 1, 0
         for piece, sampled in ((shown, False), (Prompt(turn.reply.ids), True)):
             place, start = positions(piece, start)
             places.append(place)
             ids += piece.ids
             policy += [sampled and turn.learnt] * len(piece.ids)
             turns += [k] * len(piece.ids)
+            conversation += [number] * len(piece.ids)
             logprobs += turn.reply.logprobs if sampled else [0.0] * len(piece.ids)
             old += (turn.scored or turn.reply.logprobs) if sampled else [0.0] * len(piece.ids)
     return _Row(
         torch.tensor(ids), torch.cat(places, 1), torch.tensor(policy), torch.tensor(turns), torch.tensor(logprobs),
-        torch.tensor(old),
+        torch.tensor(old), torch.tensor(conversation),
     )  # fmt: skip
 
 

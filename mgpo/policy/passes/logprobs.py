@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from mgpo.policy.base import Policy
@@ -62,20 +63,38 @@ def predicting(policy: Policy, batch: Batch) -> Tensor:
     features = policy.features(batch.images) if batch.images else None
     if not policy.packs:
         return _continue_prefixes(policy, batch, features)[:, :-1][chosen_NC]
-    prefix_BP, fed_NC = batch.prefix_valid_BP, batch.fed_NC
-    ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], batch.ids_NC[fed_NC]])[None]
-    positions_31T = torch.cat([batch.prefix_positions_3BP[:, prefix_BP], batch.positions_3NC[:, fed_NC]], 1)[:, None]
-    return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
+    prefix_BP, parts = batch.prefix_valid_BP, (batch.fed_NC & ~batch.anew_NC, batch.fed_NC & batch.anew_NC)
+    ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], *(batch.ids_NC[part_NC] for part_NC in parts)])[None]
+    positions = [batch.prefix_positions_3BP[:, prefix_BP], *(batch.positions_3NC[:, part_NC] for part_NC in parts)]
+    return policy.decode(ids_1T, features, torch.cat(positions, 1)[:, None], None, None, batch.packing)[0]
 
 
 def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:
-    """Hidden states (N, C, width) of the continuations, each on a copy of its prompt's cache."""
-    prefix_tokens = int((batch.prefix_ids_BP == policy.chat.image_id).sum())
-    first, later = (None, None) if features is None else (features[:prefix_tokens], features[prefix_tokens:])
+    """Hidden states (N, C, width) of the continuations, each on a copy of its prompt's cache; what begins anew has
+    rows and a cache of its own."""
+    image_id, anew_NC, any_anew = policy.chat.image_id, batch.anew_NC, bool(batch.anew_NC.any())
+    ids_NC = batch.ids_NC.masked_fill(anew_NC, policy.pad_id)
+    prefixes = int((batch.prefix_ids_BP == image_id).sum())
+    end = prefixes + int((ids_NC == image_id).sum()) if any_anew else None
+    parts = slice(prefixes), slice(prefixes, end), slice(end, None)
+    first, later, last = (None if features is None else features[part] for part in parts)
     cache = policy.new_cache()
     policy.decode(batch.prefix_ids_BP, first, batch.prefix_positions_3BP, None, cache)
     cache.batch_select_indices(batch.owner_N)
-    return policy.decode(batch.ids_NC, later, batch.positions_3NC, attention_mask(batch), cache)
+    hidden_NCD = policy.decode(ids_NC, later, batch.positions_3NC, attention_mask(batch), cache)
+    if not any_anew:
+        return hidden_NCD
+    return hidden_NCD.index_put(anew_NC.nonzero(as_tuple=True), _begin_anew(policy, batch, last))
+
+
+def _begin_anew(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:
+    """Hidden states (tokens, width) of the conversations that begin anew, each a row of its own, in their order."""
+    lengths = batch.lengths_anew(batch.valid_NC)
+    ids, positions = batch.ids_NC[batch.anew_NC], batch.positions_3NC[:, batch.anew_NC].T
+    ids_RT = pad_sequence(list(ids.split(lengths)), True, policy.pad_id)
+    positions_3RT = pad_sequence(list(positions.split(lengths)), True, 0).permute(2, 0, 1)
+    hidden_RTD = policy.decode(ids_RT, features, positions_3RT, None, policy.new_cache())
+    return torch.cat([row_TD[:length] for row_TD, length in zip(hidden_RTD, lengths)])
 
 
 def attention_mask(batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """Who sees whom in one packed sequence: prompts that groups share, then the rows that continue them, without padding.
 
-A continuation sees its own prompt and, causally, itself; a prompt sees itself. Nothing here computes: the kernels of
+A continuation sees its own prompt and, causally, itself; a prompt sees itself, and so does a conversation that begins
+anew behind a continuation. Nothing here computes: the kernels of
 `mgpo.policy.passes.attention` take their pieces from these descriptions, on every device the same ones.
 
 Shapes: M tokens that are asked for.
@@ -73,18 +74,22 @@ class Looks:
 
 @dataclass(frozen=True)
 class Packing:
-    """How one sequence is made up: all prompts one after the other, then all continuations, prompt by prompt.
+    """How one sequence is made up: all prompts one after the other, all continuations, prompt by prompt, and what
+    begins anew.
 
     Args:
         prompts: Tokens of each prompt.
         rows: For each prompt the tokens of the continuations that share it.
-        loss_positions: Places of the tokens whose states are wanted of the last layer, all of them in continuations.
+        loss_positions: Places of the tokens whose states are wanted of the last layer, in this order, none of them in
+            a prompt.
+        anew: Tokens of each conversation that continues no prompt.
     """
 
     prompts: Sequence[int]
     rows: Sequence[Sequence[int]]
     loss_positions: Sequence[int]
     device: torch.device = field(default_factory=lambda: CPU)
+    anew: Sequence[int] = ()
 
     @cached_property
     def prompt_spans(self) -> list[slice]:
@@ -102,6 +107,11 @@ class Packing:
         return _spans([length for lengths in self.rows for length in lengths], sum(self.prompts))
 
     @cached_property
+    def anew_spans(self) -> list[slice]:
+        """Where each conversation that begins anew lies in the sequence."""
+        return _spans(self.anew, sum(self.prompts) + sum(map(sum, self.rows)))
+
+    @cached_property
     def asked_M(self) -> Tensor:
         """The `loss_positions` as a tensor on the device, (M,)."""
         return torch.tensor(self.loss_positions, dtype=torch.long, device=self.device)
@@ -109,7 +119,7 @@ class Packing:
     @cached_property
     def looks(self) -> list[Looks]:
         """First each prompt's and row's at itself, up to every token, then the rows' at their prompts."""
-        own = [span for span in (*self.prompt_spans, *self.row_spans) if _length(span)]
+        own = [span for span in (*self.prompt_spans, *self.row_spans, *self.anew_spans) if _length(span)]
         back = [
             (rows, prompt)
             for rows, prompt in zip(self.group_spans, self.prompt_spans)

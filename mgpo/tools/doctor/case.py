@@ -1,5 +1,6 @@
 """What is examined: a few rollouts of the configured policy, and some in which a box is dictated."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,13 +91,19 @@ class Witness:
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler, self.exact = sampler, sampler.exact
-        self.shown: list[list[tuple[int, ...]]] = []
-        self.drawn: list[list[tuple[int, ...]]] = []
+        self.shown: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)  # by turn and row
+        self.drawn: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)
+
+    def turns(self) -> Iterator[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
+        """Of each turn what was shown and what was drawn, row by row."""
+        for turn in range(len(self.drawn)):
+            shown, drawn = sorted(self.shown[turn].items()), sorted(self.drawn[turn].items())
+            yield [ids for _, ids in shown], [ids for _, ids in drawn]
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         """Opens conversations with the sampler, and writes down what each row is shown."""
-        self.shown.append([prompt.ids for prompt in prompts for _ in range(copies)])
-        return _Witnessed(self.sampler.open(policy, prompts, copies), self)
+        rows = [prompt for prompt in prompts for _ in range(copies)]
+        return _Witnessed(self.sampler.open(policy, prompts, copies), self, 0, range(len(rows)), rows)
 
     def prepare(self, policy: Policy) -> None:
         """Lets the sampler get ready, as before any rollouts."""
@@ -112,24 +119,39 @@ class Witness:
 
 
 class _Witnessed:
-    def __init__(self, conversation: Conversations, witness: Witness) -> None:
-        self.conversation, self.witness = conversation, witness
+    def __init__(
+        self,
+        conversation: Conversations,
+        witness: Witness,
+        turn: int,
+        rows: Sequence[int],
+        prompts: Sequence[Prompt],
+    ) -> None:
+        self.conversation, self.witness, self.turn, self.rows = conversation, witness, turn, rows
+        self._note(prompts)
 
     def keep(self, rows: Sequence[int]) -> None:
+        self.rows = [self.rows[row] for row in rows]
         self.conversation.keep(rows)
 
     def extend(self, prompts: Sequence[Prompt]) -> None:
-        self.witness.shown.append([prompt.ids for prompt in prompts])
+        self._note(prompts)
         self.conversation.extend(prompts)
+
+    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "_Witnessed":
+        begun = self.conversation.begin(prompts, rows)
+        return _Witnessed(begun, self.witness, self.turn, [self.rows[row] for row in rows], prompts)
 
     def reply(
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
     ) -> Iterator[tuple[int, Reply]]:
-        drawn: dict[int, tuple[int, ...]] = {}
         for row, reply in self.conversation.reply(seeds, sampling, stop_text):
-            drawn[row] = reply.ids
+            self.witness.drawn[self.turn][self.rows[row]] = reply.ids
             yield row, reply
-        self.witness.drawn.append([drawn[row] for row in sorted(drawn)])
+        self.turn += 1
+
+    def _note(self, prompts: Sequence[Prompt]) -> None:
+        self.witness.shown[self.turn].update((row, prompt.ids) for row, prompt in zip(self.rows, prompts, strict=True))
 
 
 class _Dictator(InProcessSampler):

@@ -3,22 +3,30 @@
 Sampler and trainer place tokens by the same `policy.positions`, so they would agree on wrong ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgpo.policy.base import Policy
-from mgpo.tools.doctor.tokens import conversation
-from mgpo.types import Trajectory
+from mgpo.tools.doctor.tokens import whole_ids
+from mgpo.types import Trajectory, Turn, conversations
 
 
 def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -> Tensor | None:
     """The learnt tokens' log-probs (M,) in order, by the stock model; None where it isn't known what that takes."""
-    inputs = _inputs(policy, trajectory)
+    scored = [_score(policy, turns, temperature) for turns in conversations(trajectory.turns)]
+    known = [logprobs_M for logprobs_M in scored if logprobs_M is not None]
+    return torch.cat(known) if len(known) == len(scored) else None
+
+
+def _score(policy: Policy, turns: Sequence[Turn], temperature: float) -> Tensor | None:
+    """The same of one conversation."""
+    inputs = _inputs(policy, turns)
     if inputs is None:
         return None
-    at = torch.tensor(_learnt(trajectory), device=policy.device)
+    at = torch.tensor(_learnt(turns), dtype=torch.long, device=policy.device)
     inner = policy.model.model
     before = getattr(inner, "rope_deltas", None)
     if hasattr(inner, "rope_deltas"):
@@ -32,8 +40,15 @@ def plain_logprobs(policy: Policy, trajectory: Trajectory, temperature: float) -
 
 
 def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:
-    """Positions (3, tokens) of the whole conversation, by transformers; None where it isn't known what it takes."""
-    inputs = _inputs(policy, trajectory)
+    """Positions (3, tokens) of all conversations, by transformers; None where it isn't known what it takes."""
+    placed = [_place(policy, turns) for turns in conversations(trajectory.turns)]
+    known = [positions_3T for positions_3T in placed if positions_3T is not None]
+    return torch.cat(known, 1) if len(known) == len(placed) else None
+
+
+def _place(policy: Policy, turns: Sequence[Turn]) -> Tensor | None:
+    """The same of one conversation."""
+    inputs = _inputs(policy, turns)
     if inputs is None:
         return None
     index = getattr(policy.model.model, "get_rope_index", None)
@@ -43,22 +58,22 @@ def library_positions(policy: Policy, trajectory: Trajectory) -> Tensor | None:
     return index(**{name: inputs[name] for name in names if name in inputs})[0][:, 0]
 
 
-def _inputs(policy: Policy, trajectory: Trajectory) -> dict[str, Any] | None:
+def _inputs(policy: Policy, turns: Sequence[Turn]) -> dict[str, Any] | None:
     """What the stock model takes, as the family says."""
-    images = [image for turn in trajectory.turns for image in turn.prompt.images]
-    ids = torch.tensor([conversation(trajectory)], device=policy.device)
-    shown = policy.stock_inputs(images, ids == policy.chat.image_id) if images else None
+    images = [image for turn in turns for image in turn.prompt.images]
+    ids = torch.tensor([whole_ids(turns)], device=policy.device)
+    shown = policy.stock_inputs(images, ids == policy.chat.image_id)
     if shown is None:
         return None
     kind = policy.model.dtype
     return dict(input_ids=ids) | {name: x.to(kind) if x.is_floating_point() else x for name, x in shown.items()}
 
 
-def _learnt(trajectory: Trajectory) -> list[int]:
+def _learnt(turns: Sequence[Turn]) -> list[int]:
     """Places of the learnt tokens in the conversation."""
     places: list[int] = []
     at = 0
-    for turn in trajectory.turns:
+    for turn in turns:
         start = at + len(turn.prompt.ids)
         at = start + len(turn.reply.ids)
         places += range(start, at) if turn.learnt else ()

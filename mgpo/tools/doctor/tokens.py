@@ -1,13 +1,16 @@
 """Token in, token out: what was sampled is what is trained on, and pictures fill their places."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from mgpo.tools.doctor.case import Case, Result
-from mgpo.types import Trajectory
+from mgpo.types import Trajectory, Turn, conversations
 
 
 def sampled_ids(case: Case) -> Result:
     """The ids that the sampler drew and was shown are those of the trajectories and of the trainer's rows."""
     name = "sampled ids"
-    for turn, (shown, drawn) in enumerate(zip(case.witness.shown, case.witness.drawn)):
+    for turn, (shown, drawn) in enumerate(case.witness.turns()):
         playing = [t for t in case.sampled if len(t.turns) > turn]
         if [t.turns[turn].reply.ids for t in playing] != drawn:
             return Result(name, False, f"the replies of turn {turn + 1} are not the ids that the sampler drew")
@@ -20,9 +23,9 @@ def sampled_ids(case: Case) -> Result:
             return Result(name, False, f"question {trajectory.question.id} would be trained on ids nobody sampled")
         owner = batch.owner_N[row]
         prefix = batch.prefix_ids_BP[owner][batch.prefix_valid_BP[owner]].tolist()
-        if prefix + batch.ids_NC[row][batch.valid_NC[row]].tolist() != conversation(trajectory):
+        if prefix + batch.ids_NC[row][batch.valid_NC[row]].tolist() != whole_ids(trajectory.turns):
             return Result(name, False, f"the row of question {trajectory.question.id} is not what was shown and said")
-        for turn, then in zip(trajectory.turns, trajectory.turns[1:]):
+        for turn, then in (pair for turns in conversations(trajectory.turns) for pair in pairwise(turns)):
             ended = turn.reply.ids[-1:] == (case.policy.chat.end_id,)
             if ended == (then.prompt.ids[:1] == (case.policy.chat.end_id,)):
                 return Result(name, False, "a reply is followed by no end-of-turn token, or by two")
@@ -76,10 +79,13 @@ def length(case: Case) -> Result:
         return Result(name, None, "the model's configuration has no max_position_embeddings")
     reached: dict[int, Trajectory] = {}
     for trajectory in case.trajectories:
-        at = 0
-        for turn in trajectory.turns:
-            at = case.policy.positions(turn.prompt, at)[1] + case.sampling.max_new_tokens
-        reached[at] = trajectory
+        ends: list[int] = []
+        for turns in conversations(trajectory.turns):
+            at = 0
+            for turn in turns:
+                at = case.policy.positions(turn.prompt, at)[1] + case.sampling.max_new_tokens
+            ends.append(at)
+        reached[max(ends, default=0)] = trajectory
     shortest, longest = min(reached), max(reached)
     if shortest > limit:
         advice = "lower model.sampling.max_new_tokens or the pixel caps"
@@ -90,6 +96,6 @@ def length(case: Case) -> Result:
     return Result(name, True, text)
 
 
-def conversation(trajectory: Trajectory) -> list[int]:
-    """The ids of a whole conversation in order, shown and sampled."""
-    return [i for turn in trajectory.turns for i in (*turn.prompt.ids, *turn.reply.ids)]
+def whole_ids(turns: Sequence[Turn]) -> list[int]:
+    """The ids of some turns in order, shown and sampled."""
+    return [i for turn in turns for i in (*turn.prompt.ids, *turn.reply.ids)]

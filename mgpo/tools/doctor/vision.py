@@ -10,7 +10,7 @@ from mgpo.images.views import Box
 from mgpo.policy.passes.logprobs import score
 from mgpo.tools.doctor.case import Case, Result
 from mgpo.tools.doctor.marker import CANVAS, find, frame_of, predict, region
-from mgpo.types import Pixels, Prompt, Trajectory
+from mgpo.types import Pixels, Trajectory, conversations
 
 FELT = 1e-3  # nats; the same pass over the same picture gives the same numbers
 ROWS = 2  # trajectories a turn
@@ -67,8 +67,9 @@ def boxes_land(case: Case) -> Result:
 
 
 def _sees(trajectory: Trajectory, k: int) -> bool:
-    turns = trajectory.turns
-    return k < len(turns) and bool(turns[k].prompt.images) and any(turn.learnt for turn in turns[k:])
+    """Whether turn k shows a picture to a reply that was sampled, then or later in the same conversation."""
+    behind = conversations(trajectory.turns[k:])
+    return bool(behind) and bool(behind[0][0].prompt.images) and any(turn.learnt for turn in behind[0])
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def _moved(case: Case, trajectory: Trajectory, k: int) -> float:
     shown = trajectory.turns[k]
     images = tuple(Pixels(1 - image.patches, image.grid) for image in shown.prompt.images)
     turns = [*trajectory.turns]
-    turns[k] = replace(shown, prompt=Prompt(shown.prompt.ids, images))
+    turns[k] = replace(shown, prompt=replace(shown.prompt, images=images))
     batches = [case.lay_out([t]) for t in (trajectory, replace(trajectory, turns=turns))]
     before, after = (score(case.policy, batch).logprobs_NC for batch in batches)
     behind = batches[0].policy_NC & (batches[0].turn_NC >= k)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mgpo.dialogues import Dialogue
+from mgpo.dialogues.base import begins_anew
 from mgpo.gallery.embed import shorten
 from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy
@@ -34,7 +35,8 @@ def conversation(policy: Policy, dialogue: Dialogue, fact: Fact) -> str:
         if (messages := dialogue.proceed(trajectory, policy.resolution)) is None:
             break
         shown.clear()
-        prompt = policy.chat.follow(messages, reply, blank)
+        anew = begins_anew(messages)
+        prompt = policy.chat.open(messages, blank) if anew else policy.chat.follow(messages, reply, blank)
         said.append(words(policy, prompt.ids, shown))
     return f"\n[say, the model names the middle:]\n{box}\n[and is told:]\n".join(said) + "\n[the model answers]\n"
 
