@@ -39,7 +39,7 @@ def train_language(
     for step, (batch, labels) in enumerate(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)):
         logprobs = score(policy, batch).logprobs_NC
         weights = reply_weights(batch, atoms)
-        probed = probes.loss(labels)
+        probed = probes.loss(batch, labels)
         loss = -(weights * logprobs).sum() / weights.sum() + probing * torch.stack(probed).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -75,15 +75,17 @@ class Probes(nn.Module):
         layers = policy.model.model.language_model.layers
         self.hooks = [layers[i].register_forward_hook(partial(self._keep, i)) for i in (0, 1)]
 
-    def _keep(self, layer: int, module: nn.Module, inputs: tuple, hidden_NCD: Tensor) -> None:
-        self.hidden[layer] = hidden_NCD
+    def _keep(self, layer: int, module: nn.Module, inputs: tuple, hidden_1TD: Tensor) -> None:
+        self.hidden[layer] = hidden_1TD[0]
 
-    def loss(self, labels_NC4: Tensor) -> list[Tensor]:
-        """Mean cross-entropy of each head over the last pass."""
+    def loss(self, batch: Batch, labels_NC4: Tensor) -> list[Tensor]:
+        """Mean cross-entropy of each head over the last pass, in which the prompts stand before the continuations."""
+        labels_M4 = labels_NC4[batch.fed_NC]
         losses = []
         for i, (layer, head) in enumerate(zip(self.layers, self.heads)):
-            known = labels_NC4[..., i] >= 0
-            losses.append(F.cross_entropy(head(self.norm(self.hidden[layer][known])), labels_NC4[..., i][known]))
+            known_M = labels_M4[:, i] >= 0
+            hidden_MD = self.hidden[layer][-len(labels_M4) :]
+            losses.append(F.cross_entropy(head(self.norm(hidden_MD[known_M])), labels_M4[known_M, i]))
         return losses
 
     def remove(self) -> None:
