@@ -127,7 +127,7 @@ def test_the_overview_counts_every_picture(policy, folder):
     pictures = summarise(policy, source, facts)["pictures"]
     assert pictures["a_question"] == {"min": 1, "median": 1.5, "max": 2} and pictures["width"]["max"] == 400
     assert card(facts[0]).count("<img") == 2
-    assert "Picture 2: [picture 168x84, 18 tokens]" in conversation(policy, FreeTurns(), facts[0])
+    assert "Picture 2: <|vision_start|>[picture 168x84, 18 tokens]" in conversation(policy, FreeTurns(), facts[0])
 
 
 def test_a_reason_is_one_kind_whichever_picture_it_is_of():

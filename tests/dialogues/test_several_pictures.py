@@ -176,7 +176,8 @@ def test_any_number_is_read_back_beside_any_label(first, second, label, space):
 
 
 PIECES = [
-    "{", "}", "[", "]", '"picture": 2', '"picture":', "9" * 30, "[1, 2, 3, 4]", '"', "\\", ': "', "bbox_2d", ",", "-", "\n",
+    "{", "}", "[", "]", '"picture": 2', '"picture":', "9" * 30, "[1, 2, 3, 4]", '"', "\\", ': "', "bbox_2d", ",",
+    "-", "\n",
 ]  # fmt: skip
 
 
