@@ -34,6 +34,12 @@ class Question:
     accepted: tuple[str, ...] = ()  # other answers that are right as well, where there are no choices
     source: str = ""  # the part of a mixture that it came from
     imitated: "SavedRollout | None" = None  # to be learnt word for word; rewards and dialogues never see it
+    others: tuple[Picture, ...] = ()  # further pictures, shown behind the first
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in the order in which they are shown."""
+        return (self.picture, *self.others)
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,11 @@ class Turn:
         return spoken(self.text, self.opened)
 
     @property
+    def picture(self) -> int | None:
+        """The number, from 1 on, of the picture in which the box was looked for; None where there was none such."""
+        return None if self.seen is None else self.seen.picture + 1
+
+    @property
     def named(self) -> Box | None:
         """The box that was judged, usable or not, in pixels of the original."""
         if self.seen is None or self.parsed_box is None or self.parsed_box.candidate is None:
@@ -132,9 +143,15 @@ def conversations(turns: Sequence[Turn]) -> list[list[Turn]]:
     return found
 
 
+Asked = tuple[Question, *tuple[Original, ...]]  # a question with the originals of its pictures, in order
+
+
 @dataclass
 class Trajectory:
-    """One rollout: exactly what was shown and sampled, turn by turn, and how it was judged."""
+    """One rollout: exactly what was shown and sampled, turn by turn, and how it was judged.
+
+    `views` begin with the pictures as a whole, in order; behind them stands what was shown later.
+    """
 
     question: Question
     image: Original
@@ -145,6 +162,30 @@ class Trajectory:
     reward: float = 0.0  # what training sees: that reward and whatever was added to it
     limited: bool = False  # the turns ran out on a look
     failed: str | None = None  # why it was not played to the end: by a server, or for want of a crop
+    others: tuple[Original, ...] = ()  # the originals of the question's further pictures
+
+    @classmethod
+    def begin(cls, question: Question, image: Original, *others: Original) -> "Trajectory":
+        """A rollout in which nothing has been shown yet, of `Asked`."""
+        return cls(question, image, others=others)
+
+    @property
+    def originals(self) -> tuple[Original, ...]:
+        """The originals of all pictures, in order."""
+        return (self.image, *self.others)
+
+    @property
+    def wholes(self) -> list[View]:
+        """The pictures as a whole, as they are first seen, in order."""
+        return [view for place, view in enumerate(self.views) if view.picture == place]
+
+    def original(self, view: View) -> Original:
+        """What a view shows a part of."""
+        return self.originals[view.picture]
+
+    def whole(self, view: View) -> View:
+        """The first view of the picture that a view shows a part of."""
+        return self.views[view.picture]
 
     @property
     def parsed_box(self) -> ParsedBox | None:
@@ -169,4 +210,7 @@ class Trajectory:
     @property
     def crops(self) -> list[View]:
         """The parts that were cut out and shown, in order, each once."""
-        return [view for view, before in zip(self.views[1:], self.views) if view is not before]
+        wholes = {id(view) for view in self.wholes}
+        return [
+            view for view, before in zip(self.views[1:], self.views) if view is not before and id(view) not in wholes
+        ]

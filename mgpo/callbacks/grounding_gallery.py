@@ -10,7 +10,7 @@ from mgpo.callbacks.panels import forgets, post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
-from mgpo.images.lazy import open_lazily
+from mgpo.images.lazy import open_all
 from mgpo.images.views import Original, Resize
 from mgpo.types import Question
 from mgpo.utils.collectives import share_objects
@@ -36,7 +36,7 @@ class GroundingGallery(L.Callback):
         self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
         self.shown: set[int] = set()  # steps whose pictures the loggers have had before this run went on
         self.begun = 0  # the step from which it went on
-        self.originals: dict[tuple[str, str], Original | None] = {}
+        self.originals: dict[tuple[str, str], tuple[Original, ...]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the latest look, at which a run that goes on need not look again."""
@@ -87,7 +87,7 @@ class GroundingGallery(L.Callback):
             return
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
         whole = pl_module.policy.resolution.full
-        samples = [(question, image) for question in mine if (image := self._original(question, whole)) is not None]
+        samples = [(question, *images) for question in mine if (images := self._originals(question, whole))]
         with pl_module.under_precision():
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
         gone = {t.question.id for t in rolled if t.failed is not None}  # there is no crop to be shown
@@ -109,18 +109,15 @@ class GroundingGallery(L.Callback):
         if self.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
             self.gallery.restore(read_page(path), step)
 
-    def _original(self, question: Question, whole: Resize) -> Original | None:
-        """Opened once; None where it can't be, which costs the question, not the run."""
+    def _originals(self, question: Question, whole: Resize) -> tuple[Original, ...]:
+        """Opened once; none where one can't be, which costs the question, not the run."""
         key = (question.split, question.id)
-        if key in self.originals:
-            return self.originals[key]
-        try:
-            image = open_lazily(question.picture, whole)
-        except BadImage:
-            self.originals[key] = None
-            return None
-        self.originals[key] = image
-        return image
+        if key not in self.originals:
+            try:
+                self.originals[key] = open_all(question.pictures, whole)
+            except BadImage:
+                self.originals[key] = ()
+        return self.originals[key]
 
 
 def choose(sources: list[Any], count: int) -> list[Question]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from mgpo.gallery.data import PICTURE, region_key
+from mgpo.gallery.data import crop_key, first_box, picture_key, shown_picture
 from mgpo.gallery.drawing import GROUP, drawn, explained, from_uri
 
 COLUMNS = ["step", "split", "category", "question", "truth", "picture", "crop", "answers", "reward", "valid_box"]
@@ -21,8 +21,7 @@ def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any
             _to_wandb(logger, step, questions)
         elif isinstance(logger, TensorBoardLogger):
             for place, question in enumerate(questions):
-                picture = from_uri(question["images"][PICTURE])
-                shown = explained(drawn(picture, question["rollouts"], question["size"]), GROUP)
+                shown = explained(drawn(question, question["rollouts"]), GROUP)
                 logger.experiment.add_image(f"{KEY}/{place:03d}", np.asarray(shown), step, dataformats="HWC")
 
 
@@ -38,9 +37,11 @@ def _to_wandb(logger: WandbLogger, step: int, questions: Sequence[dict[str, Any]
     pictures, rows = [], []
     for question in questions:
         drawing = {"box_data": _boxes(question), "class_labels": LABELS}
-        picture = Image(from_uri(question["images"][PICTURE]), caption=question["text"], boxes={"rollouts": drawing})
-        cut = next((r["regions"][-1] for r in question["rollouts"] if r["regions"]), None)
-        crop = Image(from_uri(question["images"][region_key(cut)][0])) if cut else None
+        number, _ = shown_picture(question, question["rollouts"])
+        image = from_uri(question["images"][picture_key(number)])
+        picture = Image(image, caption=question["text"], boxes={"rollouts": drawing})
+        cut = next(filter(None, map(crop_key, question["rollouts"])), None)
+        crop = Image(from_uri(question["images"][cut][0])) if cut else None
         pictures.append(picture)
         rows.append([step, *(question[name] for name in ("split", "category", "text", "truth")), picture, crop])
         rows[-1] += _results(question["rollouts"])
@@ -56,13 +57,14 @@ def _results(rollouts: Sequence[dict[str, Any]]) -> list[Any]:
 
 
 def _boxes(question: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each rollout's first box in W&B's form: shares of the picture's sides."""
-    width, height = question["size"]
+    """Each rollout's first box in W&B's form, where it is in the picture that is shown: shares of the sides."""
+    shown, (width, height) = shown_picture(question, question["rollouts"])
     boxes = []
     for rollout in question["rollouts"]:
-        named = next((box for box in rollout["named"] if box is not None), None)
-        if named is None:
+        turn, number = first_box(rollout) or (0, None)
+        if number != shown:
             continue
+        named = rollout["named"][turn]
         (x1, x2), (y1, y2) = (
             sorted(_share(named[i], width) for i in (0, 2)),
             sorted(_share(named[i], height) for i in (1, 3)),

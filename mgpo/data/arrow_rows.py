@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgpo.data.base import DataError
-from mgpo.data.image_columns import CELL, EMBEDDED, LONGEST_PATH, Cell, CellPicture, single
+from mgpo.data.image_columns import CELL, EMBEDDED, LONGEST_PATH, Cell, CellPicture, labels, listed_in
 
 ENCODED = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 LISTS = (pa.types.is_list, pa.types.is_large_list)
@@ -36,12 +36,12 @@ class ArrowTable:
         self.cells: datasets.Dataset | None = None  # the images alone
 
     def rows(self, wanted: Callable[[str], bool], images: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each row's number and its wanted columns, and the image under CELL. Raises DataError for what is no image."""
+        """Each row's number and wanted columns, and its images under CELL. Raises DataError for what is no image."""
         names = [name for name in self.columns or () if wanted(name) and name not in self.pictures]
-        labels = {name: f for name in names if isinstance(f := self.features.get(name), datasets.ClassLabel)}
-        for number, (row, cell) in enumerate(self._pairs(names, images), start=1):
-            named = {name: _label(feature, row[name]) for name, feature in labels.items()}
-            yield number, {**row, **named, CELL: cell}
+        classes = {name: f for name in names if isinstance(f := self.features.get(name), datasets.ClassLabel)}
+        for number, (row, cells) in enumerate(self._pairs(names, images), start=1):
+            named = {name: _label(feature, row[name]) for name, feature in classes.items()}
+            yield number, {**row, **named, CELL: cells}
 
     def positions(self, column: str) -> dict[str, int] | None:
         """The place of the first row with each value of a column, by that value as a text.
@@ -55,32 +55,36 @@ class ArrowTable:
             found.setdefault(str(value), i)
         return found
 
-    def cell_at(self, place: int, images: Sequence[str]) -> Cell:
-        """The image cell of the row at a place that `positions` gave."""
+    def cells_at(self, place: int, images: Sequence[str]) -> list[Cell]:
+        """The images of the row at a place that `positions` gave."""
         return next(self._images(self._image(images), place))
 
-    def _pairs(self, names: list[str], images: Sequence[str]) -> Iterator[tuple[dict[str, Any], Cell]]:
+    def _pairs(self, names: list[str], images: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Cell]]]:
         image = self._image(images)
         if isinstance(self.table, datasets.Dataset):
             rows = self.table.select_columns(names) if names else [{}] * len(self.table)
             yield from zip(cast(Iterable[dict[str, Any]], rows), self._images(image))
             return
         for row in cast(Iterable[dict[str, Any]], self.table):
-            value, count = single(row.get(image))
-            yield {name: row.get(name) for name in names}, Cell(image, value, None, count)
+            values = listed_in(row.get(image))
+            cells = [Cell(label, value, None) for label, value in zip(labels(image, len(values)), values)]
+            yield {name: row.get(name) for name in names}, cells
 
     def _image(self, images: Sequence[str]) -> str:
         return next((name for name in images if name in (self.columns or ())), images[0])
 
-    def _images(self, column: str, start: int = 0) -> Iterator[Cell]:
+    def _images(self, column: str, start: int = 0) -> Iterator[list[Cell]]:
         table = cast(datasets.Dataset, self.table)
         if column not in (self.columns or ()):
-            yield from [Cell(column, None, None)] * len(table)
+            yield from [[Cell(column, None, None)]] * len(table)
             return
         self.cells = cells = table.select_columns([column])
-        for i, (size, count) in enumerate(sizes(cells.select(range(start, len(cells))) if start else cells), start):
-            stored = CellPicture(cells, i, f"{self.name}: row {i + 1}, column {column}")
-            yield Cell(column, EMBEDDED if size > LONGEST_PATH else stored.cell(), stored, count)
+        for i, lengths in enumerate(sizes(cells.select(range(start, len(cells))) if start else cells), start):
+            found = []
+            for place, (label, size) in enumerate(zip(labels(column, len(lengths)), lengths)):
+                stored = CellPicture(cells, i, f"{self.name}: row {i + 1}, column {label}", place)
+                found.append(Cell(label, EMBEDDED if size > LONGEST_PATH else stored.cell(), stored))
+            yield found
 
 
 def keep_encoded(
@@ -118,8 +122,8 @@ def _label(feature: datasets.ClassLabel, value: Any) -> Any:
     return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
 
 
-def sizes(table: datasets.Dataset) -> Iterator[tuple[int, int]]:
-    """For each cell of a table of one image column, how long its image is, and how many it holds; none is read.
+def sizes(table: datasets.Dataset) -> Iterator[list[int]]:
+    """For each cell of a table of one image column, how long its images are; none is read.
 
     Raises DataError where the column can hold no images.
     """
@@ -128,11 +132,11 @@ def sizes(table: datasets.Dataset) -> Iterator[tuple[int, int]]:
             if pa.types.is_fixed_size_list(chunk.type):
                 chunk = chunk.cast(pa.list_(chunk.type.value_type))
             if not any(holds(chunk.type) for holds in LISTS):
-                yield from ((length, 1) for length in _lengths(chunk, table))
+                yield from ([length] for length in _lengths(chunk, table))
                 continue
             lengths, offsets = _lengths(chunk.values, table), chunk.offsets.to_pylist()
             for first, end in pairwise(offsets):
-                yield (lengths[first] if end > first else 0), end - first
+                yield lengths[first:end] or [0]
 
 
 def _lengths(cells: pa.Array, table: datasets.Dataset) -> list[int]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker
 from mgpo.data.base import Source
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
-from mgpo.images.lazy import LazyImage, hand_over, open_lazily
+from mgpo.images.lazy import LazyImage, hand_over, open_all
 from mgpo.images.views import Original, Resize
 from mgpo.types import Question
 
@@ -22,11 +22,12 @@ ALL = 2**31  # batches: a place behind the last, in whatever data
 
 
 class Sample(NamedTuple):
-    """A question and its original; `image` is None where it could not be decoded, and `why` says why."""
+    """A question and its originals; `image` is None where one could not be decoded, and `why` says why."""
 
     question: Question
     image: Original | None
     why: str = ""
+    others: tuple[Original, ...] = ()  # those of its further pictures
 
 
 class Decoded(Dataset):
@@ -46,7 +47,8 @@ class Decoded(Dataset):
     def __getitem__(self, index: int) -> Sample:
         question = self.source[index]
         try:
-            return Sample(question, open_lazily(question.picture, self.whole))
+            image, *others = open_all(question.pictures, self.whole)
+            return Sample(question, image, others=tuple(others))
         except BadImage as error:
             return Sample(question, None, str(error))
 
@@ -156,7 +158,8 @@ class Batches(DataLoader):
 def _collate(samples: list[Sample]) -> list[Sample]:
     """The samples as they are; their pixels leave a worker through shared memory."""
     if get_worker_info() is not None:
-        hand_over([sample.image for sample in samples if isinstance(sample.image, LazyImage)])
+        originals = [original for sample in samples for original in (sample.image, *sample.others)]
+        hand_over([original for original in originals if isinstance(original, LazyImage)])
     return samples
 
 

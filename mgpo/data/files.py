@@ -11,6 +11,7 @@ from mgpo.answers import normalise
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of
 from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
+from mgpo.data.image_marks import without_marks
 from mgpo.data.place_columns import REFUSED, Annotations, is_mask, refuse
 from mgpo.data.remote_images import WebPicture
 from mgpo.data.row_source import Row, ending, optional, shown, text, text_of
@@ -21,19 +22,16 @@ from mgpo.types import Question
 
 COLUMNS = ("image", "question", "answer", "choices", "category", "id")
 IMAGES = ("image", "images", "file_name", "file_names")  # the first of these that a row has, where none is named
-MARKS = re.compile(
-    r"\s{0,9}<\|?(?:image|img|image_pad|vision_start|vision_end)(?:[ _]?\d{1,3})?\|?>\s{0,9}", re.IGNORECASE
-)
 
 
 class Files(StoredRows):
     """Rows with the columns image, question, answer and, where wanted, choices, category, id; no others are read.
 
-    `image` is a path relative to `images`, or the picture itself (encoded bytes, base64), or a list of one; `images`
-    and `file_name` stand in for it. `choices` is a list, an object ({"A": "red", …}) or a text of either; where there
-    are none, those that stand behind the question as "(A) red (B) blue" are taken. `answer` is the choice's letter,
-    label, text or, with `index_base`, number; without choices it may be a list, of which any is right. Rows that can't
-    be used are left out, counted and named; a row that stands twice counts once.
+    `image` is a path relative to `images`, or the picture itself (encoded bytes, base64), or a list of up to 32 of
+    these; `images` and `file_name` stand in for it. `choices` is a list, an object ({"A": "red", …}) or a text of
+    either; where there are none, those that stand behind the question as "(A) red (B) blue" are taken. `answer` is the
+    choice's letter, label, text or, with `index_base`, number; without choices it may be a list, of which any is right.
+    Rows that can't be used are left out, counted and named; a row that stands twice counts once.
 
     Args:
         path: A .jsonl, .json, .csv, .tsv or .parquet file, plain or gzipped; a folder of `save_to_disk`, of images with
@@ -120,17 +118,20 @@ class Files(StoredRows):
         words, answers = self._words(row), self._answers(row)
         words, choices, labels = self._choices(row, words, answers)
         truths = self._truths(answers, choices, labels)
-        picture, known = self._known_picture(row, number)
-        if known is not None and (first := self.seen.setdefault((known, words, truths, choices), number)) != number:
+        picture, *others = pictures = self.pictures(row, number)
+        known = [self._known(picture, cell.column) for picture, cell in zip(pictures, row[CELL])]
+        if None not in known and (first := self.seen.setdefault((*known, words, truths, choices), number)) != number:
             raise DataError(f"the same as row {first}")
         name, category = self._name(row, number), optional(row, self.of["category"])
-        return Question(name, picture, words, truths[0], choices, category, self.split, accepted=truths[1:])
+        return Question(
+            name, picture, words, truths[0], choices, category, self.split, accepted=truths[1:], others=tuple(others)
+        )
 
     def _words(self, row: Row) -> str:
-        """The question, without marks of where the image would be."""
+        """The question, without marks of where the images would be."""
         column = self.of["question"]
         words = text_of(row, column)
-        plain = MARKS.sub(lambda mark: "\n" if "\n" in mark[0] else " ", words).strip() if "<" in words else words
+        plain = without_marks(words, len(row[CELL]))
         if plain != words:
             self.said["{} rows had <image> in their question, which was taken out"] += 1
         return text(plain, column)
@@ -184,17 +185,16 @@ class Files(StoredRows):
             raise DataError(f"column {column}: {len(letters)} choices are right; questions with one are asked")
         return tuple(letters) or ("",)
 
-    def _known_picture(self, row: Row, number: int) -> tuple[Picture, str | None]:
-        """The picture, and what it is known by: two rows may have the same."""
-        picture, column = self.picture(row, number), row[CELL].column
+    def _known(self, picture: Picture, column: str) -> str | None:
+        """What a picture is known by, for two rows may have the same; None where that is not found out."""
         if isinstance(picture, WebPicture):
             reason = "is an address, and pictures are not fetched here: download it, and name the file"
             raise DataError(f"column {column}: {shown(picture.url)} {reason}")
         if isinstance(picture, CellPicture | LinePicture):
             data = encoded(picture.cell(), f"column {column}")
             check_data(data, f"column {column}")
-            return picture, sha256(data).hexdigest()
-        return picture, getattr(picture, "path", None)
+            return sha256(data).hexdigest()
+        return getattr(picture, "path", None)
 
     def _name(self, row: Row, number: int) -> str:
         return self.unique(optional(row, self.of["id"]) or f"{self.path.stem}-{number}", number)

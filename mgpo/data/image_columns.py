@@ -24,7 +24,8 @@ from mgpo.images.decoding import (
 )
 
 LONGEST_PATH = 4096  # characters; what is longer is an image itself
-CELL = "__image__"  # a row's image cell
+MOST_PICTURES = 32  # of a row
+CELL = "__image__"  # a row's image cells
 EMBEDDED = b"in the table"  # in a cell's place where it is long: it stays in the table until the picture is loaded
 CACHE = Path.home() / ".cache" / "mgpo" / "images"
 
@@ -54,11 +55,12 @@ class CellPicture(_Encoded):
     table: datasets.Dataset  # of the image column alone
     row: int
     name: str
+    place: int = 0  # among the row's images
 
     def cell(self) -> Any:
-        """What the table holds of the image: bytes, base64 text, or the one entry of a list of them."""
+        """What the table holds of the image: bytes, base64 text, or an entry of a list of them."""
         (cell,) = self.table[self.row].values()
-        return single(cell)[0]
+        return listed_in(cell)[self.place]
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,12 @@ class LinePicture(_Encoded):
     size: int
     column: str
     name: str
+    place: int = 0  # among the row's images
 
     def cell(self) -> Any:
         """What the row holds of the image. Raises BadImage where the file has changed since the row was found."""
         try:
-            return single(read_row(Path(self.file), self.start, self.size)[self.column])[0]
+            return listed_in(read_row(Path(self.file), self.start, self.size)[self.column])[self.place]
         except (OSError, ValueError, LookupError, TypeError):
             raise BadImage(f"{self.name}: the file is no longer what it was") from None
 
@@ -87,19 +90,21 @@ def read_row(file: Path, start: int, size: int) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """The image cell of a row: the column that it was found in, its value, and how to read it again."""
+    """One image of a row: the column that it was found in, its value, and how to read it again."""
 
-    column: str
+    column: str  # and, of several, which it is
     value: Any  # EMBEDDED where it is long
     stored: CellPicture | LinePicture | None  # by which it is read again; None where it can't be
-    count: int = 1  # pictures in it
 
 
-def single(cell: Any) -> tuple[Any, int]:
-    """The first picture of a cell that may hold a list of them, and how many there are."""
-    if isinstance(cell, list):
-        return (cell[0] if cell else None), len(cell)
-    return cell, 1
+def listed_in(value: Any) -> list[Any]:
+    """The images in a column that may hold a list of them; an empty list is an image that is missing."""
+    return (value or [None]) if isinstance(value, list) else [value]
+
+
+def labels(column: str, count: int) -> list[str]:
+    """What each image of a column is called in messages."""
+    return [column] if count == 1 else [f"{column}, picture {number}" for number in range(1, count + 1)]
 
 
 def is_embedded(cell: Any) -> bool:

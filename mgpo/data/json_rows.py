@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from mgpo.data.base import DataError
-from mgpo.data.image_columns import CELL, EMBEDDED, Cell, LinePicture, is_embedded, read_row, single
+from mgpo.data.image_columns import CELL, EMBEDDED, Cell, LinePicture, is_embedded, labels, listed_in, read_row
 from mgpo.data.row_source import ending
 
 AT_LEAST = 1 << 20  # bytes read at a time
@@ -42,11 +42,11 @@ class JsonTable:
         self.once = streaming or any(map(_is_gzip, paths))  # rows are not gone back to
 
     def rows(self, wanted: Callable[[str], bool], images: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each row's number and its wanted columns, and the image under CELL. Raises DataError for what is no JSON."""
+        """Each row's number and its wanted columns, and its images under CELL. Raises DataError for what is no JSON."""
         for place, row in self._all():
             self.seen.update(dict.fromkeys(row))
             cells = {column: value for column, value in row.items() if wanted(column)}
-            yield place.number, {**cells, CELL: self._cell(place, row, images)}
+            yield place.number, {**cells, CELL: self._cells(place, row, images)}
 
     def positions(self, column: str) -> dict[str, Place] | None:
         """Where rows stand, by what a column holds; None where they can't be gone back to."""
@@ -58,18 +58,18 @@ class JsonTable:
                 found.setdefault(str(row[column]), place)
         return found
 
-    def cell_at(self, place: Place, images: Sequence[str]) -> Cell:
-        """The image cell of the row at a place that `positions` gave, read anew from its file."""
-        return self._cell(place, read_row(place.file, place.start, place.size), images)
+    def cells_at(self, place: Place, images: Sequence[str]) -> list[Cell]:
+        """The images of the row at a place that `positions` gave, read anew from its file."""
+        return self._cells(place, read_row(place.file, place.start, place.size), images)
 
-    def _cell(self, place: Place, row: dict[str, Any], images: Sequence[str]) -> Cell:
+    def _cells(self, place: Place, row: dict[str, Any], images: Sequence[str]) -> list[Cell]:
         column = next((name for name in images if row.get(name) is not None), images[0])
-        value, count = single(row.get(column))
-        if self.once:
-            return Cell(column, value, None, count)
-        name = f"{place.file}: row {place.number}, column {column}"
-        stored = LinePicture(str(place.file), place.start, place.size, column, name)
-        return Cell(column, EMBEDDED if is_embedded(value) else value, stored, count)
+        values, cells = listed_in(row.get(column)), []
+        for i, (label, value) in enumerate(zip(labels(column, len(values)), values)):
+            name = f"{place.file}: row {place.number}, column {label}"
+            stored = None if self.once else LinePicture(str(place.file), place.start, place.size, column, name, i)
+            cells.append(Cell(label, EMBEDDED if stored is not None and is_embedded(value) else value, stored))
+        return cells
 
     def _all(self) -> Iterator[tuple[Place, dict[str, Any]]]:
         before = number = 0

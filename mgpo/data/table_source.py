@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from mgpo.data.base import DataError
-from mgpo.data.image_columns import CELL, Cell, Places, check_inside, encoded
+from mgpo.data.image_columns import CELL, MOST_PICTURES, Cell, Places, check_inside, encoded
 from mgpo.data.row_source import Row, RowSource, check_columns, shown
 from mgpo.data.tables import Table
 from mgpo.images.decoding import BadImage, Picture, check_data, is_file
@@ -57,16 +57,20 @@ class StoredRows(RowSource):
         image = next((name for name in self.image_columns if name in columns), self.image_columns[0])
         check_columns(self.name, columns, (image, *self.columns), self.remedy)
 
-    def picture(self, row: Row, number: int) -> Picture:
-        """Where the row's image is to be had. Raises DataError or BadImage."""
-        cell: Cell = row[CELL]
-        if cell.count > 1:
-            raise DataError(f"column {cell.column}: {cell.count} pictures; a row needs one")
+    def pictures(self, row: Row, number: int) -> tuple[Picture, ...]:
+        """Where the row's images are to be had, in order. Raises DataError or BadImage."""
+        cells: list[Cell] = row[CELL]
+        if len(cells) > MOST_PICTURES:
+            column = cells[0].column.partition(", picture ")[0]
+            raise DataError(f"column {column}: {len(cells)} pictures; a question can have {MOST_PICTURES}")
+        if len(cells) > 1:
+            return tuple(self._other(cell) or self._own(cell) for cell in cells)
+        (cell,) = cells
         picture = self._other(cell) or self._own(cell, row.get("image_sha256"))
         index = row.get(self.index_column)
         if cell.stored is None and isinstance(index, str | int):
             self.passed.setdefault(str(index), picture)
-        return picture
+        return (picture,)
 
     def _own(self, cell: Cell, sha256: str | None = None) -> Picture:
         elsewhere = self.places.picture(cell.value, cell.column, sha256)
@@ -84,8 +88,8 @@ class StoredRows(RowSource):
         if name in self.passed:
             return self.passed[name]
         if name in self.positions:
-            found = self.table.cell_at(self.positions[name], self.image_columns)
-            if found.count == 1 and not self._is_index(found.value):
+            found, *others = self.table.cells_at(self.positions[name], self.image_columns)
+            if not others and not self._is_index(found.value):
                 return self._own(found)
             raise DataError(f"column {cell.column}: it names row {shown(name)}, which has no picture of its own")
         check_inside(self.places.folder, name, cell.column)

@@ -79,11 +79,8 @@ class UnlabelledFiles(Files):
     def _answers(self, row: Row) -> tuple[str, ...]:
         return () if row.get(self.of["answer"]) in (None, "", []) else super()._answers(row)
 
-    def _known_picture(self, row: Row, number: int) -> tuple[Picture, str | None]:
-        picture = self.picture(row, number)
-        if isinstance(picture, WebPicture):
-            return super()._known_picture(row, number)
-        return picture, None
+    def _known(self, picture: Picture, column: str) -> str | None:
+        return super()._known(picture, column) if isinstance(picture, WebPicture) else None
 
     def _name(self, row: Row, number: int) -> str:
         value = row.get(self.of["id"])

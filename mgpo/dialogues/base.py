@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mgpo.answers import LETTERS, extract
+from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
 from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.types import Message, Question, Trajectory, Turn
 
+WHICH = '\nFor a part of picture number n add "picture": n.'  # behind a request for a box, where there are several
 _SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units|width|height)\})")
 
 UNITS = {  # in which a policy is asked to name a box
@@ -46,7 +48,10 @@ class Dialogue(Protocol):
         ...
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
-        """The messages before the first reply; the views they show are appended to `trajectory.views`."""
+        """The messages before the first reply; the views they show are appended to `trajectory.views`, whole pictures.
+
+        `see_whole` appends those of all originals.
+        """
         ...
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
@@ -67,6 +72,23 @@ def answer_of(turn: Turn, question: Question) -> str | None:
     return extract(turn.said, question.choices, question.answer)
 
 
+def see_whole(trajectory: Trajectory, resolution: VisionResolution) -> list[View]:
+    """The first views of all of the question's pictures, in order, noted in the trajectory."""
+    trajectory.views += [
+        View.full(original.size, resolution.full, place) for place, original in enumerate(trajectory.originals)
+    ]
+    return trajectory.wholes
+
+
+def find_box(text: str, views: Sequence[View], frame: Frame, rule: BoxRule) -> tuple[View | None, ParsedBox]:
+    """The box that a reply names in one of these views, which are numbered from 1 on, and that view.
+
+    No view where the reply names a number that none of them has.
+    """
+    parsed_box = parse_box(text, views[0].size, frame, rule, [view.size for view in views[1:]])
+    return (None if parsed_box.reason == "no_picture" else views[parsed_box.picture]), parsed_box
+
+
 def fill(
     text: str,
     question: Question,
@@ -75,10 +97,12 @@ def fill(
     looks: str = "",
     frame: Frame = Frame.PIXELS,
     size: Size | None = None,
+    others: Sequence[View] = (),
 ) -> tuple[str | View, ...]:
     """Put a question, its choices, a view, a reason, a number of looks and a frame's units into the slots of a text.
 
     {width} and {height} are those of `size`, in pixels: the picture in which boxes are named, as the model sees it.
+    Where there are `others` besides the view, all of them are shown, each on a line that begins with its number.
     One pass over the text: what a question says is never searched for slots itself.
     """
     values = {"{question}": question.text, "{choices}": list_choices(question.choices)}
@@ -90,13 +114,18 @@ def fill(
         if piece == "{image}":
             if view is None:
                 raise ValueError(f"this text shows an image, but there is none to show here: {text!r}")
-            parts.append(view)
+            parts += _numbered([view, *others]) if others else [view]
         elif piece := values.get(piece, piece):
             if parts and isinstance(parts[-1], str):
                 parts[-1] += piece
             else:
                 parts.append(piece)
     return tuple(parts)
+
+
+def _numbered(views: Sequence[View]) -> list[str | View]:
+    lines = [(f"Picture {number}: ", view, "\n") for number, view in enumerate(views, start=1)]
+    return [part for line in lines for part in line]
 
 
 def list_choices(choices: tuple[str, ...]) -> str:

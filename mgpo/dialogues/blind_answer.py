@@ -1,10 +1,10 @@
 """An answer that has to come from the crop: the answering turn sees neither the first picture nor the box reply."""
 
-from mgpo.dialogues.base import fill
+from mgpo.dialogues.base import WHICH, fill, find_box
 from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.dialogues.single_turn import ASK_ANSWER
 from mgpo.dialogues.two_turn import ASK_BOX, SYSTEM, TwoTurn
-from mgpo.images.boxes import REASONS, BoxRule, parse_box
+from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
@@ -28,6 +28,7 @@ class BlindAnswer(TwoTurn):
         refuse: What is asked where there is none; slots {question}, {choices}, {reason}.
         rule: Which boxes may be cut out.
         cut: What is cut out for a box; by default the box itself.
+        which: Put behind the request for a box where there are several pictures.
     """
 
     def __init__(
@@ -38,21 +39,22 @@ class BlindAnswer(TwoTurn):
         refuse: str = NOTHING_TO_SEE,
         rule: BoxRule = BoxRule(),
         cut: Cut | None = None,
+        which: str = WHICH,
     ) -> None:
-        super().__init__(system=system, ask_box=ask_box, rule=rule, cut=cut)
+        super().__init__(system=system, ask_box=ask_box, rule=rule, cut=cut, which=which)
         self.ask_answer, self.refuse = ask_answer, refuse
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Begins anew with the named part, or with the reason why there is none; takes the answer in the last turn."""
         if len(trajectory.turns) == self.turns:
             return super().proceed(trajectory, resolution)
-        turn, first = trajectory.turns[-1], trajectory.views[0]
-        turn.seen, turn.parsed_box = first, parse_box(turn.said, first.size, resolution.frame, self.rule)
+        turn, wholes = trajectory.turns[-1], trajectory.wholes
+        turn.seen, turn.parsed_box = find_box(turn.said, wholes, resolution.frame, self.rule)
         view, reason = None, REASONS[turn.parsed_box.reason or "no_box"]
         if turn.parsed_box.box is not None:
-            view = (self.cut or PLAIN)(first, turn.parsed_box.box, resolution)
+            view = (self.cut or PLAIN)(turn.seen or wholes[0], turn.parsed_box.box, resolution)
             trajectory.views.append(view)
         turn.action = "look refused" if view is None else "look"
         text = self.refuse if view is None else self.ask_answer
-        asked = fill(text, trajectory.question, view, reason, size=first.size)
+        asked = fill(text, trajectory.question, view, reason, size=wholes[0].size)
         return [Message("system", (self.system,)), Message("user", asked)]

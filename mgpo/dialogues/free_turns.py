@@ -1,13 +1,11 @@
 """The general algorithm (paper, algorithm 1): each turn the policy answers, or names a part to see first."""
 
-import re
-
-from mgpo.dialogues.base import answer_of, fill
+from mgpo.dialogues.base import answer_of, fill, find_box, see_whole
 from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule, ParsedBox, parse_box
-from mgpo.images.views import View, VisionResolution
+from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
 ASK_FREELY = (
@@ -20,15 +18,14 @@ SHOW_PART = "Here is that part, cut from the full-resolution picture: {image}{qu
 REFUSE_PART = "No part could be cut out, because {reason}. {question}{choices}\n"
 GO_ON = "Give your final answer inside \\boxed{}, or name a part again. You may look {looks} more."
 FINISH = "You may not look again. Give your final answer inside \\boxed{}."
-_PICTURE = re.compile(r'"picture"\s{0,3}:\s{0,3}(\d{1,3})')
 
 
 class FreeTurns:
     """The policy crops, crops again or answers, as it decides, up to `turns` replies.
 
     A reply that closes a box block is a look; otherwise an answer ends the episode; otherwise any box
-    is a look. Boxes are named in the first picture, or in an earlier one by its number. An episode
-    whose last reply is yet another look is marked as `limited`.
+    is a look. Boxes are named in the first picture, or in another one by its number: what is shown is counted from 1.
+    An episode whose last reply is yet another look is marked as `limited`.
 
     Args:
         turns: Replies at most; the policy is told how many looks that leaves.
@@ -65,13 +62,11 @@ class FreeTurns:
         return BOX_BLOCK_END
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
-        """Shows the picture and asks; says how many looks there are."""
-        view = View.full(trajectory.image.size, resolution.full)
-        trajectory.views.append(view)
-        first = fill(
-            self.ask, trajectory.question, view, looks=_times(self.turns - 1), frame=resolution.frame, size=view.size
-        )
-        return [Message("system", (self.system,)), Message("user", first)]
+        """Shows the pictures and asks; says how many looks there are."""
+        first, *others = see_whole(trajectory, resolution)
+        looks, frame = _times(self.turns - 1), resolution.frame
+        asked = fill(self.ask, trajectory.question, first, "", looks, frame, first.size, others)
+        return [Message("system", (self.system,)), Message("user", asked)]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Ends the episode at an answer or the last turn; else shows the named part, or says why it can't be shown."""
@@ -81,8 +76,10 @@ class FreeTurns:
         if trajectory.answer is not None:
             turn.action = "answer"
             return None
-        turn.seen = self._seen(turn.said, trajectory.views)
-        view, turn.parsed_box = self._look(turn.said, turn.seen, resolution)
+        turn.seen, turn.parsed_box = find_box(turn.said, trajectory.views, resolution.frame, self.rule)
+        box, view = turn.parsed_box.box, None
+        if turn.seen is not None and box is not None:
+            view = (self.cut or PLAIN)(turn.seen, box, resolution)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
             trajectory.limited = turn.parsed_box.reason != "no_box"
@@ -95,19 +92,6 @@ class FreeTurns:
         reason = REASONS[turn.parsed_box.reason or "no_box"]
         size = (view or trajectory.views[0]).size
         return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1), size=size))]
-
-    def _seen(self, text: str, views: list[View]) -> View | None:
-        """The picture that a reply speaks of: the first unless it names another; None where there is none such."""
-        named = _PICTURE.search(text)
-        number = int(named[1]) if named else 1
-        return views[number - 1] if 1 <= number <= len(views) else None
-
-    def _look(self, text: str, seen: View | None, resolution: VisionResolution) -> tuple[View | None, ParsedBox]:
-        """The part of that picture which a reply names."""
-        if seen is None:
-            return None, ParsedBox(None, "no_picture")
-        parsed_box = parse_box(text, seen.size, resolution.frame, self.rule)
-        return ((self.cut or PLAIN)(seen, parsed_box.box, resolution) if parsed_box.box else None), parsed_box
 
 
 def _times(looks: int) -> str:

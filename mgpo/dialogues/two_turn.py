@@ -1,10 +1,10 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.dialogues.base import answer_of, fill
+from mgpo.dialogues.base import WHICH, answer_of, fill, find_box, see_whole
 from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule, parse_box
-from mgpo.images.views import View, VisionResolution
+from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
@@ -34,9 +34,9 @@ NAME_AGAIN = "No part could be cut out, because {reason}. Here is the whole pict
 class TwoTurn:
     """Ask for a box without showing the choices, cut it from the original, ask for the answer.
 
-    An invalid box never drops the sample: the whole picture is shown again with the reason. With more
-    than two turns each but the last asks for a box in the first picture, and an invalid one falls back
-    on the part that was cut before.
+    An invalid box never drops the sample: the whole picture is shown again with the reason; of several the one that
+    the box is in, or the first. With more than two turns each but the last asks for a box in what was shown first, and
+    an invalid one falls back on the part that was cut before.
 
     Args:
         system: The system message. In the others {width} and {height} are those of the first picture as the model
@@ -49,6 +49,7 @@ class TwoTurn:
         rule: Which boxes may be cut out.
         turns: Turns in all; the paper trains with 2 and also tests with 3.
         cut: What is cut out for a box; by default the box itself.
+        which: Put behind each request for a box where there are several pictures.
     """
 
     def __init__(
@@ -62,44 +63,46 @@ class TwoTurn:
         rule: BoxRule = BoxRule(),
         turns: int = 2,
         cut: Cut | None = None,
+        which: str = WHICH,
     ) -> None:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
         self.system, self.ask_box, self.rule, self.turns = system, ask_box, rule, turns
         self.show_region, self.show_whole = show_region, show_whole
-        self.look_again, self.name_again, self.cut = look_again, name_again, cut
+        self.look_again, self.name_again, self.cut, self.which = look_again, name_again, cut, which
 
     def stop_text(self, turn: int) -> str | None:
         """The end of a box's block, in all turns but the last."""
         return BOX_BLOCK_END if turn < self.turns - 1 else None
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
-        """Shows the picture and asks for the key area alone, without the choices."""
-        view = View.full(trajectory.image.size, resolution.full)
-        trajectory.views.append(view)
-        return [
-            Message("system", (self.system,)),
-            Message("user", fill(self.ask_box, trajectory.question, view, frame=resolution.frame, size=view.size)),
-        ]
+        """Shows the pictures and asks for the key area alone, without the choices."""
+        first, *others = see_whole(trajectory, resolution)
+        ask = self.ask_box + (self.which if others else "")
+        asked = fill(ask, trajectory.question, first, frame=resolution.frame, size=first.size, others=others)
+        return [Message("system", (self.system,)), Message("user", asked)]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Shows the named part, or the last picture again with the reason; takes the answer in the last turn."""
-        turn, first = trajectory.turns[-1], trajectory.views[0]
+        turn, wholes = trajectory.turns[-1], trajectory.wholes
         if len(trajectory.turns) == self.turns:
             trajectory.answer = answer_of(turn, trajectory.question)
             turn.action = "nothing" if trajectory.answer is None else "answer"
             return None
-        turn.seen, turn.parsed_box = first, parse_box(turn.said, first.size, resolution.frame, self.rule)
+        turn.seen, turn.parsed_box = find_box(turn.said, wholes, resolution.frame, self.rule)
+        seen = turn.seen or wholes[0]
         if turn.parsed_box.box is not None:
             turn.action = "look"
-            trajectory.views.append((self.cut or PLAIN)(first, turn.parsed_box.box, resolution))
+            view = (self.cut or PLAIN)(seen, turn.parsed_box.box, resolution)
         else:
             turn.action = "look refused"
-            trajectory.views.append(trajectory.views[-1])
-        view, reason = trajectory.views[-1], REASONS[turn.parsed_box.reason or "no_box"]
-        last = len(trajectory.turns) == self.turns - 1
-        if view is first:
+            view = (trajectory.crops or [seen])[-1]
+        trajectory.views.append(view)
+        last, reason = len(trajectory.turns) == self.turns - 1, REASONS[turn.parsed_box.reason or "no_box"]
+        if any(view is whole for whole in wholes):
             text = self.show_whole if last else self.name_again
         else:
             text = self.show_region if last else self.look_again
-        return [Message("user", fill(text, trajectory.question, view, reason, size=first.size))]
+        if len(wholes) > 1 and not last:
+            text += self.which
+        return [Message("user", fill(text, trajectory.question, view, reason, size=wholes[0].size))]

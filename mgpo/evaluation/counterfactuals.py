@@ -16,7 +16,7 @@ from mgpo.rewards import Reward
 from mgpo.rollout.crops import Swap
 from mgpo.rollout.episodes import Sampler, judge, roll_out
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Question
+from mgpo.types import Asked
 
 
 def black(image: Original, view: View, first: View) -> Image.Image:
@@ -33,7 +33,7 @@ def random_region(image: Original, view: View, first: View) -> Image.Image:
 
 
 def original(image: Original, view: View, first: View) -> Image.Image:
-    """The whole picture once more, as in the first turn."""
+    """The whole picture that the part is of once more, as in the first turn."""
     return first.pixels(image)
 
 
@@ -45,7 +45,7 @@ def counterfactuals(
     policy: Policy,
     sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Original]],
+    samples: Sequence[Asked],
     sampling: Sampling,
     reward: Reward,
     seed: int,
@@ -56,7 +56,7 @@ def counterfactuals(
     """
     variants: dict[str, tuple[Dialogue, Swap | None]] = {CROP: (dialogue, None)}
     variants |= {name: (dialogue, swap) for name, swap in SWAPS.items()} | {NO_TOOLS: (answer_only(), None)}
-    rows: list[Row] = [{"id": q.id, "split": q.split, "category": q.category} for q, _ in samples]
+    rows: list[Row] = [{"id": q.id, "split": q.split, "category": q.category} for q, *_ in samples]
     played = [True] * len(rows)
     for name, (spoken, swap) in variants.items():
         trajectories = roll_out(policy, sampler, spoken, samples, 1, sampling, (seed, 0), swap=swap)

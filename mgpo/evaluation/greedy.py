@@ -10,13 +10,13 @@ from PIL import Image
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Original, View, VisionResolution
+from mgpo.images.views import View, VisionResolution
 from mgpo.metrics.record import Record, record_of
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Question, Trajectory
+from mgpo.types import Asked, Question, Trajectory
 from mgpo.utils.collectives import share_objects
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def evaluate(
     policy: Policy,
     sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Original]],
+    samples: Sequence[Asked],
     sampling: Sampling,
     reward: Reward,
     seed: int,
@@ -48,7 +48,7 @@ def assess(
     play: Play,
     resolution: VisionResolution,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Original]],
+    samples: Sequence[Asked],
     sampling: Sampling,
     reward: Reward,
     seed: int,
@@ -81,14 +81,16 @@ def named_part(trajectory: Trajectory, resolution: VisionResolution) -> View | N
     """The last part that was cut out, or that of a valid box that never was."""
     if trajectory.crops:
         return trajectory.crops[-1]
-    box = trajectory.parsed_box.box if trajectory.parsed_box is not None else None
-    return trajectory.views[0].crop(box, resolution.crop) if box else None
+    parsed_box = trajectory.parsed_box
+    if parsed_box is None or parsed_box.box is None:
+        return None
+    return trajectory.views[parsed_box.picture].crop(parsed_box.box, resolution.crop)
 
 
 def _cut(trajectory: Trajectory, part: View) -> Image.Image | None:
     """A part of the original; None, with a warning, where the original can't be decoded any more."""
     try:
-        return part.cut(trajectory.image)
+        return part.cut(trajectory.original(part))
     except BadImage as error:
         warnings.warn(f"no sub-image: question {trajectory.question.id}, {error}", stacklevel=3)
         return None

@@ -13,7 +13,7 @@ from mgpo.types import Trajectory
 
 BUDGET = 20_000_000  # bytes of a page
 TEXT = 600  # characters of a reply, an answer, a question or a choice
-PICTURE = "picture"  # the whole picture's key among a question's images
+PICTURE = "picture"  # the whole picture's key among a question's images; of further ones "picture 2", …
 Entry = dict[str, Any]  # one question, JSON-able
 
 
@@ -29,9 +29,12 @@ def snapshot(trajectories: Sequence[Trajectory], group_size: int, pictures: bool
 
 
 def _entry(group: Sequence[Trajectory], records: Sequence[Record], picture: bool) -> Entry:
-    question, image, first = group[0].question, group[0].image, group[0].views[0]
-    last = {region_key(t.crops[-1].region): t.crops[-1] for t in group if t.crops}
-    crops = {key: crop_uris(image, first, view) for key, view in last.items()}
+    question, shown = group[0].question, [(group[0].original(whole), whole) for whole in group[0].wholes]
+    last = {region_key(view.region, view.picture + 1): view for t in group for view in t.crops[-1:]}
+    images: Entry = {key: crop_uris(*shown[view.picture], view) for key, view in last.items()}
+    if picture:
+        images |= {picture_key(number): picture_uri(image) for number, (image, _) in enumerate(shown, start=1)}
+    sizes = [{"size": image.size, "seen": whole.size} for image, whole in shown]
     return {
         "id": question.id,
         "split": question.split,
@@ -39,9 +42,9 @@ def _entry(group: Sequence[Trajectory], records: Sequence[Record], picture: bool
         "text": shorten(question.text, TEXT),
         "choices": [shorten(choice, TEXT) for choice in question.choices],
         "truth": shorten(question.answer, TEXT),
-        "size": image.size,
-        "seen": first.size,
-        "images": {PICTURE: picture_uri(image), **crops} if picture else crops,
+        **sizes[0],
+        **({"others": sizes[1:]} if sizes[1:] else {}),
+        "images": images,
         "rollouts": [_rollout(t, record) for t, record in zip(group, records)],
     }
 
@@ -54,8 +57,10 @@ def _rollout(trajectory: Trajectory, record: Record) -> Entry:
         "valid_box": record.valid_box,
         "reason": record.reason,
         "named": [box and _rounded(box) for box in record.named],
+        "named_in": record.named_in,
         "reasons": [turn.parsed_box.reason if turn.parsed_box else None for turn in trajectory.turns],
         "regions": record.regions,
+        "cut_from": record.cut_from,
         "zoom": number(record.zoom, 2),
         "replies": [shorten(reply, TEXT) for reply in record.replies],
     }
@@ -65,9 +70,33 @@ def _rounded(box: Box) -> list[float | None]:
     return [number(edge, 1) for edge in box]
 
 
-def region_key(region: Sequence[int]) -> str:
-    """Under which the two images of a region stand among a question's; the page makes the same key."""
-    return ",".join(map(str, region))
+def picture_key(number: int) -> str:
+    """Under which a whole picture stands among a question's images; the page makes the same key."""
+    return PICTURE if number == 1 else f"{PICTURE} {number}"
+
+
+def region_key(region: Sequence[int], number: int = 1) -> str:
+    """Under which the two images of a picture's region stand among a question's; the page makes the same key."""
+    return ",".join(map(str, region)) + ("" if number == 1 else f" of {number}")
+
+
+def crop_key(rollout: Entry) -> str | None:
+    """The key of what a rollout was shown last; None where nothing was cut out."""
+    if not rollout["regions"]:
+        return None
+    return region_key(rollout["regions"][-1], *rollout.get("cut_from", ())[-1:])
+
+
+def first_box(rollout: Entry) -> tuple[int, int] | None:
+    """The turn in which a rollout named its first box, and the number of the picture that it is in."""
+    turn = next((turn for turn, box in enumerate(rollout["named"]) if box), None)
+    return None if turn is None else (turn, rollout["named_in"][turn] if "named_in" in rollout else 1)
+
+
+def shown_picture(question: Entry, rollouts: Sequence[Entry]) -> tuple[int, tuple[int, int]]:
+    """Of a question's pictures the one that its rollouts' first box is in: its number and its size."""
+    number = next((found[1] for found in map(first_box, rollouts) if found), 1)
+    return number, (question if number == 1 else question["others"][number - 2])["size"]
 
 
 class Gallery:
@@ -138,12 +167,12 @@ class Gallery:
         """(where to, key, image): all pictures, then every group's first crop, every group's second, …"""
         pairs = list(zip(entries, (entry["images"] for entry in self.entries.values())))
         for entry, images in pairs:
-            if PICTURE in images:  # one page may have had no room for it
-                yield entry, PICTURE, images[PICTURE]
+            for key in map(picture_key, range(1, 2 + len(entry.get("others", ())))):
+                if key in images:  # one page may have had no room for it
+                    yield entry, key, images[key]
         groups = [(entry, images, group) for entry, images in pairs for group in entry["steps"].values()]
         for place in range(max((len(group) for _, _, group in groups), default=0)):
             for entry, images, group in groups:
-                regions = group[place]["regions"] if place < len(group) else ()
-                key = region_key(regions[-1]) if regions else PICTURE
-                if key not in entry["images"] and key in images:
+                key = crop_key(group[place]) if place < len(group) else None
+                if key is not None and key not in entry["images"] and key in images:
                     yield entry, key, images[key]

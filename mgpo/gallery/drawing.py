@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mgpo.gallery.data import PICTURE, region_key
+from mgpo.gallery.data import crop_key, first_box, picture_key, shown_picture
 from mgpo.images.boxes import IN_WORDS
 from mgpo.images.views import Box, Original
 from mgpo.types import Trajectory, Turn
@@ -38,17 +38,23 @@ GROUP = (
 
 
 def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
-    """The picture with its boxes; then, of the last crop, the region as first seen and as cut from the original."""
-    named = [(box, _refused(turn)) for turn in trajectory.turns if (box := turn.named) is not None]
-    whole = framed(trajectory.image, [box for box, _ in named], side, dashed=[refused for _, refused in named])
-    panels = [("the picture", whole)]
+    """The picture with its boxes, or those in which some are; then, of the last crop, the region as first seen and as
+    cut from the original."""
+    named = [(turn.picture or 1, box, _refused(turn)) for turn in trajectory.turns if (box := turn.named) is not None]
+    panels = []
+    for number in sorted({number for number, _, _ in named}) or [1]:
+        here = [(box, refused) for n, box, refused in named if n == number]
+        image = trajectory.originals[number - 1]
+        whole = framed(image, [box for box, _ in here], side, dashed=[refused for _, refused in here])
+        panels.append((f"picture {number}" if trajectory.others else "the picture", whole))
     if trajectory.crops:
-        first, crop = trajectory.views[0], trajectory.crops[-1]
+        crop = trajectory.crops[-1]
+        first, image = trajectory.whole(crop), trajectory.original(crop)
         box = first.to_input(crop.region)
         size = _fit(crop.size, side)
         lying = size if crop.turn % 2 == 0 else (size[1], size[0])
-        seen = crop.turned(first.pixels(trajectory.image).resize(lying, Image.Resampling.NEAREST, box=box))
-        cut = crop.pixels(trajectory.image).resize(seen.size, Image.Resampling.BICUBIC)
+        seen = crop.turned(first.pixels(image).resize(lying, Image.Resampling.NEAREST, box=box))
+        cut = crop.pixels(image).resize(seen.size, Image.Resampling.BICUBIC)
         panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
     return explained(row(panels), _keys(trajectory))
 
@@ -147,10 +153,14 @@ def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def overlay(trajectories: Sequence[Trajectory], side: int = SIDE) -> Image.Image:
-    """The first box of each rollout of a question, and what the lines mean."""
+    """The first box of each rollout of a question, in each picture where there are some, and what the lines mean."""
     first = [(t.turns[0], t.right) for t in trajectories]
-    named = [(box, _refused(turn), right) for turn, right in first if (box := turn.named) is not None]
-    return explained(_group(trajectories[0].image, named, side), GROUP)
+    named = [(t.picture or 1, (box, _refused(t), right)) for t, right in first if (box := t.named) is not None]
+    panels = []
+    for number in sorted({number for number, _ in named}) or [1]:
+        image = trajectories[0].originals[number - 1]
+        panels.append((f"picture {number}", _group(image, [box for n, box in named if n == number], side)))
+    return explained(row(panels) if trajectories[0].others else panels[0][1], GROUP)
 
 
 def _group(
@@ -164,17 +174,16 @@ def _group(
 def steps(page: Mapping[str, Any], question: int = 0, side: int = 180) -> Image.Image:
     """A question's boxes over a run, step by step; `page` is what `mgpo.gallery.page.read_page` gives."""
     asked = page["questions"][question]
-    picture = from_uri(asked["images"][PICTURE])
-    panels = [(f"step {step}", drawn(picture, group, asked["size"], side)) for step, group in asked["steps"].items()]
+    panels = [(f"step {step}", drawn(asked, group, side)) for step, group in asked["steps"].items()]
     return explained(row(panels), GROUP)
 
 
-def drawn(
-    picture: Image.Image, rollouts: Sequence[Mapping[str, Any]], size: tuple[int, int], side: int = SIDE
-) -> Image.Image:
-    """A small picture with the first boxes of a gallery's rollouts, which are in pixels of an original of `size`."""
-    first = [(next((i for i, box in enumerate(r["named"]) if box), None), r) for r in rollouts]
-    named = [(r["named"][i], r["reasons"][i] is not None, r["right"]) for i, r in first if i is not None]
+def drawn(question: dict[str, Any], rollouts: Sequence[dict[str, Any]], side: int = SIDE) -> Image.Image:
+    """A gallery's small picture of a question with the first boxes of some rollouts; of several that of the first."""
+    number, size = shown_picture(question, rollouts)
+    picture = from_uri(question["images"][picture_key(number)])
+    first = [(turn, r) for r in rollouts for turn, at in [first_box(r) or (0, None)] if at == number]
+    named = [(r["named"][turn], r["reasons"][turn] is not None, r["right"]) for turn, r in first]
     return _group(picture, named, side, size)
 
 
@@ -210,20 +219,20 @@ def in_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
-def _column(asked: Mapping[str, Any], group: Sequence[Mapping[str, Any]], side: int) -> Image.Image:
+def _column(asked: dict[str, Any], group: Sequence[dict[str, Any]], side: int) -> Image.Image:
     """A question's picture with its boxes, and below it the first crop of the group."""
-    picture = drawn(from_uri(asked["images"][PICTURE]), group, asked["size"], side)
+    picture = drawn(asked, group, side)
     font, words = ImageFont.load_default(12), textwrap.fill(asked["text"], side // 6)
     left, top = (picture.width - side // 2) // 2, picture.height + GAP // 2
     column = Image.new("RGB", (picture.width, top + side // 2 + 3 * CAPTION), "white")
     column.paste(picture, (0, 0))
     draw = ImageDraw.Draw(column)
     draw.multiline_text((0, top + side // 2 + 4), words, fill="black", font=font)
-    cut = next((rollout["regions"][-1] for rollout in group if rollout["regions"]), None)
+    cut = next(filter(None, map(crop_key, group)), None)
     if cut is None:
         draw.text((left, top), "no crop", fill=BAD, font=font)
     else:
-        crop = from_uri(asked["images"][region_key(cut)][0])
+        crop = from_uri(asked["images"][cut][0])
         column.paste(crop.resize(_fit(crop.size, side // 2), Image.Resampling.BICUBIC), (left, top))
     return column
 

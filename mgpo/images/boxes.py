@@ -5,7 +5,8 @@ nothing here raises.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -49,6 +50,10 @@ _SIDES = (
     ("x", "y", "w", "h"),
 )  # fmt: skip
 _SIDE = re.compile(rf"\b([xylrtbwh]\w{{0,5}})[\"']? ?[:=] ?({_ENTRY})(?![\d.])", re.IGNORECASE)  # "x1": 10, left=10
+# What tells in which JSON object a number stands: braces outside of texts, and the number itself.
+_NAMING = re.compile(
+    r"(?P<open>\{)|(?P<close>\})|[\"']picture[\"'] ?: ?[\"']?(?P<number>[-+]?\d{1,9})|: ?\"(?:[^\"\\]|\\.){0,200}\""
+)
 _KEY = re.compile(r"bbox_2d|[\"'](?:b?box(?:es)?|b?box_2d|bboxes|bounding_?box)[\"'] ?:|<\|?box", re.IGNORECASE)
 
 
@@ -98,13 +103,15 @@ class BoxRule:
 class ParsedBox:
     """The first valid box of a reply, in input pixels, or the reason why the first candidate was refused.
 
-    `candidate` is the box that was judged, where there was one, so that refused boxes can be drawn too.
+    `candidate` is the box that was judged, where there was one, so that refused boxes can be drawn too. `picture` is
+    the one that it is in, counted from 0.
     """
 
     box: Box | None
     reason: Reason | None
     candidate: Box | None = None
     clipped: bool | None = None  # whether it was cut to the picture; None where the rule does not clip
+    picture: int = 0
 
 
 def number_lists(text: str) -> list[tuple[float, ...]]:
@@ -121,19 +128,37 @@ def box_candidates(text: str) -> list[Box]:
 
     Lists of four numbers, two corners, or sides by name: {"x1": …}, {"left": …}, {"x": …, "width": …}.
     """
+    return [box for box, _ in numbered_boxes(text)]
+
+
+def numbered_boxes(text: str) -> list[tuple[Box, int]]:
+    """The boxes of `box_candidates`, each with the number of the picture that it is in.
+
+    That is the {"picture": n} of the innermost JSON object around the box that has one, or one that stands outside of
+    all objects; else 1.
+    """
     text, start = _searched(text)
     found = [(at, (n[0], n[1], n[2], n[3])) for at, n in _lists(text, start) if len(n) == 4]
     found += _corners(text, start) + _sides(text, start)
     found += [(match.start(), _four(match[1])) for match in islice(_BARE.finditer(text, start), MOST_LISTS)]
-    return [box for _, box in sorted(found)]
+    namings = _namings(text)
+    return [(box, next((n for n, begin, end in namings if begin <= at < end), 1)) for at, box in sorted(found)]
 
 
-def parse_box(text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule()) -> ParsedBox:
-    """The first valid box in a reply about an input image of `size`, thoughts aside. Never raises."""
-    text = spoken(text)
+def parse_box(
+    text: str, size: Size, frame: Frame = Frame.PIXELS, rule: BoxRule = BoxRule(), others: Sequence[Size] = ()
+) -> ParsedBox:
+    """The first valid box in a reply about an input image of `size`, thoughts aside. Never raises.
+
+    `others` are the sizes of further input images, numbered from 2 on, in which a box may be by its "picture".
+    """
+    text, sizes = spoken(text), (size, *others)
     first: ParsedBox | None = None
-    for candidate in box_candidates(text):
-        parsed_box = rule.judge(frame.to_pixels(candidate, size), size)
+    for candidate, number in numbered_boxes(text):
+        parsed_box = ParsedBox(None, "no_picture")
+        if 1 <= number <= len(sizes):
+            seen = sizes[number - 1]
+            parsed_box = replace(rule.judge(frame.to_pixels(candidate, seen), seen), picture=number - 1)
         if parsed_box.box is not None:
             return parsed_box
         first = first or parsed_box
@@ -147,6 +172,21 @@ def _searched(text: str) -> tuple[str, int]:
     if key < 0 and (like := _KEY.search(text)):
         key = like.start()
     return text, max(key, 0)
+
+
+def _namings(text: str) -> list[tuple[int, int, int]]:
+    """Each "picture": n as (n, where the object around it begins, where that ends), the innermost first."""
+    found: list[tuple[int, int, int]] = []
+    begun: list[tuple[int, list[int]]] = [(0, [])]  # objects that have not ended, and the numbers in each; first: none
+    for match in _NAMING.finditer(text):
+        if match["open"]:
+            begun.append((match.start(), []))
+        elif match["number"] and len(found) < MOST_LISTS:
+            begun[-1][1].append(int(match["number"]))
+        elif match["close"] and len(begun) > 1:
+            begin, numbers = begun.pop()
+            found += [(number, begin, match.end()) for number in numbers[:1]]
+    return found + [(number, begin, len(text)) for begin, numbers in reversed(begun) for number in numbers[:1]]
 
 
 def _lists(text: str, start: int) -> list[tuple[int, tuple[float, ...]]]:

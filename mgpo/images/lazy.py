@@ -109,6 +109,11 @@ def open_lazily(picture: Picture, full: Resize | None) -> Original:
     return LazyImage(picture, image.size, View.full(image.size, full).pixels(image), image)
 
 
+def open_all(pictures: Sequence[Picture], full: Resize | None) -> tuple[Original, ...]:
+    """`open_lazily` for each of a question's pictures, in order. Raises `mgpo.images.decoding.BadImage`."""
+    return tuple(open_lazily(picture, full) for picture in pictures)
+
+
 def hand_over(originals: Sequence[LazyImage]) -> None:
     """Move pixels into memory that another process can share: first views, and decoded originals while they fit.
 

@@ -64,19 +64,21 @@ class Frame(Enum):
 
 @dataclass(frozen=True)
 class View:
-    """A region of the original, in its pixels, and the (width, height) at which the model sees it.
+    """A region of an original, in its pixels, and the (width, height) at which the model sees it.
 
-    It is seen turned clockwise by `turn` quarter turns; `size` is that of the turned picture.
+    It is seen turned clockwise by `turn` quarter turns; `size` is that of the turned picture. `picture` says which of
+    a question's pictures the original is, counted from 0.
     """
 
     region: tuple[int, int, int, int]
     size: Size
     turn: int = 0
+    picture: int = 0
 
     @classmethod
-    def full(cls, original: Size, resize: Resize) -> "View":
-        """The first view: all of the original."""
-        return cls((0, 0, *original), resize(original))
+    def full(cls, original: Size, resize: Resize, picture: int = 0) -> "View":
+        """The first view of a picture: all of its original."""
+        return cls((0, 0, *original), resize(original), picture=picture)
 
     @property
     def extent(self) -> Size:
@@ -114,7 +116,7 @@ class View:
         x2 = max(min(math.ceil(x2 - 1e-6), right), x1 + 1)
         y2 = max(min(math.ceil(y2 - 1e-6), bottom), y1 + 1)
         turn = (self.turn + turn) % 4
-        return View((x1, y1, x2, y2), resize(_turned_size((x2 - x1, y2 - y1), turn)), turn)
+        return View((x1, y1, x2, y2), resize(_turned_size((x2 - x1, y2 - y1), turn)), turn, self.picture)
 
     def cut(self, original: Original) -> Image.Image:
         """The region as it lies when it is seen, as large as it is in the original."""
@@ -148,7 +150,10 @@ def _turned(box: Box, size: Size, turn: int) -> Box:
 
 @dataclass(frozen=True)
 class VisionResolution:
-    """How a policy sees: the frame of its coordinates, and the sizes at which it sees full images and crops."""
+    """How a policy sees: the frame of its coordinates, and the sizes at which it sees full images and crops.
+
+    Each of several pictures is seen at the size that `full` gives for it.
+    """
 
     frame: Frame
     full: Resize

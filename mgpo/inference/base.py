@@ -17,15 +17,16 @@ from mgpo.evaluation.greedy import assess
 from mgpo.gallery.drawing import look
 from mgpo.images.boxes import IN_WORDS
 from mgpo.images.decoding import FilePicture, Picture, to_rgb
-from mgpo.images.lazy import open_lazily
-from mgpo.images.views import Box, Original, Resize, VisionResolution
+from mgpo.images.lazy import open_all
+from mgpo.images.views import Box, Resize, VisionResolution
 from mgpo.metrics.record import Record
 from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Question, Trajectory, Turn
+from mgpo.types import Asked, Question, Trajectory, Turn
 
-Samples = Sequence[tuple[Question, Original]]
+Samples = Sequence[Asked]
+Asking = Image.Image | str | Path  # a picture, or where it lies
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,18 @@ class Answer:
 
     @property
     def boxes(self) -> list[Box]:
-        """The boxes that were named, usable or not, in pixels of the original."""
+        """The boxes that were named, usable or not, in pixels of the original that each is in (`pictures`)."""
         return [turn.named for turn in self.trajectory.turns if turn.named is not None]
 
     @property
+    def pictures(self) -> list[int]:
+        """The number of the picture that each of `boxes` is in, counted from 1."""
+        return [n for turn in self.trajectory.turns if (n := turn.picture) is not None and turn.named is not None]
+
+    @property
     def crops(self) -> list[Image.Image]:
-        """The parts that were cut from the original, as large as they are there."""
-        return [view.cut(self.trajectory.image) for view in self.trajectory.crops]
+        """The parts that were cut from the originals, as large as they are there."""
+        return [view.cut(self.trajectory.original(view)) for view in self.trajectory.crops]
 
     @property
     def turns(self) -> list[str]:
@@ -114,16 +120,21 @@ class AskedModel(ABC):
 
     def ask(
         self,
-        image: Image.Image | str | Path,
+        image: Asking | Sequence[Asking],
         question: str,
         choices: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Answer:
-        """Ask about a picture or a file; greedy at temperature 0. Raises UserError where it can't be opened."""
-        handed = isinstance(image, Image.Image)
-        picture: Picture = InMemory(to_rgb(image)) if handed else FilePicture(str(image))
-        asked = Question("asked", picture, question, "", tuple(choices))
+        """Ask about a picture or a file, or several; greedy at temperature 0.
+
+        Raises UserError where there is none, or one that can't be opened.
+        """
+        images = [image] if isinstance(image, Image.Image | str | Path) else list(image)
+        if not images:
+            raise UserError("there is no picture to ask about; hand over one at least")
+        picture, *others = map(_picture, images)
+        asked = Question("asked", picture, question, "", tuple(choices), others=tuple(others))
         return self.group(asked, 1, temperature, seed)[0]
 
     def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
@@ -132,8 +143,8 @@ class AskedModel(ABC):
         Raises UserError where a server fails.
         """
         sampling = Sampling(self.max_new_tokens, temperature)
-        original = open_lazily(question.picture, self.resolution.full)
-        played = self.play(self.dialogue, [(question, original)], rollouts, sampling, (seed, 0))
+        originals = open_all(question.pictures, self.resolution.full)
+        played = self.play(self.dialogue, [(question, *originals)], rollouts, sampling, (seed, 0))
         if failed := [trajectory.failed for trajectory in played if trajectory.failed is not None]:
             raise UserError(failed[0])
         if question.answer:
@@ -141,7 +152,7 @@ class AskedModel(ABC):
         return [Answer(trajectory) for trajectory in played]
 
     def answers(self, samples: Samples) -> list[Trajectory]:
-        """One greedy episode for each (question, original image), in order."""
+        """One greedy episode for each (question, original image, …), in order."""
         return self.play(self.dialogue, samples, 1, Sampling(self.max_new_tokens, 0.0), (0, 0))
 
     def evaluate(
@@ -153,10 +164,12 @@ class AskedModel(ABC):
         return [r for b in batches for r in assess(self.play, self.resolution, self.dialogue, b, sampling, reward, 0)]
 
 
-def in_batches(
-    source: Source, limit: int | None, size: int, whole: Resize
-) -> Iterator[list[tuple[Question, Original]]]:
+def _picture(image: Asking) -> Picture:
+    return InMemory(to_rgb(image)) if isinstance(image, Image.Image) else FilePicture(str(image))
+
+
+def in_batches(source: Source, limit: int | None, size: int, whole: Resize) -> Iterator[list[Asked]]:
     """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
     questions = iter([source[i] for i in range(len(source))][:limit])
-    while batch := [(question, open_lazily(question.picture, whole)) for question in islice(questions, size)]:
+    while batch := [(question, *open_all(question.pictures, whole)) for question in islice(questions, size)]:
         yield batch

@@ -7,6 +7,7 @@ from lmms_eval.api.instance import Instance  # pyright: ignore[reportMissingImpo
 from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 from tqdm import tqdm
 
+from mgpo.data.image_marks import without_marks
 from mgpo.errors import UserError
 from mgpo.images.decoding import to_rgb
 from mgpo.inference.base import InMemory
@@ -53,7 +54,8 @@ class MGPOModel(lmms):
             for start in range(0, len(requests), self.batch_size):
                 batch = requests[start : start + self.batch_size]
                 asked = [self._question(request) for request in batch]
-                replies += map(said, self.model.answers([(question, question.picture.load()) for question in asked]))
+                samples = [(question, *(picture.load() for picture in question.pictures)) for question in asked]
+                replies += map(said, self.model.answers(samples))
                 progress.update(len(batch))
         return replies
 
@@ -68,7 +70,8 @@ class MGPOModel(lmms):
     def _question(self, request: Instance) -> Question:
         prompt, _, to_visual, number, task, split = request.args
         pictures = to_visual(self.task_dict[task][split][number])
-        if len(pictures) != 1 or not hasattr(pictures[0], "convert"):
-            raise UserError(f"task {task}, question {number}: one picture is needed, not {len(pictures)} of them")
-        text, choices = split_prompt(prompt)
-        return Question(f"{task}-{number}", InMemory(to_rgb(pictures[0])), text, "", choices)
+        if not pictures or not all(hasattr(picture, "convert") for picture in pictures):
+            raise UserError(f"task {task}, question {number}: pictures are needed; nothing else is read")
+        text, choices = split_prompt(without_marks(prompt, len(pictures)))
+        picture, *others = (InMemory(to_rgb(picture)) for picture in pictures)
+        return Question(f"{task}-{number}", picture, text, "", choices, others=tuple(others))

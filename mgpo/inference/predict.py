@@ -13,7 +13,7 @@ from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage, is_file
-from mgpo.images.lazy import open_lazily
+from mgpo.images.lazy import open_all
 from mgpo.images.views import Original, Resize
 from mgpo.inference.base import AskedModel, picked, refusal
 from mgpo.inference.class_paths import settings_of
@@ -23,7 +23,7 @@ from mgpo.rewards import ExactAnswer, verdict_of
 from mgpo.types import Question, Trajectory
 from mgpo.utils.atomic_files import locked
 
-Opened = tuple[Question, Original | None, str]  # with the reason where there is no picture
+Opened = tuple[Question, tuple[Original, ...], str]  # with the reason where a picture can't be had, and so none
 Row = dict[str, Any]
 SHOWN = 400  # characters of an error
 
@@ -81,14 +81,16 @@ def predict(
 
 def answer(model: AskedModel, batch: Sequence[Opened]) -> list[Row]:
     """Play the questions of a batch whose pictures could be opened, and give a row for each question, in order."""
-    samples = [(question, image) for question, image, _ in batch if image is not None]
+    samples = [(question, *images) for question, images, _ in batch if images]
     played = iter(model.answers(samples) if samples else [])
-    return [row_of(question, None if image is None else next(played), why) for question, image, why in batch]
+    return [row_of(question, next(played) if images else None, why) for question, images, why in batch]
 
 
 def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> Row:
     """What is written about a question: how it was answered, or why it was not."""
-    row: Row = {"id": question.id, "image": getattr(question.picture, "path", None), "question": question.text}
+    paths = [getattr(picture, "path", None) for picture in question.pictures]
+    row: Row = {"id": question.id, "image": paths[0], "question": question.text}
+    row |= {"images": paths} if question.others else {}
     row |= {"choices": question.choices} if question.choices else {}
     failed = why if trajectory is None else trajectory.failed or _lost_in_thought(trajectory)
     if trajectory is None or failed is not None:
@@ -99,6 +101,7 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
         "boxes": [turn.named for turn in trajectory.turns],  # by turn, in pixels of the original
         "refused": [refusal(turn) for turn in trajectory.turns],  # why the box could not be used
         "regions": [view.region for view in trajectory.crops],
+        **(_in_which(trajectory) if question.others else {}),
         "replies": [turn.text for turn in trajectory.turns],
         "turns": len(trajectory.turns),
         "logprob": math.fsum(logprobs) if logprobs else None,
@@ -106,6 +109,14 @@ def row_of(question: Question, trajectory: Trajectory | None, why: str = "") -> 
     if question.answer:
         row |= {"truth": question.answer, "right": verdict_of(ExactAnswer(), trajectory.answer, question).right}
     return row
+
+
+def _in_which(trajectory: Trajectory) -> Row:
+    """The numbers of the pictures that boxes, by turn, and regions are in."""
+    return {
+        "box_pictures": [None if turn.named is None else turn.picture for turn in trajectory.turns],
+        "region_pictures": [view.picture + 1 for view in trajectory.crops],
+    }
 
 
 def _lost_in_thought(trajectory: Trajectory) -> str | None:
@@ -136,17 +147,22 @@ def opened_ahead(batches: Sequence[Sequence[Question]], whole: Resize) -> Iterat
 
 def _open(question: Question, whole: Resize) -> Opened:
     try:
-        return question, open_lazily(question.picture, whole), ""
+        return question, open_all(question.pictures, whole), ""
     except BadImage as error:
-        return question, None, str(error)
+        return question, (), str(error)
 
 
 def _origin(questions: Sequence[Question], model: AskedModel) -> dict[str, Any]:
-    files = [Path(getattr(question.picture, "path", "")) for question in questions]
-    sizes = [file.stat().st_size if is_file(file) else None for file in files]
-    rows = [(q.id, q.text, q.choices, q.answer, str(file), size) for q, file, size in zip(questions, files, sizes)]
+    rows = [(q.id, q.text, q.choices, q.answer, *_files(q)) for q in questions]
     told = {"dialogue": settings_of(model.dialogue), "limit of tokens": model.max_new_tokens}
     return {"input": rows, "model": model.identity(), **told}
+
+
+def _files(question: Question) -> Iterator[str | int | None]:
+    """The path and the size of each picture's file."""
+    for picture in question.pictures:
+        file = Path(getattr(picture, "path", ""))
+        yield from (str(file), file.stat().st_size if is_file(file) else None)
 
 
 def _closing(predictions: Predictions) -> str:

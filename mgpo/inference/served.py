@@ -13,14 +13,14 @@ from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.dialogues.base import begins_anew
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Frame, Original, View, VisionResolution
+from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.inference.base import AskedModel, Samples
 from mgpo.inference.client import ChatClient, NoReply, ServerError, shown
 from mgpo.inference.reading import first_choice, read_reply, silence
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.rollout.episodes import seed_of
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
+from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
 
 MOST_NAMES, LONGEST_NAME = 6, 60  # of models, in a message
 
@@ -103,8 +103,8 @@ class ServedModel(AskedModel):
         seen = resolution or self.resolution
         with ThreadPoolExecutor(self.parallel) as pool:
             episodes = [
-                pool.submit(self._episode, dialogue, question, image, sampling, (*key, question.id, copy), seen)
-                for question, image in samples
+                pool.submit(self._episode, dialogue, sample, sampling, (*key, sample[0].id, copy), seen)
+                for sample in samples
                 for copy in range(copies)
             ]
             try:
@@ -116,18 +116,17 @@ class ServedModel(AskedModel):
     def _episode(
         self,
         dialogue: Dialogue,
-        question: Question,
-        image: Original,
+        sample: Asked,
         sampling: Sampling,
         key: tuple[int | str, ...],
         resolution: VisionResolution,
     ) -> Trajectory:
-        trajectory = Trajectory(question, image)
+        trajectory = Trajectory.begin(*sample)
         history: list[dict[str, Any]] = []
         messages: Sequence[Message] | None = dialogue.open(trajectory, resolution)
         try:
             while messages is not None:
-                shown = [as_sent(message, image) for message in messages]
+                shown = [as_sent(message, trajectory) for message in messages]
                 history = shown if begins_anew(messages) else history + shown
                 turn = len(trajectory.turns)
                 text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
@@ -167,12 +166,12 @@ class ServedModel(AskedModel):
         raise ServerError(f"{self.client.base_url} serves {served or 'no model'}{more}; name one with model")
 
 
-def as_sent(message: Message, image: Original) -> dict[str, Any]:
+def as_sent(message: Message, trajectory: Trajectory) -> dict[str, Any]:
     """A message of a dialogue as the protocol has it, with the pixels of its views."""
     if all(isinstance(part, str) for part in message.parts):
         return {"role": message.role, "content": "".join(str(part) for part in message.parts)}
     content = [
-        {"type": "image_url", "image_url": {"url": data_uri(part.pixels(image))}}
+        {"type": "image_url", "image_url": {"url": data_uri(part.pixels(trajectory.original(part)))}}
         if isinstance(part, View)
         else {"type": "text", "text": part}
         for part in message.parts

@@ -22,7 +22,8 @@ from mgpo.metrics.values import applicable, groups_of
 
 By = Literal["split", "category"]
 Row = dict[str, Any]
-KEPT = [field.name for field in fields(Record) if field.name not in ("truth", "replies", "named", "regions", "lengths")]
+LEFT_OUT = ("truth", "replies", "named", "regions", "lengths", "named_in", "cut_from")
+KEPT = [field.name for field in fields(Record) if field.name not in LEFT_OUT]
 
 
 class RowMetric(Metric):

@@ -12,7 +12,7 @@ Region = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the 
 
 @dataclass(frozen=True)
 class Record:
-    """How one episode went. Boxes are in pixels of the original; no right box is known to anyone."""
+    """How one episode went. Boxes are in pixels of the original that they are in; no right box is known to anyone."""
 
     id: str
     split: str
@@ -30,7 +30,7 @@ class Record:
     named: tuple[Box | None, ...] = ()  # by turn: the box that was named, usable or not
     regions: tuple[Region, ...] = ()  # the parts that were cut out and shown, in order
     zoom: float | None = None  # how much sharper than in the first view the last part was seen
-    area: float | None = None  # of the last part, as a share of the original's
+    area: float | None = None  # of the last part, as a share of its original's
     fallback: bool = False  # the episode went on after a box that could not be used
     reward: float = 0.0  # what training sees: that of the answer and whatever was added to it
     logprob: float = 0.0  # of all sampled tokens together, in nats
@@ -45,6 +45,8 @@ class Record:
     clipped: bool | None = None  # whether the first box was cut to the picture; None where no rule does that
     part: str = ""  # of the question
     source: str = ""  # of the question
+    named_in: tuple[int | None, ...] = ()  # by turn: the number of the picture that its box is in, from 1 on
+    cut_from: tuple[int, ...] = ()  # the numbers of the pictures that the regions are parts of
 
     def as_row(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
@@ -54,7 +56,9 @@ class Record:
 def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: int = 0, rollout: int = 0) -> Record:
     """What there is to say about a judged trajectory."""
     question, parsed_box, crops = trajectory.question, trajectory.parsed_box, trajectory.crops
-    box = trajectory.views[0].to_original(parsed_box.box) if parsed_box is not None and parsed_box.box else None
+    box = None
+    if parsed_box is not None and parsed_box.box:
+        box = trajectory.views[parsed_box.picture].to_original(parsed_box.box)
     return Record(
         id=question.id,
         split=question.split,
@@ -71,8 +75,8 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         replies=tuple(turn.text for turn in trajectory.turns),
         named=tuple(turn.named for turn in trajectory.turns),
         regions=tuple(view.region for view in crops),
-        zoom=zoom(trajectory.views[0], crops[-1]) if crops else None,
-        area=_pixels(crops[-1]) / _pixels(trajectory.views[0]) if crops else None,
+        zoom=zoom(trajectory.whole(crops[-1]), crops[-1]) if crops else None,
+        area=_pixels(crops[-1]) / _pixels(trajectory.whole(crops[-1])) if crops else None,
         fallback=any(turn.action == "look refused" for turn in trajectory.turns[:-1]),
         reward=trajectory.reward,
         logprob=sum(sum(turn.reply.logprobs) for turn in trajectory.turns),
@@ -87,6 +91,8 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         clipped=None if parsed_box is None else parsed_box.clipped,
         part=question.part,
         source=question.source,
+        named_in=tuple(None if turn.named is None else turn.picture for turn in trajectory.turns),
+        cut_from=tuple(view.picture + 1 for view in crops),
     )
 
 

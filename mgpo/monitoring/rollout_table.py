@@ -22,7 +22,9 @@ SCHEMA = pa.schema(
         "prompt_hash": pa.string(),  # equal for the rollouts that began with the same ids
         "turns": pa.int64(),
         "named": pa.list_(_numbers),  # by turn: the box that was named, usable or not, in pixels of the original
+        "named_in": _whole,  # by turn: the number of the picture that it is in, from 1 on
         "regions": pa.list_(_whole),  # what was cut out and shown, in order, in pixels of the original
+        "cut_from": _whole,  # the number of the picture that each is a part of
         "reasons": _texts,  # by turn: why its box could not be used
         "answer": pa.string(),
         "truth": pa.string(),

@@ -10,7 +10,8 @@ from mgpo.images.views import Original, View
 from mgpo.policy.base import Policy
 from mgpo.types import Message, Pixels, Trajectory
 
-# (original, view of a cut-out part, first view) -> what is shown instead, at the size at which the model sees it
+# (original, view of a cut-out part, first view of that original) -> what is shown instead, at the size at which the
+# model sees it
 Swap = Callable[[Original, View, View], Image.Image]
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -39,7 +40,7 @@ class CropCache:
         return self.policy.pixels(self._shown(view))
 
     def _shown(self, view: View) -> Image.Image:
-        image, first = self.trajectory.image, self.trajectory.views[0]
+        image, first = self.trajectory.original(view), self.trajectory.whole(view)
         if self.swap is None or view == first:
             return view.pixels(image)
         return self.swap(image, view, first)

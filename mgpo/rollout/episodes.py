@@ -12,14 +12,14 @@ import numpy as np
 from mgpo.dialogues import Dialogue
 from mgpo.dialogues.base import begins_anew
 from mgpo.images.decoding import BadImage
-from mgpo.images.views import Original, VisionResolution
+from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping
 from mgpo.rollout.crops import THREADS, CropCache, Swap
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
+from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
 
 Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
 
@@ -103,7 +103,7 @@ class Play(Protocol):
     def __call__(
         self,
         dialogue: Dialogue,
-        samples: Sequence[tuple[Question, Original]],
+        samples: Sequence[Asked],
         copies: int,
         sampling: Sampling,
         key: tuple[int, ...],
@@ -121,14 +121,14 @@ def roll_out(
     policy: Policy,
     sampler: Sampler,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Original]],
+    samples: Sequence[Asked],
     copies: int,
     sampling: Sampling,
     key: tuple[int, ...],
     resolution: VisionResolution | None = None,
     swap: Swap | None = None,
 ) -> list[Trajectory]:
-    """`copies` trajectories for each (question, original image), a question's next to each other; not yet judged.
+    """`copies` trajectories for each (question, original image, …), a question's next to each other; not yet judged.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
     `resolution` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
@@ -136,7 +136,7 @@ def roll_out(
     and its `failed` says why. One whose first prompt is too long has no turns.
     """
     resolution = resolution or policy.resolution
-    firsts = [Trajectory(question, image) for question, image in samples]
+    firsts = [Trajectory.begin(*sample) for sample in samples]
     opened = [dialogue.open(first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():

@@ -32,9 +32,18 @@ def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) 
 
 
 def opening_too_long(
-    policy: Policy, dialogue: Dialogue, question: Question, original: Original, reply: int
+    policy: Policy,
+    dialogue: Dialogue,
+    question: Question,
+    original: Original,
+    reply: int,
+    others: Sequence[Original] = (),
 ) -> str | None:
-    """The same of a conversation that has not begun. No pixel is looked at, and no text is encoded twice."""
-    messages = dialogue.open(Trajectory(question, original), policy.resolution)
-    prompt = policy.chat.open(messages, lambda view: policy.blank(view.size))
-    return too_long(policy, (), prompt, reply)
+    """The same of a conversation that has not begun, with all its pictures. No text is encoded twice."""
+    return too_long(policy, (), opening(policy, dialogue, Trajectory.begin(question, original, *others)), reply)
+
+
+def opening(policy: Policy, dialogue: Dialogue, trajectory: Trajectory) -> Prompt:
+    """The first prompt of a conversation with blanks for its pictures, of which no pixel is looked at."""
+    messages = dialogue.open(trajectory, policy.resolution)
+    return policy.chat.open(messages, lambda view: policy.blank(view.size))

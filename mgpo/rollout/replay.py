@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mgpo.dialogues import Dialogue
-from mgpo.images.views import Original
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Job, judge, roll_out
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Prompt, Question, Reply, SavedRollout, Trajectory
+from mgpo.types import Asked, Prompt, Reply, SavedRollout, Trajectory
 
 Replies = tuple[Reply, ...]
 
@@ -17,22 +16,22 @@ Replies = tuple[Reply, ...]
 def play_again(
     policy: Policy,
     dialogue: Dialogue,
-    samples: Sequence[tuple[Question, Original]],
+    samples: Sequence[Asked],
     reward: Reward,
     sampling: Sampling,
 ) -> list[Trajectory]:
-    """A judged trajectory for each (question, original image), whose replies are those of `question.imitated`.
+    """A judged trajectory for each (question, original image, …), whose replies are those of `question.imitated`.
 
     Where that can't be what was logged, `failed` says why: another prompt, other turns, ids that can't have been
     sampled, or an answer that is not right here.
     """
     end = Reply((policy.chat.end_id,), (0.0,), "end")
-    found = [_replies(policy, question.imitated, sampling.max_new_tokens) for question, _ in samples]
+    found = [_replies(policy, question.imitated, sampling.max_new_tokens) for question, *_ in samples]
     known = [() if isinstance(replies, str) else replies for replies in found]
-    bare = [(replace(question, imitated=None), image) for question, image in samples]
+    bare = [(replace(question, imitated=None), *images) for question, *images in samples]
     trajectories = roll_out(policy, Replayer(known, end), dialogue, bare, copies=1, sampling=sampling, key=())
     judge(trajectories, reward)
-    for (question, _), trajectory, replies in zip(samples, trajectories, found, strict=True):
+    for (question, *_), trajectory, replies in zip(samples, trajectories, found, strict=True):
         if trajectory.failed is None:
             trajectory.failed = replies if isinstance(replies, str) else _difference(trajectory, question.imitated)
     return trajectories

@@ -80,19 +80,19 @@ class EvaluatedModule(L.LightningModule):
             yield
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:
-        """The samples whose image could be decoded; the others are counted and shown."""
+        """The samples whose images could be decoded; the others are counted and shown."""
         for sample in batch:
             if sample.image is None:
                 self.leave_out(sample.question, sample.why)
-        return [(sample.question, sample.image) for sample in batch if sample.image is not None]
+        return [(sample.question, sample.image, *sample.others) for sample in batch if sample.image is not None]
 
     def fitting(self, samples: Sequence[tuple], sampling: Sampling) -> list[tuple]:
         """Those whose first prompt leaves room for a reply; the others are counted and shown."""
         fitting: list[tuple] = []
-        for question, image in samples:
-            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens)
+        for question, image, *others in samples:
+            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens, others)
             if why is None:
-                fitting.append((question, image))
+                fitting.append((question, image, *others))
             else:
                 self.leave_out(question, why)
         return fitting

@@ -117,7 +117,7 @@ class RolloutModule(EvaluatedModule):
         samples = self.playable(batch)
         if not samples:
             return None
-        imitated = any(question.imitated is not None for question, _ in samples)
+        imitated = any(question.imitated is not None for question, *_ in samples)
         with self.timer.phase("rollout") as work:
             trajectories = self.play_again(samples) if imitated else self.roll_out(samples, self.global_step, copies=1)
             work.add(trajectories)

@@ -7,8 +7,23 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageSequence
 
-from mgpo.gallery.data import Gallery
-from mgpo.gallery.drawing import BAD, CAPTION, GAP, GOOD, PLAIN, Key, explained, film, framed, look, overlay, steps
+from mgpo.dialogues import TwoTurn
+from mgpo.gallery.data import Gallery, crop_key, region_key, shown_picture, snapshot
+from mgpo.gallery.drawing import (
+    BAD,
+    CAPTION,
+    GAP,
+    GOOD,
+    PLAIN,
+    Key,
+    drawn,
+    explained,
+    film,
+    framed,
+    look,
+    overlay,
+    steps,
+)
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.boxes import IN_WORDS
 from tests.conftest import make_question, noise_image
@@ -175,3 +190,19 @@ def test_boxes_of_several_turns_have_a_line_each(image):
     alone = look(trajectory_of(image, USABLE), side=160)
     both = look(first, side=160)
     assert both.height >= alone.height and count(both, PLAIN) > count(alone, PLAIN)
+
+
+def test_of_several_pictures_that_is_drawn_which_a_box_is_in():
+    from tests.dialogues.test_several_pictures import ANSWER, SECOND, say, start
+
+    dialogue = TwoTurn()
+    trajectory, _ = start(dialogue)
+    for text in (SECOND, ANSWER):
+        say(dialogue, trajectory, text)
+    (entry,) = json.loads(json.dumps(snapshot([trajectory], 1)))
+    key = region_key(trajectory.crops[0].region, 2)
+    assert set(entry["images"]) == {"picture", "picture 2", key} and crop_key(entry["rollouts"][0]) == key
+    assert shown_picture(entry, entry["rollouts"]) == (2, [896, 448])
+    assert drawn(entry, entry["rollouts"], 320).size == (320, 160)
+    assert shown_picture(entry, []) == (1, [448, 448])
+    assert look(trajectory).size[0] > overlay([trajectory]).size[0] == 320

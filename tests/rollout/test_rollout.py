@@ -22,8 +22,8 @@ class Scripted:
 
     exact = True
 
-    def __init__(self, every: int = 2) -> None:
-        self.every = every
+    def __init__(self, every: int = 2, text: str = BOX) -> None:
+        self.every, self.text = every, text
 
     def open(self, policy, prompts, copies):
         conversation = InProcessSampler().open(policy, prompts, copies)
@@ -33,16 +33,16 @@ class Scripted:
             turn[0] += 1
             for row, said in sorted(dict(sample(seeds, sampling, stop_text)).items()):
                 forced = turn[0] == 1 and row % self.every == 0
-                yield row, force(policy, conversation, row, said) if forced else said
+                yield row, force(policy, conversation, row, said, self.text) if forced else said
 
         conversation.reply = reply
         return conversation
 
 
-def force(policy, conversation, row, reply):
+def force(policy, conversation, row, reply, text):
     """Rewrite a row's first reply: its cache columns are masked and the forced ids wait to be shown."""
     conversation.keep(range(len(conversation.order)))
-    ids = tuple(policy.chat.encode_text(BOX))
+    ids = tuple(policy.chat.encode_text(text))
     cache, fed = conversation.cache, len(reply.ids) - 1
     new = cache.valid_NS[row, : cache.columns].nonzero().flatten()[-fed:] if fed else []
     cache.valid_NS[row, new] = False

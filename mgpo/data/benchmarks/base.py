@@ -95,12 +95,14 @@ class Benchmark(StoredRows):
         name: Any = None,
         accepted: tuple[str, ...] = (),
     ) -> Question:
-        """The question with its picture. Raises DataError where the choices lack the answer, or the image can't be."""
+        """The question with its pictures. Raises DataError where the choices lack the answer, or the image can't be."""
         if choices and not ("A" <= answer <= chr(ord("A") + len(choices) - 1) and len(answer) == 1):
             raise DataError(f"the answer {shown(answer)} is none of the {len(choices)} choices' letters")
-        picture = self.picture(row, number)
-        name = self.unique(str(number if name is None else name), number)
-        return Question(f"{self.split}-{name}", picture, text, answer, choices, category, self.split, part, accepted)
+        picture, *others = self.pictures(row, number)
+        name = f"{self.split}-{self.unique(str(number if name is None else name), number)}"
+        return Question(
+            name, picture, text, answer, choices, category, self.split, part, accepted, others=tuple(others)
+        )
 
     @staticmethod
     def right(record: Record) -> bool:

@@ -30,34 +30,51 @@ function tally(rollouts) {
 
 const verdictOf = (rollout) => (rollout.right ? "✓ right" : "✗ wrong");
 
-/** The boxes that a rollout named, each with its turn and whether it could be used. */
+/** The boxes that a rollout named, each with its turn, the number of its picture and whether it could be used. */
 function boxesOf(rollout) {
-  return rollout.named.flatMap((box, turn) => (box ? [{ box, turn, usable: rollout.reasons[turn] === null }] : []));
+  const found = rollout.named.map((box, turn) => ({ box, turn, number: rollout.named_in?.[turn] ?? 1, usable: rollout.reasons[turn] === null }));
+  return found.filter(({ box }) => box);
+}
+
+/** The pictures of a question: size, size when first seen, and the small picture where the page had room for it. */
+function picturesOf(question) {
+  const { size, seen, others, images } = question;
+  return [{ size, seen }, ...(others ?? [])].map((picture, i) => ({ ...picture, image: images[i ? `picture ${i + 1}` : "picture"] }));
 }
 
 /** A question's small picture under its group's boxes, which glide when the step changes. */
 class Picture {
   constructor(question) {
-    const [width, height] = question.size;
-    this.size = question.size;
+    this.question = question;
+    this.node = el("div", { class: "picture" });
+    this.see(1);
+  }
+
+  /** One of the question's pictures, by its number, without boxes. */
+  see(number) {
+    const { size, image } = picturesOf(this.question)[number - 1];
+    const [width, height] = size;
+    this.number = number;
+    this.size = size;
     this.unit = Math.max(width, height) / 100;
     this.marks = new Map();
     this.svg = el("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-    this.node = el("div", { class: "picture" });
-    if (question.images.picture) {
-      const alt = `Picture of the question: ${question.text}`;
-      this.node.append(el("img", { src: question.images.picture, alt, draggable: "false" }));
+    this.node.replaceChildren(this.svg);
+    if (image) {
+      const alt = `Picture${number > 1 ? ` ${number}` : ""} of the question: ${this.question.text}`;
+      this.node.prepend(el("img", { src: image, alt, draggable: "false" }));
     } else {
       this.svg.append(el("rect", { class: "missing", width, height }));
     }
-    this.node.append(this.svg);
   }
 
-  /** Each rollout's first box; of the selected one, if any, all boxes. */
+  /** Each rollout's first box; of the selected one, if any, all boxes. Of several pictures the one that is named first. */
   show(rollouts, selected = -1) {
+    const number = [...rollouts.slice(selected, selected + 1), ...rollouts].flatMap(boxesOf)[0]?.number ?? 1;
+    if (number !== this.number) this.see(number);
     const drawn = new Set();
     rollouts.forEach((rollout, place) => {
-      const boxes = boxesOf(rollout);
+      const boxes = boxesOf(rollout).filter((box) => box.number === number);
       for (const { box, turn, usable } of place === selected ? boxes : boxes.slice(0, 1)) {
         const key = `${place}/${turn}`;
         drawn.add(key);

@@ -13,6 +13,7 @@ function showQuestion() {
   const group = groupAt(question, state.step);
   const selected = clamp(state.rollout, 1, Math.max(group.length, 1)) - 1;
   view.picture.show(group, group.length > 1 ? selected : -1);
+  $("scene").style.setProperty("--ratio", view.picture.size[0] / view.picture.size[1]);
   showPair(question, group[selected]);
   showRollouts(group, selected);
   $("replies").replaceChildren(...(group[selected] ? replies(group[selected], selected, group.length === 1) : []));
@@ -29,8 +30,8 @@ function buildQuestion(question) {
   view.question = question;
   view.picture = new Picture(question);
   $("scene").replaceChildren(view.picture.node);
-  $("scene").style.setProperty("--ratio", question.size[0] / question.size[1]);
-  const tags = [question.category, question.split, question.id, `${question.size.join(" × ")} px, first seen at ${question.seen.join(" × ")}`];
+  const pictures = picturesOf(question).map(({ size, seen }, i, all) => `${all.length > 1 ? `picture ${i + 1}: ` : ""}${size.join(" × ")} px, first seen at ${seen.join(" × ")}`);
+  const tags = [question.category, question.split, question.id, ...pictures];
   $("view-tags").replaceChildren(...tags.filter(Boolean).map((tag) => el("span", { class: "tag" }, tag)));
   $("view-text").textContent = question.text || question.id;
   const letters = question.choices.map((choice, i) => `${String.fromCharCode(65 + i)}. ${choice}`);
@@ -46,21 +47,23 @@ function showPair(question, rollout) {
     $("pair").replaceChildren(el("p", { class: "nothing" }, text));
     return;
   }
-  const images = question.images[region.join(",")];
-  const pixels = question.seen.map((side, i) => Math.max(1, Math.round(((region[i + 2] - region[i]) * side) / question.size[i])));
+  const number = rollout.cut_from?.at(-1) ?? 1;
+  const images = question.images[region.join(",") + (number > 1 ? ` of ${number}` : "")];
+  const picture = picturesOf(question)[number - 1];
+  const pixels = picture.seen.map((side, i) => Math.max(1, Math.round(((region[i + 2] - region[i]) * side) / picture.size[i])));
   const sharper = rollout.zoom > 1.05 ? `, ${rollout.zoom.toFixed(1)} × sharper` : ", no sharper";
   const frames = images
     ? [figure(el("img", { src: images[1], alt: "The part in the first view's pixels" }), region, `as first seen, ${pixels.join(" × ")} pixels`),
       figure(el("img", { src: images[0], alt: "The part cut from the original" }), region, `as cut from the original${sharper}`)]
-    : [figure(glimpse(question, region), region, `the part that was cut out${sharper}; the page had no room for it and shows its small picture`)];
+    : [figure(glimpse(picture, region), region, `the part that was cut out${sharper}; the page had no room for it and shows its small picture`)];
   $("pair").replaceChildren(...frames);
 }
 
 /** Where the page had no room for a crop: the region of the small picture. */
-function glimpse(question, [left, top, right, bottom]) {
+function glimpse(picture, [left, top, right, bottom]) {
   const image = el("svg", { viewBox: `${left} ${top} ${right - left} ${bottom - top}`, role: "img", "aria-label": "The part in the small picture" });
-  const [width, height] = question.size;
-  if (question.images.picture) image.append(el("image", { href: question.images.picture, width, height }));
+  const [width, height] = picture.size;
+  if (picture.image) image.append(el("image", { href: picture.image, width, height }));
   return image;
 }
 
@@ -92,7 +95,8 @@ function replies(rollout, place, alone) {
   const turns = rollout.replies.map((text, turn) => {
     const box = rollout.named[turn];
     const reason = rollout.reasons[turn];
-    const found = [box ? `box ${box.map((edge) => Math.round(edge)).join(", ")}` : "", reason ? data.reasons[reason] ?? reason : ""];
+    const place = rollout.named_in?.[turn] > 1 ? ` of picture ${rollout.named_in[turn]}` : "";
+    const found = [box ? `box ${box.map((edge) => Math.round(edge)).join(", ")}${place}` : "", reason ? data.reasons[reason] ?? reason : ""];
     const note = found.filter(Boolean).join(": ");
     return el("li", {}, el("p", { class: "turn" }, `Turn ${turn + 1}`, el("small", {}, note)), el("pre", {}, text));
   });

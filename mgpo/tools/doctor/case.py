@@ -11,14 +11,13 @@ from torch.optim import Optimizer
 
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
-from mgpo.images.views import Original
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import Batch, collate
 from mgpo.rollout.episodes import Conversations, Job, Sampler, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.doctor.marker import CANVAS, box_text, draw_canvas, frame_of
-from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory
+from mgpo.types import Asked, Pixels, Prompt, Reply, Trajectory
 
 COPIES = 4  # rollouts a question
 SHORT = 48  # tokens of a reply at most: enough to compare, and seconds on a large model
@@ -49,7 +48,7 @@ class Case:
     dialogue: Dialogue
     objective: Objective
     sampling: Sampling
-    samples: Sequence[tuple[Question, Original]]
+    samples: Sequence[Asked]
     make_optimizer: Callable[[], Optimizer]
 
     def __post_init__(self) -> None:
@@ -59,7 +58,7 @@ class Case:
         self.sampler.release()  # an engine's memory is wanted from here on
         self.watched: Any = _Watched(self.policy)
         dictator = _Dictator(lambda: box_text(self.watched.shown[0].size, frame_of(self.policy)))
-        canvas = [(min((question for question, _ in self.samples), key=lambda q: len(q.text)), draw_canvas())]
+        canvas = [(min((question for question, *_ in self.samples), key=lambda q: len(q.text)), draw_canvas())]
         self.dictated = roll_out(self.watched, dictator, self.dialogue, canvas, 2, short, KEY)
         if failed := [trajectory.failed for trajectory in self.dictated if not trajectory.turns]:
             raise UserError(f"question {canvas[0][0].id} about a picture of {CANVAS[0]} x {CANVAS[1]}: {failed[0]}")

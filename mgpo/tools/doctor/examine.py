@@ -53,7 +53,7 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
         except (ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
-            about = ", ".join(f"{question.id} ({len(question.text):,} characters)" for question, _ in samples)
+            about = ", ".join(f"{question.id} ({len(question.text):,} characters)" for question, *_ in samples)
             what = f"no rollout could be played of questions {about}: {_line(error)}"
             results = [Result("rollouts", False, what)]
         finally:

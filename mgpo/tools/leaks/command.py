@@ -26,7 +26,7 @@ BLOCK = 64  # images ahead of the look-up
 
 @dataclass(frozen=True)
 class Leak:
-    """A test question whose image is a training question's, or looks like it."""
+    """A test question of whose images one is a training question's, or looks like it."""
 
     split: str
     test: str
@@ -77,22 +77,25 @@ def leaks(
 
 
 def fingerprints(source: Source, workers: int, left_out: list[str]) -> Iterator[tuple[Question, Fingerprint]]:
-    """Each question's image, in order; one that can't be read is named in `left_out` instead."""
+    """Each question's images, in order; one that can't be read is named in `left_out` instead."""
 
-    def look(i: int) -> tuple[Question, Fingerprint | str]:
-        question = source[i]
-        try:
-            return question, fingerprint(question.picture)
-        except BadImage as error:
-            return question, str(error)
+    def look(i: int) -> tuple[Question, list[Fingerprint | str]]:
+        question, prints = source[i], []
+        for picture in question.pictures:
+            try:
+                prints.append(fingerprint(picture))
+            except BadImage as error:
+                prints.append(str(error))
+        return question, prints
 
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(source), BLOCK):
-            for question, print_ in pool.map(look, range(start, min(start + BLOCK, len(source)))):
-                if isinstance(print_, str):
-                    left_out.append(f"{question.id}: {print_}")
-                else:
-                    yield question, print_
+            for question, prints in pool.map(look, range(start, min(start + BLOCK, len(source)))):
+                for print_ in prints:
+                    if isinstance(print_, str):
+                        left_out.append(f"{question.id}: {print_}")
+                    else:
+                        yield question, print_
 
 
 def count(found: Sequence[Leak]) -> dict[str, Any]:

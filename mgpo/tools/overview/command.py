@@ -24,7 +24,7 @@ from mgpo.utils.configurations import shipped_config
 STAGES = ("train", "val", "test")
 CONVERSATIONS = 8  # in the file
 LINES = 12  # of a table
-UNITS = {"width": "width in pixels", "height": "height in pixels", "megapixels": "megapixels",
+UNITS = {"a_question": "pictures", "width": "width in pixels", "height": "height in pixels", "megapixels": "megapixels",
          "shrunk": "times smaller when first seen, a side"}  # fmt: skip
 
 
@@ -116,7 +116,8 @@ def format_summary(stage: str, summary: Summary) -> list[Table | str]:
     share = "" if looked == summary["questions"] else f", of which {looked:,} were looked at"
     head = f"\ndata.{stage}: {summary['questions']:,} questions{share}"
     rows = Table("", *(_right(name) for name in ("least", "median", "most")))
-    spreads = [(UNITS[key], summary["pictures"][key]) for key in UNITS]
+    several = (summary["pictures"]["a_question"] or {}).get("max", 1) > 1
+    spreads = [(UNITS[key], summary["pictures"][key]) for key in UNITS if several or key != "a_question"]
     spreads += [("choices", summary["choices"]), ("prompt tokens", lengths if "min" in lengths else None)]
     for name, found in spreads:
         if found is not None:

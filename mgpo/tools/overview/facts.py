@@ -17,9 +17,9 @@ from mgpo.dialogues import Dialogue
 from mgpo.gallery.embed import shorten
 from mgpo.images.decoding import BadImage, size_of
 from mgpo.images.lazy import LazyImage
-from mgpo.images.views import Original, Size
+from mgpo.images.views import Size
 from mgpo.policy.base import Policy
-from mgpo.rollout.fitting import too_long
+from mgpo.rollout.fitting import opening, too_long
 from mgpo.types import Question, Trajectory
 
 EXAMPLES = 3  # of rows that are left out for one reason
@@ -37,6 +37,12 @@ class Fact:
     seen: Size | None = None  # of the first view
     tokens: int | None = None  # before the first reply
     why: str | None = None  # it will be left out
+    others: tuple[tuple[Size, Size], ...] = ()  # of its further pictures, size and size of the first view
+
+    @property
+    def sizes(self) -> tuple[tuple[Size, Size], ...]:
+        """Of all pictures, size and size of the first view; none where they are not known."""
+        return () if self.size is None or self.seen is None else ((self.size, self.seen), *self.others)
 
 
 def look(policy: Policy, dialogue: Dialogue, source: Source, limit: int, reply: int) -> list[Fact]:
@@ -54,29 +60,31 @@ def look(policy: Policy, dialogue: Dialogue, source: Source, limit: int, reply: 
 
 
 def _fact(policy: Policy, dialogue: Dialogue, question: Question, reply: int) -> Fact:
-    if isinstance(question.picture, WebPicture):
+    if any(isinstance(picture, WebPicture) for picture in question.pictures):
         return Fact(question)  # nothing is fetched here
     try:
-        size = size_of(question.picture)
+        sizes = [size_of(picture) for picture in question.pictures]
     except BadImage as error:
         return Fact(question, why=str(error))
-    trajectory = Trajectory(question, unopened(question, size))
-    messages = dialogue.open(trajectory, policy.resolution)
-    prompt = policy.chat.open(messages, lambda view: policy.blank(view.size))
+    trajectory = unopened(question, sizes)
+    prompt = opening(policy, dialogue, trajectory)
     why = too_long(policy, (), prompt, reply)
-    return Fact(question, size, trajectory.views[0].size, len(prompt.ids), why)
+    first, *others = zip(sizes, [policy.resolution.full(size) for size in sizes])
+    return Fact(question, *first, len(prompt.ids), why, tuple(others))
 
 
-def unopened(question: Question, size: Size) -> Original:
-    """A picture of a known size, of which no pixel has been decoded."""
-    return LazyImage(question.picture, size, Image.new("1", (1, 1)))
+def unopened(question: Question, sizes: Sequence[Size]) -> Trajectory:
+    """A rollout of a question whose pictures' sizes are known, and of which no pixel has been decoded."""
+    blank = Image.new("1", (1, 1))
+    image, *others = [LazyImage(picture, size, blank) for picture, size in zip(question.pictures, sizes)]
+    return Trajectory.begin(question, image, *others)
 
 
 def summarise(policy: Policy, source: Source, facts: Sequence[Fact]) -> Summary:
     """What there is to say about a source, by the facts on its questions, as a JSON-able dictionary."""
     tokens = [fact.tokens for fact in facts if fact.tokens is not None]
-    sizes = [fact.size for fact in facts if fact.size is not None]
-    seen = [fact.seen for fact in facts if fact.seen is not None]
+    pairs = [pair for fact in facts for pair in fact.sizes]
+    sizes = [size for size, _ in pairs]
     kinds = [(fact, kind_of_fact(policy, fact)) for fact in facts]
     counts = Counter(kind for _, kind in kinds)
     left_out = [(reason, kind_of(reason)) for reason in getattr(source, "bad", ())]
@@ -95,9 +103,8 @@ def summarise(policy: Policy, source: Source, facts: Sequence[Fact]) -> Summary:
             "width": spread(width for width, _ in sizes),
             "height": spread(height for _, height in sizes),
             "megapixels": spread(round(width * height / 1e6, 3) for width, height in sizes),
-            "shrunk": spread(
-                round((size[0] * size[1] / (view[0] * view[1])) ** 0.5, 2) for size, view in zip(sizes, seen)
-            ),
+            "shrunk": spread(round((size[0] * size[1] / (seen[0] * seen[1])) ** 0.5, 2) for size, seen in pairs),
+            "a_question": spread(len(fact.question.pictures) for fact in facts),
         },
         "prompt_tokens": {
             **(spread(tokens) or {}),
@@ -136,6 +143,7 @@ def kind_of(reason: str) -> str:
     """A reason without what differs from row to row: names, quotations and numbers; the column stays."""
     plain = re.sub(r"'[^']{0,300}'|\"[^\"]{0,300}\"", "…", reason[:2000])
     plain = re.sub(r"^(?:[^:]{0,100}?, )?row \d{1,12}, ", "", plain)
+    plain = re.sub(r"^(column [^:]{1,60}), picture \d{1,2}: ", r"\1: ", plain)
     column = re.match(r"column [^:]{1,60}: ", plain)
     last = plain[column.end() if column else 0 :].split(": ")[-1].split("; ")[0].partition(" (")[0]
     kind = re.sub(r"\d[\d,.]*", "N", last)

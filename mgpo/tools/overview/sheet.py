@@ -51,9 +51,9 @@ def card(fact: Fact) -> str:
 
 def _lines(fact: Fact) -> Iterator[str]:
     question, why = fact.question, fact.why
-    if fact.size is not None:
+    for picture in question.pictures[: len(fact.sizes)]:
         try:
-            yield f'<img alt="" src="{picture_uri(question.picture.load())}">'
+            yield f'<img alt="" src="{picture_uri(picture.load())}">'
         except BadImage as error:
             why = str(error)
     yield _text(question.text)
@@ -62,9 +62,9 @@ def _lines(fact: Fact) -> Iterator[str]:
     yield _text(" or ".join((question.answer, *question.accepted)), "right")
     named = (question.split, question.source, question.category, question.id)
     yield _text(" · ".join(shorten(name, 60) for name in named if name), "small")
-    if fact.size is not None and fact.seen is not None:
-        (width, height), (across, down) = fact.size, fact.seen
-        yield _text(f"{width} x {height}, first seen at {across} x {down}; {fact.tokens:,} tokens", "small")
+    if fact.sizes:
+        seen = [f"{size[0]} x {size[1]}, first seen at {view[0]} x {view[1]}" for size, view in fact.sizes]
+        yield _text(f"{'; '.join(seen)}; {fact.tokens:,} tokens", "small")
     if why is not None:
         yield _text(f"left out: {why}", "why")
 

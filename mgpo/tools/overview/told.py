@@ -9,7 +9,7 @@ from mgpo.gallery.embed import shorten
 from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy
 from mgpo.tools.overview.facts import Fact, unopened
-from mgpo.types import Pixels, Reply, Trajectory, Turn
+from mgpo.types import Pixels, Reply, Turn
 
 MOST = 8  # turns
 TEXT = 20_000  # characters of a piece
@@ -17,9 +17,9 @@ BOX = '```json\n[{{"bbox_2d": [{}], "label": "it"}}]\n```'
 
 
 def conversation(policy: Policy, dialogue: Dialogue, fact: Fact) -> str:
-    """A conversation about a question whose picture's size is known, with the middle of the picture for a reply."""
-    assert fact.size is not None
-    trajectory = Trajectory(fact.question, unopened(fact.question, fact.size))
+    """A conversation about a question whose pictures' sizes are known; replies name the middle of the first."""
+    assert fact.sizes
+    trajectory = unopened(fact.question, [size for size, _ in fact.sizes])
     shown: list[Size] = []
 
     def blank(view: View) -> Pixels:
