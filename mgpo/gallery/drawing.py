@@ -4,6 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,10 +45,8 @@ def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
     panels = [("the picture", whole)]
     if trajectory.crops:
         first, crop = trajectory.views[0], trajectory.crops[-1]
-        box = first.to_input(crop.region)
-        size = _fit(crop.size, side)
-        lying = size if crop.turn % 2 == 0 else (size[1], size[0])
-        seen = crop.turned(first.pixels(trajectory.image).resize(lying, Image.Resampling.NEAREST, box=box))
+        fitted = replace(crop, size=_fit(crop.size, side))
+        seen = fitted.seen_in(first, trajectory.image, Image.Resampling.NEAREST)
         cut = crop.pixels(trajectory.image).resize(seen.size, Image.Resampling.BICUBIC)
         panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
     return explained(row(panels), _keys(trajectory))

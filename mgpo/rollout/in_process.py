@@ -97,6 +97,11 @@ class Conversation:
         self.last_ND = hidden_NTD[torch.arange(len(shown), device=policy.device), lengths_N - 1]
         self.pending = [()] * len(shown)
 
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Take these replies, a row each, as if they had been sampled; the model sees them with the next prompt."""
+        self.keep(range(len(replies)))
+        self.pending = [reply.ids for reply in replies]
+
     @torch.no_grad()
     def reply(
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None

@@ -118,6 +118,9 @@ class _Witnessed:
     def keep(self, rows: Sequence[int]) -> None:
         self.conversation.keep(rows)
 
+    def take(self, replies: Sequence[Reply]) -> None:
+        self.conversation.take(replies)
+
     def extend(self, prompts: Sequence[Prompt]) -> None:
         self.witness.shown.append([prompt.ids for prompt in prompts])
         self.conversation.extend(prompts)
