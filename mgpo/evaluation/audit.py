@@ -1,4 +1,4 @@
-"""Are the crops used? Every episode with a crop, answered again in many ways that keep its boxes and change its crops."""
+"""Are the crops used? Episodes with a crop, answered again in ways that keep the box and change what is shown."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ KINDS = {  # in the order of the report: what is changed
     "black": "black in place of the crop",
     "noise": "noise in its place",
     "random region": "a random part of the same size",
-    ANOTHER: "the same part of another question's picture",
+    ANOTHER: "the same part of another picture",
     DISTRACTOR: "a part with another answer",
     "enlarged": "that part without new detail",
     "original": "box asked, whole picture shown again",
@@ -58,7 +58,7 @@ class Audited:
     margins: list[float] = field(default_factory=list)  # of each of several looks
 
 
-def audit(
+def audit_batch(
     play: Play,
     resolution: VisionResolution,
     dialogue: Dialogue,
@@ -107,9 +107,7 @@ def audit(
         _keep(kind, having, answered_again(play, dialogue, [o.trajectory for o in having], swaps, sampling, (seed, 0)))
     if PICTURE_BLACK in wanted:
         unseen = [replace(t, image=BlackFirst(t.image)) for t in trajectories]
-        _keep(
-            PICTURE_BLACK, looked, answered_again(play, dialogue, unseen, [None] * len(unseen), sampling, (seed, 0))
-        )
+        _keep(PICTURE_BLACK, looked, answered_again(play, dialogue, unseen, [None] * len(unseen), sampling, (seed, 0)))
     for kind, picture in ((LAST_TURN, False), (NOT_ASKED, True)):
         if kind in wanted:
             _keep(kind, looked, play(LastTurn(dialogue, trajectories, picture), asked, 1, sampling, (seed, 0)))

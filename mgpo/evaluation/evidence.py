@@ -56,9 +56,7 @@ def margins_by_look(
 
     The arguments are those of `evidence_margins`.
     """
-    variants = [
-        _blackened(policy, t, crops) for t in trajectories for crops in ((), *((crop,) for crop in t.crops))
-    ]
+    variants = [_blackened(policy, t, crops) for t in trajectories for crops in ((), *((crop,) for crop in t.crops))]
     left = _likelihoods(policy, variants, answer_form, micro_batch_tokens, 1).tolist()
     margins: list[list[float]] = []
     for trajectory in trajectories:
