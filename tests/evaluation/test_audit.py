@@ -46,10 +46,12 @@ def accuracies(model, **options):
 
 def test_who_needs_no_picture_loses_nothing():
     right, found = accuracies(Cheat(known))
-    assert right == dict.fromkeys(("crop", *KINDS), 1.0)
-    assert all(numbers["drop"] == 0 == numbers["gain"] for numbers in found["kinds"].values())
-    assert all(found["kinds"][kind]["same"] == 1 for kind in KINDS)
-    assert found["rates"]["without_tools"]["share"] == 1 and found["rates"]["distractor_taken"]["share"] == 0
+    kinds = [kind for kind in KINDS if kind != "distractor"]
+    assert {kind: right[kind] for kind in kinds} == dict.fromkeys(kinds, 1.0) and right["crop"] == 1
+    assert all(found["kinds"][kind]["drop"] == 0 == found["kinds"][kind]["gain"] for kind in kinds)
+    assert all(found["kinds"][kind]["same"] == 1 for kind in kinds)
+    assert found["kinds"]["distractor"]["left_out"] == {"the other part gives the right answer": 4}
+    assert found["rates"]["without_tools"]["share"] == 1
 
 
 def test_who_reads_the_crop_alone_needs_its_pixels_and_no_picture():
@@ -167,12 +169,14 @@ def test_margins_by_look_are_those_of_black_crops(base, samples):
     dialogue = TwoTurn(turns=3, rule=base.dialogue.rule)
     rolled = [t for t in play(dialogue, samples, 4, sampling, (0, 0)) if t.crops]
     once, twice = ([t for t in rolled if len(t.crops) == looks] for looks in (1, 2))
-    whole = evidence_margins(base.policy, [*once, *twice], ANSWER_FORM).tolist()
-    alone = margins_by_look(base.policy, [*once, *twice], ANSWER_FORM)
-    assert [m for (m,) in alone[: len(once)]] == pytest.approx(whole[: len(once)], abs=1e-3) and once
-    assert all(len(margins) == 2 for margins in alone[len(once) :]) and twice
-    last = [margins[-1] for margins in alone[len(once) :]]
-    assert last != pytest.approx(whole[len(once) :], abs=1e-3)
+    assert once and twice
+    whole = evidence_margins(base.policy, once, ANSWER_FORM).tolist()
+    alone = margins_by_look(base.policy, once, ANSWER_FORM)
+    assert [margin for (margin,) in alone] == pytest.approx(whole, abs=1e-3)
+    both, each = evidence_margins(base.policy, twice, ANSWER_FORM), margins_by_look(base.policy, twice, ANSWER_FORM)
+    assert all(len(margins) == 2 for margins in each)
+    assert any(abs(margins[0] - margins[1]) > 0.01 for margins in each)
+    assert any(abs(sum(margins) - total) > 0.01 for margins, total in zip(each, both.tolist()))
 
 
 def test_a_policy_that_is_blind_to_its_crops_has_no_margin(base, samples, monkeypatch):

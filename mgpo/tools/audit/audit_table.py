@@ -1,7 +1,7 @@
 """What an audit found, as tables that fit the terminal."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -28,7 +28,7 @@ def format_audit(summary: Summary, width: int | None = None) -> str:
     """Tables and lines on every split, then those of published figures beside the first split's."""
     parts = [part for split, found in summary["by_split"].items() for part in _split(split, found, width)]
     first = next(iter(summary["by_split"].values()))
-    return "\n".join([*parts, first_that_fits([_published(first)], width).strip("\n"), *notes(width)])
+    return "\n".join([*parts, _fitted([_published(first)], width), *notes(width)])
 
 
 def notes(width: int | None = None) -> list[str]:
@@ -41,10 +41,15 @@ def _split(split: str, summary: Summary, width: int | None) -> list[str]:
     head = f"{split or 'all'}: {summary['n']} questions, accuracy {share(summary['accuracy'])}"
     parts = [f"{head}; {summary['with_crop']} with a crop, which are those below", ""]
     layouts = ((between, same) for between, same in ((" ", True), ("\n", True), (None, True), (None, False)))
-    parts.append(first_that_fits((_kinds(summary, *layout) for layout in layouts), width).strip("\n"))
-    parts += [*left_out(summary), "", *margins(summary), ""]
-    parts.append(first_that_fits((_rates(summary, groups) for groups in (True, False)), width).strip("\n"))
-    return [*parts, ""]
+    parts += [_fitted((_kinds(summary, *layout) for layout in layouts), width), "", *left_out(summary)]
+    parts += [*margins(summary), ""]
+    parts += [_fitted((_rates(summary, groups) for groups in (True, False)), width), ""]
+    return parts
+
+
+def _fitted(tables: Iterable[Table], width: int | None) -> str:
+    """The first table that fits, without the empty lines around it."""
+    return "\n".join(map(str.rstrip, first_that_fits(tables, width).splitlines())).strip("\n")
 
 
 def share(value: float | None) -> str:
