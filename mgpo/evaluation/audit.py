@@ -35,11 +35,11 @@ KINDS = {  # in the order of the report: what is changed
     ANOTHER: "the same part of another picture",
     DISTRACTOR: "a part with another answer",
     "enlarged": "that part without new detail",
-    "original": "box asked, whole picture shown again",
-    NOT_ASKED: "crop shown beside it, no box asked",
+    "original": "box asked, whole picture again",
+    NOT_ASKED: "crop beside it, no box asked",
     NO_TOOLS: "no box, no crop",
-    PICTURE_BLACK: "crop shown, first picture black",
-    LAST_TURN: "crop shown, first picture and box gone",
+    PICTURE_BLACK: "crop, the first picture black",
+    LAST_TURN: "crop, without picture and box",
     ALONE: "the crop alone, asked anew",
 }
 OVERLAP = 0.05  # intersection over union with the true crop up to which a part is another one

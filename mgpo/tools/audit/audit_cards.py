@@ -12,7 +12,7 @@ from string import Template
 from PIL import Image
 
 from mgpo.answers import LETTERS
-from mgpo.evaluation.audit import ALONE, DISTRACTOR, Audited
+from mgpo.evaluation.audit import ALONE, DISTRACTOR, KINDS, Audited
 from mgpo.evaluation.audit_summary import Row
 from mgpo.gallery.drawing import BAD, GOOD, framed
 from mgpo.gallery.embed import shorten
@@ -96,7 +96,8 @@ def _card(one: Audited, row: Row, outcome: str) -> Iterator[str]:
         yield _figure(crop, words_for(CROP), trajectory.answer, trajectory.right)
     else:
         yield _verdict(trajectory.answer, trajectory.right)
-    for kind, again in one.again.items():
+    for kind in (kind for kind in KINDS if kind in one.again):
+        again = one.again[kind]
         yield _figure(_shown(one, kind), words_for(kind), again.answer, again.right)
     yield "</ul></article>"
 

@@ -10,15 +10,15 @@ from rich.table import Table
 from mgpo.evaluation.audit import KINDS
 from mgpo.evaluation.audit_summary import READABLE, UNREADABLE, Summary
 from mgpo.metrics import CROP
-from mgpo.tools.audit.published import PUBLISHED
+from mgpo.tools.audit.published_audits import PUBLISHED
 from mgpo.utils.terminal_tables import columns_here, first_that_fits
 
 RATES = {  # in words: whom the share is of, and who counts
     "wrong_reason": "right, but the crop alone is not",
     "wrong_anyway": "wrong, but the crop alone is right",
-    "without_tools": "right, and right without box or crop",
+    "without_tools": "right, and without a crop too",
     "distractor_taken": "a distractor's answer was taken",
-    "mark_outside": "right, but the mark is outside the crop",
+    "mark_outside": "right, but the mark is outside",
     "grounded": "the mark is in a crop",
     "right_ungrounded": "right, but the mark is in no crop",
 }
@@ -59,7 +59,10 @@ def share(value: float | None) -> str:
 
 def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
     """Both ends in brackets; empty without any."""
-    return "" if bounds is None else f"({bounds[0]:.{digits}f} to {bounds[1]:.{digits}f})"
+    if bounds is None:
+        return ""
+    low, high = (round(bound, digits) + 0.0 for bound in bounds)  # no -0.00
+    return f"({low:.{digits}f} to {high:.{digits}f})"
 
 
 def left_out(summary: Summary) -> list[str]:
@@ -84,7 +87,7 @@ def margins(summary: Summary) -> list[str]:
 
 def _kinds(summary: Summary, between: str | None, same: bool) -> Table:
     """The drop's interval stands behind it, or below it."""
-    table = _table("with the crop, and with that changed")
+    table = _table("what is shown")
     for name in ("n", "right", "drop", *(["same\nanswer"] if same else [])):
         table.add_column(name, justify="right")
     for kind, numbers in summary["kinds"].items():
