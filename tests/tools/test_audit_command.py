@@ -9,6 +9,7 @@ import pytest
 
 import mgpo
 from mgpo.data import Scenes
+from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.audit_summary import row_of, summarise
 from mgpo.tools.audit.audit_table import RATES, format_audit
@@ -66,6 +67,12 @@ def test_tables_fit_the_terminal_and_name_every_kind(width):
     for words in ("black in place of the crop", "the same part of another picture", "evidence margin: 2.00 nats"):
         assert words in text
     assert RATES["mark_outside"] in text and "HART" in text and "51.3" in text and "…" not in text.replace("are …", "")
+
+
+def test_where_nothing_was_cut_out_that_is_said():
+    rows = [row_of(one) for one in audited(Cheat(known), dialogue=SingleTurn())]
+    text = format_audit(summarise(rows), 80)
+    assert "4 questions, accuracy 1.000; no crop was shown in any" in text and "black" not in text
 
 
 def test_a_server_is_audited_as_the_model_in_process_is(tmp_path, monkeypatch, capsys):

@@ -88,9 +88,9 @@ def _card(one: Audited, row: Row, outcome: str) -> Iterator[str]:
     told = " · ".join(shorten(name, 60) for name in named if name)
     margin = "" if one.margin is None else f", evidence margin {one.margin:.2f} nats"
     yield f'<p class="small">right is {_said(question.answer)}{margin} · {_said(told)}</p><ul>'
-    boxes = [tuple(map(float, view.region)) for view in trajectory.crops]
-    colours = [GOOD if trajectory.right else BAD] * len(boxes)
-    yield _figure(framed(trajectory.image, boxes, 360, colours), "the picture, and what was cut out", "", None)  # pyright: ignore[reportArgumentType]
+    boxes = [view.region for view in trajectory.crops]
+    whole = framed(trajectory.image, boxes, 360, [GOOD if trajectory.right else BAD] * len(boxes))
+    yield _figure(whole, "the picture, and what was cut out", "", None)
     if trajectory.crops:
         crop = trajectory.crops[-1].pixels(trajectory.image)
         yield _figure(crop, words_for(CROP), trajectory.answer, trajectory.right)

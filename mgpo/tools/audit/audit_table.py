@@ -39,6 +39,8 @@ def notes(width: int | None = None) -> list[str]:
 
 def _split(split: str, summary: Summary, width: int | None) -> list[str]:
     head = f"{split or 'all'}: {summary['n']} questions, accuracy {share(summary['accuracy'])}"
+    if not summary["with_crop"]:
+        return [f"{head}; no crop was shown in any, so that none can be changed", ""]
     parts = [f"{head}; {summary['with_crop']} with a crop, which are those below", ""]
     layouts = ((between, same) for between, same in ((" ", True), ("\n", True), (None, True), (None, False)))
     parts += [_fitted((_kinds(summary, *layout) for layout in layouts), width), "", *left_out(summary)]
