@@ -34,7 +34,7 @@ class UpToFirstLook:
 
 
 class LastTurn:
-    """What episodes were shown and asked before their last reply, by itself: no box is asked for, and none is named.
+    """What episodes were shown and asked from their last crop on, in one turn: no box is asked for, and none is named.
 
     Args:
         dialogue: In which the episodes were played.
@@ -55,12 +55,13 @@ class LastTurn:
         played = self.played[trajectory.question.split, trajectory.question.id]
         again = Trajectory(played.question, played.image)
         opening = self.dialogue.open(again, resolution)
-        messages: Sequence[Message] | None = opening
+        shown: list[Message] = []
         for turn in played.turns[:-1]:
             again.turns.append(replace(turn))
-            messages = self.dialogue.proceed(again, resolution)
+            messages = self.dialogue.proceed(again, resolution) or ()
+            shown = [*messages] if again.turns[-1].action == "look" else [*shown, *messages]
         first = again.views[:1] if self.picture else []
-        parts = (*first, *(part for message in messages or () for part in message.parts))
+        parts = (*first, *(part for message in shown for part in message.parts))
         trajectory.views += [part for part in parts if isinstance(part, View)]
         return [*(message for message in opening if message.role == "system"), Message("user", parts)]
 

@@ -6,7 +6,7 @@ import pytest
 
 import mgpo
 from mgpo.data import Scenes
-from mgpo.dialogues import TwoTurn
+from mgpo.dialogues import FreeTurns, TwoTurn
 from mgpo.evaluation.audit import KINDS, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import row_of, summarise
 from mgpo.evaluation.counterfactuals import answered_again
@@ -17,6 +17,7 @@ from mgpo.rewards import ExactAnswer
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.module import ANSWER_FORM
+from mgpo.types import Reply
 from tests.conftest import noise_image
 from tests.helpers.cheats import Cheat, from_crop, from_picture, known, questions
 
@@ -114,6 +115,23 @@ def test_boxes_are_asked_for_once_and_stay_the_same():
         regions = [view.region for view in one.trajectory.crops]
         for kind in ("black", "original", "distractor", "picture black"):
             assert [view.region for view in one.again[kind].crops] == regions
+
+
+def test_a_crop_that_was_followed_by_a_refused_box_is_still_what_the_last_turn_shows():
+    model, boxes = Cheat(from_crop), ([0, 0, 56, 56], [0, 0, 5, 5])
+    answered = model._reply
+
+    def reply(history, sampling, seed, stop_text):
+        said = sum(message["role"] == "assistant" for message in history)
+        if stop_text is None or said == 2:
+            return answered(history, sampling, seed, None)
+        return f'```json\n[{{"bbox_2d": {boxes[said]}}}\n]\n```', Reply((), (), "marker")
+
+    model._reply = reply
+    found = audited(model, dialogue=FreeTurns(3))
+    assert [len(one.trajectory.turns) for one in found] == [3] * 4
+    for kind, right in {"black": False, "last turn alone": True, "not asked": True, "no tools": False}.items():
+        assert [one.again[kind].right for one in found] == [right] * 4, kind
 
 
 def test_questions_that_share_their_picture_are_no_others():
