@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mgpo.callbacks import EarlyWarning, GroundingAudit
+from mgpo.callbacks import EarlyWarning, GroundingAudit, grounding_audit
 from mgpo.data import Scenes
 from mgpo.errors import UserError
 from mgpo.monitoring.alarms import Limits
@@ -31,9 +31,12 @@ class OnScenes(GroundingAudit):
         return self.kept[-1]
 
 
-def test_auditing_changes_nothing(tokenizer, tmp_path):
-    """Weights and random numbers bit for bit, with an audit after every step."""
-    results = []
+def test_auditing_changes_nothing(tokenizer, tmp_path, monkeypatch):
+    """Weights and random numbers bit for bit, with an audit after every step, in evaluation mode."""
+    results, modes, play = [], [], grounding_audit.audit_batch
+    monkeypatch.setattr(
+        grounding_audit, "audit_batch", lambda *a, **k: modes.append(module.policy.training) or play(*a, **k)
+    )
     for callbacks in ([], [OnScenes(1, 2)]):
         torch.manual_seed(5)
         module = make(tokenizer)
@@ -41,7 +44,7 @@ def test_auditing_changes_nothing(tokenizer, tmp_path):
         results.append((weights(module), torch.rand(1)))
     assert equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
     assert {"audit/accuracy", "audit/crop_rate"} <= set(trainer.callback_metrics)
-    assert len(callbacks[0].kept) == trainer.global_step
+    assert len(callbacks[0].kept) == trainer.global_step and modes == [False] * trainer.global_step
 
 
 @pytest.mark.parametrize("blind", [False, True])

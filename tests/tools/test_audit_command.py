@@ -45,6 +45,14 @@ def test_a_mark_is_covered_as_far_as_a_part_reaches():
     assert covered(question, [left, right]) == 1 and covered(question, []) == 0
 
 
+def test_of_two_marks_both_have_to_be_covered():
+    question = Scenes(1, ("relative_position",), side=1000)[0]
+    left, right = sorted(marks_of(question), key=lambda mark: mark.x)
+    between = round(500 * (left.x + left.radius + right.x - right.radius))
+    assert covered(question, [(0, 0, between, 1000)]) < 0.1
+    assert covered(question, [(0, 0, between, 1000), (0, 0, 1000, 1000)]) == 1
+
+
 def test_right_answers_with_the_box_elsewhere_are_told():
     """Every answer counts as right here, and no box is where the mark is."""
     source = Scenes(12, side=448)
