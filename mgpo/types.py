@@ -175,6 +175,11 @@ class Trajectory:
         return (self.image, *self.others)
 
     @property
+    def asked(self) -> Asked:
+        """The question with its pictures, as it is played."""
+        return (self.question, *self.originals)
+
+    @property
     def wholes(self) -> list[View]:
         """The pictures as a whole, as they are first seen, in order."""
         return [view for place, view in enumerate(self.views) if view.picture == place]

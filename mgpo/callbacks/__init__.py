@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mgpo.callbacks.benchmarks import BenchmarkTable as BenchmarkTable
     from mgpo.callbacks.crop_swaps import Counterfactuals as Counterfactuals
     from mgpo.callbacks.early_warning import EarlyWarning as EarlyWarning
+    from mgpo.callbacks.grounding_audit import GroundingAudit as GroundingAudit
     from mgpo.callbacks.grounding_gallery import GroundingGallery as GroundingGallery
     from mgpo.callbacks.metrics_file import MetricsFile as MetricsFile
     from mgpo.callbacks.progress import Progress as Progress
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from mgpo.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 
 __all__ = [
-    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingGallery", "MetricsFile", "Progress", "ReportWriter",
-    "Requeue", "RolloutLog", "ThroughputMonitor",
+    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingAudit", "GroundingGallery", "MetricsFile",
+    "Progress", "ReportWriter", "Requeue", "RolloutLog", "ThroughputMonitor",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(
     __name__,
@@ -26,6 +27,7 @@ __getattr__, __dir__ = lazy(
         "benchmarks": ("BenchmarkTable",),
         "crop_swaps": ("Counterfactuals",),
         "early_warning": ("EarlyWarning",),
+        "grounding_audit": ("GroundingAudit",),
         "grounding_gallery": ("GroundingGallery",),
         "metrics_file": ("MetricsFile",),
         "progress": ("Progress",),

@@ -18,7 +18,7 @@ NAME = "counterfactuals.json"
 
 
 class Counterfactuals(L.Callback):
-    """Black, a random region, the original in place of the crop, and no tools; costs five evaluations instead of one.
+    """Black, a random region, the original in place of the crop, and no tools: every question is answered five times.
 
     Args:
         enabled: Whether to do so.

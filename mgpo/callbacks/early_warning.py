@@ -35,16 +35,22 @@ class EarlyWarning(L.Callback):
         self.watch = Watch(limits)
         self.every_n_steps, self.rows = every_n_steps, rows
         self.measured = self.said = 0  # the step; warnings in the file
+        self.noted: dict[str, float] = {}  # what others have measured since the last step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measures what is due, applies the rules to the step's metrics, and logs, prints and writes what they find."""
-        metrics = pl_module.published | self._measure(trainer, pl_module)
+        metrics = pl_module.published | self._measure(trainer, pl_module) | self.noted
+        self.noted = {}
         if not trainer.is_global_zero:
             return
         for alarm in self.watch.step(trainer.global_step, metrics):
             self._say(alarm, trainer, pl_module)
         states = {f"warning/{kind}": float(kind in self.watch.sounding) for kind in RULES}
         pl_module.log_dict(states, batch_size=1, rank_zero_only=True)
+
+    def note(self, metrics: dict[str, float]) -> None:
+        """Take in what another callback has measured, with the metrics of the step that ends next."""
+        self.noted |= metrics
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Cuts warnings.jsonl back to the lines that it had at the checkpoint, where the run goes on in that folder."""
@@ -60,12 +66,14 @@ class EarlyWarning(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """The curves so far, the warnings that have not ended, and the step of the last measurement."""
         curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
-        return {"curves": curves, "sounding": dict(self.watch.sounding), "measured": self.measured}
+        sounding = dict(self.watch.sounding)
+        return {"curves": curves, "sounding": sounding, "measured": self.measured, "noted": dict(self.noted)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the curves and warnings of `state_dict`, as if nothing had come between."""
         self.watch.curves.update({present_curve(name): Curve(**curve) for name, curve in state_dict["curves"].items()})
         self.watch.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
+        self.noted = dict(state_dict.get("noted", {}))
 
     def _measure(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
         """Every rank passes its own rows, so that none waits for another where weights are sharded."""

@@ -3,16 +3,12 @@
 from typing import Any
 
 import lightning as L
-import numpy as np
 
+from mgpo.callbacks.fixed_questions import FixedQuestions
 from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.callbacks.panels import forgets, post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
-from mgpo.images.decoding import BadImage
-from mgpo.images.lazy import open_all
-from mgpo.images.views import Original, Resize
-from mgpo.types import Question
 from mgpo.utils.collectives import share_objects
 
 NAME = "gallery.html"
@@ -30,13 +26,11 @@ class GroundingGallery(L.Callback):
     """
 
     def __init__(self, every_n_steps: int = 40, questions: int = 12, rollouts: int = 4) -> None:
-        self.every_n_steps, self.questions, self.rollouts = every_n_steps, questions, rollouts
+        self.every_n_steps, self.fixed, self.rollouts = every_n_steps, FixedQuestions(questions), rollouts
         self.gallery = Gallery()
-        self.chosen: list[Question] = []
         self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
         self.shown: set[int] = set()  # steps whose pictures the loggers have had before this run went on
         self.begun = 0  # the step from which it went on
-        self.originals: dict[tuple[str, str], tuple[Original, ...]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the latest look, at which a run that goes on need not look again."""
@@ -83,11 +77,9 @@ class GroundingGallery(L.Callback):
         first, self.looked = self.looked < 0, step
         if first:
             self.begin(trainer, step)
-        if not self.chosen:
+        if not self.fixed.chosen:
             return
-        mine = self.chosen[trainer.global_rank :: trainer.world_size]
-        whole = pl_module.policy.resolution.full
-        samples = [(question, *images) for question in mine if (images := self._originals(question, whole))]
+        samples = self.fixed.mine(trainer, pl_module.policy.resolution.full)
         with pl_module.under_precision():
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
         gone = {t.question.id for t in rolled if t.failed is not None}  # there is no crop to be shown
@@ -105,23 +97,6 @@ class GroundingGallery(L.Callback):
         """Choose the questions; a run that goes on in its own folder goes on with its page."""
         data: Any = getattr(trainer, "datamodule", None)
         if data is not None:
-            self.chosen = choose((data.test or data.val) if trainer.testing else data.val, self.questions)
-        if self.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
+            self.fixed.choose((data.test or data.val) if trainer.testing else data.val)
+        if self.fixed.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
             self.gallery.restore(read_page(path), step)
-
-    def _originals(self, question: Question, whole: Resize) -> tuple[Original, ...]:
-        """Opened once; none where one can't be, which costs the question, not the run."""
-        key = (question.split, question.id)
-        if key not in self.originals:
-            try:
-                self.originals[key] = open_all(question.pictures, whole)
-            except BadImage:
-                self.originals[key] = ()
-        return self.originals[key]
-
-
-def choose(sources: list[Any], count: int) -> list[Question]:
-    """Questions at even distances over all sources together."""
-    places = [(source, i) for source in sources for i in range(len(source))]
-    picked = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)) if places else ()
-    return [places[p][0][places[p][1]] for p in picked]

@@ -13,6 +13,7 @@ COMMANDS = {  # what each does, and where it is
     "plan": ("say what a step will cost, and whether it fits", "mgpo.commands.dry_runs:PlanCLI"),
     "doctor": ("check a configuration on some of its questions", "mgpo.commands.dry_runs:DoctorCLI"),
     "study": ("make a matrix of runs, and a page about them", "mgpo.tools.study.command:study"),
+    "audit": ("say whether answers rest on the crops", "mgpo.tools.audit.command:audit"),
     "leaks": ("look for test images among training images", "mgpo.tools.leaks.command:leaks"),
     "pretrain": ("make the embedded base model again", "mgpo.tools.pretrain.command:pretrain"),
 }

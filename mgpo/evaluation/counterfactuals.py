@@ -1,41 +1,20 @@
 """Is it the crop? The same questions answered again with something else in its place, or without any tool."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from mgpo.dialogues import Dialogue, answer_only
-from mgpo.images.views import Original, View
+from mgpo.evaluation.swaps import black, original, random_region
 from mgpo.metrics import CROP, NO_TOOLS
-from mgpo.metrics.intervals import paired_bootstrap
+from mgpo.metrics.intervals import RESAMPLES, paired_bootstrap
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.crops import Swap
-from mgpo.rollout.episodes import Sampler, judge, roll_out
+from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Asked
-
-
-def black(image: Original, view: View, first: View) -> Image.Image:
-    """Nothing to be seen, at the crop's size."""
-    return Image.new("RGB", view.size)
-
-
-def random_region(image: Original, view: View, first: View) -> Image.Image:
-    """Another region of the same size, seen alike; which one follows from the true region alone."""
-    left, top, right, bottom = view.region
-    rng = np.random.default_rng(view.region)
-    x, y = (int(rng.integers(side - part + 1)) for side, part in zip(image.size, (right - left, bottom - top)))
-    return replace(view, region=(x, y, x + right - left, y + bottom - top)).pixels(image)
-
-
-def original(image: Original, view: View, first: View) -> Image.Image:
-    """The whole picture that the part is of once more, as in the first turn."""
-    return first.pixels(image)
-
+from mgpo.types import Asked, Trajectory
 
 SWAPS: dict[str, Swap] = {"black": black, "random region": random_region, "original": original}
 Row = dict[str, Any]  # id, split, category, and by variant whether the answer was right
@@ -50,36 +29,80 @@ def counterfactuals(
     reward: Reward,
     seed: int,
 ) -> list[Row]:
-    """One row a question that could be played in all variants.
-
-    Greedy replies up to the first crop are the same in all but "no tools".
-    """
-    variants: dict[str, tuple[Dialogue, Swap | None]] = {CROP: (dialogue, None)}
-    variants |= {name: (dialogue, swap) for name, swap in SWAPS.items()} | {NO_TOOLS: (answer_only(), None)}
+    """One row a question that could be played in all variants."""
+    play = partial(roll_out, policy, sampler)
+    played = play(dialogue, samples, 1, sampling, (seed, 0))
+    variants = {CROP: played}
+    for name, swap in SWAPS.items():
+        variants[name] = answered_again(play, dialogue, played, [swap] * len(played), sampling, (seed, 0))
+    variants[NO_TOOLS] = play(answer_only(), samples, 1, sampling, (seed, 0))
     rows: list[Row] = [{"id": q.id, "split": q.split, "category": q.category} for q, *_ in samples]
-    played = [True] * len(rows)
-    for name, (spoken, swap) in variants.items():
-        trajectories = roll_out(policy, sampler, spoken, samples, 1, sampling, (seed, 0), swap=swap)
+    whole = [True] * len(rows)
+    for name, trajectories in variants.items():
         judge(trajectories, reward)
         for i, trajectory in enumerate(trajectories):
             rows[i][name] = trajectory.right
-            played[i] = played[i] and trajectory.failed is None
-    return [row for row, whole in zip(rows, played) if whole]
+            whole[i] = whole[i] and trajectory.failed is None
+    return [row for row, played_whole in zip(rows, whole) if played_whole]
 
 
-def compare(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def answered_again(
+    play: Play,
+    dialogue: Dialogue,
+    played: Sequence[Trajectory],
+    swaps: Sequence[Swap | None],
+    sampling: Sampling,
+    key: tuple[int, ...],
+) -> list[Trajectory]:
+    """The same episodes with something else in place of every crop; those without a crop as they are.
+
+    Replies up to the first crop are taken as they were, so that the crop is all that differs.
+
+    Args:
+        play: Plays the rest.
+        dialogue: In which the episodes were played.
+        played: The episodes, one a question.
+        swaps: What is shown instead, for each of them; without one the crop.
+        sampling: How the replies behind the first crop are drawn.
+        key: That of the episodes.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)  # by the number of replies up to the first crop
+    for i, trajectory in enumerate(played):
+        if trajectory.failed is None and trajectory.crops:
+            groups[before_crop(trajectory)].append(i)
+    again = list(played)
+    for replies, rows in groups.items():
+        samples = [played[i].asked for i in rows]
+        begun = [played[i].turns[:replies] for i in rows]
+        found = play(dialogue, samples, 1, sampling, key, swap=[swaps[i] for i in rows], begun=begun)
+        for i, trajectory in zip(rows, found, strict=True):
+            again[i] = trajectory
+    return again
+
+
+def before_crop(trajectory: Trajectory) -> int:
+    """How many replies come before the first crop; 0 where the dialogue does not tell."""
+    return next((number for number, turn in enumerate(trajectory.turns, start=1) if turn.action == "look"), 0)
+
+
+def compare(
+    rows: Sequence[Row], names: Sequence[str] = (CROP, *SWAPS, NO_TOOLS), resamples: int = RESAMPLES
+) -> dict[str, dict[str, Any]]:
     """By variant: accuracy, the paired drop from the crop's with a bootstrap interval, and who gained or lost.
 
-    `gain` counts questions that are right only with the crop, `harm` those right only without it.
+    `gain` counts questions that are right only with the crop, `harm` those right only without it. A variant is
+    compared on the questions that have it; without any its numbers are None.
     """
     table: dict[str, dict[str, Any]] = {}
-    for name in (CROP, *SWAPS, NO_TOOLS):
-        differences = [int(row[CROP]) - int(row[name]) for row in rows]
+    for name in names:
+        having = [row for row in rows if row.get(name) is not None]
+        differences = [int(row[CROP]) - int(row[name]) for row in having]
+        n = len(having)
         table[name] = {
-            "n": len(rows),
-            "accuracy": sum(row[name] for row in rows) / max(1, len(rows)),
-            "drop": sum(differences) / max(1, len(rows)),
-            "drop_interval": paired_bootstrap(differences),
+            "n": n,
+            "accuracy": sum(row[name] for row in having) / n if n else None,
+            "drop": sum(differences) / n if n else None,
+            "drop_interval": paired_bootstrap(differences, resamples) if n else None,
             "gain": differences.count(1),
             "harm": differences.count(-1),
         }

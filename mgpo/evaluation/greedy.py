@@ -66,15 +66,30 @@ def assess(
             leave_out(trajectory.question, trajectory.failed)
     trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
-    parts = {id(t): part for t in trajectories if (part := named_part(t, resolution)) is not None}
-    alone: dict[int, bool] = {}
-    if parts:
+    alone = asked_alone(play, resolution, trajectories, sampling, reward, seed)
+    return [record_of(t, again and again.right, step) for t, again in zip(trajectories, alone)]
+
+
+def asked_alone(
+    play: Play,
+    resolution: VisionResolution,
+    trajectories: Sequence[Trajectory],
+    sampling: Sampling,
+    reward: Reward,
+    seed: int,
+) -> list[Trajectory | None]:
+    """The question of each episode asked of its last part alone, and judged; None where there is no such part."""
+    parts = [named_part(t, resolution) for t in trajectories]
+    cut = [(i, crop) for i, part in enumerate(parts) if part and (crop := _cut(trajectories[i], part))]
+    again: list[Trajectory | None] = [None] * len(parts)
+    if cut:
         seen = replace(resolution, full=resolution.crop)
-        cut = [(t, crop) for t in trajectories if id(t) in parts and (crop := _cut(t, parts[id(t)]))]
-        again = play(answer_only(), [(t.question, crop) for t, crop in cut], 1, sampling, (seed, 1), resolution=seen)
-        judge(again, reward)
-        alone = {id(t): a.right for (t, _), a in zip(cut, again) if a.failed is None}
-    return [record_of(t, alone.get(id(t)), step) for t in trajectories]
+        samples = [(trajectories[i].question, crop) for i, crop in cut]
+        answered = play(answer_only(), samples, 1, sampling, (seed, 1), resolution=seen)
+        judge(answered, reward)
+        for (i, _), trajectory in zip(cut, answered):
+            again[i] = trajectory if trajectory.failed is None else None
+    return again
 
 
 def named_part(trajectory: Trajectory, resolution: VisionResolution) -> View | None:

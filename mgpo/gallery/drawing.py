@@ -4,6 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +50,8 @@ def look(trajectory: Trajectory, side: int = SIDE) -> Image.Image:
         panels.append((f"picture {number}" if trajectory.others else "the picture", whole))
     if trajectory.crops:
         crop = trajectory.crops[-1]
-        first, image = trajectory.whole(crop), trajectory.original(crop)
-        box = first.to_input(crop.region)
-        size = _fit(crop.size, side)
-        lying = size if crop.turn % 2 == 0 else (size[1], size[0])
-        seen = crop.turned(first.pixels(image).resize(lying, Image.Resampling.NEAREST, box=box))
+        image, fitted = trajectory.original(crop), replace(crop, size=_fit(crop.size, side))
+        seen = fitted.seen_in(trajectory.whole(crop), image, Image.Resampling.NEAREST)
         cut = crop.pixels(image).resize(seen.size, Image.Resampling.BICUBIC)
         panels += [("that part, as first seen", seen), ("as cut from the original", cut)]
     return explained(row(panels), _keys(trajectory))

@@ -132,6 +132,13 @@ class View:
         whole = self.region == (0, 0, *original.size) and self.turn % 4 == 0
         return (original if whole else self.cut(original)).resize(self.size, Image.Resampling.BICUBIC)
 
+    def seen_in(
+        self, other: "View", original: Original, resample: Image.Resampling = Image.Resampling.BICUBIC
+    ) -> Image.Image:
+        """The region in the pixels that an unturned view around it has of it, at this view's size."""
+        lying = _turned_size(self.size, self.turn)
+        return self.turned(other.pixels(original).resize(lying, resample, box=other.to_input(self.region)))
+
 
 _CLOCKWISE = {1: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_90}
 

@@ -18,6 +18,7 @@ from mgpo.inference.base import AskedModel, Samples
 from mgpo.inference.client import ChatClient, NoReply, ServerError, shown
 from mgpo.inference.reading import first_choice, read_reply, silence
 from mgpo.policy.families.qwen_pixels import PixelBudget
+from mgpo.rollout.crops import Swap, picture_of, swaps_of
 from mgpo.rollout.episodes import seed_of
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
@@ -98,13 +99,15 @@ class ServedModel(AskedModel):
         sampling: Sampling,
         key: tuple[int, ...],
         resolution: VisionResolution | None = None,
+        swap: Swap | Sequence[Swap | None] | None = None,
+        begun: Sequence[Sequence[Turn]] = (),
     ) -> list[Trajectory]:
         """`copies` episodes a question, several at a time. Raises ServerError where none can be played."""
-        seen = resolution or self.resolution
+        seen, known = resolution or self.resolution, begun or [()] * len(samples)
         with ThreadPoolExecutor(self.parallel) as pool:
             episodes = [
-                pool.submit(self._episode, dialogue, sample, sampling, (*key, sample[0].id, copy), seen)
-                for sample in samples
+                pool.submit(self._episode, dialogue, sample, sampling, (*key, sample[0].id, copy), seen, own, turns)
+                for sample, own, turns in zip(samples, swaps_of(swap, samples), known, strict=True)
                 for copy in range(copies)
             ]
             try:
@@ -120,16 +123,21 @@ class ServedModel(AskedModel):
         sampling: Sampling,
         key: tuple[int | str, ...],
         resolution: VisionResolution,
+        swap: Swap | None,
+        begun: Sequence[Turn],
     ) -> Trajectory:
         trajectory = Trajectory.begin(*sample)
         history: list[dict[str, Any]] = []
         messages: Sequence[Message] | None = dialogue.open(trajectory, resolution)
         try:
             while messages is not None:
-                shown = [as_sent(message, trajectory) for message in messages]
+                shown = [as_sent(message, trajectory, swap) for message in messages]
                 history = shown if begins_anew(messages) else history + shown
                 turn = len(trajectory.turns)
-                text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
+                if turn < len(begun):
+                    text, reply = begun[turn].text, begun[turn].reply
+                else:
+                    text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
                 history.append({"role": "assistant", "content": without_thoughts(text)})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
                 messages = dialogue.proceed(trajectory, resolution)
@@ -166,12 +174,12 @@ class ServedModel(AskedModel):
         raise ServerError(f"{self.client.base_url} serves {served or 'no model'}{more}; name one with model")
 
 
-def as_sent(message: Message, trajectory: Trajectory) -> dict[str, Any]:
-    """A message of a dialogue as the protocol has it, with the pixels of its views."""
+def as_sent(message: Message, trajectory: Trajectory, swap: Swap | None = None) -> dict[str, Any]:
+    """A message of a dialogue as the protocol has it, with the pixels of its views, or what a swap shows instead."""
     if all(isinstance(part, str) for part in message.parts):
         return {"role": message.role, "content": "".join(str(part) for part in message.parts)}
     content = [
-        {"type": "image_url", "image_url": {"url": data_uri(part.pixels(trajectory.original(part)))}}
+        {"type": "image_url", "image_url": {"url": data_uri(picture_of(trajectory, part, swap))}}
         if isinstance(part, View)
         else {"type": "text", "text": part}
         for part in message.parts

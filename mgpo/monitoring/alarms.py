@@ -18,6 +18,7 @@ METRICS = (
     "constant_reward",
     "cut",
     "image_reliance",
+    "evidence_margin",
     "engine_gap",
     "entropy_turn",
     "length_turn",
@@ -43,6 +44,9 @@ class Limits:
         constant_window: Steps in its level.
         reliance_floor: Nats per token by which pictures must matter.
         reliance_checks: Measurements in that level.
+        margin_floor: Nats by which crops must make right answers likelier than black ones would.
+        margin_drop: Share of its best level that this evidence margin may lose.
+        margin_checks: Measurements in that level.
         engine_gap: Nats per token by which an engine's log-probs may differ from the trainer's.
     """
 
@@ -60,6 +64,9 @@ class Limits:
     constant_window: int = 20
     reliance_floor: float = 0.02
     reliance_checks: int = 3
+    margin_floor: float = 0.1
+    margin_drop: float = 0.8
+    margin_checks: int = 3
     engine_gap: float = 0.1
 
 
@@ -177,6 +184,22 @@ def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
+def crop_blind(curves: Curves, limits: Limits) -> Alarm | None:
+    """Right answers are as likely with black crops as with the true ones: the policy looks, and does not read it."""
+    margin, checks = curves.get("evidence_margin", NO_CURVE), limits.margin_checks
+    recent, fall = margin.recent(checks), margin.fall(checks, limits.margin_drop)
+    if fall is None and not recent < limits.margin_floor:
+        return None
+    fell = "" if fall is None else f", down from {fall[1]:.2f} (until step {fall[2]})"
+    return Alarm(
+        "crop_blind",
+        f"In {checks} audits crops made the right answers only {recent:.2f} nats likelier than black ones in their "
+        f"place{fell}: answers do not rest on what is cut out. Try questions in data.train that cannot be answered "
+        "without a crop, or a lower model.policy.init_args.max_pixels.",
+        {"nats": recent},
+    )
+
+
 def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
     """The engine that samples computes something else than the policy that is trained, beyond rounding."""
     gap = curves.get("engine_gap", NO_CURVE).recent(limits.window)
@@ -191,7 +214,10 @@ def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
 
 
 Rule = Callable[[Curves, Limits], Alarm | None]
-_ALL = (reward_collapse, entropy_collapse, grounding_lost, length_blow_up, constant_reward, image_blind, engine_apart)
+_ALL = (
+    reward_collapse, entropy_collapse, grounding_lost, length_blow_up, constant_reward, image_blind, crop_blind,
+    engine_apart,
+)  # fmt: skip
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in _ALL}
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from typing import Any
 
 from PIL import Image
 
@@ -37,10 +38,17 @@ class CropCache:
         return self.known[view].result()
 
     def _make(self, view: View) -> Pixels:
-        return self.policy.pixels(self._shown(view))
+        return self.policy.pixels(picture_of(self.trajectory, view, self.swap))
 
-    def _shown(self, view: View) -> Image.Image:
-        image, first = self.trajectory.original(view), self.trajectory.whole(view)
-        if self.swap is None or view == first:
-            return view.pixels(image)
-        return self.swap(image, view, first)
+
+def picture_of(trajectory: Trajectory, view: View, swap: Swap | None) -> Image.Image:
+    """What stands for a view: its pixels, or for a part that was cut out what a swap gives. Raises BadImage."""
+    image, first = trajectory.original(view), trajectory.whole(view)
+    if swap is None or view == first:
+        return view.pixels(image)
+    return swap(image, view, first)
+
+
+def swaps_of(swap: Swap | Sequence[Swap | None] | None, samples: Sequence[Any]) -> Sequence[Swap | None]:
+    """The swap of each sample, where one may be given for all of them."""
+    return swap if isinstance(swap, Sequence) else [swap] * len(samples)

@@ -16,7 +16,7 @@ from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping
-from mgpo.rollout.crops import THREADS, CropCache, Swap
+from mgpo.rollout.crops import THREADS, CropCache, Swap, swaps_of
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
@@ -31,6 +31,10 @@ class Conversations(Protocol):
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
     ) -> Iterator[tuple[int, Reply]]:
         """Sample a reply for every row, and give (row, its reply) as each ends."""
+        ...
+
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Take these replies, a row each, as if they had been sampled."""
         ...
 
     def extend(self, prompts: Sequence[Prompt]) -> None:
@@ -108,6 +112,8 @@ class Play(Protocol):
         sampling: Sampling,
         key: tuple[int, ...],
         resolution: VisionResolution | None = None,
+        swap: Swap | Sequence[Swap | None] | None = None,
+        begun: Sequence[Sequence[Turn]] = (),
     ) -> list[Trajectory]: ...
 
 
@@ -126,21 +132,24 @@ def roll_out(
     sampling: Sampling,
     key: tuple[int, ...],
     resolution: VisionResolution | None = None,
-    swap: Swap | None = None,
+    swap: Swap | Sequence[Swap | None] | None = None,
+    begun: Sequence[Sequence[Turn]] = (),
 ) -> list[Trajectory]:
     """`copies` trajectories for each (question, original image, …), a question's next to each other; not yet judged.
 
     `key` (run seed, step) makes the draws; the same key gives the same trajectories whatever the batch.
-    `resolution` overrides how the policy sees; `swap` shows something else in place of each cut-out part. Where a crop
-    can't be had, because the file is gone by now, or the conversation gets too long for the model, the rollout ends
-    and its `failed` says why. One whose first prompt is too long has no turns.
+    `resolution` overrides how the policy sees; `swap` shows something else in place of each cut-out part, one for all
+    questions or one for each. `begun` holds the first turns of each question's rollouts, equally many: their replies
+    are taken as they are, not drawn. Where a crop can't be had, because the file is gone by now, or the conversation
+    gets too long for the model, the rollout ends and its `failed` says why. One whose first prompt is too long has no
+    turns.
     """
     resolution = resolution or policy.resolution
     firsts = [Trajectory.begin(*sample) for sample in samples]
     opened = [dialogue.open(first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
-        crops = [CropCache(policy, first, swap, threads) for first in firsts]
+        crops = [CropCache(policy, first, own, threads) for first, own in zip(firsts, swaps_of(swap, firsts))]
         for c, messages in zip(crops, opened):
             c.begin(messages)
         prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
@@ -154,8 +163,14 @@ def roll_out(
         while playing:
             following: dict[int, Sequence[Message] | None] = {}
             for active, conversation in playing:
-                seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
-                for row, reply in conversation.reply(seeds, sampling, dialogue.stop_text(turn)):
+                if begun and turn < len(begun[0]):
+                    known = [begun[i // copies][turn].reply for i in active]
+                    conversation.take(known)
+                    replies = enumerate(known)
+                else:
+                    seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
+                    replies = conversation.reply(seeds, sampling, dialogue.stop_text(turn))
+                for row, reply in replies:
                     i = active[row]
                     text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
                     trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))

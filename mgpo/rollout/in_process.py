@@ -101,6 +101,11 @@ class Conversation:
         """New conversations, one a prompt, with a cache of their own; a row's past says nothing of them."""
         return Conversation(self.policy, prompts, 1)
 
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Take these replies, a row each, as if they had been sampled; the model sees them with the next prompt."""
+        self.keep(range(len(replies)))
+        self.pending = [reply.ids for reply in replies]
+
     @torch.no_grad()
     def reply(
         self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None

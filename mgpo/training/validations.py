@@ -6,7 +6,7 @@ from typing import Any
 from mgpo.data.base import split_of
 from mgpo.errors import UserError
 
-OTHERS = ("", "train", "speed", "memory", "warning")  # parts of a curve's name that are no split
+OTHERS = ("", "train", "speed", "memory", "warning", "audit")  # parts of a curve's name that are no split
 SHOWN = 12  # names in a sentence
 
 

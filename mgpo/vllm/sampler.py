@@ -162,6 +162,10 @@ class EngineConversations:
             self.cached[row] = drawn.cached
             yield row, reply
 
+    def take(self, replies: Sequence[Reply]) -> None:
+        """Add these replies, a row each, to the histories, as if the engine had sampled them."""
+        self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies, strict=True)]
+
     def keep(self, rows: Sequence[int]) -> None:
         """Let go of all rows but these."""
         self.histories = [self.histories[i] for i in rows]

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from mgpo.callbacks import Counterfactuals, GroundingGallery
-from mgpo.callbacks.grounding_gallery import choose
+from mgpo.callbacks.fixed_questions import choose
 from mgpo.callbacks.panels import LABELS, _boxes
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes

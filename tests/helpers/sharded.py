@@ -46,13 +46,14 @@ def launch(work, folder, ranks=2, seconds=240):
 
 def quick(rank, folder):
     """All that takes no `slow` mark, in one go: processes take longer to start than to do it."""
+    from tests.callbacks.test_grounding_audit import audit_apart
     from tests.callbacks.test_launching import interrupt_one
     from tests.checkpoints.test_sharded import save_and_resume
     from tests.distributed.test_sharded_families import work
     from tests.distributed.test_sharding import learn
     from tests.training.test_guard_ranks import leave_out
 
-    for part in (work, learn, save_and_resume, leave_out, interrupt_one):
+    for part in (work, learn, save_and_resume, leave_out, audit_apart, interrupt_one):
         part(rank, folder)
 
 

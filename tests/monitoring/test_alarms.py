@@ -22,7 +22,7 @@ from tests.training.test_module import MGPO, equal, fit, make, weights
 HEALTHY = {
     "reward": 0.4, "accuracy": 0.4, "valid_box_ratio": 0.4, "constant_reward": 0.2, "cut": 0.0, "image_reliance": 0.7,
     "entropy_turn1": 0.5, "entropy_turn2": 0.4, "length_turn1": 11.0, "length_turn2": 4.0, "grad_norm": 0.6,
-    "engine_gap": 0.008,
+    "engine_gap": 0.008, "evidence_margin": 3.0,
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ SICK = {
     "length_blow_up": {"length_turn2": 40.0},
     "constant_reward": {"constant_reward": 1.0},
     "image_blind": {"image_reliance": 0.001},
+    "crop_blind": {"evidence_margin": 0.02},
     "engine_apart": {"engine_gap": 1.4},
 }
 

@@ -174,7 +174,7 @@ def opening(module, question):
 
 def test_a_prediction_says_so_in_its_row(policy):
     model = Model(policy, TwoTurn(), 8)
-    rows = answer(model, [(LONG, IMAGES[1], ""), (*SAMPLES[0], "")])
+    rows = answer(model, [(LONG, (IMAGES[1],), ""), (SAMPLES[0][0], SAMPLES[0][1:], "")])
     assert "4,096" in rows[0]["error"] and "error" not in rows[1]
     with pytest.raises(UserError, match="4,096"):
         model.ask(IMAGES[1], LONG.text)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
-from mgpo.types import Pixels, Prompt
+from mgpo.types import Pixels, Prompt, Reply
 from mgpo.vllm import VLLMSampler
 from mgpo.vllm.requests import Drawn, place_images
 from mgpo.vllm.sampler import EngineConversations, reply_end
@@ -108,6 +108,15 @@ def test_what_begins_anew_is_sent_alone(policy):
     assert [[r.ids for r in asked] for asked in engine.asked[1:]] == [
         [(107,), (108,)], [(105, 106, *said, policy.chat.end_id, 109)]
     ]  # fmt: skip
+
+
+def test_replies_that_are_taken_stand_in_the_history_and_are_not_asked_for(policy):
+    said = policy.chat.encode_text("yes")
+    engine, talk = open_talk(policy, [*said, policy.chat.end_id], 1, [Prompt((105,)), Prompt((106,))])
+    talk.take([Reply((1, 2), (), "marker"), Reply((3,), (), "end")])
+    talk.extend([Prompt((107,)), Prompt((108,))])
+    list(talk.reply([5, 6], Sampling(8)))
+    assert [[r.ids for r in asked] for asked in engine.asked] == [[(105, 1, 2, 107), (106, 3, 108)]]
 
 
 def test_what_an_engine_may_not_say(policy):

@@ -133,6 +133,9 @@ class _Witnessed:
         self.rows = [self.rows[row] for row in rows]
         self.conversation.keep(rows)
 
+    def take(self, replies: Sequence[Reply]) -> None:
+        self.conversation.take(replies)
+
     def extend(self, prompts: Sequence[Prompt]) -> None:
         self._note(prompts)
         self.conversation.extend(prompts)

@@ -1,0 +1,207 @@
+"""The audit: every kind catches the cheat that it is for, boxes stay as they were, and margins say the same."""
+
+from functools import partial
+
+import pytest
+
+import mgpo
+from mgpo.data import Scenes
+from mgpo.dialogues import FreeTurns, TwoTurn
+from mgpo.evaluation.audit import KINDS, add_margins, audit_batch
+from mgpo.evaluation.audit_summary import row_of, summarise
+from mgpo.evaluation.counterfactuals import answered_again
+from mgpo.evaluation.evidence import evidence_margins, margins_by_look
+from mgpo.evaluation.swaps import black, enlarged, noise, same_region_of
+from mgpo.images.views import View
+from mgpo.rewards import ExactAnswer
+from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.module import ANSWER_FORM
+from mgpo.types import Reply
+from tests.conftest import noise_image
+from tests.helpers.cheats import Cheat, from_crop, from_picture, known, questions
+
+GREEDY = Sampling(max_new_tokens=32, temperature=0)
+WHOLE = ("original", "no tools")  # kinds in which nothing is cut out
+
+
+def audited(model, dialogue=None, reward=ExactAnswer(), rollouts=2, samples=None, **options):
+    samples = samples or [(q, q.picture.load()) for q in questions()]
+    return audit_batch(
+        model.play,
+        model.resolution,
+        dialogue or model.dialogue,
+        samples,
+        GREEDY,
+        reward,
+        0,
+        rollouts=rollouts,
+        **options,
+    )
+
+
+def accuracies(model, **options):
+    found = summarise([row_of(one) for one in audited(model, **options)])
+    return {kind: numbers["accuracy"] for kind, numbers in found["kinds"].items()}, found
+
+
+def test_who_needs_no_picture_loses_nothing():
+    right, found = accuracies(Cheat(known))
+    kinds = [kind for kind in KINDS if kind != "distractor"]
+    assert {kind: right[kind] for kind in kinds} == dict.fromkeys(kinds, 1.0) and right["crop"] == 1
+    assert all(found["kinds"][kind]["drop"] == 0 == found["kinds"][kind]["gain"] for kind in kinds)
+    assert all(found["kinds"][kind]["same"] == 1 for kind in kinds)
+    assert found["kinds"]["distractor"]["left_out"] == {"the other part gives the right answer": 4}
+    assert found["rates"]["without_tools"]["share"] == 1
+
+
+def test_who_reads_the_crop_alone_needs_its_pixels_and_no_picture():
+    right, found = accuracies(Cheat(from_crop))
+    without = ("black", "noise", "another picture", "distractor", *WHOLE)
+    assert [right[kind] for kind in without] == [0.0] * len(without)
+    still = ("crop", "enlarged", "crop alone", "picture black", "last turn alone", "not asked")
+    assert [right[kind] for kind in still] == [1.0] * len(still)
+    assert found["rates"]["wrong_reason"] == {
+        "n": 4,
+        "count": 0,
+        "share": 0.0,
+        "interval": pytest.approx((0, 0.49), abs=0.01),
+    }
+    assert found["rates"]["without_tools"]["share"] == 0
+
+
+def test_who_answers_from_the_picture_is_caught_where_it_is_black():
+    right, _ = accuracies(Cheat(from_picture))
+    blind = ("picture black", "last turn alone", "crop alone")
+    # An answer from the upper left quarter of a crop of one colour is right as well.
+    assert right["picture black"] == 0 and right["last turn alone"] == right["crop alone"] == 1
+    assert all(right[kind] == 1 for kind in KINDS if kind not in blind)
+
+
+def test_right_although_the_crop_alone_is_not():
+    """The box lies on the other patch, and the picture tells the answer."""
+    model = Cheat(lambda images, text: from_picture(images, text) if len(images) > 1 else from_crop(images, text))
+    elsewhere = partial(model._reply)
+    model._reply = lambda history, sampling, seed, stop: elsewhere(
+        history, Sampling(temperature=0.0 if sampling.temperature else 1.0), seed, stop
+    )
+    right, found = accuracies(model)
+    assert right["crop"] == 1 and right["crop alone"] == 0
+    assert found["rates"]["wrong_reason"]["share"] == 1
+    assert found["kinds"]["distractor"]["left_out"] == {"the other part gives the right answer": 4}
+
+
+def test_whoever_takes_what_it_is_shown_takes_the_distractors_answer():
+    found = audited(Cheat(from_crop))
+    assert [one.distractor for one in found] == ["G", "B", "Y", "R"]
+    assert [one.again["distractor"].answer for one in found] == ["G", "B", "Y", "R"]
+    assert summarise([row_of(one) for one in found])["rates"]["distractor_taken"]["share"] == 1
+
+
+def test_without_another_part_there_is_no_distractor_and_that_is_counted():
+    model = Cheat(from_crop)
+    sample = model._reply
+    model._reply = lambda history, sampling, seed, stop: sample(history, GREEDY, seed, stop)
+    right, found = accuracies(model)
+    assert right["distractor"] is None
+    assert found["kinds"]["distractor"]["left_out"] == {"no other rollout looks elsewhere": 4}
+
+
+def test_boxes_are_asked_for_once_and_stay_the_same():
+    model = Cheat(from_crop)
+    found = audited(model, rollouts=3)
+    assert model.boxes == 4 * (1 + 3)
+    for one in found:
+        regions = [view.region for view in one.trajectory.crops]
+        for kind in ("black", "original", "distractor", "picture black"):
+            assert [view.region for view in one.again[kind].crops] == regions
+
+
+def test_a_crop_that_was_followed_by_a_refused_box_is_still_what_the_last_turn_shows():
+    model, boxes = Cheat(from_crop), ([0, 0, 56, 56], [0, 0, 5, 5])
+    answered = model._reply
+
+    def reply(history, sampling, seed, stop_text):
+        said = sum(message["role"] == "assistant" for message in history)
+        if stop_text is None or said == 2:
+            return answered(history, sampling, seed, None)
+        return f'```json\n[{{"bbox_2d": {boxes[said]}}}\n]\n```', Reply((), (), "marker")
+
+    model._reply = reply
+    found = audited(model, dialogue=FreeTurns(3))
+    assert [len(one.trajectory.turns) for one in found] == [3] * 4
+    for kind, right in {"black": False, "last turn alone": True, "not asked": True, "no tools": False}.items():
+        assert [one.again[kind].right for one in found] == [right] * 4, kind
+
+
+def test_questions_that_share_their_picture_are_no_others():
+    shared = [(q, q.picture.load()) for q in questions()[:1]] * 2
+    (one, _) = audited(Cheat(from_crop), samples=shared)
+    assert "another picture" not in one.again and "no other picture" in one.left_out["another picture"]
+
+
+def test_what_the_first_view_has_of_a_part_is_enlarged_and_no_more():
+    image, first = noise_image(448, 448, 1), View((0, 0, 448, 448), (112, 112))
+    view = View((100, 200, 300, 300), (112, 56))
+    seen = enlarged(image, view, first)
+    assert seen.size == view.size
+    expected = first.pixels(image).resize(view.size, 3, box=(25, 50, 75, 75))
+    assert seen.tobytes() == expected.tobytes() != view.pixels(image).tobytes()
+    assert View((100, 200, 300, 300), (56, 112), 1).seen_in(first, image).size == (56, 112)
+
+
+def test_noise_is_the_same_every_time_and_another_picture_is_cut_where_this_one_was():
+    image, other = noise_image(448, 448, 1), noise_image(224, 896, 2)
+    first, view = View((0, 0, 448, 448), (112, 112)), View((112, 0, 224, 224), (56, 112))
+    assert noise(image, view, first).tobytes() == noise(image, view, first).tobytes()
+    assert noise(image, view, first).size == view.size
+    shown = same_region_of(other)(image, view, first)
+    assert shown.tobytes() == View((56, 0, 112, 448), (56, 112)).pixels(other).tobytes()
+
+
+@pytest.fixture(scope="module")
+def base():
+    return mgpo.load()
+
+
+@pytest.fixture(scope="module")
+def samples():
+    source = Scenes(6, ("attribute", "counting"), "val", side=640)
+    return [(question, question.picture.load()) for question in (source[i] for i in range(6))]
+
+
+def test_replies_that_are_taken_are_as_good_as_sampled(base, samples):
+    """In process: what follows a box that was taken is what follows it when it is sampled."""
+    played = base.play(base.dialogue, samples, 1, GREEDY, (0, 0))
+    assert {bool(t.crops) for t in played} == {True, False}
+    again = answered_again(base.play, base.dialogue, played, [black] * len(played), GREEDY, (0, 0))
+    afresh = base.play(base.dialogue, samples, 1, GREEDY, (0, 0), swap=black)
+    assert [[turn.text for turn in t.turns] for t in again] == [[turn.text for turn in t.turns] for t in afresh]
+    for one, other in zip(again, afresh):
+        assert one.turns[-1].reply.logprobs == pytest.approx(other.turns[-1].reply.logprobs, abs=1e-4)
+
+
+def test_margins_by_look_are_those_of_black_crops(base, samples):
+    sampling = Sampling(max_new_tokens=32)
+    play = partial(roll_out, base.policy, InProcessSampler())
+    dialogue = TwoTurn(turns=3, rule=base.dialogue.rule)
+    rolled = [t for t in play(dialogue, samples, 4, sampling, (0, 0)) if t.crops]
+    once, twice = ([t for t in rolled if len(t.crops) == looks] for looks in (1, 2))
+    assert once and twice
+    whole = evidence_margins(base.policy, once, ANSWER_FORM).tolist()
+    alone = margins_by_look(base.policy, once, ANSWER_FORM)
+    assert [margin for (margin,) in alone] == pytest.approx(whole, abs=1e-3)
+    both, each = evidence_margins(base.policy, twice, ANSWER_FORM), margins_by_look(base.policy, twice, ANSWER_FORM)
+    assert all(len(margins) == 2 for margins in each)
+    assert any(abs(margins[0] - margins[1]) > 0.01 for margins in each)
+    assert any(abs(sum(margins) - total) > 0.01 for margins, total in zip(each, both.tolist()))
+
+
+def test_a_policy_that_is_blind_to_its_crops_has_no_margin(base, samples, monkeypatch):
+    looked = [one for one in audited(base, samples=samples, kinds=("black",)) if one.trajectory.crops]
+    add_margins(base.policy, looked, ANSWER_FORM)
+    assert max(one.margin for one in looked) > 1
+    features = base.policy.features
+    monkeypatch.setattr(base.policy, "features", lambda images: features(images) * 0)
+    add_margins(base.policy, looked, ANSWER_FORM)
+    assert [one.margin for one in looked] == pytest.approx([0] * len(looked), abs=1e-4)
