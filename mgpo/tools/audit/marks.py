@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mgpo.images.views import Box
 from mgpo.metrics.record import Region
 from mgpo.types import Question
-from mgpo.world.questions import KINDS, STYLES, ScenePicture, sample_question
+from mgpo.world.questions import KINDS, STYLES, ScenePicture, Size, sample_question
 from mgpo.world.scenes import Mark
 
 # Kind and seed, at the end of an id: a mixture puts the names of its parts in front.
@@ -19,8 +19,8 @@ def marks_of(question: Question) -> tuple[Mark, ...] | None:
     if not isinstance(picture, ScenePicture) or name is None:
         return None
     seed = tuple(map(int, name[2].split("-")))
-    size = next((size for size in STYLES["train"] if question.category.endswith(f", {size}")), "small")
-    again, marks = sample_question(name[1], seed, picture.side, question.split, size)
+    sizes: list[Size] = [size for size in STYLES["train"] if question.category.endswith(f", {size}")]
+    again, marks = sample_question(name[1], seed, picture.side, question.split, *sizes)
     return marks if (again.picture, again.text) == (picture, question.text) else None
 
 
