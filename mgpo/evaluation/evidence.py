@@ -15,7 +15,7 @@ from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rollout.episodes import force_answers
-from mgpo.types import Pixels, Prompt, Trajectory
+from mgpo.types import Prompt, Trajectory
 
 
 @torch.no_grad()
@@ -40,30 +40,71 @@ def evidence_margins(
         micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
         world_size: Processes, all of which must call with equally many trajectories where weights are sharded.
     """
-    pairs = [twin for trajectory in trajectories for twin in _with_and_without(policy, trajectory)]
-    force_answers(policy, pairs, answer_form)
-    likelihoods_N = torch.zeros(len(pairs))
-    with evaluating(policy):
-        for rows in passes(pairs, torch.ones(len(pairs)), micro_batch_tokens, world_size):
-            batch = collate([pairs[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
-            likelihoods_N[rows] = policy(score, batch).logprobs_NC.sum(1).float().cpu()
+    sides = [_showing(policy, trajectory, crops) for trajectory in trajectories for crops in (len(trajectory.turns), 0)]
+    likelihoods_N = _likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size)
     seen_N, unseen_N = likelihoods_N.view(-1, 2).unbind(1)
     looked_N = torch.tensor([bool(trajectory.crops) for trajectory in trajectories])
     return torch.where(looked_N, seen_N - unseen_N, 0.0)
 
 
-def _with_and_without(policy: Policy, trajectory: Trajectory) -> tuple[Trajectory, Trajectory]:
-    """Two copies of a trajectory, in the second of which every crop is black; pictures shown whole stay."""
-    black: dict[int, Pixels] = {}
-    looks = [after.prompt for turn, after in zip(trajectory.turns, trajectory.turns[1:]) if turn.action == "look"]
-    for prompt, view in zip(looks, trajectory.crops):
-        black |= {id(image): policy.pixels(Image.new("RGB", view.size)) for image in prompt.images}
-    first, *later = trajectory.turns
-    blackened = [
-        replace(turn, prompt=Prompt(turn.prompt.ids, tuple(black.get(id(i), i) for i in turn.prompt.images)))
-        for turn in later
-    ]
-    return (
-        replace(trajectory, turns=[replace(turn) for turn in trajectory.turns]),
-        replace(trajectory, turns=[replace(first), *blackened]),
-    )
+@torch.no_grad()
+def look_margins(
+    policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
+) -> list[list[float]]:
+    """What each look adds to the evidence margin of its trajectory: a number for every reply but the last.
+
+    margin_nk = log π(y | h_nk) - log π(y | h_n,k-1), with y as for `evidence_margins` and h_nk all that was shown and
+    sampled before the last reply, but with the crops of all looks behind the k-th black. They add up to the evidence
+    margin; a look at what was seen before adds nothing. It is 0 where no crop followed. Only trajectories with a crop
+    pass.
+
+    Args:
+        policy: Scores under its current weights, in evaluation mode; whole where weights are sharded.
+        trajectories: Rollouts that have turns, a question's next to each other.
+        answer_form: The reply in whose place the answer stands; slot {answer}.
+        micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
+    """
+    looks = [[turn.action == "look" for turn in t.turns[:-1]] for t in trajectories]
+    sides = [_showing(policy, t, k) for t, looked in zip(trajectories, looks) if any(looked) for k in _to(sum(looked))]
+    likelihoods = iter(_likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size=1).tolist())
+    margins = []
+    for looked in looks:
+        last = next(likelihoods) if any(looked) else 0.0
+        margins.append([])
+        for look in looked:
+            before, last = last, next(likelihoods) if look else last
+            margins[-1].append(last - before)
+    return margins
+
+
+def _to(last: int) -> range:
+    return range(last + 1)
+
+
+def _likelihoods(
+    policy: Policy, trajectories: list[Trajectory], answer_form: str, micro_batch_tokens: int, world_size: int
+) -> Tensor:
+    """The log-probs (N,) of the right answers, forced into the last replies in place."""
+    force_answers(policy, trajectories, answer_form)
+    likelihoods_N = torch.zeros(len(trajectories))
+    with evaluating(policy):
+        for rows in passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size):
+            batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
+            likelihoods_N[rows] = policy(score, batch).logprobs_NC.sum(1).float().cpu()
+    return likelihoods_N
+
+
+def _showing(policy: Policy, trajectory: Trajectory, crops: int) -> Trajectory:
+    """A copy of a trajectory in which all crops behind the first so many are black; pictures shown whole stay.
+
+    Behind a refused look the crop before it may be shown again.
+    """
+    seen, turns = 0, [replace(trajectory.turns[0])]
+    for before, turn in zip(trajectory.turns, trajectory.turns[1:]):
+        seen += before.action == "look"
+        prompt = turn.prompt
+        if seen > crops:
+            black = Image.new("RGB", trajectory.crops[seen - 1].size)
+            prompt = Prompt(prompt.ids, tuple(policy.pixels(black) for _ in prompt.images))
+        turns.append(replace(turn, prompt=prompt))
+    return replace(trajectory, turns=turns)

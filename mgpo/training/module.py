@@ -26,6 +26,7 @@ from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.credit import Credit, token_advantages
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
@@ -55,6 +56,8 @@ class MGPO(RolloutModule):
         optimizer: Optimiser, by class path.
         lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
+        credit: Whether all replies are learnt with the answer's advantage (answer), or each look with that of its own
+            crop (turn): how much likelier it makes the right answer than a black one would (`evidence_grades`).
         constant_reward_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
             others (resample; DAPO, arXiv 2503.14476, section 3.2).
@@ -84,6 +87,7 @@ class MGPO(RolloutModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         group_size: int = 8,
+        credit: Credit = "answer",
         constant_reward_groups: Literal["keep", "drop", "resample"] = "keep",
         resample_batches: int = 4,
         unfinished: Literal["zero", "mask"] = "zero",
@@ -118,6 +122,7 @@ class MGPO(RolloutModule):
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
+        self.credit: Credit = credit
         self.constant_reward_groups, self.unfinished = constant_reward_groups, unfinished
         self.pool = DynamicSamplingPool(resample_batches)
         self.supervised, self.answer_form = supervised, answer_form
@@ -203,13 +208,13 @@ class MGPO(RolloutModule):
         if groups is not None:
             self.sampler.release()
             self.rescore(groups)
-            advantages_N = self.advantages(groups)
+            advantages = self.advantages(groups)
             optimizer: Any = self.optimizers()
             schedule: Any = self.lr_schedulers()
             for epoch in range(self.epochs):
                 for rows in mini_batches(groups, self.mini_batches, key=(self.seed, self.global_step, epoch)):
                     with self.timer.phase("update") as work:
-                        mini_batch = self.mini_batch(groups, advantages_N, rows)
+                        mini_batch = self.mini_batch(groups, advantages, rows)
                         total = 0.0
                         for part in self.micro_batches(mini_batch):
                             loss, metrics = self.loss(part)
@@ -233,36 +238,36 @@ class MGPO(RolloutModule):
         """Lets go of groups that wait for others: an epoch's questions are learnt in that epoch."""
         self.pool.clear()
 
-    def advantages(self, groups: Groups) -> Tensor:
-        """Relative to the rewards of its group, (N,); 1 for every right answer that is imitated."""
+    def advantages(self, groups: Groups) -> list[Tensor]:
+        """Of each trajectory's learnt tokens, relative to its group; 1 for every right answer that is imitated."""
         if self.supervised:
-            return torch.ones(len(groups.trajectories))
-        return self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
+            return [torch.ones(trajectory.learnt_tokens) for trajectory in groups.trajectories]
+        return token_advantages(groups, self.objective)
 
-    def mini_batch(self, groups: Groups, advantages_N: Tensor, rows: list[int]) -> MiniBatch:
+    def mini_batch(self, groups: Groups, advantages: list[Tensor], rows: list[int]) -> MiniBatch:
         """These trajectories with the weight of each of their tokens in the mini-batch of all ranks."""
         trajectories = [groups.trajectories[row] for row in rows]
         counted_N = groups.counted_N(constant=self.supervised or self.constant_reward_groups == "keep")[rows]
         lengths_N = torch.tensor([trajectory.learnt_tokens for trajectory in trajectories])
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
-        return MiniBatch(trajectories, advantages_N[rows], self.objective.weights(lengths_N, counted_N, mean))
+        weights_N = self.objective.weights(lengths_N, counted_N, mean)
+        return MiniBatch(trajectories, [advantages[row] for row in rows], weights_N)
 
     def micro_batches(self, mini_batch: MiniBatch) -> list[MiniBatch]:
         """Parts of at most `micro_batch_tokens`, of what has a gradient; equally many on every rank."""
-        moved_N = mini_batch.weights_N
-        if not (self.objective.kl_weight or self.objective.entropy_weight):
-            moved_N = moved_N * mini_batch.advantages_N
+        always = self.objective.kl_weight or self.objective.entropy_weight
+        moved_N = mini_batch.weights_N if always else mini_batch.moved_N
         rows = passes(mini_batch.trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size)
         return [mini_batch.select(part) for part in rows]
 
     def loss(self, part: MiniBatch) -> tuple[Tensor, PassMetrics]:
         """What a micro-batch adds to its mini-batch's loss, and metrics."""
         batch = collate(part.trajectories, self.policy.positions, self.policy.pad_id).to(self.device)
-        advantages_N, weights_N = part.advantages_N.to(self.device), part.weights_N.to(self.device)
+        weights_N = part.weights_N.to(self.device)
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
         return policy_loss(
-            self.policy, batch, advantages_N, weights_N,
+            self.policy, batch, part.advantages_NC(batch.policy_NC), weights_N,
             objective=self.objective, temperature=self.sampling.temperature, frozen=next(iter(self.references), None),
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import torch
 
 from mgpo.data.batches import Sample
 from mgpo.distributed import gathered
+from mgpo.evaluation.evidence import look_margins
 from mgpo.metrics.record import records_of
 from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
@@ -16,6 +17,7 @@ from mgpo.rewards import Shaping
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
+from mgpo.training.credit import Credit
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
 from mgpo.training.rescore import rescore
@@ -30,6 +32,7 @@ class RolloutModule(EvaluatedModule):
     shaping: Sequence[Shaping]
     sampling: Sampling
     group_size: int
+    credit: Credit
     constant_reward_groups: Literal["keep", "drop", "resample"]
     unfinished: Literal["zero", "mask"]
     answer_form: str
@@ -62,6 +65,7 @@ class RolloutModule(EvaluatedModule):
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None
+        self.measure_looks(groups)
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
         self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
@@ -82,6 +86,19 @@ class RolloutModule(EvaluatedModule):
         trajectories = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
         shape_rewards(trajectories, self.shaping)
         return Groups.of(trajectories, self.group_size, mask_unfinished=self.unfinished == "mask")
+
+    def measure_looks(self, groups: Groups) -> None:
+        """Put into each look what its crop is worth under the weights of now, where that is learnt. All ranks must."""
+        if self.credit == "answer":
+            return
+        self.sampler.release()  # an engine on the same device leaves no room
+        played = [t for t, counts in zip(groups.trajectories, groups.counted_BG.flatten().tolist()) if counts]
+        with self.timer.phase("evidence"), gathered(self.policy), self.policy.at_rest():
+            margins = look_margins(self.policy, played, self.answer_form, self.micro_batch_tokens)
+        for trajectory, values in zip(played, margins, strict=True):
+            for turn, value in zip(trajectory.turns, values):
+                turn.evidence = value
+        self.tally.add_all({"evidence_margin": [sum(values) for t, values in zip(played, margins) if t.crops]})
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
