@@ -11,14 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from mgpo.policy.base import Policy, evaluating
-from mgpo.policy.passes.batch import collate
-from mgpo.policy.passes.logprobs import score
+from mgpo.policy.passes.logprobs import score_replies
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rollout.episodes import force_answers
 from mgpo.types import Prompt, Trajectory
 
 
-@torch.no_grad()
 def evidence_margins(
     policy: Policy,
     trajectories: Sequence[Trajectory],
@@ -47,7 +45,6 @@ def evidence_margins(
     return torch.where(looked_N, seen_N - unseen_N, 0.0)
 
 
-@torch.no_grad()
 def look_margins(
     policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
 ) -> list[list[float]]:
@@ -86,12 +83,9 @@ def _likelihoods(
 ) -> Tensor:
     """The log-probs (N,) of the right answers, forced into the last replies in place."""
     force_answers(policy, trajectories, answer_form)
-    likelihoods_N = torch.zeros(len(trajectories))
+    rows = passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size)
     with evaluating(policy):
-        for rows in passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size):
-            batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
-            likelihoods_N[rows] = policy(score, batch).logprobs_NC.sum(1).float().cpu()
-    return likelihoods_N
+        return torch.tensor([scores_M.sum().item() for scores_M in score_replies(policy, trajectories, rows)])
 
 
 def _showing(policy: Policy, trajectory: Trajectory, crops: int) -> Trajectory:

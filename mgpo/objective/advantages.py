@@ -64,12 +64,12 @@ def has_signal(rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
     return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for a constant one
 
 
-def evidence_grades(margins_BG: Tensor, counted_BG: Tensor, cap: float = 3.0, least: float = 0.3) -> Tensor:
-    """Evidence margins of one look as rewards between 0 and 1, in the units of `cap` nats: (B, G).
+def evidence_grades(margins_BG: Tensor, counted_BG: Tensor, cap: float = 8.0, least: float = 0.3) -> Tensor:
+    """Evidence margins of one look, in nats, as rewards between 0 and 1: (B, G).
 
     g_bg = min(max(m_bg, 0), cap) / cap. A crop that misleads is worth no less than one that shows nothing, so that a
-    refused box never pays; crops that show all that there is to see are worth the same. Where those of a group are less
-    than `least` nats apart, which is how much likelihoods differ between equally good crops, all are 0.
+    refused box never pays. Where the counted ones of a group are less than `least` nats apart, by which likelihoods
+    differ between equally good crops, all are 0.
     """
     grades_BG = margins_BG.clamp(0, cap) / cap
     low_B = grades_BG.masked_fill(~counted_BG, torch.inf).amin(1)

@@ -10,7 +10,7 @@ from mgpo.objective import Objective
 from mgpo.training.groups import Groups
 
 Credit = Literal["answer", "turn"]
-FLOOR = 0.1  # added to the standard deviation of looks' grades, so that small differences stay small
+FLOOR = 0.04  # added to the standard deviation of grades, so that differences of less than 0.3 nats stay small
 
 
 def token_advantages(groups: Groups, objective: Objective) -> list[Tensor]:

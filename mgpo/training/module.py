@@ -14,9 +14,8 @@ from torch import Tensor
 from mgpo.checkpoints.whole import load_state, save_whole_files
 from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
-from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.distributed import FSDP2Strategy, clip_gradients
-from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
@@ -26,7 +25,8 @@ from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.credit import Credit, token_advantages
+from mgpo.training.choices import ANSWER_FORM, check_choices
+from mgpo.training.credit import Credit
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
@@ -34,11 +34,10 @@ from mgpo.training.loop_settings import check_precision, check_scheduler, check_
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
+from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
-
-ANSWER_FORM = "\\boxed{{answer}}"
 
 
 class MGPO(RolloutModule):
@@ -66,7 +65,9 @@ class MGPO(RolloutModule):
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT); or learn
             whole the rollouts that questions bring (`mgpo.data.OwnRollouts`).
-        answer_form: The reply that SFT forces; slot {answer}.
+        answer_form: The reply that SFT forces, and whose likelihood is the evidence; slot {answer}.
+        teacher: Instead of rewards, a copy of the policy judges each token from its own crop, while the policy answers
+            at one glance; the dialogue is then `answer_only` unless given.
         sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
@@ -93,6 +94,7 @@ class MGPO(RolloutModule):
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
+        teacher: SelfTeacher | None = None,
         sampler: Sampler | None = None,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
@@ -103,32 +105,22 @@ class MGPO(RolloutModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if group_size < 2:
-            raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
-        if min(mini_batches, epochs, micro_batch_tokens, resample_batches) < 1 or sampling.temperature == 0:
-            raise UserError(
-                "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
-            )
-        if supervised and "{answer}" not in answer_form:
-            raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
-        if objective.entropy_weight and policy.fused_head:
-            raise UserError(
-                "objective.entropy_weight needs distributions that policy.fused_head never sees; drop one of them"
-            )
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
-        self.dialogue, self.reward, self.shaping = dialogue or TwoTurn(), as_reward(reward or ExactAnswer()), shaping
+        self.dialogue = dialogue or (TwoTurn() if teacher is None else answer_only())
+        self.reward, self.shaping = as_reward(reward or ExactAnswer()), shaping
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
         self.credit: Credit = credit
         self.constant_reward_groups, self.unfinished = constant_reward_groups, unfinished
         self.pool = DynamicSamplingPool(resample_batches)
-        self.supervised, self.answer_form = supervised, answer_form
+        self.supervised, self.answer_form, self.teacher = supervised, answer_form, teacher
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.guard = FiniteGuard()
+        check_choices(self)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **arguments: Any) -> "MGPO":  # type: ignore[override]
@@ -154,7 +146,7 @@ class MGPO(RolloutModule):
         Raises:
             UserError: For a strategy or precision with which this can't be trained.
         """
-        check_strategy(type(self.trainer.strategy).__name__)
+        check_strategy(type(self.trainer.strategy).__name__, taught=self.teacher is not None)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
@@ -171,6 +163,8 @@ class MGPO(RolloutModule):
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
         if isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             data.see_at(self.policy.resolution.full)
+        if self.teacher is not None:
+            self.teacher.begin(self.policy)
         if isinstance(self.trainer.strategy, FSDP2Strategy):
             self.trainer.strategy.shard([self.policy, *self.references])
 
@@ -184,6 +178,8 @@ class MGPO(RolloutModule):
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def configure_callbacks(self) -> GoOn:
         """The callback that goes on behind a checkpoint exactly."""
@@ -228,6 +224,8 @@ class MGPO(RolloutModule):
                             optimizer.step()
                             if schedule is not None:
                                 schedule.step()
+                            if self.teacher is not None:
+                                self.teacher.follow(self.policy)
                         optimizer.zero_grad()  # now, so that no gradients are held through rollouts
                         self.tally.add({"grad_norm": norm, "loss": total, "skipped_updates": float(not finite)}, 1)
                         self.guard.count(finite, cause=partial(self.cause_of_nonfinite, mini_batch), say=self.print)
@@ -237,12 +235,6 @@ class MGPO(RolloutModule):
     def on_train_epoch_end(self) -> None:
         """Lets go of groups that wait for others: an epoch's questions are learnt in that epoch."""
         self.pool.clear()
-
-    def advantages(self, groups: Groups) -> list[Tensor]:
-        """Of each trajectory's learnt tokens, relative to its group; 1 for every right answer that is imitated."""
-        if self.supervised:
-            return [torch.ones(trajectory.learnt_tokens) for trajectory in groups.trajectories]
-        return token_advantages(groups, self.objective)
 
     def mini_batch(self, groups: Groups, advantages: list[Tensor], rows: list[int]) -> MiniBatch:
         """These trajectories with the weight of each of their tokens in the mini-batch of all ranks."""

@@ -116,12 +116,13 @@ def test_looks_are_learnt_where_every_answer_is_wrong(tmp_path):
 
 def test_evidence_is_the_trainers_whoever_samples():
     """Those of a sampler that claims other log-probs are the same as in process; it is asked to make room before."""
-    question = Scenes(2, side=640)[1]
+    questions = Scenes(4, side=640)
+    samples = [(question, question.picture.load()) for question in (questions[i] for i in range(4))]
     margins, released = [], []
     for sampler in (InProcessSampler(), Skewed(1.0)):
         module = make(sampler=sampler)
         sampler.release = lambda: released.append(True)
-        some = Groups.of(module.roll_out([(question, question.picture.load())], 0, copies=12), 12)
+        some = Groups.of(module.roll_out(samples, 0, copies=3), 3)
         module.measure_looks(some)
         margins.append([turn.evidence for t in some.trajectories for turn in t.turns])
         assert not module.timer.phases["rollout"].seconds and len(released) == len(margins)
