@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mgpo.objective import Objective, evidence_grades, group_advantages
+from mgpo.training.credit import FLOOR
 
 OBJECTIVES = [
     Objective(clip_high=0.3),
@@ -71,7 +72,7 @@ def test_equally_good_looks_differ_in_nothing():
     """What standard deviations would blow up to unit advantages: likelihoods that differ by hundredths of nats."""
     margins = torch.tensor([[2.7, 2.71, 2.69, 2.7], [0.0, 0.05, 0.0, -3.0], [0.0, 0.0, 2.0, 0.0]])
     counted = torch.ones(3, 4, dtype=torch.bool)
-    advantages = group_advantages(evidence_grades(margins, counted), eps=0.1)
+    advantages = group_advantages(evidence_grades(margins, counted), eps=FLOOR)
     assert not advantages[:2].any()
     assert advantages[2].argmax() == 2 and advantages[2, 2] > 1
 
