@@ -113,6 +113,7 @@ class Turn:
     scored: tuple[float, ...] | None = None  # the trainer's log-probs of the reply, where they aren't the sampler's own
     seen: View | None = None  # the picture in which the parsed_box's box was named
     action: Action | None = None  # what the dialogue took the reply for; None before it has
+    evidence: float | None = None  # by how many nats what it had shown made the right answer likelier, once measured
     opened: bool = False  # whether the prompt ends inside a thought, which the reply then goes on with
 
     @property

@@ -22,7 +22,7 @@ from mgpo.commands.trainer_cli import PARSED, run
 FILE = Path(__file__).with_name("known_keys.json")
 PACKAGES = (
     "mgpo.callbacks", "mgpo.data", "mgpo.data.benchmarks", "mgpo.dialogues", "mgpo.distributed", "mgpo.images",
-    "mgpo.policy", "mgpo.rewards", "mgpo.rollout", "mgpo.vllm",
+    "mgpo.policy", "mgpo.rewards", "mgpo.rollout", "mgpo.training", "mgpo.vllm",
 )  # fmt: skip
 OURS = {"help", "config", "print_config"}
 

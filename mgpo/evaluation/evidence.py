@@ -3,23 +3,20 @@
 Shapes: N trajectories, C tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mgpo.images.views import View
 from mgpo.policy.base import Policy, evaluating
-from mgpo.policy.passes.batch import collate
-from mgpo.policy.passes.logprobs import score
+from mgpo.policy.passes.logprobs import score_replies
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rollout.episodes import force_answers
-from mgpo.types import Pixels, Trajectory
+from mgpo.types import Trajectory
 
 
-@torch.no_grad()
 def evidence_margins(
     policy: Policy,
     trajectories: Sequence[Trajectory],
@@ -41,14 +38,13 @@ def evidence_margins(
         micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
         world_size: Processes, all of which must call with equally many trajectories where weights are sharded.
     """
-    pairs = [twin for t in trajectories for twin in (_blackened(policy, t, ()), _blackened(policy, t, t.crops))]
-    likelihoods_N2 = _likelihoods(policy, pairs, answer_form, micro_batch_tokens, world_size).view(-1, 2)
-    seen_N, unseen_N = likelihoods_N2.unbind(1)
+    sides = [_blackened(policy, t, looks) for t in trajectories for looks in ((), range(len(t.turns)))]
+    likelihoods_N = _likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size)
+    seen_N, unseen_N = likelihoods_N.view(-1, 2).unbind(1)
     looked_N = torch.tensor([bool(trajectory.crops) for trajectory in trajectories])
     return torch.where(looked_N, seen_N - unseen_N, 0.0)
 
 
-@torch.no_grad()
 def margins_by_look(
     policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
 ) -> list[list[float]]:
@@ -56,38 +52,70 @@ def margins_by_look(
 
     The arguments are those of `evidence_margins`.
     """
-    variants = [_blackened(policy, t, crops) for t in trajectories for crops in ((), *((crop,) for crop in t.crops))]
-    left = _likelihoods(policy, variants, answer_form, micro_batch_tokens, 1).tolist()
+    sides = [_blackened(policy, t, looks) for t in trajectories for looks in ((), *((k,) for k in range(len(t.crops))))]
+    likelihoods = iter(_likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size=1).tolist())
     margins: list[list[float]] = []
     for trajectory in trajectories:
-        (seen, *unseen), left = left[: 1 + len(trajectory.crops)], left[1 + len(trajectory.crops) :]
-        margins.append([seen - value for value in unseen])
+        seen = next(likelihoods)
+        margins.append([seen - next(likelihoods) for _ in trajectory.crops])
+    return margins
+
+
+def look_margins(
+    policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
+) -> list[list[float]]:
+    """What each look adds to the evidence margin of its trajectory: a number for every reply but the last.
+
+    margin_nk = log π(y | h_nk) - log π(y | h_n,k-1), with y as for `evidence_margins` and h_nk all that was shown and
+    sampled before the last reply, but with the crops of all looks behind the k-th black. They add up to the evidence
+    margin; a look at what was seen before adds nothing. It is 0 where no crop followed. Only trajectories with a crop
+    pass.
+
+    Args:
+        policy: Scores under its current weights, in evaluation mode; whole where weights are sharded.
+        trajectories: Rollouts that have turns, a question's next to each other.
+        answer_form: The reply in whose place the answer stands; slot {answer}.
+        micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
+    """
+    looks = [[turn.action == "look" for turn in t.turns[:-1]] for t in trajectories]
+    sides = [
+        _blackened(policy, t, range(shown, sum(looked)))
+        for t, looked in zip(trajectories, looks)
+        if any(looked)
+        for shown in range(sum(looked) + 1)
+    ]
+    likelihoods = iter(_likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size=1).tolist())
+    margins = []
+    for looked in looks:
+        last = next(likelihoods) if any(looked) else 0.0
+        margins.append([])
+        for look in looked:
+            before, last = last, next(likelihoods) if look else last
+            margins[-1].append(last - before)
     return margins
 
 
 def _likelihoods(
-    policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int, world_size: int
+    policy: Policy, trajectories: list[Trajectory], answer_form: str, micro_batch_tokens: int, world_size: int
 ) -> Tensor:
-    """Log-probs of the right answers, put in place of the last replies: (N,)."""
+    """The log-probs (N,) of the right answers, forced into the last replies in place."""
     force_answers(policy, trajectories, answer_form)
-    likelihoods_N = torch.zeros(len(trajectories))
+    rows = passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size)
     with evaluating(policy):
-        for rows in passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size):
-            batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
-            likelihoods_N[rows] = policy(score, batch).logprobs_NC.sum(1).float().cpu()
-    return likelihoods_N
+        return torch.tensor([scores_M.sum().item() for scores_M in score_replies(policy, trajectories, rows)])
 
 
-def _blackened(policy: Policy, trajectory: Trajectory, crops: Sequence[View]) -> Trajectory:
-    """A copy of a trajectory in which these of its crops are black; pictures shown whole stay."""
-    black: dict[int, Pixels] = {}
-    looks = [after.prompt for turn, after in zip(trajectory.turns, trajectory.turns[1:]) if turn.action == "look"]
-    for prompt, view in zip(looks, trajectory.crops):
-        if any(view is crop for crop in crops):
-            black |= {id(image): policy.pixels(Image.new("RGB", view.size)) for image in prompt.images}
-    first, *later = trajectory.turns
-    blackened = [
-        replace(turn, prompt=replace(turn.prompt, images=tuple(black.get(id(i), i) for i in turn.prompt.images)))
-        for turn in later
-    ]
-    return replace(trajectory, turns=[replace(first), *blackened])
+def _blackened(policy: Policy, trajectory: Trajectory, looks: Container[int]) -> Trajectory:
+    """A copy of a trajectory in which the crops of these looks, from 0, are black; pictures shown whole stay.
+
+    Behind a refused look the crop before it may be shown again.
+    """
+    look, turns = -1, [replace(trajectory.turns[0])]
+    for before, turn in zip(trajectory.turns, trajectory.turns[1:]):
+        look += before.action == "look"
+        prompt = turn.prompt
+        if look in looks:
+            black = policy.pixels(Image.new("RGB", trajectory.crops[look].size))
+            prompt = replace(prompt, images=(black,) * len(prompt.images))
+        turns.append(replace(turn, prompt=prompt))
+    return replace(trajectory, turns=turns)

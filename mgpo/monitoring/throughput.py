@@ -43,19 +43,21 @@ def training_speed(laps: list[Lap]) -> dict[str, float]:
     """Of one training step on all ranks: tokens and trajectories are added up, seconds are their mean.
 
     `tokens_per_s` is over the whole step and counts sampled tokens; the rates of a phase are over its own
-    seconds, and missing where it took none. `outside_share` is what neither rollout nor update took: waiting
-    for data, other callbacks, logging, checkpoints.
+    seconds, and missing where it took none. `outside_share` is what no phase took: waiting for data, other
+    callbacks, logging, checkpoints.
     """
     seconds = _mean([lap.seconds for lap in laps])
     rollout, update = (_all([lap.phases.get(name, Work()) for lap in laps]) for name in ("rollout", "update"))
+    judging = {name: _all([lap.phases.get(name, Work()) for lap in laps]).seconds for name in ("evidence", "teacher")}
     numbers = {
         "tokens_per_s": rollout.sampled / seconds,
         "shown_tokens_per_s": rollout.shown / seconds,
         "seconds_per_step": seconds,
         "rollout_share": rollout.seconds / seconds,
         "update_share": update.seconds / seconds,
-        "outside_share": max(0.0, 1 - (rollout.seconds + update.seconds) / seconds),
+        "outside_share": max(0.0, 1 - (rollout.seconds + update.seconds + sum(judging.values())) / seconds),
     }
+    numbers |= {f"{name}_share": spent / seconds for name, spent in judging.items() if spent}
     return numbers | phase_rates("rollout", rollout) | phase_rates("update", update)
 
 

@@ -3,7 +3,7 @@
 Pure tensor functions, each of which names its equation; `Objective` is a choice among them.
 """
 
-from mgpo.objective.advantages import group_advantages, has_signal
+from mgpo.objective.advantages import evidence_grades, group_advantages, has_signal
 from mgpo.objective.objective import Objective
 from mgpo.objective.surrogates import (
     cispo_loss,
@@ -21,7 +21,7 @@ from mgpo.objective.surrogates import (
 from mgpo.objective.weights import token_weights, turn_factors, weighted_sum
 
 __all__ = [
-    "Objective", "cispo_loss", "group_advantages", "gspo_loss", "has_signal", "k3_clamped", "kl_k1", "kl_k2", "kl_k3",
-    "outside", "ppo_loss", "sapo_loss", "sequence_ratio", "token_weights", "truncated_ratio", "turn_factors",
-    "weighted_sum",
+    "Objective", "cispo_loss", "evidence_grades", "group_advantages", "gspo_loss", "has_signal", "k3_clamped", "kl_k1",
+    "kl_k2", "kl_k3", "outside", "ppo_loss", "sapo_loss", "sequence_ratio", "token_weights", "truncated_ratio",
+    "turn_factors", "weighted_sum",
 ]  # fmt: skip

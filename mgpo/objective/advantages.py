@@ -62,3 +62,16 @@ def has_signal(rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
     high_B = rewards_BG.masked_fill(~counted_BG, -torch.inf).amax(1)
     low_B = rewards_BG.masked_fill(~counted_BG, torch.inf).amin(1)
     return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for a constant one
+
+
+def evidence_grades(margins_BG: Tensor, counted_BG: Tensor, cap: float = 8.0, least: float = 0.3) -> Tensor:
+    """Evidence margins of one look, in nats, as rewards between 0 and 1: (B, G).
+
+    g_bg = min(max(m_bg, 0), cap) / cap. A crop that misleads is worth no less than one that shows nothing, so that a
+    refused box never pays. Where the counted ones of a group are less than `least` nats apart, by which likelihoods
+    differ between equally good crops, all are 0.
+    """
+    grades_BG = margins_BG.clamp(0, cap) / cap
+    low_B = grades_BG.masked_fill(~counted_BG, torch.inf).amin(1)
+    high_B = grades_BG.masked_fill(~counted_BG, -torch.inf).amax(1)
+    return grades_BG.masked_fill((high_B - low_B < least / cap)[:, None], 0.0)

@@ -93,20 +93,21 @@ class Objective:
                 f"objective.entropy_weight is {self.entropy_weight}; it is at least 0, which gives no bonus"
             )
 
-    def advantages(self, rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
+    def advantages(self, rewards_BG: Tensor, counted_BG: Tensor | None = None, eps: float = 1e-6) -> Tensor:
         """Group-relative advantages of rewards, under this baseline and scaling.
 
         Args:
             rewards_BG: The rewards of each question's rollouts.
             counted_BG: Which rollouts count; all of them by default.
+            eps: Added to the standard deviation, where it divides.
 
         Returns:
             (B, G); 0 where a rollout doesn't count, or all that do in its group have the same reward.
         """
-        return group_advantages(rewards_BG, self.scale_advantages, self.baseline, counted_BG)
+        return group_advantages(rewards_BG, self.scale_advantages, self.baseline, counted_BG, eps)
 
     def losses(
-        self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor, turn_NC: Tensor, advantages_N: Tensor
+        self, logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor, turn_NC: Tensor, advantages: Tensor
     ) -> Tensor:
         """The policy loss of each token, without correction, penalty and bonus: -f_nc J_nc, (N, C).
 
@@ -115,17 +116,18 @@ class Objective:
             old_logprobs_NC: By the trainer, before the step's updates.
             mask_NC: True where the policy sampled the token; what is computed elsewhere means nothing.
             turn_NC: The turn of each token, from 0.
-            advantages_N: Those of `advantages`, by trajectory.
+            advantages: Of whole trajectories, (N,), or of each token, (N, C).
         """
+        advantages_NC = advantages if advantages.dim() == 2 else advantages[:, None]
         clip = (self.clip_low, self.clip_high)
         if self.surrogate == "gspo":
-            losses_NC = gspo_loss(logprobs_NC, old_logprobs_NC, mask_NC, advantages_N, *clip)
+            losses_NC = gspo_loss(logprobs_NC, old_logprobs_NC, mask_NC, advantages_NC, *clip)
         elif self.surrogate == "cispo":
-            losses_NC = cispo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
+            losses_NC = cispo_loss(logprobs_NC, old_logprobs_NC, advantages_NC, *clip)
         elif self.surrogate == "sapo":
-            losses_NC = sapo_loss(logprobs_NC, old_logprobs_NC, advantages_N, self.tau_pos, self.tau_neg)
+            losses_NC = sapo_loss(logprobs_NC, old_logprobs_NC, advantages_NC, self.tau_pos, self.tau_neg)
         else:
-            losses_NC = ppo_loss(logprobs_NC, old_logprobs_NC, advantages_N, *clip)
+            losses_NC = ppo_loss(logprobs_NC, old_logprobs_NC, advantages_NC, *clip)
         return losses_NC * turn_factors(turn_NC, self.turn_weights) if self.turn_weights else losses_NC
 
     def correction(self, old_logprobs_NC: Tensor, sampled_logprobs_NC: Tensor) -> Tensor:

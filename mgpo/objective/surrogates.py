@@ -2,7 +2,8 @@
 
 Shapes: N trajectories, C tokens. Symbols: π the policy that is trained, π_old the same before the step's updates,
 π_sampler the one that drew the tokens, π_ref the reference; a_nc token c of trajectory n, h_nc the history before it;
-m_nc the mask, 1 exactly where the policy sampled the token and 0 elsewhere; L_n = Σ_c m_nc; Â_n the advantage of n;
+m_nc the mask, 1 exactly where the policy sampled the token and 0 elsewhere; L_n = Σ_c m_nc; Â_nc the advantage of token
+c, where a whole trajectory has one the same for all its tokens, so that advantages_NC may also be (N, 1);
 sg(·) a value without gradient; clip(x, l, u) = min(max(x, l), u). Log-probs are natural logarithms: nats. All losses
 are to be minimised.
 """
@@ -37,64 +38,66 @@ def sequence_ratio(logprobs_NC: Tensor, old_logprobs_NC: Tensor, mask_NC: Tensor
 
 
 def ppo_loss(
-    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_N: Tensor, clip_low: float, clip_high: float
+    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_NC: Tensor, clip_low: float, clip_high: float
 ) -> Tensor:
     """PPO's clipped surrogate for each token (arXiv 1707.06347, equation 7): (N, C).
 
-    -min(ρ_nc Â_n, clip(ρ_nc, 1 - clip_low, 1 + clip_high) Â_n)
+    -min(ρ_nc Â_nc, clip(ρ_nc, 1 - clip_low, 1 + clip_high) Â_nc)
 
     Unequal bounds are clip-higher (DAPO, arXiv 2503.14476, section 3.1).
     """
-    ratio_NC, advantages_N1 = ratio(logprobs_NC, old_logprobs_NC), advantages_N[:, None]
+    ratio_NC = ratio(logprobs_NC, old_logprobs_NC)
     clipped_NC = ratio_NC.clamp(1 - clip_low, 1 + clip_high)
-    return -torch.minimum(ratio_NC * advantages_N1, clipped_NC * advantages_N1)
+    return -torch.minimum(ratio_NC * advantages_NC, clipped_NC * advantages_NC)
 
 
 def gspo_loss(
     logprobs_NC: Tensor,
     old_logprobs_NC: Tensor,
     mask_NC: Tensor,
-    advantages_N: Tensor,
+    advantages_NC: Tensor,
     clip_low: float,
     clip_high: float,
 ) -> Tensor:
     """The clipped surrogate of the sequence ratio (GSPO, arXiv 2507.18071, section 4.1), at every token: (N, C).
 
-    -min(s_n Â_n, clip(s_n, 1 - clip_low, 1 + clip_high) Â_n)
+    -min(s_n Â_nc, clip(s_n, 1 - clip_low, 1 + clip_high) Â_nc)
 
-    Under "sequence" normalisation the tokens of a trajectory add up to its one term.
+    Under "sequence" normalisation the tokens of a trajectory add up to its one term. Where they have advantages of
+    their own s_n is still the ratio of them all, and clipped for each by the sign of its Â_nc: inside the clip range
+    the term is that of their mean advantage.
     """
-    ratio_N1, advantages_N1 = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC), advantages_N[:, None]
+    ratio_N1 = sequence_ratio(logprobs_NC, old_logprobs_NC, mask_NC)
     clipped_N1 = ratio_N1.clamp(1 - clip_low, 1 + clip_high)
-    return -torch.minimum(ratio_N1 * advantages_N1, clipped_N1 * advantages_N1).expand_as(logprobs_NC)
+    return -torch.minimum(ratio_N1 * advantages_NC, clipped_N1 * advantages_NC).expand_as(logprobs_NC)
 
 
 def cispo_loss(
-    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_N: Tensor, clip_low: float, clip_high: float
+    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_NC: Tensor, clip_low: float, clip_high: float
 ) -> Tensor:
     """REINFORCE under a clipped importance weight without gradient (CISPO, arXiv 2506.13585, section 3.1): (N, C).
 
-    -sg(clip(ρ_nc, 1 - clip_low, 1 + clip_high)) Â_n log π(a_nc | h_nc)
+    -sg(clip(ρ_nc, 1 - clip_low, 1 + clip_high)) Â_nc log π(a_nc | h_nc)
 
     No token loses its gradient; a `clip_low` of 1 leaves the weight unbounded below, as published.
     """
     weight_NC = ratio(logprobs_NC, old_logprobs_NC).clamp(1 - clip_low, 1 + clip_high).detach()
-    return -weight_NC * advantages_N[:, None] * logprobs_NC
+    return -weight_NC * advantages_NC * logprobs_NC
 
 
 def sapo_loss(
-    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_N: Tensor, tau_pos: float, tau_neg: float
+    logprobs_NC: Tensor, old_logprobs_NC: Tensor, advantages_NC: Tensor, tau_pos: float, tau_neg: float
 ) -> Tensor:
     """The soft gate of each token's ratio (SAPO, arXiv 2511.20347), in place of a clip range: (N, C).
 
-    -(4 / τ_n) σ(τ_n (ρ_nc - 1)) Â_n, with σ the logistic function and τ_n = tau_pos where Â_n > 0, else tau_neg
+    -(4 / τ_nc) σ(τ_nc (ρ_nc - 1)) Â_nc, with σ the logistic function and τ_nc = tau_pos where Â_nc > 0, else tau_neg
 
-    Its gradient is that of -ρ_nc Â_n times 4 σ (1 - σ), which is 1 at ρ_nc = 1 and fades on both sides, the faster the
-    higher τ_n.
+    Its gradient is that of -ρ_nc Â_nc times 4 σ (1 - σ), which is 1 at ρ_nc = 1 and fades on both sides, the faster the
+    higher τ_nc.
     """
-    tau_N1 = torch.where(advantages_N > 0, tau_pos, tau_neg).to(advantages_N.dtype)[:, None]
-    gate_NC = torch.sigmoid(tau_N1 * (ratio(logprobs_NC, old_logprobs_NC) - 1)) * 4 / tau_N1
-    return -gate_NC * advantages_N[:, None]
+    tau_NC = torch.where(advantages_NC > 0, tau_pos, tau_neg).to(advantages_NC.dtype)
+    gate_NC = torch.sigmoid(tau_NC * (ratio(logprobs_NC, old_logprobs_NC) - 1)) * 4 / tau_NC
+    return -gate_NC * advantages_NC
 
 
 def outside(ratio_NC: Tensor, clip_low: float, clip_high: float) -> Tensor:

@@ -55,7 +55,9 @@ class GoOn(L.Callback):
         for batch in loader.again(self.waiting) if self.waiting else ():
             pl_module.pool.drawn += 1
             if samples := pl_module.playable(batch):
-                pl_module.pool.add(pl_module.play(samples), len(samples))
+                groups = pl_module.play(samples)
+                pl_module.measure_looks(groups)
+                pl_module.pool.add(groups, len(samples))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Gives Lightning its limit of steps back, where that was held back for the epoch."""

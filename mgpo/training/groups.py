@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgpo.objective import has_signal
+from mgpo.objective import evidence_grades, has_signal
 from mgpo.rollout.episodes import seed_of
 from mgpo.types import Trajectory
 
@@ -32,9 +32,20 @@ class Groups:
         return cls(trajectories, rewards_BG, torch.tensor(counted).view(-1, size))
 
     @property
+    def looks_BGK(self) -> Tensor:
+        """What each look was worth, in [0, 1]: 0 where it was refused or not taken, K = 0 where it was not measured."""
+        evidence = [[turn.evidence for turn in t.turns if turn.evidence is not None] for t in self.trajectories]
+        most = max(map(len, evidence), default=0)
+        margins_NK = torch.tensor([[*values, *[0.0] * (most - len(values))] for values in evidence])
+        margins_BGK = margins_NK.view(*self.rewards_BG.shape, most)
+        grades = [evidence_grades(margins_BG, self.counted_BG) for margins_BG in margins_BGK.unbind(2)]
+        return torch.stack(grades, 2) if grades else margins_BGK
+
+    @property
     def signal_B(self) -> Tensor:
-        """Whether the counted rewards of each group differ: (B,)."""
-        return has_signal(self.rewards_BG, self.counted_BG)
+        """Whether the counted rewards of each group differ, or what its looks were worth: (B,)."""
+        signals = [has_signal(values_BG, self.counted_BG) for values_BG in (self.rewards_BG, *self.looks_BGK.unbind(2))]
+        return torch.stack(signals).any(0)
 
     def counted_N(self, constant: bool) -> Tensor:
         """Whether each trajectory counts in the loss, (N,); those of groups of constant reward only if `constant`."""
@@ -81,15 +92,26 @@ class DynamicSamplingPool:
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """Trajectories of one update, their advantages, and what each of their tokens weighs in the loss: (N,)."""
+    """Trajectories of one update, of each the advantages of its learnt tokens, and what these weigh in the loss."""
 
     trajectories: list[Trajectory]
-    advantages_N: Tensor
+    advantages: list[Tensor]
     weights_N: Tensor
+
+    @property
+    def moved_N(self) -> Tensor:
+        """Which trajectories have a token that counts and an advantage: (N,)."""
+        return (self.weights_N != 0) & torch.tensor([bool(values.any()) for values in self.advantages])
+
+    def advantages_NC(self, policy_NC: Tensor) -> Tensor:
+        """The advantages in the places of their tokens, on that mask's device; 0 elsewhere."""
+        values_M = torch.cat(self.advantages).to(policy_NC.device)
+        return torch.zeros(policy_NC.shape, device=policy_NC.device).masked_scatter(policy_NC, values_M)
 
     def select(self, rows: list[int]) -> "MiniBatch":
         """A part of it, whose weights stay those in the whole."""
-        return MiniBatch([self.trajectories[row] for row in rows], self.advantages_N[rows], self.weights_N[rows])
+        trajectories = [self.trajectories[row] for row in rows]
+        return MiniBatch(trajectories, [self.advantages[row] for row in rows], self.weights_N[rows])
 
 
 def mini_batches(groups: Groups, count: int, key: tuple[int, ...]) -> list[list[int]]:

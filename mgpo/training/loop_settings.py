@@ -43,11 +43,14 @@ def check_scheduler(kind: Any) -> None:
         )
 
 
-def check_strategy(name: str) -> None:
-    """Raises UserError for the name of a strategy that cuts weights over devices and knows nothing of policies."""
+def check_strategy(name: str, taught: bool = False) -> None:
+    """Raises UserError for the name of a strategy that cuts weights over devices and knows nothing of policies, or for
+    any that does where the policy is `taught` by a copy of itself."""
     other = any(kind in name.lower().replace("_", "") for kind in ("fsdp", "modelparallel", "deepspeed"))
     if other and name.rsplit(".", 1)[-1] != SHARDED:
         raise UserError(f"trainer.strategy is {name}; sharded training here is --config configs/fsdp.yaml")
+    if taught and other:
+        raise UserError("model.teacher keeps a whole copy of the policy on every device; take trainer.strategy ddp")
 
 
 def check_accelerator(kind: Any) -> None:

@@ -15,7 +15,7 @@ from mgpo.training.step_metrics import PassMetrics, score_metrics
 def policy_loss(
     policy: Policy,
     batch: Batch,
-    advantages_N: Tensor,
+    advantages: Tensor,
     weights_N: Tensor,
     objective: Objective,
     temperature: float,
@@ -23,13 +23,15 @@ def policy_loss(
 ) -> tuple[Tensor, PassMetrics]:
     """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference.
 
+    Advantages are those of whole trajectories, (N,), or of each token, (N, C).
     The penalty, what is shown of it, and the bonus for entropy are of all tokens that count in the loss.
     """
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
     scores = policy(score, batch, temperature, objective.entropy_weight > 0)
     mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
-    metrics = score_metrics(batch, scores, objective, weights_N * advantages_N != 0)
-    losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages_N)
+    moved_N = (weights_N != 0) & (advantages != 0).view(len(weights_N), -1).any(1)
+    metrics = score_metrics(batch, scores, objective, moved_N)
+    losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages)
     losses_NC = losses_NC * objective.correction(old_NC, batch.sampled_logprobs_NC)
     if reference_NC is not None:
         kl_NC = objective.penalty(scores.logprobs_NC, reference_NC)

@@ -14,9 +14,8 @@ from torch import Tensor
 from mgpo.checkpoints.whole import load_state, save_whole_files
 from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
-from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.distributed import FSDP2Strategy, clip_gradients
-from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
@@ -26,6 +25,8 @@ from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
 from mgpo.rollout.episodes import Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
+from mgpo.training.choices import ANSWER_FORM, check_choices
+from mgpo.training.credit import Credit
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
@@ -33,11 +34,10 @@ from mgpo.training.loop_settings import check_precision, check_scheduler, check_
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
+from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
-
-ANSWER_FORM = "\\boxed{{answer}}"
 
 
 class MGPO(RolloutModule):
@@ -55,6 +55,8 @@ class MGPO(RolloutModule):
         optimizer: Optimiser, by class path.
         lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
+        credit: Whether all replies are learnt with the answer's advantage (answer), or each look with that of its own
+            crop (turn): how much likelier it makes the right answer than a black one would (`evidence_grades`).
         constant_reward_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
             others (resample; DAPO, arXiv 2503.14476, section 3.2).
@@ -63,7 +65,9 @@ class MGPO(RolloutModule):
             group's statistics and the loss (mask; DAPO, section 3.4).
         supervised: Instead of all this, force the right answer into the last reply and learn that (SFT); or learn
             whole the rollouts that questions bring (`mgpo.data.OwnRollouts`).
-        answer_form: The reply that SFT forces; slot {answer}.
+        answer_form: The reply that SFT forces, and whose likelihood is the evidence; slot {answer}.
+        teacher: Instead of rewards, a copy of the policy judges each token from its own crop, while the policy answers
+            at one glance; the dialogue is then `answer_only` unless given.
         sampler: What draws them: in process on the policy's own weights unless given, or `mgpo.vllm.VLLMSampler`.
         sampling: How rollouts are drawn.
         eval_sampling: How replies are drawn in validation; greedy by default.
@@ -84,11 +88,13 @@ class MGPO(RolloutModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         group_size: int = 8,
+        credit: Credit = "answer",
         constant_reward_groups: Literal["keep", "drop", "resample"] = "keep",
         resample_batches: int = 4,
         unfinished: Literal["zero", "mask"] = "zero",
         supervised: bool = False,
         answer_form: str = ANSWER_FORM,
+        teacher: SelfTeacher | None = None,
         sampler: Sampler | None = None,
         sampling: Sampling = Sampling(),
         eval_sampling: Sampling = Sampling(temperature=0),
@@ -99,31 +105,22 @@ class MGPO(RolloutModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if group_size < 2:
-            raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
-        if min(mini_batches, epochs, micro_batch_tokens, resample_batches) < 1 or sampling.temperature == 0:
-            raise UserError(
-                "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
-            )
-        if supervised and "{answer}" not in answer_form:
-            raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
-        if objective.entropy_weight and policy.fused_head:
-            raise UserError(
-                "objective.entropy_weight needs distributions that policy.fused_head never sees; drop one of them"
-            )
         self.automatic_optimization = False
         self.policy, self.objective = policy, objective
         self.references: list[Policy] = []  # in a list, so that checkpoints don't hold it
-        self.dialogue, self.reward, self.shaping = dialogue or TwoTurn(), as_reward(reward or ExactAnswer()), shaping
+        self.dialogue = dialogue or (TwoTurn() if teacher is None else answer_only())
+        self.reward, self.shaping = as_reward(reward or ExactAnswer()), shaping
         self.sampler = sampler or InProcessSampler()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.group_size, self.sampling, self.eval_sampling = group_size, sampling, eval_sampling
+        self.credit: Credit = credit
         self.constant_reward_groups, self.unfinished = constant_reward_groups, unfinished
         self.pool = DynamicSamplingPool(resample_batches)
-        self.supervised, self.answer_form = supervised, answer_form
+        self.supervised, self.answer_form, self.teacher = supervised, answer_form, teacher
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
         self.max_grad_norm, self.seed = max_grad_norm, seed
         self.guard = FiniteGuard()
+        check_choices(self)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **arguments: Any) -> "MGPO":  # type: ignore[override]
@@ -149,7 +146,7 @@ class MGPO(RolloutModule):
         Raises:
             UserError: For a strategy or precision with which this can't be trained.
         """
-        check_strategy(type(self.trainer.strategy).__name__)
+        check_strategy(type(self.trainer.strategy).__name__, taught=self.teacher is not None)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
@@ -166,6 +163,8 @@ class MGPO(RolloutModule):
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
         if isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             data.see_at(self.policy.resolution.full)
+        if self.teacher is not None:
+            self.teacher.begin(self.policy)
         if isinstance(self.trainer.strategy, FSDP2Strategy):
             self.trainer.strategy.shard([self.policy, *self.references])
 
@@ -179,6 +178,8 @@ class MGPO(RolloutModule):
         self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def configure_callbacks(self) -> GoOn:
         """The callback that goes on behind a checkpoint exactly."""
@@ -203,13 +204,13 @@ class MGPO(RolloutModule):
         if groups is not None:
             self.sampler.release()
             self.rescore(groups)
-            advantages_N = self.advantages(groups)
+            advantages = self.advantages(groups)
             optimizer: Any = self.optimizers()
             schedule: Any = self.lr_schedulers()
             for epoch in range(self.epochs):
                 for rows in mini_batches(groups, self.mini_batches, key=(self.seed, self.global_step, epoch)):
                     with self.timer.phase("update") as work:
-                        mini_batch = self.mini_batch(groups, advantages_N, rows)
+                        mini_batch = self.mini_batch(groups, advantages, rows)
                         total = 0.0
                         for part in self.micro_batches(mini_batch):
                             loss, metrics = self.loss(part)
@@ -223,6 +224,8 @@ class MGPO(RolloutModule):
                             optimizer.step()
                             if schedule is not None:
                                 schedule.step()
+                            if self.teacher is not None:
+                                self.teacher.follow(self.policy)
                         optimizer.zero_grad()  # now, so that no gradients are held through rollouts
                         self.tally.add({"grad_norm": norm, "loss": total, "skipped_updates": float(not finite)}, 1)
                         self.guard.count(finite, cause=partial(self.cause_of_nonfinite, mini_batch), say=self.print)
@@ -233,36 +236,30 @@ class MGPO(RolloutModule):
         """Lets go of groups that wait for others: an epoch's questions are learnt in that epoch."""
         self.pool.clear()
 
-    def advantages(self, groups: Groups) -> Tensor:
-        """Relative to the rewards of its group, (N,); 1 for every right answer that is imitated."""
-        if self.supervised:
-            return torch.ones(len(groups.trajectories))
-        return self.objective.advantages(groups.rewards_BG, groups.counted_BG).flatten()
-
-    def mini_batch(self, groups: Groups, advantages_N: Tensor, rows: list[int]) -> MiniBatch:
+    def mini_batch(self, groups: Groups, advantages: list[Tensor], rows: list[int]) -> MiniBatch:
         """These trajectories with the weight of each of their tokens in the mini-batch of all ranks."""
         trajectories = [groups.trajectories[row] for row in rows]
         counted_N = groups.counted_N(constant=self.supervised or self.constant_reward_groups == "keep")[rows]
         lengths_N = torch.tensor([trajectory.learnt_tokens for trajectory in trajectories])
         mean = partial(mean_over_ranks, world_size=self.trainer.world_size)
-        return MiniBatch(trajectories, advantages_N[rows], self.objective.weights(lengths_N, counted_N, mean))
+        weights_N = self.objective.weights(lengths_N, counted_N, mean)
+        return MiniBatch(trajectories, [advantages[row] for row in rows], weights_N)
 
     def micro_batches(self, mini_batch: MiniBatch) -> list[MiniBatch]:
         """Parts of at most `micro_batch_tokens`, of what has a gradient; equally many on every rank."""
-        moved_N = mini_batch.weights_N
-        if not (self.objective.kl_weight or self.objective.entropy_weight):
-            moved_N = moved_N * mini_batch.advantages_N
+        always = self.objective.kl_weight or self.objective.entropy_weight
+        moved_N = mini_batch.weights_N if always else mini_batch.moved_N
         rows = passes(mini_batch.trajectories, moved_N, self.micro_batch_tokens, self.trainer.world_size)
         return [mini_batch.select(part) for part in rows]
 
     def loss(self, part: MiniBatch) -> tuple[Tensor, PassMetrics]:
         """What a micro-batch adds to its mini-batch's loss, and metrics."""
         batch = collate(part.trajectories, self.policy.positions, self.policy.pad_id).to(self.device)
-        advantages_N, weights_N = part.advantages_N.to(self.device), part.weights_N.to(self.device)
+        weights_N = part.weights_N.to(self.device)
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
         return policy_loss(
-            self.policy, batch, advantages_N, weights_N,
+            self.policy, batch, part.advantages_NC(batch.policy_NC), weights_N,
             objective=self.objective, temperature=self.sampling.temperature, frozen=next(iter(self.references), None),
         )  # fmt: skip
 

@@ -7,12 +7,10 @@ from torch import Tensor
 
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
-from mgpo.policy.passes.batch import collate
-from mgpo.policy.passes.logprobs import score
+from mgpo.policy.passes.logprobs import score_replies
 from mgpo.types import Trajectory
 
 
-@torch.no_grad()
 def rescore(
     policy: Policy,
     trajectories: Sequence[Trajectory],
@@ -29,16 +27,11 @@ def rescore(
         `engine_truncated`, the share of tokens whose weight the objective cuts.
     """
     gaps: list[Tensor] = []
-    for rows in passes:
-        part = [trajectories[i] for i in rows]
-        batch = collate(part, policy.positions, policy.pad_id).to(policy.device)
-        scores_NC = policy(score, batch, temperature).logprobs_NC
-        gaps.append((scores_NC - batch.sampled_logprobs_NC)[batch.policy_NC].cpu())
-        for trajectory, row_C, mask_C in zip(part, scores_NC, batch.policy_NC):
-            learnt = [turn for turn in trajectory.turns if turn.learnt]
-            values = row_C[mask_C].cpu().split([len(turn.reply.ids) for turn in learnt])
-            for turn, value in zip(learnt, values):
-                turn.scored = tuple(value.tolist())
+    for trajectory, scores_M in zip(trajectories, score_replies(policy, trajectories, passes, temperature)):
+        learnt = [turn for turn in trajectory.turns if turn.learnt]
+        for turn, score_M in zip(learnt, scores_M.split([len(turn.reply.ids) for turn in learnt])):
+            turn.scored = tuple(score_M.tolist())
+            gaps.append(score_M - torch.tensor(turn.reply.logprobs))
     gap_M = torch.cat(gaps)
     cap = objective.correction_cap
     truncated = 0.0 if cap is None else (gap_M.exp() > cap).float().mean().item()

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mgpo.data.batches import Sample
 from mgpo.distributed import gathered
+from mgpo.evaluation.evidence import look_margins
 from mgpo.metrics.record import records_of
 from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
@@ -16,12 +18,16 @@ from mgpo.rewards import Shaping
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
+from mgpo.training.credit import Credit, token_advantages
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
 from mgpo.training.rescore import rescore
+from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
+
+TEACHER = "teacher"  # in a checkpoint
 
 
 class RolloutModule(EvaluatedModule):
@@ -30,6 +36,9 @@ class RolloutModule(EvaluatedModule):
     shaping: Sequence[Shaping]
     sampling: Sampling
     group_size: int
+    credit: Credit
+    supervised: bool
+    teacher: SelfTeacher | None
     constant_reward_groups: Literal["keep", "drop", "resample"]
     unfinished: Literal["zero", "mask"]
     answer_form: str
@@ -62,9 +71,11 @@ class RolloutModule(EvaluatedModule):
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None
+        self.measure_looks(groups)
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
-        self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
+        if self.teacher is None:
+            self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
         if self.constant_reward_groups != "resample":
             return groups
         full = self.pool.add(groups, len(samples))
@@ -82,6 +93,19 @@ class RolloutModule(EvaluatedModule):
         trajectories = self.sampler.run(self.policy, partial(self.roll_out, samples, self.global_step))
         shape_rewards(trajectories, self.shaping)
         return Groups.of(trajectories, self.group_size, mask_unfinished=self.unfinished == "mask")
+
+    def measure_looks(self, groups: Groups) -> None:
+        """Put into each look what its crop is worth under the weights of now, where that is learnt. All ranks must."""
+        if self.credit == "answer":
+            return
+        self.sampler.release()  # an engine on the same device leaves no room
+        played = [t for t, counts in zip(groups.trajectories, groups.counted_BG.flatten().tolist()) if counts]
+        with self.timer.phase("evidence"), gathered(self.policy), self.policy.at_rest():
+            margins = look_margins(self.policy, played, self.answer_form, self.micro_batch_tokens)
+        for trajectory, values in zip(played, margins, strict=True):
+            for turn, value in zip(trajectory.turns, values):
+                turn.evidence = value
+        self.tally.add_all({"evidence_margin": [sum(values) for t, values in zip(played, margins) if t.crops]})
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
@@ -135,6 +159,31 @@ class RolloutModule(EvaluatedModule):
             parts = passes(groups.trajectories, everything_N, self.micro_batch_tokens, self.trainer.world_size)
             gaps = rescore(self.policy, groups.trajectories, parts, self.objective, self.sampling.temperature)
             self.tally.add(gaps, 1)
+
+    def advantages(self, groups: Groups) -> list[Tensor]:
+        """Of each trajectory's learnt tokens: relative to its group, or as the teacher says; 1 for what is imitated."""
+        if self.supervised:
+            return [torch.ones(trajectory.learnt_tokens) for trajectory in groups.trajectories]
+        if self.teacher is None:
+            return token_advantages(groups, self.objective)
+        key = (self.seed, self.global_step)
+        with self.timer.phase("teacher"):
+            advantages, gaps = self.teacher.advantages(
+                groups.trajectories, self.group_size, self.sampling, key, self.micro_batch_tokens
+            )
+        self.tally.add_all({"teacher_divergence": gaps})
+        return advantages
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the teacher's weights into the checkpoint, as far as they follow the policy's."""
+        if self.teacher is not None:
+            checkpoint[TEACHER] = dict(self.teacher.moving)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Gives the teacher its weights back, where training goes on."""
+        super().on_load_checkpoint(checkpoint)
+        if self.teacher is not None and self._trainer is not None and self._trainer.state.fn == "fit":
+            self.teacher.load(checkpoint.get(TEACHER, {}))
 
     def publish(self) -> None:
         """Log a step's means and maxima over all ranks under "train/"; reward and valid boxes also in the progress bar.

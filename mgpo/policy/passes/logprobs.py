@@ -1,5 +1,6 @@
 """Log-probs of the policy's own tokens, with every prompt passed once and logits only where needed."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mgpo.policy.base import Policy
 from mgpo.policy.liger import fused_logprobs
-from mgpo.policy.passes.batch import Batch
+from mgpo.policy.passes.batch import Batch, collate
+from mgpo.types import Trajectory
 
 CHUNK = 2**24  # logits in memory at a time …
 LEAST_ROWS = 1024  # … or those of this many tokens, or of as many as a state is wide
@@ -34,6 +36,23 @@ def score(policy: Policy, batch: Batch, temperature: float = 1.0, learn_entropy:
     spread = batch.policy_NC.nonzero(as_tuple=True)
     zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_MD.device)
     return Scores(zeros_NC.index_put(spread, logprobs_M), zeros_NC.index_put(spread, entropy_M))
+
+
+@torch.no_grad()
+def score_replies(
+    policy: Policy, trajectories: Sequence[Trajectory], passes: Sequence[Sequence[int]], temperature: float = 1.0
+) -> list[Tensor]:
+    """The log-probs of each trajectory's learnt tokens under the current weights, on the CPU.
+
+    Each of `passes` holds the rows that go through the policy together; all rows are in one.
+    """
+    scores = [torch.empty(0)] * len(trajectories)
+    for rows in passes:
+        batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
+        scores_NC = policy(score, batch, temperature).logprobs_NC
+        for i, row_C, mask_C in zip(rows, scores_NC, batch.policy_NC):
+            scores[i] = row_C[mask_C].float().cpu()
+    return scores
 
 
 def score_tokens(

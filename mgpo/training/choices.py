@@ -1,0 +1,48 @@
+"""Arguments of the module that can't be, or not beside each other."""
+
+from typing import Any
+
+from mgpo.errors import UserError
+
+ANSWER_FORM = "\\boxed{{answer}}"
+
+
+def check_choices(module: Any) -> None:
+    """Raises UserError, in a sentence, for a module that could not learn as it was asked to."""
+    if module.group_size < 2:
+        raise UserError(
+            f"model.group_size is {module.group_size}; an advantage within a group needs at least 2 rollouts"
+        )
+    counts = (module.mini_batches, module.epochs, module.micro_batch_tokens, module.pool.batches)
+    if min(counts) < 1 or module.sampling.temperature == 0:
+        raise UserError(
+            "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
+        )
+    if (module.supervised or module.credit == "turn") and "{answer}" not in module.answer_form:
+        raise UserError(f"model.answer_form is {module.answer_form!r}; it needs the slot {{answer}}")
+    if module.objective.entropy_weight and module.policy.fused_head:
+        raise UserError(
+            "objective.entropy_weight needs distributions that policy.fused_head never sees; drop one of them"
+        )
+    if module.supervised and module.credit == "turn":
+        raise UserError("model.credit turn is about rewards, and model.supervised has none; drop one of them")
+    if module.teacher is not None:
+        check_teaching(module)
+
+
+def check_teaching(module: Any) -> None:
+    """Raises UserError for what a teacher can't be combined with: it knows no rewards, and only glances."""
+    others = {
+        "model.supervised": module.supervised,
+        "model.credit turn": module.credit == "turn",
+        "model.constant_reward_groups": module.constant_reward_groups != "keep",
+    }
+    if wrong := [name for name, chosen in others.items() if chosen]:
+        raise UserError(
+            f"model.teacher judges tokens and no rewards, so that {wrong[0]} has no meaning; drop one of them"
+        )
+    if module.dialogue.stop_text(0) is not None:
+        raise UserError(
+            "model.teacher teaches replies at one glance, but model.dialogue goes on behind a box; take "
+            "mgpo.dialogues.answer_only, or leave it out"
+        )
