@@ -60,7 +60,7 @@ def study(
         names: What rows are called on the page.
         note: A paragraph at the head of the page.
         output: Folder of the runs.
-        page: Folder of the page; by default `page` in `output`.
+        page: Folder of the page; by default `page` in `output`. A subset's is the folder `subset` in it.
         dry_run: Print the commands and do nothing.
     """
     folder = Path(output)
@@ -85,7 +85,7 @@ def study(
                 except BaseException:
                     threads.shutdown(cancel_futures=True)  # waits for those that run
                     raise
-    shown = Path(page) if page else folder / "page"
+    shown = (Path(page) if page else folder / "page") / ("" if whole or not subset else "subset")
     write_study(shown, Results(folder, seeds), parts, names or {}, [origin(todo, len(seeds)), "", note])
     print(f"study: {shown / 'README.md'}")
 
