@@ -12,6 +12,7 @@ from mgpo.checkpoints.whole import load_state
 from mgpo.data import Scenes
 from mgpo.dialogues import SingleTurn, TwoTurn, answer_only
 from mgpo.errors import UserError
+from mgpo.images.views import View
 from mgpo.objective import Objective, weighted_sum
 from mgpo.policy import Qwen25VL
 from mgpo.policy.lora import Lora
@@ -50,7 +51,11 @@ def test_its_advantages_make_the_gradient_of_the_reverse_divergence(monkeypatch,
     logp = logits.log_softmax(0)
     replies = [Reply((v,), (logp[v].item(),), "end") for v in range(5)]
     rollouts = [Trajectory(make_question(IMAGE), IMAGE, [Turn(Prompt((7,)), reply, "")]) for reply in replies]
-    look = replace(rollouts[0], turns=[Turn(Prompt((7,)), replies[0], "") for _ in range(2)], views=[None, "crop"])
+    look = replace(
+        rollouts[0],
+        turns=[Turn(Prompt((7,)), replies[0], "") for _ in range(2)],
+        views=[View((0, 0, 8, 8), (8, 8)), View((0, 0, 4, 4), (8, 8))],
+    )
     monkeypatch.setattr(self_teacher, "roll_out", lambda *args: [look])
     said = lambda policy, judged, *rest: [target[list(t.turns[-1].reply.ids)].float() for t in judged]  # noqa: E731
     monkeypatch.setattr(self_teacher, "score_replies", said)
