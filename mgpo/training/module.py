@@ -35,6 +35,7 @@ from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
+from mgpo.utils.bounds import TEMPERATURE, check_keys
 from mgpo.utils.collectives import mean_over_ranks
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -99,12 +100,9 @@ class MGPO(RolloutModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if group_size < 2:
-            raise UserError(f"model.group_size is {group_size}; an advantage within a group needs at least 2 rollouts")
-        if min(mini_batches, epochs, micro_batch_tokens, resample_batches) < 1 or sampling.temperature == 0:
-            raise UserError(
-                "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
-            )
+        numbers = dict(group_size=group_size, resample_batches=resample_batches, mini_batches=mini_batches)
+        numbers |= dict(epochs=epochs, micro_batch_tokens=micro_batch_tokens, seed=seed)
+        check_keys({f"model.{name}": n for name, n in numbers.items()} | {TEMPERATURE: sampling.temperature})
         if supervised and "{answer}" not in answer_form:
             raise UserError(f"model.answer_form is {answer_form!r}; it needs the slot {{answer}}")
         if objective.entropy_weight and policy.fused_head:
@@ -155,7 +153,7 @@ class MGPO(RolloutModule):
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             self.reward.check(data.names())
         if stage == "fit" and isinstance(getattr(self.trainer, "datamodule", None), VQAData):
-            check_validations(self.trainer, self.metrics.keys())
+            check_validations(self.trainer, self.trainer.datamodule, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""
