@@ -49,6 +49,8 @@ def answered_at_once(args: Sequence[str]) -> bool:
     from mgpo.commands.keys import explain, nearest
 
     command = args[0] if args else "--help"
+    if command == "help":
+        command, args = (args[1], [*args[1:], "--help"]) if len(args) > 1 else ("--help", args)
     if command in ("-h", "--help"):
         print(USAGE.format(commands="\n".join(f"  {name:10}{about}" for name, (about, _) in COMMANDS.items())))
     elif command == "--version":
@@ -82,18 +84,25 @@ def with_named_configs(args: Sequence[str]) -> list[str]:
 
 
 def check_policy(command: str, configs: Sequence[str], args: Sequence[str], held: Mapping[str, Any]) -> None:
-    """Raises UserError where a command that needs a policy is told of none: configurations may be overlays alone."""
-    named = "model.policy" in held or any(arg.startswith("--model.policy") for arg in args)
+    """Raises UserError where a command that needs a policy is told of none: configurations may be overlays alone.
+
+    So may those that have arguments for a class, and name none.
+    """
     asks = any(arg.startswith("--print_config") or arg.partition("=")[0].endswith(".help") for arg in args)
-    if named or asks or command not in ("fit", "plan", "doctor"):
+    if asks or command not in ("fit", "plan", "doctor"):
         return
-    if not configs:
+    lacks = [] if "model.policy" in held else ["model.policy"]
+    lacks += [key for key, value in held.items() if isinstance(value, dict) and {*value} == {"init_args"}]
+    lacks = [key for key in lacks if not any(arg.startswith(f"--{key}") for arg in args)]
+    if lacks and not configs:
         raise UserError(f"{command} needs a configuration, such as --config mgpo, the embedded model")
-    overlay = Path(configs[0]).stem
-    raise UserError(
-        f"{configs[0]} names no model.policy: it goes behind a configuration that does, such as --config mgpo "
-        f"--config {overlay}"
-    )
+    if lacks:
+        overlay = Path(configs[0])
+        whole = "qwen2_5_vl_7b" if overlay.parent.name == "models" else "mgpo"
+        raise UserError(
+            f"{configs[0]} names no {lacks[0]}: it goes behind a configuration that does, such as --config {whole} "
+            f"--config {overlay.stem}"
+        )
 
 
 def look_at(command: str, args: Sequence[str]) -> None:
@@ -101,7 +110,8 @@ def look_at(command: str, args: Sequence[str]) -> None:
 
     Raises UserError.
     """
-    from mgpo.commands.keys import check_arguments, check_configuration
+    from mgpo.commands.keys import check_arguments, check_configuration, laid_over
+    from mgpo.commands.values import check_rows, check_values, check_words, given
     from mgpo.utils.configurations import load_file
 
     parts = [*(part for arg in args for part in arg.split("=", 1)), ""]
@@ -109,8 +119,12 @@ def look_at(command: str, args: Sequence[str]) -> None:
     held: dict[str, Any] = {}
     for config in configs:
         if Path(config).is_file():
-            held |= check_configuration(command, config, load_file(config))
+            held = laid_over(held, check_configuration(command, config, load_file(config)))
+    check_words(command, args)
     remarks = check_arguments(command, args, held)
+    check_values(command, held | given(args))
+    if command == "study":
+        check_rows(given(args), held.get("runs"))
     check_policy(command, configs, args, held)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(arg.startswith("--print_config") for arg in args):
         print(" ".join([f"mgpo {command}", *configs, "…"]), *remarks, sep="\n  ", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import lightning as L
 import yaml
 
 from mgpo.checkpoints.loop_state import check, nothing_left
-from mgpo.checkpoints.whole import FOLDER, load_state, newest
+from mgpo.checkpoints.whole import FOLDER, TRAINED, load_state, newest, trained
 from mgpo.errors import UserError
 from mgpo.utils.renamed import under_present_names
 
@@ -17,6 +17,8 @@ MORE = (
     "to go on, name its checkpoint with more trainer.max_epochs (or max_steps); for other data or settings begin a new "
     "run from its weights, with model.policy.init_args.start"
 )
+ASIDE = ("trainer.max_time", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler")
+SHOWN = 3  # keys in a sentence
 
 
 def loggers(trainer: Mapping[str, Any]) -> list[Any]:
@@ -63,15 +65,72 @@ def last_checkpoint(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> tu
         trainer: As configured; its first logger says where runs are.
         config: As `config.yaml` of a run's folder holds it.
     """
+    for path, saved in _runs(trainer):
+        if not differing(saved, config) and (found := newest(path.parent / FOLDER)) is not None:
+            return found
+    return None
+
+
+def last_trained(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
+    """What the newest run with this very model has learnt. Raises UserError where no run has that.
+
+    Args:
+        trainer: As configured; its first logger says where runs are.
+        config: Of an evaluation.
+    """
+    model = {"model": config["model"]}
+    for path, saved in _runs(trainer):
+        if not differing({"model": saved.get("model")}, model) and any(
+            (path.parent / FOLDER / name).exists() for name in TRAINED
+        ):
+            return trained(path.parent)
+    raise UserError(
+        f"--ckpt_path last: no run of this model has a checkpoint{nearest_run(trainer, model)}; name a run's folder"
+    )
+
+
+def nearest_run(trainer: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Which run with a checkpoint comes nearest to a configuration, and where it differs, as a part of a sentence."""
+    there = [
+        (len(keys := differing({name: saved.get(name) for name in config}, config)), str(path.parent), keys)
+        for path, saved in _runs(trainer)
+        if any((path.parent / FOLDER).glob("*.ckpt"))
+    ]
+    if not there:
+        return ""
+    count, run, keys = min(there, key=lambda each: each[0])
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return f" (that of {run} differs in {', '.join(keys[:SHOWN])}{more})"
+
+
+def differing(saved: Any, config: Any, key: str = "") -> list[str]:
+    """The keys in which a run's configuration is another than this one.
+
+    Those that end a run or show it change nothing that it learns. What an earlier version did not know makes no
+    difference as long as it is left out.
+    """
+    if key in ASIDE or saved == config:
+        return []
+    if isinstance(saved, Mapping) and isinstance(config, Mapping):
+        keys = [name for name in {**config, **saved} if name in saved or config[name]]
+        return [
+            other
+            for name in keys
+            for other in differing(saved.get(name), config.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    if isinstance(saved, list) and isinstance(config, list) and len(saved) == len(config):
+        return [other for i, pair in enumerate(zip(saved, config)) for other in differing(*pair, f"{key}.{i}")]
+    return [key]
+
+
+def _runs(trainer: Mapping[str, Any]) -> list[tuple[Path, Mapping[str, Any]]]:
+    """The configurations that runs have left where the first logger has them, the newest first, and what they hold."""
     where = loggers(trainer)[0]
     of_wandb = os.environ.get("WANDB_PROJECT", "lightning_logs")
     name = (where["project"] or of_wandb) if "project" in where else where.get("name")
-    runs = Path(where["save_dir"]) / str(name)
-    same = [path for path in runs.glob("*/config.yaml") if _read(path) == config]
-    for path in sorted(same, key=lambda path: path.stat().st_mtime, reverse=True):
-        if (found := newest(path.parent / FOLDER)) is not None:
-            return found
-    return None
+    files = (Path(where["save_dir"]) / str(name)).glob("*/config.yaml")
+    found = [(path, _read(path)) for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return [(path, saved) for path, saved in found if isinstance(saved, Mapping)]
 
 
 def _read(path: Path) -> Any:

@@ -8,7 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from mgpo.commands.values import plain
 from mgpo.errors import UserError
+from mgpo.utils.bounds import check_class_arguments
 
 ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
 NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class
@@ -45,7 +47,8 @@ def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, 
             continue
         _check(command, keys, key, "--")
         if key in keys and keys[key][0] == "class":
-            held[key] = {"class_path": value if equals else following}
+            named = plain(value if equals else following)
+            held[key] = named if isinstance(named, Mapping | list) else {"class_path": named}
             _check_classes(f"--{key}", held[key])
             continue
         parent = next((k for k in keys if keys[k][0] == "class" and key.startswith(f"{k}.")), None)
@@ -54,9 +57,12 @@ def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, 
             if isinstance(entries, list) and len(entries) > 1 and not key.removeprefix(f"{parent}.")[:1].isdigit():
                 remarks.append(f"--{key} changes the last of the {len(entries)} in {parent}")
             last = entries[-1] if isinstance(entries, list) and entries else entries
-            name = key.removeprefix(f"{parent}.").removeprefix("init_args.").partition(".")[0]
+            name, *inner = key.removeprefix(f"{parent}.").removeprefix("init_args.").split(".")
             if isinstance(last, Mapping) and name not in NESTED and not name.isdigit():
-                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {name: None}})
+                said: Any = plain(value if equals else following)
+                for part in reversed(inner):
+                    said = {part: said}
+                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {name: said}})
     return remarks
 
 
@@ -71,6 +77,16 @@ def check_configuration(command: str, file: str, loaded: Any) -> dict[str, Any]:
         _check(command, keys, key, f"{file}: ")
         _check_classes(f"{file}: {key}", value)
     return held
+
+
+def laid_over(held: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """What two configurations hold, the second in front; one that gives arguments alone keeps the first one's class."""
+    laid = {**held, **over}
+    for key, value in over.items():
+        before = held.get(key)
+        if isinstance(value, Mapping) and "class_path" not in value and isinstance(before, Mapping):
+            laid[key] = {**before, "init_args": {**(before.get("init_args") or {}), **(value.get("init_args") or {})}}
+    return laid
 
 
 def explain(command: str, about: str, width: int) -> str:
@@ -120,6 +136,7 @@ def _check(command: str, keys: Keys, key: str, before: str) -> None:
                 return  # an argument of a class, or a part of a value: the command itself knows
             break
     siblings = [other for other in keys if other.rpartition(".")[0] == key.rpartition(".")[0]]
+    siblings += [] if "." in key else ALWAYS[:3]
     mended = (nearest(key, siblings) or nearest(key, keys)).replace("mean ", "mean --" if before == "--" else "mean ")
     raise UserError(f"{before}{key} is no key of {command}{mended or f' (mgpo {command} --help lists them)'}")
 
@@ -144,12 +161,13 @@ def _check_classes(where: str, value: Any) -> None:
         return
     path, classes = str(value.get("class_path", "")), known()["classes"]
     if path.startswith("mgpo.") and path not in classes:
-        home = path.rpartition(".")[0]
-        siblings = [name for name in classes if name.rpartition(".")[0] == home]
-        if siblings and (meant := nearest(path, siblings)):
-            raise UserError(f"{where}: there is no {path}{meant}")
+        home, _, name = path.rpartition(".")
+        siblings = [known.rpartition(".")[2] for known in classes if known.rpartition(".")[0] == home]
+        if siblings and (meant := nearest(name, siblings)):
+            raise UserError(f"{where}: there is no {path}{meant.replace('mean ', f'mean {home}.')}")
     arguments = value.get("init_args")
     if path in classes and isinstance(arguments, Mapping):
+        check_class_arguments(f"{where}: {path}", arguments)
         for name in arguments:
             if name not in classes[path]:
                 raise UserError(

@@ -22,7 +22,15 @@ from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
 from mgpo.callbacks.stop import StopOnSignal, handlers_kept
 from mgpo.callbacks.watch import RankWatch, end_of_a_rank
-from mgpo.checkpoints.resume import MORE, finished, go_into, last_checkpoint, refuse_finished
+from mgpo.checkpoints.resume import (
+    MORE,
+    finished,
+    go_into,
+    last_checkpoint,
+    last_trained,
+    nearest_run,
+    refuse_finished,
+)
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.command_table import resolve
 from mgpo.data.module import VQAData
@@ -31,6 +39,7 @@ from mgpo.tools.doctor.preflight import Preflight
 from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
 from mgpo.training.module import MGPO
 from mgpo.training.saved_run import CONFIG
+from mgpo.training.validations import check_validations
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused, replaced
 from mgpo.utils.configurations import reading, shipped_config
@@ -64,6 +73,7 @@ class CLI(LightningCLI):
 
     last: tuple[Path, int] | None = None  # the checkpoint that `--ckpt_path last` means, and its updates
     asked: Any = None  # the configuration without it
+    nearest: str = ""  # where there is none, the run that is nearest
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -114,6 +124,8 @@ class CLI(LightningCLI):
             check_loop(config)
         check_accelerator(config["trainer"]["accelerator"])
         path = self._of_a_run(config.get("ckpt_path"))
+        if path == "last" and self.subcommand in EVALUATIONS:
+            path = str(last_trained(config["trainer"], self._as_saved(config)))
         if "ckpt_path" in config:
             config["ckpt_path"] = path
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
@@ -134,11 +146,16 @@ class CLI(LightningCLI):
     def _find_last(self, config: Any) -> None:
         """Of the run whose saved configuration is this one; so neither may name a checkpoint or a run's folder."""
         config["ckpt_path"] = None
-        self.asked = self.config.clone()
-        saved = self._parser("fit").dump(config, skip_unset=False)
-        self.last = last_checkpoint(config["trainer"], yaml.safe_load(saved))
+        self.asked, saved = self.config.clone(), self._as_saved(config)
+        self.last = last_checkpoint(config["trainer"], saved)
         if self.last is not None:
             go_into(self.last[0], config["trainer"])
+        else:
+            self.nearest = nearest_run(config["trainer"], saved)
+
+    def _as_saved(self, config: Any) -> dict[str, Any]:
+        """A configuration as a run's folder holds it."""
+        return yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Builds the trainer as configured, with a watch over its ranks in front of the callbacks."""
@@ -149,7 +166,7 @@ class CLI(LightningCLI):
             trainer: Any = super().instantiate_trainer(**{**unlogged_root(config["trainer"]), **kwargs})
         except UserError:
             raise
-        except ValueError as error:  # of a setting that the trainer does not know
+        except (ValueError, TypeError) as error:  # of a setting that the trainer does not know
             raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
         keep_metrics(trainer)
         trainer.callbacks.insert(0, RankWatch())
@@ -181,7 +198,8 @@ class CLI(LightningCLI):
             if finished(self.last[0], trainer):
                 self._say(f"this run has ended: nothing is left to train; {MORE}")
         elif self.asked is not None:
-            self._say("no run of this configuration has a checkpoint; starting at the beginning")
+            self._say(f"no run of this configuration has a checkpoint{self.nearest}; starting at the beginning")
+        check_validations(trainer, self.datamodule, cast(Any, self.model).metrics.keys())
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
@@ -264,7 +282,7 @@ def execute(command: str, args: Sequence[str]) -> None:
     except Exception as error:
         end_of_a_rank(error)
         if type(error).__module__.partition(".")[0] == "wandb":
-            why = " ".join(str(error).split())[:SHOWN]
+            why = " ".join(str(error).split())[:SHOWN].rstrip(".")
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
         if (mistake := find_user_error(error) or refused(error)) is None:
             raise

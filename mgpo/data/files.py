@@ -49,7 +49,7 @@ class Files(StoredRows):
     """
 
     needed: Sequence[str] = COLUMNS[:3]
-    remedy = "; if it has another name there, say which with columns: {question: …}"
+    remedy = "; if it has another name there, say which with columns: {{{column}: …}}"
     checks: bool = True  # whether pictures can be opened, before any is asked about
 
     def __init__(

@@ -10,6 +10,7 @@ from mgpo.data.base import DataError, Source
 from mgpo.data.batches import Batches, Decoded, Sample
 from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
+from mgpo.utils.bounds import check_keys
 
 
 class VQAData(L.LightningDataModule):
@@ -36,11 +37,8 @@ class VQAData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(batch_size, eval_batch_size) < 1 or num_workers < 0:
-            raise DataError(
-                f"data.batch_size is {batch_size}, data.eval_batch_size {eval_batch_size} and data.num_workers "
-                f"{num_workers}; batches hold at least 1 question, and workers are 0 or more"
-            )
+        numbers = dict(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
+        check_keys({f"data.{name}": value for name, value in numbers.items()})
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed

@@ -86,8 +86,9 @@ class RowSource(ABC):
 def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], remedy: str = "") -> None:
     """Raises DataError for the first needed column that is missing, and says which there are, and what to do."""
     if missing := [column for column in needed if column not in columns]:
+        then = remedy.format(column=missing[0])
         there = ", ".join(column[:40] for column in columns[:12]) + (", …" if len(columns) > 12 else "")
-        raise DataError(f"{ending(name)}: column {missing[0]!r} is missing; the file has {there or 'none'}{remedy}")
+        raise DataError(f"{ending(name)}: column {missing[0]!r} is missing; the file has {there or 'none'}{then}")
 
 
 def text_of(row: Row, column: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mgpo.data.base import DataError
 from mgpo.types import Question
+from mgpo.utils.bounds import at_least
 from mgpo.world.questions import KINDS, Size, sample_question
 
 SPLITS = {"train": 1, "val": 2, "ood": 3, "test": 4}
@@ -33,6 +34,7 @@ class Scenes:
         side: int = 2048,
         seed: int = 0,
     ) -> None:
+        at_least("Scenes", count=count, side=side, seed=seed)
         if unknown := [kind for kind in kinds if kind not in KINDS] or not kinds:
             raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(KINDS)}")
         if split not in SPLITS:

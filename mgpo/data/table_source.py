@@ -12,6 +12,7 @@ from mgpo.data.image_columns import CELL, MOST_PICTURES, Cell, Places, check_ins
 from mgpo.data.row_source import Row, RowSource, check_columns, shown
 from mgpo.data.tables import Table
 from mgpo.images.decoding import BadImage, Picture, check_data, is_file
+from mgpo.utils.bounds import at_least
 
 LONGEST_INDEX = 64  # characters
 
@@ -41,6 +42,7 @@ class StoredRows(RowSource):
         self.table, self.places = table, places
         self.positions: dict[str, Any] | None = None  # of rows, by their index; when the first is asked for
         self.passed: dict[str, Picture] = {}  # pictures by index, where a row can't be gone back to
+        at_least(name, limit=limit)
         super().__init__(name, self._rows(limit))
 
     @property

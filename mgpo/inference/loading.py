@@ -21,7 +21,7 @@ from mgpo.inference.sharing import check_own, settings_on_hub
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen2_5_vl import EMBEDDED
 from mgpo.policy.families.qwen_pixels import PixelBudget
-from mgpo.policy.hub.checkpoint_files import family_of
+from mgpo.policy.hub.checkpoint_files import ADAPTERS, family_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.utils.complaints import plainly
 from mgpo.utils.configurations import load as load_yaml
@@ -29,6 +29,7 @@ from mgpo.utils.configurations import read_text, shipped_config
 from mgpo.utils.renamed import under_present_names
 
 EMBEDDED_CONFIG = "mgpo"
+MODELS = ("config.json", ADAPTERS)  # one of which a folder has that holds a model
 ADDRESSES = ("http://", "https://")
 MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
 
@@ -75,6 +76,10 @@ def load(
         settings |= {} if dialogue is None else {"dialogue": None}  # the caller's takes its place
         check_own(settings, name)
         model = _from_config(settings, dialogue, {"path": name, **options})
+    elif folder.is_file():
+        raise UserError(f"{name} is a file; name the folder of a run, such as runs/mgpo/version_0, or of a model")
+    elif folder.is_dir() and not any((folder / kind).is_file() for kind in MODELS):
+        raise UserError(f"{name} holds neither a run (config.yaml) nor a model (config.json){_runs_in(folder)}")
     else:
         policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
         model = Model(policy, dialogue or TwoTurn())
@@ -83,6 +88,14 @@ def load(
     model.max_new_tokens = max_new_tokens or model.max_new_tokens
     model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model
+
+
+def _runs_in(folder: Path) -> str:
+    """Which runs lie in a folder that is none, or around it, as the end of a sentence."""
+    if (folder.parent / "config.yaml").is_file():
+        return f"; its run is {folder.parent}"
+    files = [*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")]
+    return f"; a run there is {max(files, key=lambda file: file.stat().st_mtime).parent}" if files else ""
 
 
 def _tell_budget(name: str, policy: Policy) -> None:

@@ -37,8 +37,12 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
-            raise UserError(f"sampling needs temperature >= 0, 0 < top_p <= 1, max_new_tokens >= 1, not {self}")
+        if self.temperature < 0:
+            raise UserError(f"sampling.temperature is {self.temperature}; it is 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"sampling.top_p is {self.top_p}; it is a share above 0, and 1 at most")
+        if self.max_new_tokens < 1:
+            raise UserError(f"sampling.max_new_tokens is {self.max_new_tokens}; a reply has at least 1 token")
 
 
 class InProcessSampler:

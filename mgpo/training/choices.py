@@ -3,21 +3,17 @@
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.utils.bounds import TEMPERATURE, check_keys
 
 ANSWER_FORM = "\\boxed{{answer}}"
 
 
 def check_choices(module: Any) -> None:
     """Raises UserError, in a sentence, for a module that could not learn as it was asked to."""
-    if module.group_size < 2:
-        raise UserError(
-            f"model.group_size is {module.group_size}; an advantage within a group needs at least 2 rollouts"
-        )
-    counts = (module.mini_batches, module.epochs, module.micro_batch_tokens, module.pool.batches)
-    if min(counts) < 1 or module.sampling.temperature == 0:
-        raise UserError(
-            "training needs mini_batches, epochs, micro_batch_tokens, resample_batches >= 1, temperature > 0"
-        )
+    names = ("group_size", "mini_batches", "epochs", "micro_batch_tokens", "seed")
+    numbers = {f"model.{name}": getattr(module, name) for name in names}
+    numbers |= {"model.resample_batches": module.pool.batches, TEMPERATURE: module.sampling.temperature}
+    check_keys(numbers)
     if (module.supervised or module.credit == "turn") and "{answer}" not in module.answer_form:
         raise UserError(f"model.answer_form is {module.answer_form!r}; it needs the slot {{answer}}")
     if module.objective.entropy_weight and module.policy.fused_head:

@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from pydoc import locate
 from typing import Any
 
-import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from mgpo.errors import UserError
 
 CLIPPING = "gradients are clipped to model.max_grad_norm"
@@ -17,6 +14,7 @@ FLAGS = {  # of the trainer: the value without effect, and what does it here
     "accumulate_grad_batches": (1, ACCUMULATING),
 }
 SHARDED = "FSDP2Strategy"
+PATIENT = "ReduceLROnPlateau"  # torch's, and Lightning's
 ACCUMULATOR = "GradientAccumulationScheduler"
 
 
@@ -35,10 +33,11 @@ def check_loop(config: Mapping[str, Any]) -> None:
 
 
 def check_scheduler(kind: Any) -> None:
-    """Raises UserError for a class of schedules that wait for a metric: these here go by updates."""
-    if isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau):
+    """Raises UserError for a class, or its path, of schedules that wait for a metric: these here go by updates."""
+    names = [base.__name__ for base in kind.__mro__] if isinstance(kind, type) else [str(kind).rpartition(".")[2]]
+    if PATIENT in names:
         raise UserError(
-            f"model.lr_scheduler is {kind.__name__}, which waits for a metric, but a schedule here goes by optimiser "
+            f"model.lr_scheduler is {names[0]}, which waits for a metric, but a schedule here goes by optimiser "
             "updates; take another, such as torch.optim.lr_scheduler.CosineAnnealingLR"
         )
 
@@ -55,6 +54,8 @@ def check_strategy(name: str, taught: bool = False) -> None:
 
 def check_accelerator(kind: Any) -> None:
     """Raises UserError for a trainer.accelerator that asks for a GPU where torch sees none."""
+    import torch  # the only check that needs it; others are made before it is there
+
     if kind in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise UserError(
             f"trainer.accelerator is {kind}, but torch {torch.__version__} sees no GPU on this machine; take cpu, or "

@@ -152,7 +152,7 @@ class MGPO(RolloutModule):
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             self.reward.check(data.names())
         if stage == "fit" and isinstance(getattr(self.trainer, "datamodule", None), VQAData):
-            check_validations(self.trainer, self.metrics.keys())
+            check_validations(self.trainer, self.trainer.datamodule, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""

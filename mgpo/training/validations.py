@@ -1,6 +1,7 @@
 """Validations in the middle of training: when they come, and what callbacks may save or stop by."""
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from mgpo.data.base import split_of
@@ -10,17 +11,18 @@ OTHERS = ("", "train", "speed", "memory", "warning", "audit")  # parts of a curv
 SHOWN = 12  # names in a sentence
 
 
-def check_validations(trainer: Any, metrics: Collection[str]) -> None:
+def check_validations(trainer: Any, data: Any, metrics: Collection[str]) -> None:
     """Raises UserError for an interval longer than an epoch, and for a `monitor` that would never have a value.
 
     Lightning itself has a traceback for some of these, and for others no word.
 
     Args:
-        trainer: With a data module that knows its sources.
+        trainer: Whose callbacks and loop are looked at.
+        data: A data module that knows its sources.
         metrics: The names of an evaluation's curves, without their split.
     """
-    check_interval(trainer, steps_of(trainer, trainer.datamodule))
-    splits = dict.fromkeys(split_of(source) for source in trainer.datamodule.val)
+    check_interval(trainer, steps_of(trainer, data))
+    splits = dict.fromkeys(split_of(source) for source in data.val)
     for callback in trainer.callbacks:
         if isinstance(monitor := getattr(callback, "monitor", None), str):
             check_monitor(type(callback).__name__, monitor, trainer, splits, metrics)
@@ -40,7 +42,9 @@ def check_monitor(who: str, monitor: str, trainer: Any, splits: Collection[str],
     """Raises UserError where `monitor` names no curve, or one of validations that training never makes."""
     split, _, metric = monitor.rpartition("/")
     if split not in splits and split not in OTHERS:
-        raise UserError(f"{who}.monitor is {monitor}; the splits of data.val are {_listed(splits)}")
+        near = (metric if metric in metrics else "", *get_close_matches(metric, metrics, 1), "accuracy")
+        such = f"; take {next(iter(splits))}/{next(filter(None, near))}" if splits else ""
+        raise UserError(f"{who}.monitor is {monitor}; the splits of data.val are {_listed(splits)}{such}")
     if split not in splits:
         return
     if metric not in metrics:

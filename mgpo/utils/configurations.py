@@ -77,7 +77,7 @@ def load_file(path: str) -> Any:
     try:
         loaded = load(read_text(path))
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())[:SHOWN]}") from None
+        raise UserError(f"{path}{_what(error)}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no keys, as a configuration does")
     return loaded
@@ -139,6 +139,13 @@ def check_yaml(text: str) -> None:
             raise Unreadable(f"lists or mappings are nested more than {DEEPEST} deep{_place(event)}")
         if values > MOST:
             raise Unreadable(f"more than {MOST:,} values, counting what aliases repeat{_place(event)}")
+
+
+def _what(error: yaml.YAMLError) -> str:
+    """Where, and what is wrong there, without the text around it."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        return f", line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}, which is no YAML"
+    return f": {' '.join(str(error).split())[:SHOWN]}"
 
 
 def _place(event: yaml.Event) -> str:

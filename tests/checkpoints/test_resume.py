@@ -21,8 +21,10 @@ from mgpo.callbacks import EarlyWarning, RolloutLog
 from mgpo.callbacks.folder import LOCK, OwnFolder
 from mgpo.callbacks.metrics_file import KeepRows, MetricsFile
 from mgpo.callbacks.stop import StopOnSignal
-from mgpo.checkpoints.resume import last_checkpoint
+from mgpo.checkpoints.resume import last_checkpoint, last_trained, nearest_run
+from mgpo.cli import main
 from mgpo.errors import UserError
+from mgpo.policy.pretrained import Pretrained
 from mgpo.utils.atomic_files import locked
 from tests.checkpoints.test_whole_files import save
 from tests.helpers.remains import differences
@@ -76,6 +78,61 @@ def test_a_run_is_found_by_its_configuration(tmp_path):
     assert last_checkpoint(trainer, {"seed": 3}) is None
     with pytest.raises(UserError, match=r"needs a trainer\.logger with class_path and save_dir"):
         last_checkpoint({"logger": True}, {})
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Where runs are, and what writes one with its checkpoint."""
+    trainer = {"logger": {"class_path": "any", "init_args": {"save_dir": str(tmp_path), "name": "mgpo"}}}
+
+    def write(version, name="trained", **config):
+        folder = tmp_path / f"mgpo/version_{version}"
+        save(folder / "checkpoints" / f"{name}.ckpt", 3)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        os.utime(folder / "config.yaml", (version, version))
+        return folder / f"checkpoints/{name}.ckpt"
+
+    return trainer, write
+
+
+def test_what_a_run_did_not_know_or_what_ends_it_makes_it_no_other(runs):
+    """A key of later versions that is left out, and trainer.max_time."""
+    trainer, write = runs
+    path = write(0, model={"dialogue": {"class_path": "D"}}, trainer={"max_time": "00:00:01:00", "max_epochs": 1})
+    wanted = {"model": {"dialogue": {"class_path": "D", "cut": None}}, "trainer": {"max_time": None, "max_epochs": 1}}
+    wanted["trainer"]["enable_model_summary"] = False
+    assert last_checkpoint(trainer, wanted) == (path, 3)
+    wanted["model"]["dialogue"]["cut"] = {"class_path": "C"}
+    assert last_checkpoint(trainer, wanted) is None
+
+
+def test_the_nearest_run_and_its_keys_are_named(runs):
+    trainer, write = runs
+    write(0, model={"seed": 3}, trainer={"max_epochs": 1})
+    write(1, model={"seed": 1}, trainer={"max_epochs": 2})
+    write(2, model={"seed": 9, "epochs": 4}, trainer={"max_epochs": 2})
+    said = nearest_run(trainer, {"model": {"seed": 1}, "trainer": {"max_epochs": 1}})
+    assert "version_0 differs in model.seed" in said or "version_1 differs in trainer.max_epochs" in said
+    assert nearest_run({"logger": {"init_args": {"save_dir": "nowhere"}}}, {}) == ""
+
+
+def test_an_evaluation_takes_the_newest_run_of_its_model(runs):
+    trainer, write = runs
+    write(0, model={"seed": 1})
+    path = write(1, model={"seed": 1}, trainer={"max_epochs": 2})
+    write(2, "other", model={"seed": 1})  # neither trained.ckpt nor last.ckpt
+    write(3, model={"seed": 2})
+    assert last_trained(trainer, {"model": {"seed": 1}, "trainer": {}}) == path
+    with pytest.raises(UserError, match=r"no run of this model has a checkpoint .*differs in model\.seed"):
+        last_trained(trainer, {"model": {"seed": 3}})
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_last_without_a_run_is_refused_before_a_weight_is_read(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pretrained, "load", lambda policy: pytest.fail("weights were read"))
+    with pytest.raises(SystemExit, match=r"mgpo: --ckpt_path last: no run of this model has a checkpoint; name"):
+        main([command, "--config", "mgpo", "--ckpt_path", "last"])
 
 
 def test_rows_stay_and_are_kept_in_number(tmp_path):

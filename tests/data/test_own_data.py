@@ -10,7 +10,9 @@ from mgpo.data import tables
 from mgpo.data.base import DataError
 from mgpo.data.files import Files
 from mgpo.data.module import Decoded
+from mgpo.data.scenes import Scenes
 from mgpo.data.unlabelled import unlabelled_questions
+from mgpo.errors import UserError
 from tests.helpers.published import base64_png, png, same, snapshot, write_jsonl
 
 ROW = {"image": "0.png", "question": "What?", "answer": "7"}
@@ -260,3 +262,16 @@ def test_folders_of_the_same_name_are_not_taken_for_each_other(tmp_path):
     with pytest.raises(DataError, match=r"Unknown split \"test\". Should be one of \['train'\]"):
         Files(str(tmp_path / "one" / "data"), hub_split="test")
     assert len(Files(str(tmp_path / "one" / "data"), hub_split="train[:1]")) == 1
+
+
+def test_the_column_that_is_missing_is_the_one_to_be_named(tmp_path):
+    path = tmp_path / "wrong.jsonl"
+    path.write_text('{"picture": "a.png", "question": "What?", "answer": "EXIT"}\n')
+    with pytest.raises(DataError, match=r"column 'image' is missing; .*say which with columns: {image: …}"):
+        Files(str(path))
+
+
+@pytest.mark.parametrize("numbers", [dict(count=-3), dict(count=2, side=0), dict(count=2, seed=-1)])
+def test_numbers_that_cannot_be_meant_are_refused(numbers):
+    with pytest.raises(UserError, match=r"Scenes: \w+ is -?\d; it should be at least"):
+        Scenes(**numbers)

@@ -15,6 +15,7 @@ from mgpo.cli import main
 from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
 from mgpo.inference import sharing
+from mgpo.policy.hub import checkpoint_files
 from mgpo.policy.hub.refusals import refusal
 from tests.conftest import noise_image
 from tests.helpers.hub import StandIn, cache
@@ -64,6 +65,51 @@ def test_a_name_that_cannot_be_loaded_is_one_sentence(hub, monkeypatch, error, s
     with pytest.raises(UserError, match=said) as raised:
         mgpo.load("owner/name")
     assert "\n" not in str(raised.value) and len(str(raised.value)) <= 600
+
+
+@pytest.mark.parametrize("name", ["runs/nope", "./x", "/none/x", "a/b/c", "here/x", "~/x"])
+def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", lambda *args, **options: pytest.fail("the hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match="there is no folder"):
+        mgpo.load(name)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
+    """Its client would try each file again and again."""
+    asked = []
+
+    class Unreachable:
+        def head(self, *args, **options):
+            asked.append(args)
+            raise HTTP.ConnectError("no route")
+
+    checkpoint_files.reached.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(checkpoint_files, "get_session", Unreachable)
+    for _ in range(2):
+        with pytest.raises(UserError, match="the hub can't be reached from here"):
+            mgpo.load("nowhere/model")
+    assert len(asked) == 1 and not constants.HF_HUB_OFFLINE
+    checkpoint_files.reached.cache_clear()
+
+
+def test_a_folder_that_is_no_run_names_one(tmp_path):
+    run = tmp_path / "runs/mgpo/version_3"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run / "checkpoints/trained.ckpt").touch()
+    for folder in (run.parent, run.parent.parent, run / "checkpoints"):
+        with pytest.raises(UserError, match=r"holds neither a run .* run (there )?is .*version_3$"):
+            mgpo.load(folder)
+    with pytest.raises(UserError, match="is a file; name the folder of a run"):
+        mgpo.load(run / "checkpoints/trained.ckpt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds neither a run \(config.yaml\) nor a model \(config.json\)$"):
+        mgpo.load(tmp_path / "empty")
 
 
 def test_what_is_no_refusal_is_none():

@@ -339,5 +339,5 @@ def test_stop_texts_are_looked_for_in_the_vocabulary_once(tokenizer):
 
 @pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_p=0), dict(max_new_tokens=0)])
 def test_bad_sampling_is_refused(bad):
-    with pytest.raises(ValueError, match="sampling needs"):
+    with pytest.raises(ValueError, match=r"sampling\.(temperature|top_p|max_new_tokens) is (-1|0)"):
         Sampling(**bad)

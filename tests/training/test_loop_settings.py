@@ -41,6 +41,23 @@ def test_flags_name_our_keys(option, command, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--trainer.callbacks.monitor=val/acc", "--trainer.callbacks.mode=max"], "EarlyStopping.monitor is val/acc"),
+        (["--trainer.callbacks.monitor=mine/accuracy"], "the splits of data.val are val, ood; take val/accuracy"),
+        (["--trainer.callbacks.monitor=train/loss", "--trainer.val_check_interval=400"], "an epoch has 160 steps"),
+    ],
+)
+def test_what_never_comes_is_refused_before_the_first_evaluation(options, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pretrained, "load", lambda policy: pytest.fail("weights were read"))
+    given = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", *options]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "mgpo", "--trainer.check_val_every_n_epoch=1", *given])
+    assert words in str(ended.value)
+
+
 def test_options_that_contradict_each_other_end_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"^mgpo: .*enable_progress_bar=False.*callbacks list"):

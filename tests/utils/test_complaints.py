@@ -1,8 +1,13 @@
 """The parser's own complaints name everything that was tried; what a person reads names the cause."""
 
+from collections.abc import Callable, Sequence
+
 import jsonargparse
 import pytest
+import torch
 
+from mgpo.data.base import Source
+from mgpo.dialogues import Dialogue
 from mgpo.policy.base import Policy
 from mgpo.utils.complaints import plainly
 
@@ -27,7 +32,10 @@ def test_classes(value, words):
     [
         (int, "two", "x: a whole number is needed, not two"),
         (bool, "two", "x: true or false is needed, not two"),
-        (float | None, "two", "two"),
+        (float | None, "two", "x: a number is needed, not two"),
+        (int | None, "many", "x: a whole number is needed, not many"),
+        (Sequence[int], 3, "x: a list in [ ] is needed, not 3"),
+        (float | torch.Tensor, "abc", "x: a number is needed, not abc"),
         (jsonargparse.typing.PositiveInt, 0, "0"),
     ],
 )
@@ -35,6 +43,48 @@ def test_values(kind, value, words):
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--x", type=kind)
     assert words in plainly(complaint(parser, {"x": value}))
+
+
+SCENES = "mgpo.data.Scenes"
+QWEN = "mgpo.policy.Qwen25VL"
+SCHEDULE = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (Source | None, [SCENES], "x: ['mgpo.data.Scenes'] is no Source; name one by its class path, and its "
+         "arguments under init_args"),
+        (Source | None, "collections.OrderedDict", "x: collections.OrderedDict does not implement protocol Source"),
+        (Source | None, "mgpo.data.Files", "x: mgpo.data.Files needs path; add --x.path"),
+        (Source | None, {"class_path": SCENES, "init_args": {"count": "two"}},
+         "x.count: a whole number is needed, not two"),
+        (Sequence[Source], [{"class_path": SCENES, "init_args": {"count": 2.5}}],
+         "x.count: a whole number is needed, not 2.5"),
+        (Dialogue | None, {"class_path": "mgpo.dialogues.TwoTurn", "init_args": {"cut": SCENES}},
+         f"x.cut: {SCENES} does not implement protocol Cut"),
+        (Policy, "torch.nn.Linear", "x: torch.nn.Linear does not correspond to a subclass of Policy"),
+        (Policy, {"class_path": QWEN, "init_args": {"lora": 8}},
+         "x.lora: 8 is no Lora; name one by its class path, and its arguments under init_args"),
+        (SCHEDULE | None, "torch.optim.lr_scheduler.CosineAnnealingLR",
+         "x: torch.optim.lr_scheduler.CosineAnnealingLR needs T_max; add --x.T_max"),
+        (Callable[[list], torch.optim.Optimizer], {"class_path": "torch.optim.AdamW", "init_args": {"lr": "abc"}},
+         "x.lr: a number is needed, not abc"),
+    ],
+)  # fmt: skip
+def test_what_lies_within_classes(kind, value, said):
+    """The innermost key, and nothing of what else was tried."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--x", type=kind)
+    assert plainly(complaint(parser, {"x": value})) == said
+
+
+def test_what_is_needed_is_named_by_its_option():
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=str, required=True)
+    with pytest.raises(jsonargparse.ArgumentError) as raised:
+        parser.parse_args([])
+    assert "--data" in plainly(str(raised.value))
 
 
 def complaint(parser, given):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgpo.cli import main
-from mgpo.utils.configurations import DEEPEST, LARGEST, MOST, check_yaml, load
+from mgpo.errors import UserError
+from mgpo.utils.configurations import DEEPEST, LARGEST, MOST, check_yaml, load, load_file
 from tests.test_cli import ROOT
 
 CONFIG = str(ROOT / "configs" / "mgpo.yaml")
@@ -148,3 +149,12 @@ def test_a_class_path_is_imported_and_so_trusted(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"stranger\.Thing does not implement protocol Dialogue"):
         main(["fit", "--config", CONFIG, "--config", "hostile.yaml"])
     assert (tmp_path / "owned").exists()
+
+
+def test_a_broken_file_is_told_by_its_line(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("model:\n  policy: {class_path: mgpo.policy.Qwen25VL\ndata: 3\n")
+    with pytest.raises(UserError) as raised:
+        load_file(str(path))
+    said = str(raised.value)
+    assert said.startswith(f"{path}, line 3, column ") and "unicode string" not in said

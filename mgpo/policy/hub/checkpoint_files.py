@@ -2,11 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.utils.hub import cached_file
@@ -31,8 +35,10 @@ SHARED = (
 
 def read(path: str, what: str, load: Callable[[str], T]) -> T:
     """Call `load` on a path. Raises UserError, naming what could not be read, where it fails."""
+    check_place(path)
     try:
-        return load(path)
+        with unreached_at_once(path):
+            return load(path)
     except (UserError, MemoryError, torch.OutOfMemoryError):  # the checkpoint may be sound
         raise
     except Exception as error:  # libraries raise what they like on files of strangers
@@ -42,6 +48,38 @@ def read(path: str, what: str, load: Callable[[str], T]) -> T:
             f"{path} is neither a folder nor a model of the hub that can be fetched from here; "
             f"download it first and give its folder ({what}: {refusal(error) or _first_line(error)})"
         ) from None
+
+
+def check_place(path: str) -> None:
+    """Raises UserError for a folder that is not there, and whose name no repository of the hub could be meant by."""
+    if Path(path).exists():
+        return
+    parts = Path(path).parts
+    local = path.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).is_dir())
+    if local or parts[0] == "runs":
+        raise UserError(f"there is no folder {path}; the working folder is {Path.cwd()}")
+
+
+@contextmanager
+def unreached_at_once(path: str) -> Iterator[None]:
+    """Where the hub does not answer, its client takes what it has kept, and does not try again and again."""
+    offline = constants.HF_HUB_OFFLINE
+    if not offline and not Path(path).exists():
+        constants.HF_HUB_OFFLINE = not reached()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+@cache
+def reached() -> bool:
+    """Whether the hub answers at all; asked once a process."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:  # its client's own kinds, whichever that is
+        return False
+    return True
 
 
 def optional_file(path: str, name: str) -> Path | None:
