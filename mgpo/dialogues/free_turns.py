@@ -9,6 +9,7 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule, ParsedBox, parse_box
 from mgpo.images.views import View, VisionResolution
 from mgpo.types import Message, Trajectory
+from mgpo.utils.own_code import Called
 
 ASK_FREELY = (
     "{image}{question}{choices}\n"
@@ -53,7 +54,7 @@ class FreeTurns:
         go_on: str = GO_ON,
         finish: str = FINISH,
         rule: BoxRule = BoxRule(),
-        cut: Cut | None = None,
+        cut: Cut | Called | None = None,
     ) -> None:
         if turns < 1:
             raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")

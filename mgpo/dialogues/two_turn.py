@@ -6,6 +6,7 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule, parse_box
 from mgpo.images.views import View, VisionResolution
 from mgpo.types import Message, Trajectory
+from mgpo.utils.own_code import Called
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
 BOX_BLOCK_END = "]\n```"
@@ -61,7 +62,7 @@ class TwoTurn:
         name_again: str = NAME_AGAIN,
         rule: BoxRule = BoxRule(),
         turns: int = 2,
-        cut: Cut | None = None,
+        cut: Cut | Called | None = None,
     ) -> None:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")

@@ -36,6 +36,7 @@ from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
+from mgpo.utils.own_code import Called
 
 ANSWER_FORM = "\\boxed{{answer}}"
 
@@ -78,8 +79,8 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | str | None = None,
-        shaping: Sequence[Shaping] = (),
+        reward: Reward | Called | str | None = None,
+        shaping: Sequence[Shaping | Called] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,

@@ -22,12 +22,13 @@ from mgpo.training.rescore import rescore
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
+from mgpo.utils.own_code import Called
 
 
 class RolloutModule(EvaluatedModule):
     """An evaluated module that also rolls out groups to learn from."""
 
-    shaping: Sequence[Shaping]
+    shaping: Sequence[Shaping | Called]
     sampling: Sampling
     group_size: int
     constant_reward_groups: Literal["keep", "drop", "resample"]
