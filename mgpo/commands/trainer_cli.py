@@ -34,6 +34,7 @@ from mgpo.training.saved_run import CONFIG
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused, replaced
 from mgpo.utils.configurations import reading, shipped_config
+from mgpo.utils.own_code import unmade
 
 # Remarks of libraries that nobody who runs this can act on.
 NOISE = (
@@ -266,6 +267,6 @@ def execute(command: str, args: Sequence[str]) -> None:
         if type(error).__module__.partition(".")[0] == "wandb":
             why = " ".join(str(error).split())[:SHOWN]
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        if (mistake := find_user_error(error) or refused(error)) is None:
+        if (mistake := find_user_error(error) or refused(error) or unmade(error)) is None:
             raise
         raise UserError(str(mistake)) from None

@@ -1,5 +1,6 @@
-"""Code of a user's own: classes known by what they can do, and their failures told in one sentence."""
+"""Classes that a configuration names: known by what they can do, and their failures told in one sentence."""
 
+import re
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 from mgpo.errors import UserError
 
 SHOWN = 200  # characters of an error
+PACKAGE = re.compile(r"pip install (?:-U )?['`]?(\w[\w.-]*)")
+MODULE = re.compile(r"[Nn]o module named '(\w[\w-]*)|`(\w[\w-]*)` is not installed")
 
 
 class Called(ABC):
@@ -35,6 +38,30 @@ def blaming(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
-        raise UserError(f"{what} fails: {why} ({at.filename}, line {at.lineno})") from error
+        raise UserError(f"{what} fails: {_why(error)}") from error
+
+
+def unmade(error: BaseException) -> UserError | None:
+    """Which class of a configuration could not be made, and why: mostly because its package is not installed.
+
+    None for an error that says nothing of the kind.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    named = re.search(r"given class_path '([^']+)'", " ".join(map(str, chain)))
+    lacking = next((e for e in chain if isinstance(e, ModuleNotFoundError)), None)
+    if lacking is not None:
+        found = PACKAGE.findall(str(lacking)) or ["".join(names) for names in MODULE.findall(str(lacking))]
+        if found:
+            package = min(found, key=len)  # tensorboard before tensorboardX, either of which will do
+            what = named[1] if named else "this configuration"
+            return UserError(f"{what} needs {package}, which is not installed: pip install {package}")
+    return UserError(f"{named[1]} can't be made: {_why(chain[-1])}") if named else None
+
+
+def _why(error: BaseException) -> str:
+    """An error and its line, in one."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    return said + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else "")
