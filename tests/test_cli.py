@@ -51,6 +51,10 @@ def fitted(tmp_path_factory):
 def test_fit_ends_with_a_report_before_and_after(fitted):
     folder, done = fitted
     assert "before → after" in done.stdout
+    assert [line for line in done.stderr.splitlines() if not line.startswith("mgpo fit")] == [
+        "1,184,832 of 1,184,832 parameters are trained"  # and no library's remarks
+    ]
+    assert "train/reward" in (folder / "runs/mgpo/version_1/metrics.csv").read_text()  # of data shorter than its rows
     report = json.loads((folder / "runs/mgpo/version_1/report.json").read_text())
     assert report["n"] == 4
     assert report["step"] == 2
@@ -59,6 +63,14 @@ def test_fit_ends_with_a_report_before_and_after(fitted):
         assert name in report
     assert report["config"]["model"]["group_size"] == 8
     assert len(report["questions"]) == 4
+
+
+def test_its_checkpoint_is_evaluated_without_a_word_of_libraries_and_names_no_file_that_goes(fitted):
+    folder, _ = fitted
+    checkpoint = "runs/mgpo/version_1/checkpoints/trained.ckpt"
+    done = run("validate", *SMALL, "--ckpt_path", checkpoint, "--trainer.logger=false", cwd=folder)
+    assert [line.partition(" …")[0].split()[0] for line in done.stderr.splitlines()] == ["mgpo", "without"]
+    assert "report:" not in done.stdout and "accuracy" in done.stdout
 
 
 def test_a_second_run_has_its_own_directory_with_its_configuration(fitted):
@@ -189,6 +201,27 @@ def test_completion_covers_every_command_and_its_keys(capsys, shell):
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS)
     assert all(key in script for key in ("model.group_size", "trainer.devices", "question", "resample"))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("fit --config mgp", "mgpo"),
+        ("fit --config loggers/w", "loggers/wandb"),
+        ("plan --config own.y", "own.yaml"),
+        ("predict --data pic", "pictures.jsonl"),
+        ("export --output o", "own.yaml"),
+        ("validate --ckpt_path o", "own.yaml"),
+    ],
+)
+def test_bash_completes_configurations_and_files(tmp_path, capsys, line, found):
+    for name in ("own.yaml", "pictures.jsonl"):
+        (tmp_path / name).touch()
+    main(["completion", "bash"])
+    ask = f"COMP_WORDS=(mgpo {line}); COMP_CWORD=3; _shtab_mgpo; echo ${{COMPREPLY[@]}}"
+    (tmp_path / "complete.sh").write_text(capsys.readouterr().out + "\n" + ask)
+    done = subprocess.run(["bash", "complete.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found in done.stdout.split(), done.stderr
 
 
 def test_the_known_keys_are_those_of_the_parsers():

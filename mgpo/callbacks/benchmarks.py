@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.callbacks.folder import goes_on, run_folder, stays
 from mgpo.data.base import split_of
 from mgpo.evaluation.scoring.flips import summary
 from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
@@ -73,7 +73,8 @@ class BenchmarkTable(L.Callback):
                 f"{as_markdown(self.runs, self.counts, sources)}\nPublished figures: {cited(sources)}.\n"
             )
         if trainer.state.fn != "fit":
-            print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + f"benchmarks: {path}")
+            where = f"benchmarks: {path}\n" if stays(trainer) else ""
+            print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + where, end="")
 
     def _add_rows(self, benchmarks: dict[str, dict[str, Any]], step: int) -> None:
         name = f"{self.row}, step {step}" if step else self.row

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from mgpo.callbacks.folder import run_folder
+from mgpo.callbacks.folder import run_folder, stays
 from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation.greedy import gather
 from mgpo.utils.atomic_files import replaced
@@ -70,7 +70,8 @@ class Counterfactuals(L.Callback):
                 unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
             if trainer.state.fn != "fit":
                 print(first_that_fits(_table(splits, between) for between in (" ", "\n")))
-                print(f"counterfactuals: {path}")
+                if stays(trainer):
+                    print(f"counterfactuals: {path}")
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Drops the rows of the evaluation before."""

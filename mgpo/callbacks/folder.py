@@ -19,6 +19,8 @@ from mgpo.utils.atomic_files import locked, writing
 LOCK = ".lock"
 ELSEWHERE = "begin a run in a folder of its own, without --ckpt_path last and trainer.logger.version"
 
+SHIPPED = "runs"  # where the loggers of configurations that come with the package keep their runs
+_PASSING: set[str] = set()  # folders that go when the process ends
 _WITHOUT_LOGGER: WeakKeyDictionary[L.Trainer, Path] = WeakKeyDictionary()
 
 
@@ -53,7 +55,25 @@ def unlogged_root(trainer: Mapping[str, Any]) -> dict[str, str]:
     folder = tempfile.mkdtemp(prefix="mgpo-")
     rank_zero_info("without a logger this run keeps no files; trainer.default_root_dir names a folder for them")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _PASSING.add(folder)
     return {"default_root_dir": folder}
+
+
+def root_for_loggers(trainer: Any) -> None:
+    """Puts a configured `default_root_dir` in place of the folder that a shipped configuration names for its loggers.
+
+    A logger whose `save_dir` is another keeps it.
+    """
+    root, loggers = trainer.get("default_root_dir"), trainer.get("logger")
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = logger.get("init_args") if hasattr(logger, "get") else None
+        if root and arguments and str(arguments.get("save_dir")) == SHIPPED:
+            arguments["save_dir"] = str(root)
+
+
+def stays(trainer: L.Trainer) -> bool:
+    """Whether what is written into the run's folder is still there when the process has ended."""
+    return str(trainer.default_root_dir) not in _PASSING
 
 
 def goes_on(trainer: L.Trainer) -> bool:

@@ -123,6 +123,11 @@ class KeepRows(L.Callback):
             for file in _files(trainer):
                 file.keep(0)
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Has training logged once a pass at least, where the data have fewer batches than lie between two rows."""
+        if 0 < trainer.num_training_batches < trainer.log_every_n_steps:
+            trainer.log_every_n_steps = trainer.num_training_batches
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Logs the checkpoint's values once more if they are of this epoch: Lightning keeps them no longer."""
         self.in_step = True

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import yaml
 
-from mgpo.callbacks.folder import goes_on, run_folder
+from mgpo.callbacks.folder import goes_on, run_folder, stays
 from mgpo.evaluation.report import Summary, differences, format_report
 from mgpo.metrics.record import Record
 from mgpo.utils.atomic_files import replaced
@@ -48,7 +48,7 @@ class ReportWriter(L.Callback):
         report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
         with replaced(folder / NAME) as unfinished:
             unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" and stays(trainer):
             print(f"report: {folder / NAME}")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:

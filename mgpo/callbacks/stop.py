@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 
+from mgpo.callbacks.folder import stays
 from mgpo.utils.collectives import share_objects
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -72,6 +73,8 @@ class StopOnSignal(L.Callback):
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if folder is None:
             return "nothing is saved, because trainer.callbacks has no ModelCheckpoint"
+        if not stays(trainer):
+            return "nothing is saved, because this run keeps no files"
         path = Path(folder) / "last.ckpt"
         trainer.save_checkpoint(path)
         return f"saved {path}; start again with --ckpt_path last"

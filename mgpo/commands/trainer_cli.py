@@ -1,22 +1,19 @@
 """LightningCLI over one module and one data module, and what runs every command."""
 
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import jsonargparse
 import torch
-import transformers
 import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import Counterfactuals, ReportWriter
-from mgpo.callbacks.folder import OwnFolder, run_folder, unlogged_root
+from mgpo.callbacks.folder import OwnFolder, root_for_loggers, run_folder, unlogged_root
 from mgpo.callbacks.hyperparameters import log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
@@ -33,6 +30,7 @@ from mgpo.checkpoints.resume import (
 )
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.command_table import resolve
+from mgpo.commands.quiet import hush, hush_loggers
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError, find_user_error
 from mgpo.tools.doctor.preflight import Preflight
@@ -43,16 +41,8 @@ from mgpo.training.validations import check_validations
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused, replaced
 from mgpo.utils.configurations import reading, shipped_config
+from mgpo.utils.own_code import unmade
 
-# Remarks of libraries that nobody who runs this can act on.
-NOISE = (
-    "Using ModelCheckpoint with manual optimization",
-    "Checkpoint directory .* exists and is not empty",
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-    "The 'val_dataloader' does not have many workers",
-    "The 'train_dataloader' does not have many workers",
-)
-REMARKS = ("Tip:", "will override existing callbacks", "TPU available")
 EVALUATIONS = ("validate", "test")
 SHOWN = 500  # characters of what Lightning complains of
 PARSED = ("fit", "validate", "test")  # commands that are LightningCLI's own
@@ -123,6 +113,7 @@ class CLI(LightningCLI):
         if self.subcommand not in EVALUATIONS:
             check_loop(config)
         check_accelerator(config["trainer"]["accelerator"])
+        root_for_loggers(config["trainer"])
         path = self._of_a_run(config.get("ckpt_path"))
         if path == "last" and self.subcommand in EVALUATIONS:
             path = str(last_trained(config["trainer"], self._as_saved(config)))
@@ -168,6 +159,7 @@ class CLI(LightningCLI):
             raise
         except (ValueError, TypeError) as error:  # of a setting that the trainer does not know
             raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
+        hush_loggers(trainer.loggers)
         keep_metrics(trainer)
         trainer.callbacks.insert(0, RankWatch())
         return trainer
@@ -224,19 +216,6 @@ class CLI(LightningCLI):
         return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
-def hush() -> None:
-    """Leave the terminal to what the run has to say."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not any(words in record.getMessage() for words in REMARKS)
-    )
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(
-        lambda record: "Forcefully terminating" not in record.getMessage()  # behind what the rank itself has said
-    )
-    transformers.utils.logging.disable_progress_bar()
-
-
 @handlers_kept()
 def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
@@ -284,6 +263,6 @@ def execute(command: str, args: Sequence[str]) -> None:
         if type(error).__module__.partition(".")[0] == "wandb":
             why = " ".join(str(error).split())[:SHOWN].rstrip(".")
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        if (mistake := find_user_error(error) or refused(error)) is None:
+        if (mistake := find_user_error(error) or refused(error) or unmade(error)) is None:
             raise
         raise UserError(str(mistake)) from None

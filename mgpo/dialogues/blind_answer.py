@@ -7,6 +7,7 @@ from mgpo.dialogues.two_turn import ASK_BOX, SYSTEM, TwoTurn
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
+from mgpo.utils.own_code import Called
 
 NOTHING_TO_SEE = (
     "No part could be cut out, because {reason}. {question}{choices}\nGive your final answer inside \\boxed{}."
@@ -38,7 +39,7 @@ class BlindAnswer(TwoTurn):
         ask_answer: str = ASK_ANSWER,
         refuse: str = NOTHING_TO_SEE,
         rule: BoxRule = BoxRule(),
-        cut: Cut | None = None,
+        cut: Cut | Called | None = None,
         which: str = WHICH,
     ) -> None:
         super().__init__(system=system, ask_box=ask_box, rule=rule, cut=cut, which=which)

@@ -10,7 +10,7 @@ class Cut(Protocol):
     """From a usable box to the view that is shown: (the picture it was named in, box in its pixels, resolution).
 
     `View.crop` clips to that picture, turns by quarter turns, and takes the size at which crops are seen from
-    `resolution.crop`. A class or a plain function, as `dialogue.cut`, known by the names and types of its parameters.
+    `resolution.crop`. A class, or a plain function known by the names and types of its parameters, as `dialogue.cut`.
 
     Example:
         Tall parts lie down. In my_cuts.py::

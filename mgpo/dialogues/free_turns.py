@@ -7,6 +7,7 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
+from mgpo.utils.own_code import Called
 
 ASK_FREELY = (
     "{image}{question}{choices}\n"
@@ -50,7 +51,7 @@ class FreeTurns:
         go_on: str = GO_ON,
         finish: str = FINISH,
         rule: BoxRule = BoxRule(),
-        cut: Cut | None = None,
+        cut: Cut | Called | None = None,
     ) -> None:
         if turns < 1:
             raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")

@@ -6,6 +6,7 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
+from mgpo.utils.own_code import Called
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
 BOX_BLOCK_END = "]\n```"
@@ -62,7 +63,7 @@ class TwoTurn:
         name_again: str = NAME_AGAIN,
         rule: BoxRule = BoxRule(),
         turns: int = 2,
-        cut: Cut | None = None,
+        cut: Cut | Called | None = None,
         which: str = WHICH,
     ) -> None:
         if turns < 2:

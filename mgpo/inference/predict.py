@@ -1,13 +1,13 @@
 """`python -m mgpo predict`: ask a model about many pictures, and go on where it was broken off."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import Dialogue
@@ -19,13 +19,16 @@ from mgpo.inference.base import AskedModel, picked, refusal
 from mgpo.inference.class_paths import settings_of
 from mgpo.inference.loading import load
 from mgpo.inference.prediction_file import LOCK, Predictions
+from mgpo.monitoring.terminal import Board
 from mgpo.rewards import ExactAnswer, verdict_of
 from mgpo.types import Question, Trajectory
 from mgpo.utils.atomic_files import locked
+from mgpo.utils.terminal_tables import printable
 
 Opened = tuple[Question, tuple[Original, ...], str]  # with the reason where a picture can't be had, and so none
 Row = dict[str, Any]
 SHOWN = 400  # characters of an error
+TOLD = 5  # questions whose answers are shown, and not counted only
 
 
 def predict(
@@ -66,11 +69,13 @@ def predict(
         done = predictions.done
         todo = [q for q in questions if q.id not in done]
         batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-        with tqdm(total=len(questions), initial=len(done), unit=" questions", smoothing=0.1) as progress:
+        with _progress(len(questions), len(done), batches) as answered:
             for batch in opened_ahead(batches, loaded.resolution.full):
                 predictions.append(answer(loaded, batch))
-                progress.update(len(batch))
+                answered(len(batch))
         predictions.put_in_order([q.id for q in questions])
+    if len(questions) <= TOLD:
+        print(*(_told(row) for row in predictions.rows), sep="\n")
     print(_closing(predictions))
     if all("error" in row for row in predictions.rows):
         raise UserError(
@@ -165,10 +170,44 @@ def _files(question: Question) -> Iterator[str | int | None]:
         yield from (str(file), file.stat().st_size if is_file(file) else None)
 
 
+@contextmanager
+def _progress(questions: int, done: int, batches: Sequence[Any]) -> Iterator[Callable[[int], None]]:
+    """Takes how many more are answered; where all are asked at once there is nothing to show."""
+    board = Board(max(1, questions // 20))
+    board.begin("questions", questions, done)
+    if len(batches) > 1:
+        board.show()
+
+    def answered(count: int) -> None:
+        nonlocal done
+        done += count
+        if len(batches) > 1 and board.due("questions", done):
+            board.advance("questions", done)
+
+    try:
+        yield answered
+    finally:
+        board.hide()
+
+
+def _told(row: Row) -> str:
+    """A question's answer, and where the model looked for it, as a person reads it."""
+    head = f"{row['image'] or row['id']}: {row['question']}"
+    if "error" in row:
+        return printable(f"{head}\n  no answer: {row['error'][:SHOWN]}")
+    lines = [f"  answer: {row['answer'] or 'none'}"]
+    for box, why in zip(row["boxes"], row["refused"]):
+        if box is not None:
+            lines.append(f"  box: {', '.join(f'{side:.0f}' for side in box)}" + (f" (refused: {why})" if why else ""))
+    return printable("\n".join([head, *lines]))
+
+
 def _closing(predictions: Predictions) -> str:
     rows = predictions.rows
     judged = [bool(row["right"]) for row in rows if "right" in row]
     errors = sum("error" in row for row in rows)
-    line = f"predictions: {predictions.path} ({len(rows)} questions, {errors} with an error"
+    line = (
+        f"predictions: {predictions.path} ({len(rows)} question{'' if len(rows) == 1 else 's'}, {errors} with an error"
+    )
     line += f", accuracy {sum(judged) / len(judged):.3f} of {len(judged)})" if judged else ")"
     return line + ("; started again, it asks those once more" if errors else "")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat
 from mgpo.answers import is_number, is_right
 from mgpo.errors import UserError
 from mgpo.types import Question
+from mgpo.utils.own_code import blaming
 
 
 class Verdict(NamedTuple):
@@ -24,8 +25,7 @@ class Reward(Protocol):
     One that takes its time may have a method `judge_all` too, which is given a list of (answer, question) and gives
     what it says of each, in order; it is then asked for all answers of a step at once.
 
-    A class or a plain function; without annotations, or with its parameters in another order, it is named by its dotted
-    path alone (`mgpo.rewards.as_reward`).
+    A class or a plain function, with or without annotations, its parameters in any order (`mgpo.rewards.as_reward`).
 
     Example:
         The nearer a count, the more; right is the number alone. In my_rewards.py::
@@ -47,19 +47,28 @@ class Reward(Protocol):
 
 
 def verdict_of(reward: Reward, answer: str | None, question: Question) -> Verdict:
-    """What a reward says of an answer. Raises UserError where that is neither a number nor a `Verdict`."""
+    """What a reward says of an answer. Raises UserError where it fails, or gives neither a number nor a `Verdict`."""
     return verdicts_of(reward, [(answer, question)])[0]
 
 
 def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) -> list[Verdict]:
     """The same of many answers, in order."""
     judge_all = getattr(reward, "judge_all", None)
-    given = [reward(*asked) for asked in answers] if judge_all is None else list(judge_all(answers))
+    if judge_all is None:
+        given = [_asked(reward, *asked) for asked in answers]
+    else:
+        with blaming(f"judge_all of the reward {_name(reward)}"):
+            given = list(judge_all(answers))
     if len(given) != len(answers):
         raise UserError(
             f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
         )
     return [_checked(reward, said, question) for said, (_, question) in zip(given, answers)]
+
+
+def _asked(reward: Reward, answer: str | None, question: Question) -> Any:
+    with blaming(f"the reward {_name(reward)}, asked about question {question.id},"):
+        return reward(answer, question)
 
 
 def _checked(reward: Reward, given: Any, question: Question) -> Verdict:

@@ -21,6 +21,10 @@ def as_reward(given: Callable[..., Any] | str) -> Reward:
         UserError: Where there is no such thing, or it takes neither an answer nor an answer and a question.
     """
     given = _found(given) if isinstance(given, str) else given
+    if not callable(given):
+        raise UserError(
+            f"the reward {type(given).__name__} can't be asked: it has no __call__, which takes answer and question"
+        )
     try:
         takes = signature(given)
     except (TypeError, ValueError):
@@ -48,8 +52,7 @@ def _found(path: str) -> Callable[..., Any]:
         raise UserError(f"model.reward: there is no {path}, here or among what is installed") from None
     except TypeError as error:
         raise UserError(
-            f"model.reward: {path} can't be made without arguments ({error}); annotate its __call__ as "
-            "mgpo.rewards.Reward has it, then they may stand under init_args"
+            f"model.reward: {path} can't be made without arguments ({error}); they stand under init_args"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """Additions to the reward. None is part of the published method; each is a class path in `model.shaping`."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,12 +13,23 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import box_candidates, number_lists
 from mgpo.types import Trajectory
 from mgpo.utils.atomic_files import parse_json
+from mgpo.utils.own_code import Called, blaming
 
 
 class Shaping(Protocol):
     """Adds to the reward of a trajectory whose answer has been judged."""
 
     def __call__(self, trajectory: Trajectory) -> float: ...
+
+
+def added(shaping: Sequence[Shaping | Called], trajectory: Trajectory) -> float:
+    """What all of them add. Raises UserError where one fails, or gives no number."""
+    total = 0.0
+    for each in shaping:
+        name = getattr(each, "__name__", type(each).__name__)
+        with blaming(f"the shaping {name}, asked about question {trajectory.question.id},"):
+            total += float(each(trajectory))
+    return total
 
 
 class Format:

@@ -15,11 +15,12 @@ from mgpo.images.decoding import BadImage
 from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward, verdicts_of
-from mgpo.rewards.shaping import Shaping
+from mgpo.rewards.shaping import Shaping, added
 from mgpo.rollout.crops import THREADS, CropCache, Swap, swaps_of
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
+from mgpo.utils.own_code import Called, blaming
 
 Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
 
@@ -174,7 +175,8 @@ def roll_out(
                     i = active[row]
                     text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
                     trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
-                    following[i] = dialogue.proceed(trajectories[i], resolution)
+                    with blaming(f"the dialogue {type(dialogue).__name__}, at question {trajectories[i].question.id},"):
+                        following[i] = dialogue.proceed(trajectories[i], resolution)
                     crops[i // copies].begin(following[i])  # while other rows go on
             shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
             playing = [part for active, conversation in playing for part in _go_on(conversation, active, shown)]
@@ -233,10 +235,10 @@ def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
         trajectory.reward, trajectory.right = verdict
 
 
-def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:
+def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping | Called]) -> None:
     """What training adds to the reward of judged trajectories, in place."""
     for trajectory in trajectories:
-        trajectory.reward += sum(add(trajectory) for add in shaping)
+        trajectory.reward += added(shaping, trajectory)
 
 
 def force_answers(policy: Policy, trajectories: Sequence[Trajectory], form: str) -> None:

@@ -38,6 +38,7 @@ from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
+from mgpo.utils.own_code import Called
 
 
 class MGPO(RolloutModule):
@@ -82,8 +83,8 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | str | None = None,
-        shaping: Sequence[Shaping] = (),
+        reward: Reward | Called | str | None = None,
+        shaping: Sequence[Shaping | Called] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -151,8 +152,8 @@ class MGPO(RolloutModule):
         save_whole_files(self.trainer.strategy)
         if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             self.reward.check(data.names())
-        if stage == "fit" and isinstance(getattr(self.trainer, "datamodule", None), VQAData):
-            check_validations(self.trainer, self.trainer.datamodule, self.metrics.keys())
+        if stage == "fit" and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
+            check_validations(self.trainer, data, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""

@@ -26,6 +26,7 @@ from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
+from mgpo.utils.own_code import Called
 
 TEACHER = "teacher"  # in a checkpoint
 
@@ -33,7 +34,7 @@ TEACHER = "teacher"  # in a checkpoint
 class RolloutModule(EvaluatedModule):
     """An evaluated module that also rolls out groups to learn from."""
 
-    shaping: Sequence[Shaping]
+    shaping: Sequence[Shaping | Called]
     sampling: Sampling
     group_size: int
     credit: Credit

@@ -60,6 +60,11 @@ def shipped_config(name: str) -> Path:
     raise UserError(f"there is no file {name}, and no configuration of that name comes with the package{meant}")
 
 
+def config_names() -> list[str]:
+    """The names of all configurations that come with the package, such as mgpo or loggers/wandb."""
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for folder, path in _shipped())
+
+
 def find_config(value: str) -> str:
     """A file as it is, and a name as the file that comes with the package under it. Raises UserError for neither."""
     there = os.path.exists(value) and not os.path.isdir(value)

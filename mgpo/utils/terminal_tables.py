@@ -1,4 +1,4 @@
-"""Tables as wide as the terminal that they are printed in: no row goes over the edge, or under another column."""
+"""Texts as a terminal can show them, and tables as wide as it is: no row goes over the edge or under another column."""
 
 import shutil
 from collections.abc import Iterable
@@ -12,6 +12,11 @@ NAME = 32  # characters of a name for which a table gives up columns
 def columns_here() -> int:
     """The columns of the terminal; 80 where the output goes into a file and COLUMNS says nothing."""
     return shutil.get_terminal_size().columns
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows as it is, without control characters."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
 
 
 def render(table: Table, width: int | None = None) -> str:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgpo.callbacks import GroundingGallery, MetricsFile
-from mgpo.callbacks.folder import run_folder, unlogged_root
+from mgpo.callbacks.folder import root_for_loggers, run_folder, stays, unlogged_root
 from mgpo.callbacks.hyperparameters import flat, log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.checkpoints.resume import go_into, last_checkpoint
@@ -161,6 +161,24 @@ def test_what_has_no_logger_goes_elsewhere_unless_a_folder_is_named():
         assert "mgpo-" in folder
         assert unlogged_root({**asked, "default_root_dir": "here"}) == {}
     assert unlogged_root({"logger": {"class_path": "any"}, "fast_dev_run": False}) == {}
+
+
+def test_what_goes_with_the_process_is_known():
+    (folder,) = unlogged_root({"logger": False}).values()
+    assert not stays(L.Trainer(accelerator="cpu", logger=False, default_root_dir=folder))
+    assert stays(L.Trainer(accelerator="cpu", logger=False, default_root_dir="elsewhere"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_root_is_the_folder_of_loggers_that_name_no_other(several):
+    loggers = [{"class_path": "c", "init_args": {"save_dir": folder}} for folder in ("runs", "mine")]
+    for given in [loggers] if several else loggers:
+        root_for_loggers({"default_root_dir": "X", "logger": given})
+    assert [logger["init_args"]["save_dir"] for logger in loggers] == ["X", "mine"]
+    for other in (True, False, None, {"class_path": "w"}):
+        root_for_loggers({"default_root_dir": "X", "logger": other})
+    root_for_loggers({"default_root_dir": None, "logger": (kept := {"init_args": {"save_dir": "runs"}})})
+    assert kept["init_args"]["save_dir"] == "runs"
 
 
 def test_each_logger_goes_on_with_what_it_had(tmp_path, monkeypatch):

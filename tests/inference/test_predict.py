@@ -101,6 +101,27 @@ def test_rows_hold_boxes_in_pixels_of_the_original(pictures, tmp_path):
     assert looks
 
 
+def test_few_answers_are_shown_with_their_boxes(pictures, tmp_path, capsys):
+    picture = pictures / "0000.png"
+    predict(str(picture), str(tmp_path / "one.jsonl"), ASK)
+    shown, (row,) = capsys.readouterr(), rows_of(tmp_path / "one.jsonl")
+    head, answer, *boxes, closing = shown.out.splitlines()
+    assert (head, answer) == (f"{row['image']}: {ASK}", f"  answer: {row['answer']}")
+    assert [line.split("(")[0].strip() for line in boxes] == [
+        "box: " + ", ".join(f"{side:.0f}" for side in box) for box in row["boxes"] if box is not None
+    ]
+    assert closing == f"predictions: {tmp_path / 'one.jsonl'} (1 question, 0 with an error)"
+    assert shown.err == ""  # no bar of one step
+
+
+def test_of_many_the_progress_is_told_in_lines(pictures, tmp_path, capsys):
+    predict(str(pictures), str(tmp_path / "rows.jsonl"), ASK, batch_size=20)
+    shown = capsys.readouterr()
+    *lines, closing = shown.out.splitlines()
+    assert [line.split()[1] for line in lines] == ["20/60", "40/60", "60/60"] and closing.startswith("predictions: ")
+    assert shown.err == ""
+
+
 def test_a_bad_picture_costs_its_row_only(pictures, tmp_path, capsys):
     for name, content in (("a.png", b"no picture"), ("c.png", b"")):
         (tmp_path / name).write_bytes(content)

@@ -6,10 +6,17 @@ import jsonargparse
 import pytest
 
 from mgpo.cli import main
+from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
+from mgpo.images.decoding import to_rgb
 from mgpo.rewards import ExactAnswer, as_reward, verdict_of
+from mgpo.rollout import InProcessSampler, Sampling
+from mgpo.rollout.episodes import roll_out, shape_rewards
 from mgpo.training import MGPO
+from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
+
+IMAGE = noise_image(200, 100)
 
 FORMS = {
     "by position": "def reward(said, asked): return said == asked.answer",
@@ -60,9 +67,114 @@ def test_what_has_no_annotations_is_one_on_the_command_line(tmp_path, monkeypatc
     assert verdict_of(reward, "K", make_question(noise_image(8, 8), answer="K")) == (0.5, True)
 
 
-def parsed(reward):
+INIT = "    def __init__(self, weight: float = 1.0): self.weight = weight\n"
+ASKED = {
+    "no annotations": "(self, answer, question): return self.weight",
+    "names of its own": "(self, said: str | None, asked: object) -> float: return self.weight",
+    "the other order": "(self, question, answer): return self.weight",
+    "keywords alone": "(self, *, answer, question): return self.weight",
+    "more than it is given": "(self, answer, question, scale=1.0): return scale * self.weight",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("within", ["alone", "by source"])
+def test_classes_of_any_form_take_arguments(tmp_path, monkeypatch, asked, within):
+    (tmp_path / "own_class.py").write_text(f"class Near:\n{INIT}    def __call__{asked}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_class", raising=False)
+    given = {"class_path": "own_class.Near", "init_args": {"weight": 0.5}}
+    if within == "by source":
+        given = {"class_path": "mgpo.rewards.BySource", "init_args": {"rewards": {}, "otherwise": given}}
+    reward = as_reward(parsed(given))
+    assert verdict_of(reward, "K", make_question(noise_image(8, 8))) == (0.5, True)
+
+
+def test_arguments_on_the_command_line_reach_such_a_class(tmp_path, monkeypatch):
+    (tmp_path / "own_options.py").write_text(f"class Near:\n{INIT}    def __call__{ASKED['no annotations']}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    parser = parser_of_model()
+    for key in ("weight", "init_args.weight"):
+        args = ["--model.reward", "own_options.Near", f"--model.reward.{key}", "0.5"]
+        assert parser.instantiate(parser.parse_args(args)).model.reward.weight == 0.5
+
+
+def test_shapings_and_cuts_need_no_annotations_either(tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(
+        f"class Shaped:\n{INIT}    def __call__(self, t): return self.weight\n"
+        f"class Cut:\n{INIT}    def __call__(self, view, box, resolution): return view.crop(box, resolution.crop)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    half = {"weight": 0.5}
+    parser = parser_of_model()
+    given = {
+        "shaping": [{"class_path": "own_parts.Shaped", "init_args": half}],
+        "dialogue": {
+            "class_path": "mgpo.TwoTurn",
+            "init_args": {"cut": {"class_path": "own_parts.Cut", "init_args": half}},
+        },
+    }
+    model = parser.instantiate(parser.parse_object({"model": given})).model
+    assert (model.shaping[0].weight, model.dialogue.cut.weight) == (0.5, 0.5)
+
+
+def raising():
+    def broken(answer, question):
+        return int(answer)
+
+    class Batch:
+        def __call__(self, answer, question):
+            return 0.0
+
+        def judge_all(self, answers):
+            return [int(answer) for answer, _ in answers]
+
+    return broken, Batch()
+
+
+def test_a_reward_that_raises_is_told_with_its_question_and_line():
+    question = make_question(noise_image(8, 8), "q7")
+    for reward in raising():
+        with pytest.raises(UserError, match=r"^[^\n]*ValueError: .*'seven'.*test_own.py, line \d+\)$") as raised:
+            verdict_of(reward, "seven", question)
+        assert getattr(reward, "__name__", "Batch") in str(raised.value)
+    with pytest.raises(UserError, match="the reward broken, asked about question q7, fails: "):
+        verdict_of(raising()[0], "seven", question)
+
+
+def test_so_are_shapings_and_dialogues(policy):
+    def costly(trajectory):
+        return 1 / len(trajectory.turns)
+
+    class Stuck(SingleTurn):
+        def proceed(self, trajectory, resolution):
+            raise KeyError("box")
+
+    question = make_question(IMAGE, "q7")
+    with pytest.raises(UserError, match=r"the shaping costly, asked about question q7, fails: ZeroDivisionError"):
+        shape_rewards([Trajectory(question, IMAGE)], [costly])
+    samples = [(question, to_rgb(IMAGE))]
+    with pytest.raises(UserError, match=r"the dialogue Stuck, at question q7, fails: KeyError: 'box' \(.*test_own"):
+        roll_out(policy, InProcessSampler(), Stuck(), samples, copies=1, sampling=Sampling(2), key=(0,))
+
+
+def test_what_can_not_be_asked_is_said_to_be_so():
+    class NoCall:
+        pass
+
+    for given in (NoCall(), 3):
+        with pytest.raises(UserError, match=rf"the reward {type(given).__name__} can't be asked: it has no __call__"):
+            as_reward(given)
+
+
+def parser_of_model():
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(MGPO, "model", skip={"policy"}, instantiate=False)
+    return parser
+
+
+def parsed(reward):
+    parser = parser_of_model()
     return parser.instantiate(parser.parse_object({"model": {"reward": reward}})).model.reward
 
 

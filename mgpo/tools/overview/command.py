@@ -16,10 +16,11 @@ from mgpo.gallery.embed import shorten
 from mgpo.policy.pretrained import Pretrained
 from mgpo.tools.overview.facts import Fact, Summary, look, summarise
 from mgpo.tools.overview.sheet import some, write_sheet
-from mgpo.tools.overview.told import conversation, printable
+from mgpo.tools.overview.told import conversation
 from mgpo.tools.plan.settings import build
 from mgpo.utils.atomic_files import replaced
 from mgpo.utils.configurations import shipped_config
+from mgpo.utils.terminal_tables import printable
 
 STAGES = ("train", "val", "test")
 CONVERSATIONS = 8  # in the file

@@ -15,8 +15,8 @@ from mgpo.gallery.embed import shorten
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.tools.overview.facts import Fact
-from mgpo.tools.overview.told import printable
 from mgpo.utils.atomic_files import replaced
+from mgpo.utils.terminal_tables import printable
 
 ROWS = 24
 TEXT = 300  # characters of a question, a choice, an answer, a reason

@@ -10,6 +10,7 @@ from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy
 from mgpo.tools.overview.facts import Fact, unopened
 from mgpo.types import Pixels, Reply, Turn
+from mgpo.utils.terminal_tables import printable
 
 MOST = 8  # turns
 TEXT = 20_000  # characters of a piece
@@ -60,8 +61,3 @@ def words(policy: Policy, ids: Sequence[int], sizes: Sequence[Size]) -> str:
             end = policy.token_texts[policy.chat.end_id] if piece[-1] == policy.chat.end_id else ""
             text += policy.chat.decode(piece) + end  # `decode` takes the last one off
     return printable(shorten(text, TEXT))
-
-
-def printable(text: str) -> str:
-    """A text that a terminal shows as it is, without control characters."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)

@@ -1,0 +1,46 @@
+"""What libraries say that nobody who runs a command can act on is left out, so that the run's own words are read."""
+
+import logging
+import warnings
+from typing import Any
+
+import datasets
+import transformers
+
+WARNINGS = (
+    "Using ModelCheckpoint with manual optimization",
+    "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed from",
+    "The number of training batches .* is smaller than the logging interval",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "The '(val|train|test)_dataloader' does not have many workers",
+)
+REMARKS = (
+    "Tip:", "litlogger", "litmodels", "will override existing callbacks", "TPU available", "GPU available: False",
+    "Seed set to", "Restoring states from", "Restored all states", "Loaded model weights", "`weights_only` was not set",
+    "`Trainer.fit` stopped: `max_", "Initializing distributed", "distributed_backend=",
+    "Forcefully terminating",  # behind what the rank itself has said
+)  # fmt: skip
+SPEAKERS = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+
+
+def hush() -> None:
+    """Leave the terminal to what the run has to say."""
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for speaker in map(logging.getLogger, SPEAKERS):
+        speaker.addFilter(_worth_saying)
+        for handler in speaker.handlers:  # which hear what is said below them, as filters of a logger do not
+            handler.addFilter(_worth_saying)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def hush_loggers(loggers: list[Any]) -> None:
+    """Takes out of Lightning's call of W&B an argument that W&B has dropped, and warns of."""
+    for logger in loggers:
+        getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in REMARKS)

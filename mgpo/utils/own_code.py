@@ -1,0 +1,67 @@
+"""Classes that a configuration names: known by what they can do, and their failures told in one sentence."""
+
+import re
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
+
+from mgpo.errors import UserError
+
+SHOWN = 200  # characters of an error
+PACKAGE = re.compile(r"pip install (?:-U )?['`]?(\w[\w.-]*)")
+MODULE = re.compile(r"[Nn]o module named '(\w[\w-]*)|`(\w[\w-]*)` is not installed")
+
+
+class Called(ABC):
+    """Every class whose objects can be called, whatever its `__call__` takes: a configuration may name it.
+
+    The command line compares a protocol with names and annotations, which classes of a user's own need not have.
+    """
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever it is for."""
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        return isinstance(getattr(other, "__call__", None), FunctionType)  # noqa: B004  # of classes alone, not types
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Inside, whatever is raised becomes a UserError that says what failed, why, and in which line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} fails: {_why(error)}") from error
+
+
+def unmade(error: BaseException) -> UserError | None:
+    """Which class of a configuration could not be made, and why: mostly because its package is not installed.
+
+    None for an error that says nothing of the kind.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    named = re.search(r"given class_path '([^']+)'", " ".join(map(str, chain)))
+    lacking = next((e for e in chain if isinstance(e, ModuleNotFoundError)), None)
+    if lacking is not None:
+        found = PACKAGE.findall(str(lacking)) or ["".join(names) for names in MODULE.findall(str(lacking))]
+        if found:
+            package = min(found, key=len)  # tensorboard before tensorboardX, either of which will do
+            what = named[1] if named else "this configuration"
+            return UserError(f"{what} needs {package}, which is not installed: pip install {package}")
+    return UserError(f"{named[1]} can't be made: {_why(chain[-1])}") if named else None
+
+
+def _why(error: BaseException) -> str:
+    """An error and its line, in one."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    return said + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else "")

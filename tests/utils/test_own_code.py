@@ -1,0 +1,66 @@
+"""Whatever a configuration names may lack its package, or fail when it is made: one sentence says so."""
+
+import lightning.fabric.loggers.tensorboard as fabric_tensorboard
+import lightning.pytorch.loggers.wandb as pytorch_wandb
+import pytest
+from lightning_utilities.core.imports import RequirementCache
+
+from mgpo.commands.trainer_cli import execute
+from mgpo.errors import UserError
+from mgpo.utils.own_code import unmade
+from tests.test_cli import ROOT, SMALL
+
+ABSENT = {
+    "TensorBoardLogger": (fabric_tensorboard, ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"), "tensorboard"),
+    "WandbLogger": (pytorch_wandb, ("_WANDB_AVAILABLE",), "wandb"),
+    "MLFlowLogger": (None, (), "mlflow"),
+    "CometLogger": (None, (), "comet-ml"),
+}
+
+
+def made_of(*arguments):
+    """What the command line says of these arguments, once all classes are known and are to be made."""
+    quiet = ["--trainer.callbacks=null", "--trainer.accelerator=cpu", "--preflight=off", "--measure=never"]
+    with pytest.raises(UserError) as raised:
+        execute("fit", ["--config", str(ROOT / "configs/mgpo.yaml"), *SMALL, *quiet, *arguments])
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("logger", ABSENT)
+def test_a_logger_without_its_package_says_what_to_install(tmp_path, monkeypatch, logger):
+    monkeypatch.chdir(tmp_path)
+    module, flags, package = ABSENT[logger]
+    for flag in flags:
+        name = flag.split("_")[1].lower().replace("boardx", "boardX")
+        monkeypatch.setattr(module, flag, RequirementCache(f"{name}>=999"))
+    path = f"lightning.pytorch.loggers.{logger}"
+    assert made_of("--trainer.logger", path) == f"{path} needs {package}, which is not installed: pip install {package}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed.",
+        "No module named 'psutil'",
+        "Requirement 'psutil>=5' not met. HINT: Try running `pip install -U 'psutil>=5'`",
+    ],
+)
+def test_so_does_what_notices_only_when_training_begins(text):
+    assert "needs psutil, which is not installed: pip install psutil" in str(unmade(ModuleNotFoundError(text)))
+
+
+def test_a_class_that_fails_when_it_is_made_is_named_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_logger.py").write_text(
+        "from lightning.pytorch.loggers import CSVLogger\n\n\nclass Own(CSVLogger):\n"
+        "    def __init__(self, save_dir: str = 'runs') -> None:\n        raise AttributeError('no quota left')\n"
+    )
+    said = made_of("--trainer.logger", "own_logger.Own")
+    assert said.startswith("own_logger.Own can't be made: AttributeError: no quota left (")
+    assert said.endswith("own_logger.py, line 6)")
+
+
+def test_other_errors_are_not_explained():
+    for error in (ValueError("too many values"), KeyError("x"), ModuleNotFoundError("nothing to name")):
+        assert unmade(error) is None
