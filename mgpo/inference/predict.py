@@ -1,7 +1,7 @@
 """`python -m mgpo predict`: ask a model about many pictures, and go on where it was broken off."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,7 +190,7 @@ def _progress(questions: int, done: int, batches: Sequence[Any]) -> Iterator[Cal
         board.hide()
 
 
-def _told(row: Row) -> str:
+def _told(row: Mapping[str, Any]) -> str:
     """A question's answer, and where the model looked for it, as a person reads it."""
     head = f"{row['image'] or row['id']}: {row['question']}"
     if "error" in row:

@@ -56,7 +56,7 @@ def check_place(path: str) -> None:
         return
     parts = Path(path).parts
     local = path.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).is_dir())
-    if local or parts[0] == "runs":
+    if local or parts[:1] == ("runs",):
         raise UserError(f"there is no folder {path}; the working folder is {Path.cwd()}")
 
 
