@@ -15,6 +15,7 @@ from mgpo.data.scenes import SPLITS, Scenes
 from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.rewards import ExactAnswer
+from mgpo.tools.audit.marks import marks_of
 from mgpo.tools.pretrain import bounds, command
 from mgpo.world import handwriting
 from mgpo.world.handwriting import BLOCKS, DIGITS, digits
@@ -123,6 +124,11 @@ def test_pictures_of_digits_are_labelled_by_them():
     """On sheets and crops, where the tower learns to read, all ten digits come up and nothing else."""
     labels = [labels for _, _, labels in Pictures(6, 5, 112, 84, 4, handwritten=True)]
     assert {int(v) for some in labels for v in some[:, 1].unique()} - {-100} == set(range(10))
+
+
+def test_audits_know_the_marks_of_digits_too():
+    for question in questions("ood", 9):
+        assert {mark.colour for mark in marks_of(question)} <= set(question.text.split())
 
 
 @pytest.mark.parametrize("kinds", [["counting"], ["attribute", "counting"], []])

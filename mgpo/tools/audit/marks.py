@@ -20,7 +20,8 @@ def marks_of(question: Question) -> tuple[Mark, ...] | None:
         return None
     seed = tuple(map(int, name[2].split("-")))
     size = next((size for size in STYLES["train"] if question.category.endswith(f", {size}")), "small")
-    again, marks = sample_question(name[1], seed, picture.side, question.split, size)
+    handwritten = picture.scene.face == "handwritten"
+    again, marks = sample_question(name[1], seed, picture.side, question.split, size, handwritten)
     return marks if (again.picture, again.text) == (picture, question.text) else None
 
 
