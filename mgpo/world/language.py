@@ -13,7 +13,7 @@ from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import score
 from mgpo.world.tokenizer import is_atom
-from mgpo.world.tower import BINS, CONTENTS
+from mgpo.world.tower import BINS
 from mgpo.world.transcripts import Transcripts, reply_weights
 
 
@@ -30,7 +30,7 @@ def train_language(
     `probing` is the weight of the probes' loss.
     """
     policy.model.model.visual.requires_grad_(tower)
-    probes = Probes(policy)
+    probes = Probes(policy, len(data.contents))
     parameters = [p for p in [*policy.parameters(), *probes.parameters()] if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=data.steps, pct_start=0.03)
@@ -65,10 +65,10 @@ class Probes(nn.Module):
     whether it is the right one.
     """
 
-    def __init__(self, policy: Qwen25VL) -> None:
+    def __init__(self, policy: Qwen25VL, contents: int) -> None:
         super().__init__()
         width = policy.model.config.text_config.hidden_size
-        self.heads = nn.ModuleList([nn.Linear(width, n) for n in (BINS, BINS, len(CONTENTS), 2)])
+        self.heads = nn.ModuleList([nn.Linear(width, n) for n in (BINS, BINS, contents, 2)])
         self.layers = (0, 0, 0, 1)
         self.norm = nn.RMSNorm(width)
         self.hidden: dict[int, Tensor] = {}

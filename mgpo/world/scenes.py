@@ -1,8 +1,8 @@
 """High-resolution scenes drawn from a seed.
 
 A scene is a picture with a handful of round marks. A mark's colour and place are visible when the
-whole picture is shrunk to the pixel cap; what it bears (a letter, or some dots) is not, unless the
-marks are large. Nothing in a scene depends on the size at which it is drawn: places and sizes are
+whole picture is shrunk to the pixel cap; what it bears (a letter, some dots, or a handwritten digit) is
+not, unless the marks are large. Nothing in a scene depends on the size at which it is drawn: places and sizes are
 fractions of the side.
 """
 
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mgpo.world.handwriting import BLOCKS, DIGITS, draw_digit
 from mgpo.world.stroke_letters import draw_letter
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -38,7 +39,7 @@ DOT_PLACES = {
 }
 
 
-Face = Literal["printed", "strokes"]  # how letters look
+Face = Literal["printed", "strokes", "handwritten"]  # how letters look; by hand there are digits alone
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Style:
     ground: tuple[float, float] = (0.55, 0.85)  # how strongly the ground's colour varies over the picture
     waves: int = 0  # plane waves of colour over the ground
     face: Face = "printed"
+    images: tuple[int, int] = BLOCKS["train"]  # of each digit, where they are handwritten
 
 
 TRAIN = Style()
@@ -72,7 +74,10 @@ TEST, LARGE_TEST, MEDIUM_TEST = (
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark: its colour's name, what it bears, its centre, radius and the height of its ink."""
+    """One mark: its colour's name, what it bears, its centre, radius and the height of its ink.
+
+    `image` says which image of its digit a handwritten one is.
+    """
 
     colour: str
     bears: str
@@ -80,6 +85,7 @@ class Mark:
     y: float
     radius: float
     ink: float
+    image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,18 @@ def sample_scene(rng: np.random.Generator, style: Style = TRAIN, pair: bool = Fa
                 continue
         if any(np.hypot(x - m.x, y - m.y) < 1.03 * (radius + m.radius) for m in marks):
             continue
-        letters = (pair and len(marks) < 2) or rng.random() < 0.75
-        bears = str(rng.choice(list(LETTERS if letters else DOTS)))
+        bears, image = sample_content(rng, style, letter=pair and len(marks) < 2)
         ink = 2 * radius * rng.uniform(*style.ink)
-        marks.append(Mark(str(colours[len(marks)]), bears, float(x), float(y), float(radius), float(ink)))
+        marks.append(Mark(str(colours[len(marks)]), bears, float(x), float(y), float(radius), float(ink), image))
     return Scene(tuple(marks), _ground(rng, style), _strokes(rng, style), _waves(rng, style), style.face)
+
+
+def sample_content(rng: np.random.Generator, style: Style, letter: bool = False) -> tuple[str, int | None]:
+    """What a mark bears, with `letter` no dots; and which image of it, where it is handwritten."""
+    if style.face == "handwritten":
+        return str(rng.choice(list(DIGITS))), int(rng.integers(*style.images))
+    letter = letter or rng.random() < 0.75
+    return str(rng.choice(list(LETTERS if letter else DOTS))), None
 
 
 def _ground(rng: np.random.Generator, style: Style) -> tuple[tuple[float, ...], ...]:
@@ -179,7 +192,9 @@ def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scal
     radius, ink = mark.radius * scale, mark.ink * scale
     colour = (20, 20, 20) if mark.colour in LIGHT else (250, 250, 250)
     canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=COLOURS[mark.colour])
-    if mark.bears in DOT_PLACES:
+    if mark.image is not None:
+        draw_digit(canvas, mark.bears, mark.image, x, y, ink, colour)
+    elif mark.bears in DOT_PLACES:
         dot = ink * 0.16
         for dx, dy in DOT_PLACES[mark.bears]:
             cx, cy = x + dx * ink / 2, y + dy * ink / 2

@@ -17,12 +17,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Qwen2VLImageProcessorPil
 
 from mgpo.policy.families.qwen_pixels import Patcher
-from mgpo.world.scenes import COLOURS, DOTS, LARGE, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_scene
+from mgpo.world.handwriting import DIGITS
+from mgpo.world.questions import style_of
+from mgpo.world.scenes import COLOURS, DOTS, LETTERS, TRAIN, Mark, Scene, Style, draw, sample_content, sample_scene
 
-CONTENTS = LETTERS + DOTS
 NAMES = list(COLOURS)
 FACTOR = 28
 BINS = 56
+
+
+def contents(handwritten: bool) -> str:
+    """All that marks can bear."""
+    return DIGITS if handwritten else LETTERS + DOTS
 
 
 def shrink(scene: Scene, side: int, region: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Image.Image:
@@ -46,9 +52,9 @@ def sample_sheet(rng: np.random.Generator, spread: float, style: Style = TRAIN) 
         for column in range(3):
             x, y = (np.array([column, row]) + 0.5 + rng.uniform(-0.5, 0.5, 2) * spread) / 3
             radius = rng.uniform(*style.radius) / rng.uniform(0.26, 0.34)
-            bears = str(rng.choice(list(LETTERS if rng.random() < 0.75 else DOTS)))
+            bears, image = sample_content(rng, style)
             ink = 2 * radius * rng.uniform(*style.ink)
-            marks.append(Mark(str(rng.choice(NAMES)), bears, float(x), float(y), float(radius), float(ink)))
+            marks.append(Mark(str(rng.choice(NAMES)), bears, float(x), float(y), float(radius), float(ink), image))
     ground = sample_scene(rng, style)
     return Scene(tuple(marks[i] for i in rng.permutation(9)), ground.corners, ())
 
@@ -67,7 +73,7 @@ def label(scene: Scene, side: int, region: tuple[float, float, float, float], re
             continue
         ink = mark.ink / (x2 - x1) / 2
         whole = ink < u < 1 - ink and ink < v < 1 - ink
-        content = CONTENTS.index(mark.bears) if whole and read else -100
+        content = contents(mark.image is not None).index(mark.bears) if whole and read else -100
         values = [NAMES.index(mark.colour), content, int(u * BINS), int(v * BINS)]
         labels[int(v * across), int(u * across)] = torch.tensor(values)
     return labels.view(-1, 4)
@@ -76,8 +82,9 @@ def label(scene: Scene, side: int, region: tuple[float, float, float, float], re
 class Pictures(IterableDataset):
     """A stream of `steps` batches (patches, grid, labels): scenes, crops, and sheets whose marks drift apart."""
 
-    def __init__(self, steps: int, seed: int, view: int, crop: int, batch: int, style: Style = TRAIN) -> None:
-        self.steps, self.seed, self.view, self.crop, self.batch, self.style = steps, seed, view, crop, batch, style
+    def __init__(self, steps: int, seed: int, view: int, crop: int, batch: int, handwritten: bool = False) -> None:
+        self.steps, self.seed, self.view, self.crop, self.batch = steps, seed, view, crop, batch
+        self.style, self.large = (style_of("train", size, handwritten) for size in ("small", "large"))
         self.patcher = Patcher(Qwen2VLImageProcessorPil())
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -92,7 +99,7 @@ class Pictures(IterableDataset):
                 if rng.random() < 0.5:
                     drawn.append((scene, self.view, whole, False))
                 if rng.random() < 0.2:
-                    drawn.append((sample_scene(rng, LARGE), self.view, whole, True))
+                    drawn.append((sample_scene(rng, self.large), self.view, whole, True))
                 for mark in rng.permutation(np.array(scene.marks, dtype=object))[:2]:
                     x, y = np.array([mark.x, mark.y]) + rng.uniform(-0.08, 0.08, 2)
                     drawn.append((scene, self.crop, square_around(x, y, rng.uniform(0.13, 0.17)), True))
@@ -103,15 +110,24 @@ class Pictures(IterableDataset):
 
 
 def train_tower(
-    tower: Any, steps: int, batch: int, view: int, crop: int, lr: float, seed: int, log: Callable[[str], None]
+    tower: Any,
+    steps: int,
+    batch: int,
+    view: int,
+    crop: int,
+    lr: float,
+    seed: int,
+    log: Callable[[str], None],
+    handwritten: bool = False,
 ) -> None:
     """Train the tower in place; logs the accuracy of each head."""
     width = tower.config.out_hidden_size
-    heads = nn.ModuleList([nn.Linear(width, n) for n in (len(NAMES), len(CONTENTS), BINS, BINS)])
+    heads = nn.ModuleList([nn.Linear(width, n) for n in (len(NAMES), len(contents(handwritten)), BINS, BINS)])
     parameters = [*tower.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.05)
-    stream = DataLoader(Pictures(steps, seed, view, crop, batch), batch_size=None, num_workers=1, prefetch_factor=4)
+    pictures = Pictures(steps, seed, view, crop, batch, handwritten)
+    stream = DataLoader(pictures, batch_size=None, num_workers=1, prefetch_factor=4)
     right, seen = torch.zeros(4), torch.zeros(4)
     for step, (pixels, grid, labels) in enumerate(stream):
         features = tower(pixels, grid_thw=grid).pooler_output

@@ -18,11 +18,12 @@ from mgpo.images.views import View, VisionResolution
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.passes.batch import Batch, collate
 from mgpo.types import Pixels, Prompt, Question, Reply, Trajectory, Turn
-from mgpo.world.questions import ScenePicture, ask
-from mgpo.world.scenes import COLOURS, DOTS, LARGE, TRAIN, Mark, sample_scene
+from mgpo.world.handwriting import DIGITS
+from mgpo.world.questions import ScenePicture, ask, style_of
+from mgpo.world.scenes import COLOURS, DOTS, Mark, sample_scene
 from mgpo.world.teacher import Habits, is_large, teacher_box
 from mgpo.world.tokenizer import ANSWER_REPLY, BOX_REPLY
-from mgpo.world.tower import BINS, CONTENTS
+from mgpo.world.tower import BINS, contents
 
 ANSWERED = 0.7  # the share of transcripts that go on behind the last look
 SHARES = {"single": 0.14, "again": 0.08, "free": 0.30}  # of dialogues; what is left over is the two-turn one
@@ -39,9 +40,19 @@ class Transcripts(IterableDataset):
         scenes: Scenes a batch.
         side: Pixels of a scene's side; smaller than in training, which makes drawing cheap.
         habits: How the teacher names boxes.
+        handwritten: Scenes with handwritten digits, which are options' texts as capitals are.
     """
 
-    def __init__(self, policy: Qwen25VL, steps: int, scenes: int, side: int, habits: Habits, seed: int) -> None:
+    def __init__(
+        self,
+        policy: Qwen25VL,
+        steps: int,
+        scenes: int,
+        side: int,
+        habits: Habits,
+        seed: int,
+        handwritten: bool = False,
+    ) -> None:
         self.chat, self.patcher = policy.chat, policy.patcher
         self.resolution = policy.resolution
         self.low_resolution = replace(policy.resolution, full=policy.resolution.crop)
@@ -49,7 +60,10 @@ class Transcripts(IterableDataset):
         self.steps, self.scenes, self.side = steps, scenes, side
         self.habits, self.seed = habits, seed
         self.colours = {self.chat.encode_text(colour)[0]: colour for colour in COLOURS}
-        self.capitals = {self.chat.encode_text(letter)[0]: letter for letter in OPTIONS}
+        named = OPTIONS + (DIGITS if handwritten else "")
+        self.named = {self.chat.encode_text(text)[0]: text for text in named}  # options, and what they may say
+        self.contents = contents(handwritten)
+        self.style, self.large = (style_of("train", size, handwritten) for size in ("small", "large"))
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         torch.set_num_threads(1)
@@ -71,7 +85,7 @@ class Transcripts(IterableDataset):
         for row, trajectory in enumerate(trajectories):
             ids = batch.ids_NC[row].tolist()
             names = [i for i in shown[row].nonzero().flatten().tolist() if ids[i] in self.colours]
-            capitals = [i for i in shown[row].nonzero().flatten().tolist() if ids[i] in self.capitals]
+            named = [i for i in shown[row].nonzero().flatten().tolist() if ids[i] in self.named]
             scene = trajectory.question.picture.scene  # pyright: ignore[reportAttributeAccessIssue]
             marks = {i: scene.mark(self.colours[ids[i]]) for i in names}
             colours = {mark.colour for mark in marks.values()}
@@ -81,15 +95,15 @@ class Transcripts(IterableDataset):
                 if trajectory.image.size[0] == self.side and view is trajectory.views[0]:
                     labels[row, i, 0], labels[row, i, 1] = int(mark.x * BINS), int(mark.y * BINS)
                 if trajectory.image.size[0] < self.side or self._legible(view, mark):
-                    labels[row, i, 2] = CONTENTS.index(mark.bears)
+                    labels[row, i, 2] = self.contents.index(mark.bears)
                     if len(colours) > 1:
                         labels[row, i, 3] = int(mark.x == min(m.x for m in marks.values()))
-            for option, text in pairwise(capitals):
+            for option, text in pairwise(named):
                 if self.chat.decode(ids[option + 1 : text]) != ") ":  # "(A) K": an option and its text
                     continue
                 name = max(i for i in names if i < option)
                 if labels[row, name, 2] >= 0:
-                    labels[row, text, 3] = int(self.capitals[ids[text]] == marks[name].bears)
+                    labels[row, text, 3] = int(self.named[ids[text]] == marks[name].bears)
         return labels
 
     def _legible(self, view: View, mark: Mark) -> bool:
@@ -102,7 +116,7 @@ class Transcripts(IterableDataset):
     def about_scene(self, rng: np.random.Generator) -> list[Trajectory]:
         """Transcripts about one new scene, a question for each mark or more, which share their first prompt."""
         pair = rng.random() < 0.5
-        scene = sample_scene(rng, LARGE if rng.random() < LARGE_SCENES else TRAIN, pair)
+        scene = sample_scene(rng, self.large if rng.random() < LARGE_SCENES else self.style, pair)
         resolution = self.low_resolution if rng.random() < LOW_CAPS else self.resolution
         picture = ScenePicture(scene, self.side)
         image = picture.load()
@@ -188,7 +202,7 @@ class Transcripts(IterableDataset):
         )
 
     def _kind(self, mark: Mark, rng: np.random.Generator) -> str:
-        if mark.bears in DOTS:
+        if mark.image is None and mark.bears in DOTS:
             return "counting"
         return "attribute" if rng.random() < 0.5 else "attribute_choice"
 

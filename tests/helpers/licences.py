@@ -25,6 +25,7 @@ REMARKS = {
     "pathspec": "MPL-2.0 holds per file; for the site alone, used unchanged",
     "qwen-agent": "its LICENSE is Apache-2.0; tests read the vocabulary that it ships, and run none of its code",
     "numpy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
+    "scikit-learn": "its wheels carry libgomp (GPL with the runtime exception)",
     "scipy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
     "shtab": "MPL-2.0 holds per file; used unchanged, for the shell's completion",
     "tqdm": "MPL-2.0 holds per file; used unchanged",

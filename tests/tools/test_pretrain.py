@@ -20,7 +20,7 @@ WITHIN = {name: sum(bounds) / 2 for name, bounds in BOUNDS.items()}
 
 def test_it_goes_through_all_stages_until_what_it_makes_is_a_base(tmp_path, monkeypatch, capsys):
     seen = iter([{**WITHIN, "two turns, greedy": 0.9}, WITHIN, None])
-    monkeypatch.setattr(command, "measure", lambda policy: next(seen))
+    monkeypatch.setattr(command, "measure", lambda policy, handwritten: next(seen))
     command.pretrain(str(tmp_path / "base"), **SHORT)
     assert next(seen) is None  # looked at twice, and then it was one
     assert "a base within its bounds" in capsys.readouterr().out
@@ -28,7 +28,7 @@ def test_it_goes_through_all_stages_until_what_it_makes_is_a_base(tmp_path, monk
 
 
 def test_what_does_not_become_a_base_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "measure", lambda policy: {**WITHIN, "the right crop read": 0.5})
+    monkeypatch.setattr(command, "measure", lambda policy, handwritten: {**WITHIN, "the right crop read": 0.5})
     with pytest.raises(UserError, match=r"no base yet: the right crop read 0.50 \(wanted 0.90 to 1.00\)"):
         command.pretrain(str(tmp_path / "base"), **SHORT, habit_rounds=1)
 
@@ -37,7 +37,7 @@ def test_probes_look_at_the_tokens_that_their_labels_are_of(fresh_policy):
     policy = fresh_policy
     transcripts = Transcripts(policy, 1, 2, 256, Habits(), 0)
     batch, labels = next(iter(transcripts))
-    probes = Probes(policy)
+    probes = Probes(policy, len(transcripts.contents))
     with torch.no_grad():
         score(policy, batch)
         hidden_TD = probes.hidden[0][-int(batch.fed_NC.sum()) :]

