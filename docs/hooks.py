@@ -11,8 +11,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 def on_files(files: Files, config: Any) -> None:
     """Adds results/ under a name that no page has."""
-    for path in sorted(RESULTS.iterdir()):
-        files.append(File.generated(config, f"study/{path.name}", abs_src_path=str(path)))
+    for path in sorted(path for path in RESULTS.rglob("*") if path.is_file()):
+        files.append(File.generated(config, f"study/{path.relative_to(RESULTS)}", abs_src_path=str(path)))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
