@@ -110,8 +110,8 @@ def look_at(command: str, args: Sequence[str]) -> None:
 
     Raises UserError.
     """
+    from mgpo.commands.key_values import check_rows, check_values, check_words, given
     from mgpo.commands.keys import check_arguments, check_configuration, laid_over
-    from mgpo.commands.values import check_rows, check_values, check_words, given
     from mgpo.utils.configurations import load_file
 
     parts = [*(part for arg in args for part in arg.split("=", 1)), ""]

@@ -8,9 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from mgpo.commands.values import plain
+from mgpo.commands.key_values import plain
 from mgpo.errors import UserError
-from mgpo.utils.bounds import check_class_arguments
+from mgpo.utils.least_values import check_class_arguments
 
 ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
 NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class

@@ -10,7 +10,7 @@ from mgpo.data.base import DataError, Source
 from mgpo.data.batches import Batches, Decoded, Sample
 from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
-from mgpo.utils.bounds import check_keys
+from mgpo.utils.least_values import check_keys
 
 
 class VQAData(L.LightningDataModule):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mgpo.data.base import DataError
 from mgpo.types import Question
-from mgpo.utils.bounds import at_least
+from mgpo.utils.least_values import at_least
 from mgpo.world.handwriting import digits
 from mgpo.world.questions import HANDWRITTEN_KINDS, KINDS, Size, sample_question
 

@@ -12,7 +12,7 @@ from mgpo.data.image_columns import CELL, MOST_PICTURES, Cell, Places, check_ins
 from mgpo.data.row_source import Row, RowSource, check_columns, shown
 from mgpo.data.tables import Table
 from mgpo.images.decoding import BadImage, Picture, check_data, is_file
-from mgpo.utils.bounds import at_least
+from mgpo.utils.least_values import at_least
 
 LONGEST_INDEX = 64  # characters
 

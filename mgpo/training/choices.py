@@ -3,7 +3,7 @@
 from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.utils.bounds import TEMPERATURE, check_keys
+from mgpo.utils.least_values import TEMPERATURE, check_keys
 
 ANSWER_FORM = "\\boxed{{answer}}"
 

@@ -198,5 +198,7 @@ def test_the_last_line_of_a_run_of_two_ranks_names_the_one_that_failed(tmp_path)
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == "mgpo: rank 1 failed: LookupError: no such letter"
-    assert "closed by peer" not in done.stderr and done.stderr.count("Traceback") == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mgpo: rank 1: the reward Broken, asked about question attribute-")
+    assert "fails: LookupError: no such letter" in last and "broken.py, line 9" in last
+    assert "closed by peer" not in done.stderr and done.stderr.count("Traceback") == 0

@@ -74,7 +74,8 @@ def table_of(tmp_path, sources, records):
     callback = BenchmarkTable()
     trainer = SimpleNamespace(
         datamodule=SimpleNamespace(val=sources, test=[]), sanity_checking=False, is_global_zero=True, global_step=0,
-        logger=SimpleNamespace(log_dir=str(tmp_path)), state=SimpleNamespace(fn="validate"),
+        logger=SimpleNamespace(log_dir=str(tmp_path)), default_root_dir=str(tmp_path),
+        state=SimpleNamespace(fn="validate"),
     )  # fmt: skip
     callback.on_validation_end(trainer, SimpleNamespace(records=records))
     (path,) = tmp_path.rglob("benchmarks.json")

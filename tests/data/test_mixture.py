@@ -226,7 +226,7 @@ def files(folder, name, **more):
         ({"wieght": 2}, None, "wieght"),
         ({"name": "counts"}, None, "two parts"),
         ({"source": {"class_path": "mgpo.data.Scenes", "init_args": {"count": 0}}}, None, "part 'scenes'.*is empty"),
-        ({"source": {"class_path": "mgpo.data.Nothing"}}, None, "mgpo.data.Nothing"),
+        ({"source": {"class_path": "mgpo.data.Nothing"}}, None, "there is no Nothing in mgpo.data"),
         ({}, {"cuonts": {"class_path": "mgpo.rewards.NumericAnswer"}}, "no source is called 'cuonts'"),
     ],
 )

@@ -94,7 +94,9 @@ def test_a_fit_ends_with_intervals_of_what_it_gained(width, tmp_path, monkeypatc
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("mgpo.callbacks.report_writer.run_folder", lambda trainer: tmp_path)
     writer, module = ReportWriter(), SimpleNamespace()
-    trainer: Any = SimpleNamespace(sanity_checking=False, is_global_zero=True, state=SimpleNamespace(fn="validate"))
+    trainer: Any = SimpleNamespace(
+        sanity_checking=False, is_global_zero=True, state=SimpleNamespace(fn="validate"), default_root_dir="runs"
+    )
     for module.step, right in ((0, 1), (160, 3)):
         module.records = records(right)
         module.summary = summarise(module.records)

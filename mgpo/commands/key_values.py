@@ -8,8 +8,8 @@ import yaml
 
 from mgpo.errors import UserError
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
-from mgpo.utils.bounds import check_keys
 from mgpo.utils.configurations import load
+from mgpo.utils.least_values import check_keys
 
 TRAINERS = ("fit", "validate", "test", "doctor")  # commands that build one
 
