@@ -33,7 +33,7 @@ def folder(tokenizer, tmp_path_factory):
 @pytest.mark.parametrize(
     "names",
     [
-        ["qwen2_5_vl_7b"],
+        pytest.param(["qwen2_5_vl_7b"], marks=pytest.mark.slow),
         pytest.param(["qwen2_5_vl_3b"], marks=pytest.mark.slow),
         pytest.param(["qwen2_5_vl_7b", "qwen2_5_vl_7b_lora"], marks=pytest.mark.slow),
     ],
