@@ -129,6 +129,7 @@ def test_a_file_of_questions_is_taken_and_those_without_an_answer_are_left_out(t
     [
         (dict(data="a.jsonl", source=[]), "give one of the two"),
         (dict(rollouts=0), "at least 1"),
+        (dict(model="runs/nope"), "there is no folder runs/nope"),
         (dict(model="Qwen/Qwen2.5-VL-7B-Instruct"), "brings no validation questions"),
         (dict(source=[replace(coloured()[0], answer="")]), "none of the questions has an answer"),
     ],

@@ -16,10 +16,11 @@ from mgpo.errors import UserError
 from mgpo.evaluation.audit import Audited, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import Row, row_of, summarise
 from mgpo.inference.base import AskedModel
-from mgpo.inference.loading import EMBEDDED_CONFIG, load
+from mgpo.inference.loading import ADDRESSES, EMBEDDED_CONFIG, load
 from mgpo.inference.local import Model
 from mgpo.inference.predict import Opened, opened_ahead
 from mgpo.policy.families.qwen2_5_vl import EMBEDDED
+from mgpo.policy.hub.checkpoint_files import check_place
 from mgpo.rewards import ExactAnswer, Reward, as_reward
 from mgpo.rollout.in_process import Sampling
 from mgpo.tools.audit.audit_cards import Cards
@@ -111,6 +112,8 @@ def questions(
 
 def validation_sources(model: str) -> list[Source]:
     """Those of the configuration of a run, or of the embedded model. Raises UserError where there are none."""
+    if model != EMBEDDED and not model.startswith(ADDRESSES):
+        check_place(model)
     config = shipped_config(EMBEDDED_CONFIG) if model == EMBEDDED else Path(model) / "config.yaml"
     loaded = under_present_names(load_file(str(config))) if config.is_file() else {}
     named = (loaded.get("data") or {}).get("val")
