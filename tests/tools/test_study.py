@@ -1,23 +1,13 @@
 """A study: its commands, its resumption, and a page whose numbers follow from the reports."""
 
 import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-import yaml
 
-from mgpo.tools.study.command import _end_with
 from mgpo.tools.study.markdown import write_study
 from mgpo.tools.study.parts import Counterfactuals, Curves, Differences, Table, Training, check_parts
 from mgpo.tools.study.plan import Matrix, Run, jobs
 from mgpo.tools.study.results import Results
-from tests.test_cli import ROOT, run
 
 RUNS = {
     "three": Run(of="ours", set={"model.dialogue.init_args.turns": 3}),
@@ -213,65 +203,3 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     assert "![Accuracy over steps](accuracy-over-steps.svg)" in text
     assert pages[0]["accuracy-over-steps.svg"].startswith(b"<?xml")
     assert json.loads(pages[0]["study.json"])["Main"][0]["accuracy"]["high"] == 1
-
-
-TINY = {
-    "data.train.init_args.count": 4, "data.batch_size": 2, "data.num_workers": 0,
-    "data.val": '[{"class_path": "mgpo.data.Scenes", "init_args": {"count": 2, "side": 512, "split": "val"}}]',
-    "trainer.log_every_n_steps": 1,
-}  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_study_resumes_where_it_stopped(tmp_path):
-    """A real matrix in real processes: a row that fails stops it in one sentence; what is done is not done again."""
-    runs = {
-        "base": {"config": str(ROOT / "configs/mgpo.yaml"), "untrained": True},
-        "mgpo": {"config": str(ROOT / "configs/mgpo.yaml")},
-        "free": {"config": str(ROOT / "configs/free.yaml"), "set": {"model.group_size": 1}},
-        "three": {"of": "mgpo", "set": {"model.dialogue.init_args.turns": 3, "counterfactuals.enabled": True}},
-    }
-    study = {
-        "runs": runs, "seeds": [0], "seed_keys": ["model.seed"], "common": TINY, "output": "out",
-        "parts": [
-            {"title": "Main", "rows": ["base", "mgpo", "three"], "shares": ["accuracy"]},
-            {"title": "Boxes", "metric": "train/valid_box_ratio", "rows": ["mgpo"]},
-            {"title": "Crop", "swapped": ["three"]},
-        ],
-    }  # fmt: skip
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
-    broken = run("study", "--config", str(path), cwd=tmp_path, check=False)
-    assert broken.returncode != 0
-    assert "free, seed 0 failed" in broken.stderr and "at least 2 rollouts" in broken.stderr
-    report = tmp_path / "out/mgpo/seed-0/report.json"
-    before = report.stat().st_mtime_ns
-    del runs["free"]
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
-    run("study", "--config", str(path), cwd=tmp_path)
-    assert report.stat().st_mtime_ns == before
-    page = (tmp_path / "out/page/README.md").read_text()
-    assert "| three | val | " in page and "black" in page
-    assert (tmp_path / "out/page/boxes.svg").is_file()
-
-
-def start_child(pids):
-    """A command as a study starts it, whose study is then killed."""
-    child = subprocess.Popen(["sleep", "100"], preexec_fn=_end_with(os.getpid()))
-    pids.send(child.pid)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
-def test_a_command_ends_with_its_study():
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    study = fork.Process(target=start_child, args=(there,))
-    study.start()
-    stat = Path(f"/proc/{here.recv()}/stat")
-    study.join()
-    for _ in range(1000):
-        if not stat.exists() or " Z " in stat.read_text():  # whoever inherits it may be slow to bury it
-            return
-        time.sleep(0.01)
-    raise AssertionError("it goes on")
