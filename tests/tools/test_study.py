@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from mgpo.errors import UserError
 from mgpo.tools.study.markdown import write_study
-from mgpo.tools.study.parts import Counterfactuals, Curves, Differences, Table, Training, check_parts
+from mgpo.tools.study.parts import Audits, Counterfactuals, Curves, Differences, Table, Training, check_parts
 from mgpo.tools.study.plan import Matrix, Run, jobs
 from mgpo.tools.study.results import Results
 
@@ -72,7 +73,22 @@ def test_a_row_may_learn_from_anothers_rollouts(tmp_path):
     assert other["own, seed 1"].fingerprint != made["own, seed 1"].fingerprint
 
 
+def test_a_row_may_audit_anothers_run_or_the_base_of_one_that_is_not_trained(tmp_path):
+    runs = {"asked": Run(audits="ours", set={"limit": 8}), "bare": Run(audits="base"), **RUNS}
+    made = {job.name: job for job in plan(tmp_path, runs, by_seed={"model.policy.init_args.path": ["A", "B"]})}
+    job = made["asked, seed 1"]
+    assert job.arguments == ["audit", f"--model={tmp_path}/ours/seed-1", f"--output={job.folder}", "--limit=8"]
+    assert job.report.name == "audit.json" and made["ours, seed 1"].report.name == "report.json"
+    assert [*made].index("ours, seed 1") < [*made].index("asked, seed 0")
+    assert "--model=B" in made["bare, seed 1"].arguments
+    other = {job.name: job for job in plan(tmp_path, {**runs, "ours": Run("b.yaml")})}
+    assert other["asked, seed 1"].fingerprint not in (job.fingerprint, other["asked, seed 0"].fingerprint)
+    assert "bare, seed 1" not in {job.name for job in plan(tmp_path, runs)}  # there is but one base
+
+
 BAD = [
+    {"a": Run(audits="b", config="c"), "b": Run("c")}, {"a": Run(audits="b"), "b": Run(of="d"), "d": Run("c")},
+    {"a": Run(audits="d")}, {"a": Run(of="b"), "b": Run(audits="d"), "d": Run("c")},
     {"a": Run("c", rollouts="b"), "b": Run("c", untrained=True)},
     {"a": Run("c", rollouts="b", start="b"), "b": Run("c")},
     {"a": Run("c", rollouts="b"), "b": Run("c", rollouts="d"), "d": Run("c")},
@@ -84,7 +100,7 @@ BAD = [
 
 @pytest.mark.parametrize("runs", BAD)
 def test_rows_that_cannot_be_made_are_named(tmp_path, runs):
-    with pytest.raises(ValueError, match=r"runs\.[ab]"):
+    with pytest.raises(UserError, match=r"runs\.[ab]"):
         plan(tmp_path, runs)
 
 
@@ -108,6 +124,9 @@ def folder(tmp_path):
             lines = ["step,train/accuracy,train/constant_reward,speed/seconds_per_step,other"]
             lines += [*(f"{s},{s / 10 + seed / 10},0.5,{2 + s}," for s in range(5)), "9,,,,1", "10,,,,4"]
             (place / "metrics.csv").write_text("\n".join(lines))
+            rate = {"n": sum(right), "count": seed, "share": seed / sum(right)}
+            audit = {"n": 4, "accuracy": 0.5, "margin": {"mean": 3.0 + seed}, "rates": {"mark_outside": rate}}
+            (place / "audit.json").write_text(json.dumps({"by_split": {"test": audit}}))
             rows = [{"id": str(i), "split": "val", "crop": bool(r), "black": False} for i, r in enumerate(right)]
             numbers = {"accuracy": 0.5, "drop": 0.5, "gain": 2, "harm": 0}
             swapped = {"by_split": {"val": {"crop": numbers, "black": numbers}}, "questions": rows}
@@ -157,7 +176,8 @@ def test_a_metric_that_was_never_logged_is_named(folder):
     ("part", "said"),
     [(Table("T", ["our"], ["accuracy"]), "no run 'our'"), (Table("T", ["ours"], ["acuracy"]), "no share 'acuracy'"),
      (Differences("T", [("ours", "their")]), "no run 'their'"), (Curves("T", "m", ["ours"] * 7), "7 curves"),
-     (Counterfactuals("T", ["x"]), "no run 'x'")],
+     (Counterfactuals("T", ["x"]), "no run 'x'"), (Audits("T", ["x"], []), "no run 'x'"),
+     (Audits("T", ["ours"], ["wrong"]), "no rate 'wrong'")],
 )  # fmt: skip
 def test_misspelt_parts_are_named_before_anything_runs(part, said):
     with pytest.raises(ValueError, match=said):
@@ -190,6 +210,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
         Curves("Accuracy over steps", "train/accuracy", ["ours", "theirs"]),
         Counterfactuals("Is it the crop?", ["ours"]),
         Training("How soon", ["ours"], level=0.4),
+        Audits("Why", ["ours"], ["mark_outside"]),
     ]
     pages = []
     for name in ("page", "again"):
@@ -200,6 +221,7 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     assert "| Ours | val | 0.875 (0.750–1.000) |" in text
     assert "| Ours − theirs | val | +62.5 (" in text
     assert "| Ours | –, never in 2 of 2 | 0.500 (0.500–0.500) | 4.000 (4.000–4.000) |" in text
+    assert "| Ours | test | 0.500 (0.500–0.500) | 3.500 (3.000–4.000) | 0.125 (0.000–0.250), 1 of 7 |" in text
     assert "![Accuracy over steps](accuracy-over-steps.svg)" in text
     assert pages[0]["accuracy-over-steps.svg"].startswith(b"<?xml")
     assert json.loads(pages[0]["study.json"])["Main"][0]["accuracy"]["high"] == 1

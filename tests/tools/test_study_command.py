@@ -36,6 +36,7 @@ def test_a_study_resumes_where_it_stopped(tmp_path):
         "mgpo": {"config": str(ROOT / "configs/mgpo.yaml")},
         "free": {"config": str(ROOT / "configs/free.yaml"), "set": {"model.group_size": 1}},
         "three": {"of": "mgpo", "set": {"model.dialogue.init_args.turns": 3, "counterfactuals.enabled": True}},
+        "asked": {"audits": "mgpo", "set": {"limit": 2}},
     }
     study = {
         "runs": runs, "seeds": [0], "seed_keys": ["model.seed"], "common": TINY, "output": "out",
@@ -43,6 +44,7 @@ def test_a_study_resumes_where_it_stopped(tmp_path):
             {"title": "Main", "rows": ["base", "mgpo", "three"], "shares": ["accuracy"]},
             {"title": "Boxes", "metric": "train/valid_box_ratio", "rows": ["mgpo"]},
             {"title": "Crop", "swapped": ["three"]},
+            {"title": "Why", "audited": ["asked"], "rates": ["mark_outside"]},
         ],
     }  # fmt: skip
     path = tmp_path / "study.yaml"
@@ -57,7 +59,7 @@ def test_a_study_resumes_where_it_stopped(tmp_path):
     run("study", "--config", str(path), cwd=tmp_path)
     assert report.stat().st_mtime_ns == before
     page = (tmp_path / "out/page/README.md").read_text()
-    assert "| three | val | " in page and "black" in page
+    assert "| three | val | " in page and "black" in page and "| asked | val | " in page
     assert (tmp_path / "out/page/boxes.svg").is_file()
 
 

@@ -19,7 +19,7 @@ from mgpo.callbacks.report_writer import commit
 from mgpo.errors import UserError
 from mgpo.tools.study.markdown import write_study
 from mgpo.tools.study.parts import Part, check_parts, check_subset, rows_of
-from mgpo.tools.study.plan import DONE, REPORT, Job, Matrix, Run, Value, jobs
+from mgpo.tools.study.plan import DONE, Job, Matrix, Run, Value, jobs
 from mgpo.tools.study.results import Results
 from mgpo.utils.atomic_files import locked
 
@@ -108,7 +108,7 @@ def make(job: Job, parallel: int) -> None:
             command, stdout=lines, stderr=subprocess.STDOUT, preexec_fn=_end_with(os.getpid()),
             env={"OMP_NUM_THREADS": threads, **os.environ},
         ).returncode  # fmt: skip
-    if code or not (job.folder / REPORT).is_file():
+    if code or not job.report.is_file():
         tail = " / ".join(log.read_text().splitlines()[-3:])[-600:]
         raise UserError(f"{job.name} failed; see {log} ({tail}); the study goes on from there when started again")
     seconds = round(time.monotonic() - began)

@@ -11,8 +11,19 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from mgpo.evaluation.counterfactuals import CROP
-from mgpo.tools.study.parts import COLOURS, HEADINGS, Counterfactuals, Curves, Differences, Part, Table, Training
-from mgpo.tools.study.results import Results, Spread
+from mgpo.tools.audit.audit_table import RATES
+from mgpo.tools.study.parts import (
+    COLOURS,
+    HEADINGS,
+    Audits,
+    Counterfactuals,
+    Curves,
+    Differences,
+    Part,
+    Table,
+    Training,
+)
+from mgpo.tools.study.results import Results, Spread, spread
 
 
 def write_study(
@@ -43,6 +54,8 @@ def _rows(results: Results, part: Part, names: dict[str, str]) -> tuple[list[str
         return _differences(results, part, names)
     if isinstance(part, Training):
         return _training(results, part, names)
+    if isinstance(part, Audits):
+        return _audits(results, part, names)
     assert isinstance(part, Counterfactuals)
     return _counterfactuals(results, part, names)
 
@@ -103,6 +116,32 @@ def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[
         numbers.append({"row": row, "steps": steps, "constant_reward": silent, "seconds_per_step": seconds})
     header = ["", f"steps to {part.level} in training", "groups without a signal", "seconds a step (median)"]
     return header, lines, numbers
+
+
+def _audits(results: Results, part: Audits, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
+    """A line for each row and split; the questions that a rate is of are added up over the seeds."""
+    lines, numbers = [], []
+    for row in part.audited:
+        found = results.audits(row)
+        for split in found[0]["by_split"] if found else ():
+            by_seed = [audit["by_split"][split] for audit in found]
+            values: dict[str, Spread | None] = {
+                "accuracy": spread([one["accuracy"] for one in by_seed]),
+                "margin": _over([one["margin"]["mean"] for one in by_seed]),
+            }
+            cells = [_spread(values["accuracy"]), _spread(values["margin"])]
+            for rate in part.rates:
+                told = [one["rates"][rate] for one in by_seed]
+                values[rate] = _over([each["share"] for each in told])
+                cells.append(f"{_spread(values[rate])}, {sum(e['count'] for e in told)} of {sum(e['n'] for e in told)}")
+            lines.append([names.get(row, row), split, *cells])
+            numbers.append({"row": row, "split": split, **values})
+    return ["", "split", "accuracy", "evidence margin, nats", *(RATES[rate] for rate in part.rates)], lines, numbers
+
+
+def _over(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return spread(known) if known else None
 
 
 def draw_curves(path: Path, results: Results, part: Curves, names: dict[str, str]) -> dict[str, Any]:

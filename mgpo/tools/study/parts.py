@@ -4,6 +4,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from mgpo.errors import UserError
+from mgpo.evaluation.audit_summary import RATES
 
 HEADINGS = {
     "accuracy": "accuracy",
@@ -104,7 +105,24 @@ class Training:
     note: str = ""
 
 
-Part = Table | Differences | Curves | Counterfactuals | Training
+@dataclass(frozen=True)
+class Audits:
+    """Whether answers rest on crops: accuracy, the evidence margin, and how often rows are right for a wrong reason.
+
+    Args:
+        title: Heading.
+        audited: Names of runs that audit others.
+        rates: Columns: some of the rates of `mgpo audit`, as audit.json calls them.
+        note: A sentence under the heading.
+    """
+
+    title: str
+    audited: list[str]
+    rates: list[str]
+    note: str = ""
+
+
+Part = Table | Differences | Curves | Counterfactuals | Training | Audits
 
 
 def check_parts(parts: Sequence[Part], runs: Container[str]) -> None:
@@ -118,6 +136,9 @@ def check_parts(parts: Sequence[Part], runs: Container[str]) -> None:
                 raise UserError(
                     f"parts, {part.title!r}: there is no share {share!r}; take some of {', '.join(HEADINGS)}"
                 )
+        for rate in part.rates if isinstance(part, Audits) else ():
+            if rate not in RATES:
+                raise UserError(f"parts, {part.title!r}: there is no rate {rate!r}; take some of {', '.join(RATES)}")
         if isinstance(part, Curves) and len(part.rows) > len(COLOURS):
             raise UserError(f"parts, {part.title!r}: {len(part.rows)} curves; {len(COLOURS)} can be told apart")
 
@@ -126,7 +147,9 @@ def rows_of(part: Part) -> list[str]:
     """The names of all runs that a part shows."""
     if isinstance(part, Differences):
         return [name for pair in part.pairs for name in pair]
-    return part.swapped if isinstance(part, Counterfactuals) else part.rows
+    if isinstance(part, Counterfactuals):
+        return part.swapped
+    return part.audited if isinstance(part, Audits) else part.rows
 
 
 def check_subset(subset: Sequence[str], runs: Container[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mgpo.errors import UserError
 
 REPORT = "report.json"
+AUDIT = "audit.json"  # in place of a report, where a row audits another
 DONE = "done.json"  # written when the command has ended well; a report alone may be that of a run cut short
 TRAINED = "checkpoints/trained.ckpt"
 Value = str | bool | int | float | None
@@ -22,6 +23,8 @@ class Run:
         config: The configuration file; for a row with `of`, that of the other row by default.
         set: Keys of the command line that differ from it, with their values; lists and classes as JSON texts.
         of: Evaluate what this other row has trained, instead of training.
+        audits: Ask what this other row has trained, or its base, whether its answers rest on its crops; `set` holds
+            options of `mgpo audit`.
         start: Train on from what this other row has trained.
         untrained: Evaluate the weights as they are; there is but one seed of it.
         rollouts: Learn from the rollouts that this other row has logged (`mgpo.data.OwnRollouts`).
@@ -31,6 +34,7 @@ class Run:
     config: str | None = None
     set: dict[str, Value] = field(default_factory=dict)
     of: str | None = None
+    audits: str | None = None
     start: str | None = None
     untrained: bool = False
     rollouts: str | None = None
@@ -39,7 +43,7 @@ class Run:
     @property
     def source(self) -> str | None:
         """The row that has to be made before."""
-        return self.of or self.start or self.rollouts
+        return self.of or self.audits or self.start or self.rollouts
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Job:
     folder: Path
     arguments: list[str]
     fingerprint: str
+
+    @property
+    def report(self) -> Path:
+        """The file that it leaves when it ends well."""
+        return self.folder / (AUDIT if self.arguments[0] == "audit" else REPORT)
 
     @property
     def done(self) -> bool:
@@ -81,7 +90,13 @@ class Matrix:
 
     def seeds_of(self, run: Run) -> list[int]:
         """Those for which a row is made: an untrained one differs only by what goes with the seed."""
-        return self.seeds[: max([1, *map(len, self.by_seed.values())])] if run.untrained else self.seeds
+        untrained = run.untrained or (run.audits is not None and self.runs[run.audits].untrained)
+        return self.seeds[: max([1, *map(len, self.by_seed.values())])] if untrained else self.seeds
+
+    def varied(self, seed: int) -> dict[str, Value]:
+        """The keys that go with a seed."""
+        place = self.seeds.index(seed)
+        return {key: values[place % len(values)] for key, values in self.by_seed.items()}
 
 
 def jobs(matrix: Matrix) -> Iterator[list[Job]]:
@@ -91,7 +106,7 @@ def jobs(matrix: Matrix) -> Iterator[list[Job]]:
         UserError: For a row that can't be made.
     """
     check(matrix.runs)
-    level = {name: 2 * bool(run.of) + bool(run.source) for name, run in matrix.runs.items()}
+    level = {name: 2 * bool(run.of or run.audits) + bool(run.source) for name, run in matrix.runs.items()}
     for number in sorted(set(level.values())):
         rows = [name for name in matrix.runs if level[name] == number]
         yield [job(name, matrix, seed) for name in rows for seed in matrix.seeds_of(matrix.runs[name])]
@@ -100,11 +115,11 @@ def jobs(matrix: Matrix) -> Iterator[list[Job]]:
 def job(name: str, matrix: Matrix, seed: int) -> Job:
     """The command of one row and seed, with the fingerprint of all that it depends on."""
     run, runs, output = matrix.runs[name], matrix.runs, matrix.output
+    if run.audits:
+        return _audit(name, matrix, seed)
     trained = runs[run.of] if run.of else None
     config = run.config or (trained.config if trained else None)
-    place = matrix.seeds.index(seed)
-    varied = {key: values[place % len(values)] for key, values in matrix.by_seed.items()}
-    keys: dict[str, Value] = {**matrix.common, **varied, **(trained.set if trained else {}), **run.set}
+    keys: dict[str, Value] = {**matrix.common, **matrix.varied(seed), **(trained.set if trained else {}), **run.set}
     keys |= {
         "trainer.logger": "lightning.pytorch.loggers.CSVLogger",  # the page reads its files
         "trainer.logger.init_args.save_dir": str(output),
@@ -124,30 +139,47 @@ def job(name: str, matrix: Matrix, seed: int) -> Job:
         keys.pop("measure", None)  # a key of `fit`
     arguments += [f"--{key}={_text(value)}" for key, value in keys.items()]
     before = job(run.source, matrix, seed).fingerprint if run.source else ""
-    return Job(f"{name}, seed {seed}", output / name / f"seed-{seed}", arguments, _fingerprint(arguments, before))
+    folder = output / name / f"seed-{seed}"
+    return Job(f"{name}, seed {seed}", folder, arguments, _fingerprint(arguments, str(config), before))
+
+
+def _audit(name: str, matrix: Matrix, seed: int) -> Job:
+    """The command that audits another row's folder, or the weights that an untrained row has as its policy's path."""
+    run, folder = matrix.runs[name], matrix.output / name / f"seed-{seed}"
+    assert run.audits is not None
+    audited = job(run.audits, matrix, seed)
+    model: Value = str(audited.folder)
+    if (row := matrix.runs[run.audits]).untrained:
+        keys = {**matrix.common, **matrix.varied(seed), **row.set}
+        model = keys.get("model.policy.init_args.path", "embedded")
+    named = {"model": model, "output": str(folder), **run.set}
+    arguments = ["audit", *(f"--{key}={_text(value)}" for key, value in named.items())]
+    return Job(f"{name}, seed {seed}", folder, arguments, _fingerprint(arguments, "", audited.fingerprint))
 
 
 def check(runs: Mapping[str, Run]) -> None:
     """Look whether every row can be made from its own configuration or the rows that it names. Raises UserError."""
     for name, run in runs.items():
-        for key, other in (("of", run.of), ("start", run.start), ("rollouts", run.rollouts)):
+        for key, other in (("of", run.of), ("audits", run.audits), ("start", run.start), ("rollouts", run.rollouts)):
             if other is None:
                 continue
-            if other not in runs or runs[other].of or runs[other].untrained:
+            evaluates = other in runs and (runs[other].of or runs[other].audits)
+            if other not in runs or evaluates or (runs[other].untrained and key != "audits"):
                 raise UserError(f"runs.{name}.{key}: {other!r} is not a row that is trained")
-            if key != "of" and runs[other].source:
+            if key in ("start", "rollouts") and runs[other].source:
                 raise UserError(f"runs.{name}.{key}: {other!r} itself needs another row")
         if run.start and run.rollouts:
             raise UserError(f"runs.{name}: a row takes up either another's weights or its rollouts")
         if run.untrained and run.of:
             raise UserError(f"runs.{name}: a row is either untrained or evaluates what {run.of!r} has trained")
-        if run.of is None and run.config is None:
-            raise UserError(f"runs.{name}: name a config, or with `of` the row that it evaluates")
+        if run.audits and (run.of or run.start or run.rollouts or run.config or run.untrained):
+            raise UserError(f"runs.{name}: a row that audits another takes only options of `mgpo audit`, in `set`")
+        if run.of is None and run.audits is None and run.config is None:
+            raise UserError(f"runs.{name}: name a config, or with `of` or `audits` the row that it evaluates")
 
 
-def _fingerprint(arguments: list[str], before: str) -> str:
-    config = Path(arguments[2])
-    text = config.read_text() if config.is_file() else ""  # the command itself says that it is missing
+def _fingerprint(arguments: list[str], config: str, before: str) -> str:
+    text = Path(config).read_text() if Path(config).is_file() else ""  # the command itself says that it is missing
     return hashlib.sha256(json.dumps([arguments, text, before]).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from mgpo.errors import UserError
 from mgpo.evaluation.report import shares
 from mgpo.metrics.intervals import paired_bootstrap
 from mgpo.metrics.record import Record
-from mgpo.tools.study.plan import REPORT
+from mgpo.tools.study.plan import AUDIT, REPORT
 from mgpo.utils.renamed import present_curve
 
 Spread = dict[str, float]  # mean, low and high over seeds, n seeds
@@ -97,6 +97,10 @@ class Results:
             }
             merged[variant]["interval"] = paired_bootstrap(means)
         return merged
+
+    def audits(self, name: str) -> list[dict[str, Any]]:
+        """What the audits of a row found, one a seed."""
+        return [json.loads(file.read_text()) for file in self._files(name, AUDIT)]
 
     def logged(self, name: str, metric: str) -> list[tuple[list[int], list[float]]]:
         """Steps and values of a metric, one pair a seed. Raises UserError where it was never logged."""
