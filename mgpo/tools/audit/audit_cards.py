@@ -1,13 +1,9 @@
 """A page of an audit: its tables, and of some questions what was shown in every kind and what was answered."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from PIL import Image
 
@@ -16,6 +12,7 @@ from mgpo.evaluation.audit import ALONE, DISTRACTOR, KINDS, Audited
 from mgpo.evaluation.audit_summary import Row
 from mgpo.gallery.drawing import BAD, GOOD, framed
 from mgpo.gallery.embed import shorten
+from mgpo.gallery.html_page import asset, html_page
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.metrics import CROP, NO_TOOLS
@@ -47,16 +44,11 @@ class Cards:
 
     def write(self, path: Path, title: str, tables: str) -> None:
         """Write the page: one file that needs nothing from outside and runs nothing."""
-        style = (files("mgpo.tools.audit") / "audit.css").read_text("utf-8")
-        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        page = Template((files("mgpo.tools.audit") / "audit.html").read_text("utf-8")).substitute(
-            title=escape(printable(title)),
-            style=style,
-            policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
-            "form-action 'none'",
-            tables=f"<pre>{escape(printable(tables))}</pre>",
-            cards="\n".join(markup for _, markup in sorted(self.made, key=lambda card: card[0])),
-        )
+        title = printable(title)
+        cards = "\n".join(markup for _, markup in sorted(self.made, key=lambda card: card[0]))
+        head = f'<header>\n<p class="eyebrow">Are the crops used?</p>\n<h1>{escape(title)}</h1>\n</header>\n'
+        body = f"{head}<pre>{escape(printable(tables))}</pre>\n<main>\n{cards}\n</main>\n"
+        page = html_page(title, asset("audit.css", "mgpo.tools.audit"), body)
         with replaced(path) as unfinished:
             unfinished.write_bytes(page.encode("utf-8", "replace"))
 

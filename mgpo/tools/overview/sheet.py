@@ -1,17 +1,14 @@
 """A page of pictures with their questions, as one HTML file that needs nothing from outside and runs nothing."""
 
-import base64
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
-from string import Template
 
 from mgpo.answers import LETTERS
 from mgpo.gallery.embed import shorten
+from mgpo.gallery.html_page import asset, html_page
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.tools.overview.facts import Fact
@@ -24,13 +21,9 @@ TEXT = 300  # characters of a question, a choice, an answer, a reason
 
 def write_sheet(path: Path, facts: Sequence[Fact], title: str) -> None:
     """Write a page of some of the questions, whose texts may be anything."""
-    style = _asset("sheet.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    cards = "\n".join(map(card, some(facts, ROWS)))
-    page = Template(_asset("sheet.html")).substitute(
-        title=escape(printable(title)), style=style, policy=policy, cards=cards
-    )
+    title, cards = printable(title), "\n".join(map(card, some(facts, ROWS)))
+    body = f"<h1>{escape(title)}</h1>\n<ul>\n{cards}\n</ul>\n"
+    page = html_page(title, asset("sheet.css", "mgpo.tools.overview"), body)
     with replaced(path) as unfinished:
         unfinished.write_bytes(page.encode("utf-8", "replace"))
 
@@ -71,7 +64,3 @@ def _lines(fact: Fact) -> Iterator[str]:
 
 def _text(text: str, kind: str = "said") -> str:
     return f'<p class="{kind}">{escape(printable(shorten(text, TEXT)))}</p>'
-
-
-def _asset(name: str) -> str:
-    return (files("mgpo.tools.overview") / name).read_text("utf-8")
