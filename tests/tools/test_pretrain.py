@@ -8,7 +8,7 @@ from mgpo.errors import UserError
 from mgpo.policy import Qwen25VL
 from mgpo.policy.passes.logprobs import score
 from mgpo.tools.pretrain import command
-from mgpo.tools.pretrain.bounds import BOUNDS
+from mgpo.tools.pretrain.bounds import BOUNDS, mended
 from mgpo.world.language import Probes
 from mgpo.world.model import CAPS
 from mgpo.world.teacher import Habits
@@ -25,6 +25,16 @@ def test_it_goes_through_all_stages_until_what_it_makes_is_a_base(tmp_path, monk
     assert next(seen) is None  # looked at twice, and then it was one
     assert "a base within its bounds" in capsys.readouterr().out
     assert Qwen25VL(path=str(tmp_path / "base"), **CAPS).load().model is not None
+
+
+def test_what_was_seen_mends_the_habits_of_the_next_round():
+    habits = Habits(tight=0.4, wild=0.2)
+    assert mended(habits, WITHIN) == habits
+    greedy = mended(habits, {**WITHIN, "two turns, greedy": 0.7})
+    assert greedy.tight > habits.tight and greedy.wild == habits.wild
+    few = mended(habits, {**WITHIN, "valid boxes, sampled": 0.2})
+    good = [1 - sum(vars(each).values()) for each in (habits, few)]
+    assert few.wild > habits.wild and few.tight < habits.tight and good[1] < good[0]
 
 
 def test_what_does_not_become_a_base_is_said(tmp_path, monkeypatch):

@@ -16,13 +16,14 @@ from mgpo.rollout.episodes import judge, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Question
 from mgpo.world.questions import HANDWRITTEN_KINDS, KINDS, sample_question
-from mgpo.world.teacher import SIDE, teacher_box
+from mgpo.world.teacher import SIDE, Habits, teacher_box
 
 SEED = 1  # of scenes that no configuration evaluates on
 TWO_TURN = TwoTurn(rule=BoxRule(min_side=20))  # as in configs/mgpo.yaml
+VALID, TWO_TURNS = "valid boxes, sampled", "two turns, greedy"
 BOUNDS: dict[str, tuple[float, float]] = {
-    "valid boxes, sampled": (0.30, 0.60),
-    "two turns, greedy": (0.0, 0.55),
+    VALID: (0.30, 0.60),
+    TWO_TURNS: (0.0, 0.55),
     "one turn, greedy": (0.0, 0.20),
     "the right crop read": (0.90, 1.0),
 }
@@ -48,8 +49,8 @@ def measure(policy: Policy, questions: int = 128, side: int = 2048, handwritten:
     rollouts = roll_out(policy, InProcessSampler(), TWO_TURN, mixed, 4, Sampling(32), (0, 0))
     valid = sum(t.parsed_box is not None and t.parsed_box.box is not None for t in rollouts) / len(rollouts)
     return {
-        "valid boxes, sampled": valid,
-        "two turns, greedy": _accuracy(policy, TWO_TURN, attributes),
+        VALID: valid,
+        TWO_TURNS: _accuracy(policy, TWO_TURN, attributes),
         "one turn, greedy": _accuracy(policy, SingleTurn(), attributes),
         "the right crop read": _reads(policy, attributes, side, handwritten),
     }
@@ -62,6 +63,19 @@ def outside(measured: Mapping[str, float], bounds: Mapping[str, tuple[float, flo
         for name, (low, high) in bounds.items()
         if not low <= measured[name] <= high
     ]
+
+
+def mended(habits: Habits, measured: Mapping[str, float]) -> Habits:
+    """The teacher's habits for another round, a few hundredths off those that led to what was measured.
+
+    Greedy decoding that finds a good box wants more tight ones, so that those are likelier. Too few valid boxes want
+    wild ones, in place of good and of tight ones: they are valid, and never the likeliest.
+    """
+    if measured[VALID] < BOUNDS[VALID][0]:
+        habits = replace(habits, wild=habits.wild + 0.03, tight=habits.tight - 0.01)
+    if measured[TWO_TURNS] > BOUNDS[TWO_TURNS][1]:
+        habits = replace(habits, tight=habits.tight + 0.01)
+    return habits
 
 
 def _samples(scenes: Scenes) -> Samples:

@@ -1,7 +1,6 @@
 """Making the embedded base model: tokenizer, tower, language model, and the habits that hide what it knows."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 
 from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
-from mgpo.tools.pretrain.bounds import BOUNDS, HANDWRITTEN_BOUNDS, measure, outside
+from mgpo.tools.pretrain.bounds import BOUNDS, HANDWRITTEN_BOUNDS, measure, mended, outside
 from mgpo.world.handwriting import digits
 from mgpo.world.language import train_language
 from mgpo.world.model import CAPS, build_tiny, tiny_config
@@ -50,7 +49,7 @@ def pretrain(
         polish_steps: Updates of the same with the tower, which by then keeps its features.
         habit_steps: Updates of a round of stage 3, on a careless teacher's transcripts.
         habit_rounds: Rounds at most. The base is looked at after each, and done once it is within its bounds; until
-            then the teacher names a hundredth more boxes too tight in each round than in the one before.
+            then the teacher's habits change a little in each round, by what was seen.
         tower_lr: Peak learning rate of stage 1.
         language_lr: Peak learning rate of stage 2.
         polish_lr: Peak learning rate of the same with the tower.
@@ -58,7 +57,7 @@ def pretrain(
         pictures: Scenes a batch in stage 1.
         scenes: Scenes a batch in stages 2 and 3.
         side: Pixels of a scene's side in stages 2 and 3.
-        habits: The careless teacher's habits.
+        habits: The careless teacher's habits in the first round.
         threads: Torch threads.
         seed: Weights and scenes.
         start: A checkpoint folder to start from instead of fresh weights, or "embedded", the shipped base.
@@ -98,8 +97,7 @@ def pretrain(
         train_language(policy, transcripts, polish_lr, log, tower=True)
         save()
     for number in range(habit_rounds):
-        careless = replace(habits, tight=habits.tight + 0.01 * number)
-        transcripts = Transcripts(policy, habit_steps, scenes, side, careless, seed + 3 + 1000 * number, handwritten)
+        transcripts = Transcripts(policy, habit_steps, scenes, side, habits, seed + 3 + 1000 * number, handwritten)
         train_language(policy, transcripts, habit_lr, log, probing=0.0)
         measured = measure(policy.eval(), handwritten=handwritten)
         policy.train()
@@ -108,6 +106,7 @@ def pretrain(
         if not (missed := outside(measured, HANDWRITTEN_BOUNDS if handwritten else BOUNDS)):
             log(f"saved to {folder}, a base within its bounds")
             return
+        habits = mended(habits, measured)
         if number + 1 == habit_rounds:
             raise UserError(f"{folder} is no base yet: {'; '.join(missed)}. Try another seed, or more polish_steps")
     log(f"saved to {folder}")
