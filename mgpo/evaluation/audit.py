@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.evaluation.counterfactuals import answered_again
-from mgpo.evaluation.evidence import evidence_margins, margins_by_look
+from mgpo.evaluation.evidence import look_margins
 from mgpo.evaluation.greedy import LeaveOut, asked_alone, warn_left_out
 from mgpo.evaluation.part_dialogues import LastTurn, UpToFirstLook
 from mgpo.evaluation.swaps import BlackFirst, black, enlarged, noise, original, part, random_region, same_region_of
@@ -122,21 +122,16 @@ def audit_batch(
 
 
 def add_margins(policy: Policy, audited: Sequence[Audited], answer_form: str, micro_batch_tokens: int = 16384) -> None:
-    """Measure how much the right answers rest on the crops, and on each of several; in place.
+    """Measure how much the right answer rests on the crops, and on each of several; in place.
 
-    The arguments are those of `evidence_margins`.
+    The arguments are those of `look_margins`.
     """
     looked = [one for one in audited if one.trajectory.crops]
-    if not looked:
-        return
-    margins_N = evidence_margins(policy, [one.trajectory for one in looked], answer_form, micro_batch_tokens)
-    for one, margin in zip(looked, margins_N.tolist()):
-        one.margin = margin
-    several = [one for one in looked if len(one.trajectory.crops) > 1]
-    if several:
-        found = margins_by_look(policy, [one.trajectory for one in several], answer_form, micro_batch_tokens)
-        for one, margins in zip(several, found):
-            one.margins = margins
+    found = look_margins(policy, [one.trajectory for one in looked], answer_form, micro_batch_tokens)
+    for one, margins in zip(looked, found, strict=True):
+        one.margin = sum(margins)
+        of_looks = [margin for turn, margin in zip(one.trajectory.turns, margins) if turn.action == "look"]
+        one.margins = of_looks if len(of_looks) > 1 else []
 
 
 def _keep(kind: str, looked: Sequence[Audited], again: Sequence[Trajectory]) -> None:

@@ -7,10 +7,9 @@ import pytest
 import mgpo
 from mgpo.data import Scenes
 from mgpo.dialogues import FreeTurns, TwoTurn
-from mgpo.evaluation.audit import KINDS, add_margins, audit_batch
+from mgpo.evaluation.audit import KINDS, Audited, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import row_of, summarise
 from mgpo.evaluation.counterfactuals import answered_again
-from mgpo.evaluation.evidence import evidence_margins, margins_by_look
 from mgpo.evaluation.swaps import black, enlarged, noise, same_region_of
 from mgpo.images.views import View
 from mgpo.rewards import ExactAnswer
@@ -181,20 +180,17 @@ def test_replies_that_are_taken_are_as_good_as_sampled(base, samples):
         assert one.turns[-1].reply.logprobs == pytest.approx(other.turns[-1].reply.logprobs, abs=1e-4)
 
 
-def test_margins_by_look_are_those_of_black_crops(base, samples):
-    sampling = Sampling(max_new_tokens=32)
+def test_margins_of_several_looks_are_told_one_by_one(base, samples):
+    """Those of looks that were refused are not."""
     play = partial(roll_out, base.policy, InProcessSampler())
     dialogue = TwoTurn(turns=3, rule=base.dialogue.rule)
-    rolled = [t for t in play(dialogue, samples, 4, sampling, (0, 0)) if t.crops]
-    once, twice = ([t for t in rolled if len(t.crops) == looks] for looks in (1, 2))
-    assert once and twice
-    whole = evidence_margins(base.policy, once, ANSWER_FORM).tolist()
-    alone = margins_by_look(base.policy, once, ANSWER_FORM)
-    assert [margin for (margin,) in alone] == pytest.approx(whole, abs=1e-3)
-    both, each = evidence_margins(base.policy, twice, ANSWER_FORM), margins_by_look(base.policy, twice, ANSWER_FORM)
-    assert all(len(margins) == 2 for margins in each)
-    assert any(abs(margins[0] - margins[1]) > 0.01 for margins in each)
-    assert any(abs(sum(margins) - total) > 0.01 for margins, total in zip(each, both.tolist()))
+    rolled = [t for t in play(dialogue, samples, 4, Sampling(max_new_tokens=32), (0, 0)) if t.crops]
+    found = [Audited(trajectory) for trajectory in rolled]
+    add_margins(base.policy, found, ANSWER_FORM)
+    assert {len(one.trajectory.crops) for one in found} == {1, 2}
+    for one in found:
+        assert len(one.margins) == (2 if len(one.trajectory.crops) == 2 else 0)
+        assert one.margin == pytest.approx(sum(one.margins or [one.margin]), abs=1e-6)
 
 
 def test_a_policy_that_is_blind_to_its_crops_has_no_margin(base, samples, monkeypatch):
