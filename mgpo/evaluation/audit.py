@@ -8,7 +8,17 @@ from mgpo.evaluation.counterfactuals import answered_again
 from mgpo.evaluation.evidence import look_margins
 from mgpo.evaluation.greedy import LeaveOut, asked_alone, warn_left_out
 from mgpo.evaluation.part_dialogues import LastTurn, UpToFirstLook
-from mgpo.evaluation.swaps import BlackFirst, black, enlarged, noise, original, part, random_region, same_region_of
+from mgpo.evaluation.swaps import (
+    BlackFirst,
+    black,
+    enlarged,
+    noise,
+    original,
+    part,
+    random_region,
+    same_region_of,
+    unblacked,
+)
 from mgpo.images.views import View, VisionResolution
 from mgpo.metrics import NO_TOOLS
 from mgpo.metrics.values import overlap
@@ -107,7 +117,11 @@ def audit_batch(
         _keep(kind, having, answered_again(play, dialogue, [o.trajectory for o in having], swaps, sampling, (seed, 0)))
     if PICTURE_BLACK in wanted:
         unseen = [_without_wholes(trajectory) for trajectory in trajectories]
-        _keep(PICTURE_BLACK, looked, answered_again(play, dialogue, unseen, [None] * len(unseen), sampling, (seed, 0)))
+        _keep(
+            PICTURE_BLACK,
+            looked,
+            answered_again(play, dialogue, unseen, [unblacked] * len(unseen), sampling, (seed, 0)),
+        )
     for kind, picture in ((LAST_TURN, False), (NOT_ASKED, True)):
         if kind in wanted:
             _keep(kind, looked, play(LastTurn(dialogue, trajectories, picture), asked, 1, sampling, (seed, 0)))
@@ -145,10 +159,10 @@ def _keep(kind: str, looked: Sequence[Audited], again: Sequence[Trajectory]) -> 
 
 
 def _find_another(looked: Sequence[Audited]) -> None:
-    """For each question the next one's picture that is another."""
+    """For each question the next one's picture that is none of its own."""
     for i, one in enumerate(looked):
         later = [*looked[i + 1 :], *looked[:i]]
-        others = (o.trajectory for o in later if o.trajectory.question.picture != one.trajectory.question.picture)
+        others = (o.trajectory for o in later if o.trajectory.question.picture not in one.trajectory.question.pictures)
         if (other := next(others, None)) is not None:
             one.swaps[ANOTHER] = same_region_of(other.image)
         else:
