@@ -3,6 +3,7 @@
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.training.self_teacher import AT_ONE_GLANCE
 from mgpo.utils.least_values import TEMPERATURE, check_keys
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -38,7 +39,4 @@ def check_teaching(module: Any) -> None:
             f"model.teacher judges tokens and no rewards, so that {wrong[0]} has no meaning; drop one of them"
         )
     if module.dialogue.stop_text(0) is not None:
-        raise UserError(
-            "model.teacher teaches replies at one glance, but model.dialogue goes on behind a box; take "
-            "mgpo.dialogues.answer_only, or leave it out"
-        )
+        raise UserError(AT_ONE_GLANCE)

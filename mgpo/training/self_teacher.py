@@ -16,6 +16,11 @@ from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
+AT_ONE_GLANCE = (
+    "model.teacher teaches replies at one glance, but model.dialogue goes on behind the first; take "
+    "mgpo.dialogues.answer_only, or leave it out"
+)
+
 
 class SelfTeacher:
     """A slowly moving copy of the policy, which looks where the policy does not and judges every token that it said.
@@ -95,6 +100,8 @@ class SelfTeacher:
             is at one glance than behind the crop, in nats: their mean is an estimate of the divergence.
         """
         assert self.policy is not None
+        if any(len(trajectory.turns) > 1 for trajectory in trajectories):
+            raise UserError(AT_ONE_GLANCE)
         samples = [trajectory.asked for trajectory in trajectories[::copies]]
         greedy = replace(sampling, temperature=0)
         looks = roll_out(self.policy, InProcessSampler(), self.dialogue, samples, 1, greedy, key)

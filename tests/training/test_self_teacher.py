@@ -24,7 +24,7 @@ from mgpo.training import self_teacher
 from mgpo.training.loop_settings import check_strategy
 from mgpo.training.module import MGPO
 from mgpo.training.self_teacher import SelfTeacher
-from mgpo.types import Prompt, Reply, Trajectory, Turn
+from mgpo.types import Message, Prompt, Reply, Trajectory, Turn
 from mgpo.world.model import CAPS
 from tests.conftest import make_policy, make_question, noise_image
 from tests.training.test_module import adam, equal, fit, watch, weights
@@ -168,6 +168,19 @@ def test_a_checkpoint_without_a_teacher_is_refused_in_a_sentence(whole, tmp_path
 def test_what_a_teacher_can_not_be_combined_with_is_refused(options, said):
     with pytest.raises(UserError, match=f"model.teacher .*{said}"):
         make(**options)
+
+
+class Insisting(SingleTurn):
+    """Asks twice."""
+
+    def proceed(self, trajectory, resolution):
+        super().proceed(trajectory, resolution)
+        return [Message("user", ("Are you sure?",))] if len(trajectory.turns) < 2 else None
+
+
+def test_a_dialogue_that_turns_out_to_have_two_turns_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model.teacher teaches replies at one glance"):
+        fit(make(dialogue=Insisting(judge_box=False)), tmp_path, questions=2, enable_checkpointing=False)
 
 
 @pytest.mark.parametrize("options", [{"decay": 1.1}, {"decay": -0.1}, {"clip": 0.0}])
