@@ -49,11 +49,17 @@ class SelfTeacher:
         self.moving: dict[str, Tensor] = {}  # those of its weights that follow: what is trained in the policy
 
     def begin(self, policy: Policy) -> None:
-        """Begin as a copy of the policy, unless there is one."""
+        """Begin as a copy of the policy, unless there is one. Raises UserError where its weights could not follow."""
         if self.policy is None:
             trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
             self.policy = copy.deepcopy(policy).requires_grad_(False).eval()
             self.moving = {name: value for name, value in self.policy.named_parameters() if name in trained}
+            coarse = {value.dtype for value in self.moving.values()} & {torch.bfloat16, torch.float16}
+            if coarse and 0 < self.decay < 1:
+                raise UserError(
+                    f"model.teacher follows by less than weights in {str(coarse.pop())[6:]} can move; take "
+                    "model.policy.init_args.dtype float32, or adapters (policy.lora)"
+                )
 
     def to(self, device: torch.device) -> None:
         """Move the copy there."""

@@ -189,6 +189,18 @@ def test_impossible_teachers_are_refused(options):
         SelfTeacher(**options)
 
 
+def test_weights_too_coarse_to_follow_by_a_hundredth_are_refused(tokenizer):
+    """Not where adapters alone are trained, which are float32, nor where the copy never or wholly follows."""
+    policy, with_adapters = make_policy(tokenizer), make_policy(tokenizer, lora=Lora(rank=2, alpha=4))
+    for parameter in (*policy.parameters(), *(p for p in with_adapters.parameters() if not p.requires_grad)):
+        parameter.data = parameter.data.bfloat16()
+    SelfTeacher().begin(with_adapters)
+    SelfTeacher(decay=1.0).begin(policy)
+    SelfTeacher(decay=0.0).begin(policy)
+    with pytest.raises(UserError, match=r"model.teacher follows .* bfloat16"):
+        SelfTeacher().begin(policy)
+
+
 def test_sharded_weights_and_a_teacher_are_refused():
     check_strategy("FSDP2Strategy")
     with pytest.raises(UserError, match=r"model.teacher keeps a whole copy .* ddp"):
