@@ -100,6 +100,17 @@ def test_whoever_takes_what_it_is_shown_takes_the_distractors_answer():
     assert summarise([row_of(one) for one in found])["rates"]["distractor_taken"]["share"] == 1
 
 
+def test_a_distractor_that_picks_no_option_can_not_be_taken():
+    """Nor is it by whoever answers nothing."""
+    found = audited(Cheat(from_crop), kinds=("distractor",))
+    for one in found:
+        one.trajectory.question = replace(one.trajectory.question, choices=("red", "green"), answer="A")
+        one.again["distractor"].answer = None
+    found[0].distractor = "B"
+    taken = [row_of(one)["distractor_taken"] for one in found]
+    assert [one.distractor for one in found] == ["B", "B", "Y", "R"] and taken == [False, False, None, None]
+
+
 def test_without_another_part_there_is_no_distractor_and_that_is_counted():
     model = Cheat(from_crop)
     sample = model._reply
