@@ -192,7 +192,9 @@ def _find_distractors(
             one.left_out[DISTRACTOR] = "no other rollout looks elsewhere"
     alone = asked_alone(play, resolution, [trajectory for _, trajectory in found], sampling, reward, seed)
     for (one, trajectory), said in zip(found, alone):
-        if said is None or said.answer is None:
+        if said is not None and said.failed is not None:
+            one.left_out[DISTRACTOR] = said.failed
+        elif said is None or said.answer is None:
             one.left_out[DISTRACTOR] = "the other part answers nothing"
         elif said.right:
             one.left_out[DISTRACTOR] = "the other part gives the right answer"

@@ -15,7 +15,7 @@ def check_choices(module: Any) -> None:
     numbers = {f"model.{name}": getattr(module, name) for name in names}
     numbers |= {"model.resample_batches": module.pool.batches, TEMPERATURE: module.sampling.temperature}
     check_keys(numbers)
-    if (module.supervised or module.credit == "turn") and "{answer}" not in module.answer_form:
+    if "{answer}" not in module.answer_form:
         raise UserError(f"model.answer_form is {module.answer_form!r}; it needs the slot {{answer}}")
     if module.objective.entropy_weight and module.policy.fused_head:
         raise UserError(

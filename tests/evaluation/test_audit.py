@@ -15,6 +15,7 @@ from mgpo.evaluation.counterfactuals import answered_again
 from mgpo.evaluation.part_dialogues import LastTurn
 from mgpo.evaluation.swaps import black, enlarged, noise, same_region_of
 from mgpo.images.views import View
+from mgpo.inference.client import NoReply
 from mgpo.rewards import ExactAnswer
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
@@ -199,6 +200,22 @@ def test_the_last_turn_of_a_blind_answer_is_shown_word_for_word(base, samples):
     again = base.play(alone, [t.asked for t in played], 1, GREEDY, (0, 0))
     assert played and [t.turns[0].prompt.ids for t in again] == [t.turns[1].prompt.ids for t in played]
     assert [t.turns[0].text for t in again] == [t.turns[1].text for t in played]
+
+
+def test_why_a_crop_was_not_asked_alone_is_told_as_the_server_told_it():
+    model = Cheat(from_crop)
+    answered = model._reply
+
+    def reply(history, sampling, seed, stop_text):
+        if stop_text is None and str(history).count("image_url'") == 2:
+            raise NoReply("the server answers 500")
+        return answered(history, sampling, seed, stop_text)
+
+    model._reply = reply
+    found = audited(model, kinds=("distractor", "crop alone"))
+    assert [one.left_out for one in found] == [
+        dict.fromkeys(("distractor", "crop alone"), "the server answers 500")
+    ] * 4
 
 
 def test_questions_that_share_their_picture_are_no_others():

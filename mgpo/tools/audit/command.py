@@ -73,6 +73,7 @@ def audit(
     if data is not None and source is not None:
         raise UserError("--data names a file of questions and --source a class of them; give one of the two")
     torch.set_num_threads(threads)
+    judges = as_reward(reward or ExactAnswer())
     asked, left_out = questions(model, data, source, columns, limit)
     loaded = load(model, dialogue, **(options or {}))
     rows, cards = list[Row](), Cards()
@@ -81,7 +82,7 @@ def audit(
     try:
         with tqdm(total=len(asked), unit=" questions", smoothing=0.1) as progress:
             for batch in opened_ahead(batches, loaded.resolution.full):
-                for one in played(loaded, batch, as_reward(reward or ExactAnswer()), rollouts, seed, left_out):
+                for one in played(loaded, batch, judges, rollouts, seed, left_out):
                     row = row_of(one)
                     row["covered"] = covered(one.trajectory.question, row["regions"])
                     cards.offer(one, row)
