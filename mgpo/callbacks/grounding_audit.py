@@ -60,7 +60,7 @@ class GroundingAudit(L.Callback):
         found = values(rows)
         pl_module.log_dict({f"audit/{name}": v for name, v in found.items()}, batch_size=1, rank_zero_only=True)
         for callback in (c for c in getattr(trainer, "callbacks", []) if isinstance(c, EarlyWarning)):
-            callback.note({"evidence_margin": found["margin"]} if "margin" in found else {})
+            callback.note({"audit_margin": found["margin"]} if "margin" in found else {})
 
     def _rows(self, trainer: L.Trainer, pl_module: Any) -> list[Row]:
         """Those of this rank's share of the questions."""

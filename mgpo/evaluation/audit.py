@@ -5,10 +5,20 @@ from dataclasses import dataclass, field, replace
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.evaluation.counterfactuals import answered_again
-from mgpo.evaluation.evidence import evidence_margins, margins_by_look
+from mgpo.evaluation.evidence import look_margins
 from mgpo.evaluation.greedy import LeaveOut, asked_alone, warn_left_out
 from mgpo.evaluation.part_dialogues import LastTurn, UpToFirstLook
-from mgpo.evaluation.swaps import BlackFirst, black, enlarged, noise, original, part, random_region, same_region_of
+from mgpo.evaluation.swaps import (
+    BlackFirst,
+    black,
+    enlarged,
+    noise,
+    original,
+    part,
+    random_region,
+    same_region_of,
+    unblacked,
+)
 from mgpo.images.views import View, VisionResolution
 from mgpo.metrics import NO_TOOLS
 from mgpo.metrics.values import overlap
@@ -107,7 +117,11 @@ def audit_batch(
         _keep(kind, having, answered_again(play, dialogue, [o.trajectory for o in having], swaps, sampling, (seed, 0)))
     if PICTURE_BLACK in wanted:
         unseen = [_without_wholes(trajectory) for trajectory in trajectories]
-        _keep(PICTURE_BLACK, looked, answered_again(play, dialogue, unseen, [None] * len(unseen), sampling, (seed, 0)))
+        _keep(
+            PICTURE_BLACK,
+            looked,
+            answered_again(play, dialogue, unseen, [unblacked] * len(unseen), sampling, (seed, 0)),
+        )
     for kind, picture in ((LAST_TURN, False), (NOT_ASKED, True)):
         if kind in wanted:
             _keep(kind, looked, play(LastTurn(dialogue, trajectories, picture), asked, 1, sampling, (seed, 0)))
@@ -122,21 +136,16 @@ def audit_batch(
 
 
 def add_margins(policy: Policy, audited: Sequence[Audited], answer_form: str, micro_batch_tokens: int = 16384) -> None:
-    """Measure how much the right answers rest on the crops, and on each of several; in place.
+    """Measure how much the right answer rests on the crops, and on each of several; in place.
 
-    The arguments are those of `evidence_margins`.
+    The arguments are those of `look_margins`.
     """
     looked = [one for one in audited if one.trajectory.crops]
-    if not looked:
-        return
-    margins_N = evidence_margins(policy, [one.trajectory for one in looked], answer_form, micro_batch_tokens)
-    for one, margin in zip(looked, margins_N.tolist()):
-        one.margin = margin
-    several = [one for one in looked if len(one.trajectory.crops) > 1]
-    if several:
-        found = margins_by_look(policy, [one.trajectory for one in several], answer_form, micro_batch_tokens)
-        for one, margins in zip(several, found):
-            one.margins = margins
+    found = look_margins(policy, [one.trajectory for one in looked], answer_form, micro_batch_tokens)
+    for one, margins in zip(looked, found, strict=True):
+        one.margin = sum(margins)
+        of_looks = [margin for turn, margin in zip(one.trajectory.turns, margins) if turn.action == "look"]
+        one.margins = of_looks if len(of_looks) > 1 else []
 
 
 def _keep(kind: str, looked: Sequence[Audited], again: Sequence[Trajectory]) -> None:
@@ -150,10 +159,10 @@ def _keep(kind: str, looked: Sequence[Audited], again: Sequence[Trajectory]) -> 
 
 
 def _find_another(looked: Sequence[Audited]) -> None:
-    """For each question the next one's picture that is another."""
+    """For each question the next one's picture that is none of its own."""
     for i, one in enumerate(looked):
         later = [*looked[i + 1 :], *looked[:i]]
-        others = (o.trajectory for o in later if o.trajectory.question.picture != one.trajectory.question.picture)
+        others = (o.trajectory for o in later if o.trajectory.question.picture not in one.trajectory.question.pictures)
         if (other := next(others, None)) is not None:
             one.swaps[ANOTHER] = same_region_of(other.image)
         else:
@@ -183,7 +192,9 @@ def _find_distractors(
             one.left_out[DISTRACTOR] = "no other rollout looks elsewhere"
     alone = asked_alone(play, resolution, [trajectory for _, trajectory in found], sampling, reward, seed)
     for (one, trajectory), said in zip(found, alone):
-        if said is None or said.answer is None:
+        if said is not None and said.failed is not None:
+            one.left_out[DISTRACTOR] = said.failed
+        elif said is None or said.answer is None:
             one.left_out[DISTRACTOR] = "the other part answers nothing"
         elif said.right:
             one.left_out[DISTRACTOR] = "the other part gives the right answer"

@@ -35,9 +35,8 @@ def row_of(one: Audited) -> Row:
     """All that is kept of a question, for JSON."""
     trajectory, question = one.trajectory, one.trajectory.question
     answers = {kind: {"answer": t.answer, "right": t.right} for kind, t in one.again.items()}
-    votes = [
-        vote_of(answer, question.choices) for answer in (one.distractor, answers.get(DISTRACTOR, {}).get("answer"))
-    ]
+    distractor = vote_of(one.distractor, question.choices)  # None where it picks none of the options
+    vote = vote_of(answers.get(DISTRACTOR, {}).get("answer"), question.choices)
     return {
         "id": question.id, "split": question.split, "category": question.category, "source": question.source,
         "question": question.text, "choices": question.choices, "truth": question.answer,
@@ -49,7 +48,7 @@ def row_of(one: Audited) -> Row:
         "same": {kind: vote_of(t.answer, question.choices) == vote_of(trajectory.answer, question.choices)
                  for kind, t in one.again.items()},
         "distractor": one.distractor,
-        "distractor_taken": votes[0] == votes[1] if DISTRACTOR in answers else None,
+        "distractor_taken": None if distractor is None or DISTRACTOR not in answers else vote == distractor,
         "margin": one.margin, "margins": one.margins,
         "covered": None,
     }  # fmt: skip

@@ -1,75 +1,30 @@
-"""How much the right answer rests on what was cut out: the evidence margin.
+"""How much the right answer rests on what was cut out: the evidence margin, and what each look adds to it."""
 
-Shapes: N trajectories, C tokens.
-"""
-
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.passes.logprobs import score_replies
-from mgpo.policy.passes.micro_batches import passes
+from mgpo.policy.passes.micro_batches import micro_batches
 from mgpo.rollout.episodes import force_answers
-from mgpo.types import Trajectory
+from mgpo.types import Pixels, Trajectory
 
-
-def evidence_margins(
-    policy: Policy,
-    trajectories: Sequence[Trajectory],
-    answer_form: str,
-    micro_batch_tokens: int = 16384,
-    world_size: int = 1,
-) -> Tensor:
-    """By how many nats the crops make the right answer likelier than black pictures in their place would: (N,).
-
-    margin_n = log π(y | h_n) - log π(y | h'_n), where y is the right answer in `answer_form`, h_n all that was shown
-    and sampled before the last reply, and h'_n the same with every crop black. It is 0 for a policy that ignores its
-    crops, and exactly 0 where nothing was cut out. Both sides go through the policy together, behind one and the same
-    first prompt.
-
-    Args:
-        policy: Scores under its current weights, in evaluation mode.
-        trajectories: Rollouts that have turns, a question's next to each other.
-        answer_form: The reply in whose place the answer stands; slot {answer}.
-        micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
-        world_size: Processes, all of which must call with equally many trajectories where weights are sharded.
-    """
-    sides = [_blackened(policy, t, looks) for t in trajectories for looks in ((), range(len(t.turns)))]
-    likelihoods_N = _likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size)
-    seen_N, unseen_N = likelihoods_N.view(-1, 2).unbind(1)
-    looked_N = torch.tensor([bool(trajectory.crops) for trajectory in trajectories])
-    return torch.where(looked_N, seen_N - unseen_N, 0.0)
-
-
-def margins_by_look(
-    policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
-) -> list[list[float]]:
-    """The evidence margin of every crop of each trajectory, in order: with that one black, and the others as they are.
-
-    The arguments are those of `evidence_margins`.
-    """
-    sides = [_blackened(policy, t, looks) for t in trajectories for looks in ((), *((k,) for k in range(len(t.crops))))]
-    likelihoods = iter(_likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size=1).tolist())
-    margins: list[list[float]] = []
-    for trajectory in trajectories:
-        seen = next(likelihoods)
-        margins.append([seen - next(likelihoods) for _ in trajectory.crops])
-    return margins
+Looks = list[list[Pixels]]  # for every reply but the last the crops that were shown behind it for the first time
 
 
 def look_margins(
     policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
 ) -> list[list[float]]:
-    """What each look adds to the evidence margin of its trajectory: a number for every reply but the last.
+    """By how many nats each look makes the right answer likelier: a number for every reply but the last.
 
-    margin_nk = log π(y | h_nk) - log π(y | h_n,k-1), with y as for `evidence_margins` and h_nk all that was shown and
-    sampled before the last reply, but with the crops of all looks behind the k-th black. They add up to the evidence
-    margin; a look at what was seen before adds nothing. It is 0 where no crop followed. Only trajectories with a crop
-    pass.
+    margin_nk = log π(y | h_nk) - log π(y | h_n,k-1), where y is the question's `answer` in `answer_form`, whatever else
+    may be right as well, and h_nk all that was shown and sampled before the last reply, but with the crops of all looks
+    behind the k-th black. They add up to the evidence margin: by how much the crops make the right answer likelier than
+    black pictures in their place would. A look that shows what was seen before adds nothing. It is exactly 0 where no
+    crop followed, and near 0 for a policy that ignores its crops. Only trajectories with a crop pass; their sides go
+    through the policy together, behind one and the same first prompt, at temperature 1.
 
     Args:
         policy: Scores under its current weights, in evaluation mode; whole where weights are sharded.
@@ -77,45 +32,47 @@ def look_margins(
         answer_form: The reply in whose place the answer stands; slot {answer}.
         micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
     """
-    looks = [[turn.action == "look" for turn in t.turns[:-1]] for t in trajectories]
-    sides = [
-        _blackened(policy, t, range(shown, sum(looked)))
-        for t, looked in zip(trajectories, looks)
-        if any(looked)
-        for shown in range(sum(looked) + 1)
-    ]
-    likelihoods = iter(_likelihoods(policy, sides, answer_form, micro_batch_tokens, world_size=1).tolist())
-    margins = []
-    for looked in looks:
-        last = next(likelihoods) if any(looked) else 0.0
+    looks = [_looks(trajectory) for trajectory in trajectories]
+    sides = [side for t, own in zip(trajectories, looks) if any(own) for side in _sides(policy, t, own)]
+    force_answers(policy, sides, answer_form)
+    with evaluating(policy):
+        scores = iter(score_replies(policy, sides, micro_batches(sides, micro_batch_tokens)))
+    margins: list[list[float]] = []
+    for own in looks:
+        last = next(scores).sum().item() if any(own) else 0.0
         margins.append([])
-        for look in looked:
-            before, last = last, next(likelihoods) if look else last
+        for look in own:
+            before, last = last, next(scores).sum().item() if look else last
             margins[-1].append(last - before)
     return margins
 
 
-def _likelihoods(
-    policy: Policy, trajectories: list[Trajectory], answer_form: str, micro_batch_tokens: int, world_size: int
-) -> Tensor:
-    """The log-probs (N,) of the right answers, forced into the last replies in place."""
-    force_answers(policy, trajectories, answer_form)
-    rows = passes(trajectories, torch.ones(len(trajectories)), micro_batch_tokens, world_size)
-    with evaluating(policy):
-        return torch.tensor([scores_M.sum().item() for scores_M in score_replies(policy, trajectories, rows)])
+def _looks(trajectory: Trajectory) -> Looks:
+    """Whatever the dialogue notes: crops are the pictures that the first prompt does not show."""
+    first, *rest = trajectory.turns
+    known, looks = set(map(id, first.prompt.images)), Looks()
+    for turn in rest:
+        looks.append(list({id(image): image for image in turn.prompt.images if id(image) not in known}.values()))
+        known |= set(map(id, turn.prompt.images))
+    return looks
 
 
-def _blackened(policy: Policy, trajectory: Trajectory, looks: Container[int]) -> Trajectory:
-    """A copy of a trajectory in which the crops of these looks, from 0, are black; pictures shown whole stay.
+def _sides(policy: Policy, trajectory: Trajectory, looks: Looks) -> list[Trajectory]:
+    """Copies with all crops black, then with those of each look in turn as they are, up to the last."""
+    sizes = {policy.blank(view.size).grid: view.size for view in trajectory.views}
+    crops = [crop for look in looks for crop in look]
+    black = {id(crop): policy.pixels(Image.new("RGB", sizes[crop.grid])) for crop in crops}
+    sides = [_shown_instead(trajectory, black)]
+    for look in filter(None, looks):
+        black = {crop: pixels for crop, pixels in black.items() if crop not in map(id, look)}
+        sides.append(_shown_instead(trajectory, black))
+    return sides
 
-    Behind a refused look the crop before it may be shown again.
-    """
-    look, turns = -1, [replace(trajectory.turns[0])]
-    for before, turn in zip(trajectory.turns, trajectory.turns[1:]):
-        look += before.action == "look"
-        prompt = turn.prompt
-        if look in looks:
-            black = policy.pixels(Image.new("RGB", trajectory.crops[look].size))
-            prompt = replace(prompt, images=(black,) * len(prompt.images))
-        turns.append(replace(turn, prompt=prompt))
+
+def _shown_instead(trajectory: Trajectory, others: Mapping[int, Pixels]) -> Trajectory:
+    """A copy in which other pixels stand wherever these are shown, behind the same first prompt."""
+    turns = [replace(turn) for turn in trajectory.turns]
+    for turn in turns[1:]:
+        images = tuple(others.get(id(image), image) for image in turn.prompt.images)
+        turn.prompt = replace(turn.prompt, images=images)
     return replace(trajectory, turns=turns)

@@ -67,7 +67,8 @@ def assess(
     trajectories = [trajectory for trajectory in played if trajectory.failed is None]
     judge(trajectories, reward)
     alone = asked_alone(play, resolution, trajectories, sampling, reward, seed)
-    return [record_of(t, again and again.right, step) for t, again in zip(trajectories, alone)]
+    rights = [again.right if again and again.failed is None else None for again in alone]
+    return [record_of(t, right, step) for t, right in zip(trajectories, rights)]
 
 
 def asked_alone(
@@ -78,7 +79,10 @@ def asked_alone(
     reward: Reward,
     seed: int,
 ) -> list[Trajectory | None]:
-    """The question of each episode asked of its last part alone, and judged; None where there is no such part."""
+    """The question of each episode asked of its last part alone, and judged; None where there is no such part.
+
+    The `failed` of one that could not be played says why.
+    """
     parts = [named_part(t, resolution) for t in trajectories]
     cut = [(i, crop) for i, part in enumerate(parts) if part and (crop := _cut(trajectories[i], part))]
     again: list[Trajectory | None] = [None] * len(parts)
@@ -88,7 +92,7 @@ def asked_alone(
         answered = play(answer_only(), samples, 1, sampling, (seed, 1), resolution=seen)
         judge(answered, reward)
         for (i, _), trajectory in zip(cut, answered):
-            again[i] = trajectory if trajectory.failed is None else None
+            again[i] = trajectory
     return again
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mgpo.dialogues import Dialogue
 from mgpo.dialogues.base import answer_of
-from mgpo.images.views import View, VisionResolution
+from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
 
@@ -38,13 +38,13 @@ class LastTurn:
 
     Args:
         dialogue: In which the episodes were played.
-        played: The episodes; questions are known by split and id.
+        played: The episodes, of whose very questions it is asked.
         picture: Whether the whole picture is shown as well, in front of the crop.
     """
 
     def __init__(self, dialogue: Dialogue, played: Sequence[Trajectory], picture: bool) -> None:
         self.dialogue, self.picture = dialogue, picture
-        self.played = {(t.question.split, t.question.id): t for t in played}
+        self.played = {id(t.question): t for t in played}  # ids of two sources may be the same
 
     def stop_text(self, turn: int) -> str | None:
         """None: the only reply ends by itself."""
@@ -52,7 +52,7 @@ class LastTurn:
 
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
         """The system's message, and one of the user's with the pictures and the last question."""
-        played = self.played[trajectory.question.split, trajectory.question.id]
+        played = self.played[id(trajectory.question)]
         again = Trajectory.begin(*played.asked)
         opening = self.dialogue.open(again, resolution)
         shown: list[Message] = []
@@ -60,9 +60,9 @@ class LastTurn:
             again.turns.append(replace(turn))
             messages = self.dialogue.proceed(again, resolution) or ()
             shown = [*messages] if again.turns[-1].action == "look" else [*shown, *messages]
+        trajectory.views += again.views
         first = again.wholes if self.picture else []
-        parts = (*first, *(part for message in shown for part in message.parts))
-        trajectory.views += [part for part in parts if isinstance(part, View)]
+        parts = (*first, *(part for message in shown if message.role == "user" for part in message.parts))
         return [*(message for message in opening if message.role == "system"), Message("user", parts)]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> None:

@@ -60,6 +60,12 @@ def part(named: View) -> Swap:
     return swap
 
 
+def unblacked(image: Original, view: View, first: View) -> Image.Image:
+    """The crop itself, out of what `BlackFirst` hides."""
+    assert isinstance(image, BlackFirst)
+    return view.pixels(image.image)
+
+
 class BlackFirst:
     """An original whose whole is black when it is resized, and whose parts are cut out as ever.
 

@@ -18,7 +18,7 @@ METRICS = (
     "constant_reward",
     "cut",
     "image_reliance",
-    "evidence_margin",
+    "audit_margin",
     "engine_gap",
     "entropy_turn",
     "length_turn",
@@ -186,7 +186,7 @@ def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
 
 def crop_blind(curves: Curves, limits: Limits) -> Alarm | None:
     """Right answers are as likely with black crops as with the true ones: the policy looks, and does not read it."""
-    margin, checks = curves.get("evidence_margin", NO_CURVE), limits.margin_checks
+    margin, checks = curves.get("audit_margin", NO_CURVE), limits.margin_checks
     recent, fall = margin.recent(checks), margin.fall(checks, limits.margin_drop)
     if fall is None and not recent < limits.margin_floor:
         return None

@@ -25,17 +25,21 @@ class CropCache:
 
     def __init__(self, policy: Policy, trajectory: Trajectory, swap: Swap | None, threads: Executor) -> None:
         self.policy, self.trajectory, self.swap, self.threads = policy, trajectory, swap, threads
-        self.known: dict[View, Future[Pixels]] = {}
+        self.known: dict[tuple[View, bool], Future[Pixels]] = {}
 
     def begin(self, messages: Sequence[Message] | None) -> None:
         """Have the pixels made that these messages show."""
         for part in (part for message in messages or () for part in message.parts):
-            if isinstance(part, View) and part not in self.known:
-                self.known[part] = self.threads.submit(self._make, part)
+            if isinstance(part, View) and (key := self._key(part)) not in self.known:
+                self.known[key] = self.threads.submit(self._make, part)
 
     def __call__(self, view: View) -> Pixels:
         """Pixels that were begun. Raises BadImage where the original can't be decoded any more."""
-        return self.known[view].result()
+        return self.known[self._key(view)].result()
+
+    def _key(self, view: View) -> tuple[View, bool]:
+        """A part that equals the first view is something else where something else is shown in its place."""
+        return view, self.swap is not None and view is self.trajectory.whole(view)
 
     def _make(self, view: View) -> Pixels:
         return self.policy.pixels(picture_of(self.trajectory, view, self.swap))
@@ -44,7 +48,7 @@ class CropCache:
 def picture_of(trajectory: Trajectory, view: View, swap: Swap | None) -> Image.Image:
     """What stands for a view: its pixels, or for a part that was cut out what a swap gives. Raises BadImage."""
     image, first = trajectory.original(view), trajectory.whole(view)
-    if swap is None or view == first:
+    if swap is None or view is first:
         return view.pixels(image)
     return swap(image, view, first)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.training.self_teacher import AT_ONE_GLANCE
 from mgpo.utils.least_values import TEMPERATURE, check_keys
 
 ANSWER_FORM = "\\boxed{{answer}}"
@@ -14,7 +15,7 @@ def check_choices(module: Any) -> None:
     numbers = {f"model.{name}": getattr(module, name) for name in names}
     numbers |= {"model.resample_batches": module.pool.batches, TEMPERATURE: module.sampling.temperature}
     check_keys(numbers)
-    if (module.supervised or module.credit == "turn") and "{answer}" not in module.answer_form:
+    if "{answer}" not in module.answer_form:
         raise UserError(f"model.answer_form is {module.answer_form!r}; it needs the slot {{answer}}")
     if module.objective.entropy_weight and module.policy.fused_head:
         raise UserError(
@@ -38,7 +39,4 @@ def check_teaching(module: Any) -> None:
             f"model.teacher judges tokens and no rewards, so that {wrong[0]} has no meaning; drop one of them"
         )
     if module.dialogue.stop_text(0) is not None:
-        raise UserError(
-            "model.teacher teaches replies at one glance, but model.dialogue goes on behind a box; take "
-            "mgpo.dialogues.answer_only, or leave it out"
-        )
+        raise UserError(AT_ONE_GLANCE)

@@ -52,12 +52,13 @@ class GoOn(L.Callback):
             self._limit(trainer)
         pl_module.pool.clear()
         loader: Any = trainer.train_dataloader
-        for batch in loader.again(self.waiting) if self.waiting else ():
-            pl_module.pool.drawn += 1
-            if samples := pl_module.playable(batch):
-                groups = pl_module.play(samples)
-                pl_module.measure_looks(groups)
-                pl_module.pool.add(groups, len(samples))
+        with trainer.precision_plugin.forward_context():  # which Lightning sets around its own steps only
+            for batch in loader.again(self.waiting) if self.waiting else ():
+                pl_module.pool.drawn += 1
+                if samples := pl_module.playable(batch):
+                    groups = pl_module.play(samples)
+                    pl_module.measure_looks(groups)
+                    pl_module.pool.add(groups, len(samples))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Gives Lightning its limit of steps back, where that was held back for the epoch."""

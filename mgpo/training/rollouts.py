@@ -72,7 +72,7 @@ class RolloutModule(EvaluatedModule):
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None
-        self.measure_looks(groups)
+        self.tally.add_all({"evidence_margin": self.measure_looks(groups)})
         records = records_of(self.rolled_out, self.group_size, self.global_step)
         self.tally.add_all(rollout_metrics(records, self.group_size))
         if self.teacher is None:
@@ -95,10 +95,14 @@ class RolloutModule(EvaluatedModule):
         shape_rewards(trajectories, self.shaping)
         return Groups.of(trajectories, self.group_size, mask_unfinished=self.unfinished == "mask")
 
-    def measure_looks(self, groups: Groups) -> None:
-        """Put into each look what its crop is worth under the weights of now, where that is learnt. All ranks must."""
+    def measure_looks(self, groups: Groups) -> list[float]:
+        """Put into each look what its crop is worth under the weights of now, where that is learnt. All ranks must.
+
+        Returns:
+            The evidence margins of the rollouts with a crop.
+        """
         if self.credit == "answer":
-            return
+            return []
         self.sampler.release()  # an engine on the same device leaves no room
         played = [t for t, counts in zip(groups.trajectories, groups.counted_BG.flatten().tolist()) if counts]
         with self.timer.phase("evidence"), gathered(self.policy), self.policy.at_rest():
@@ -106,7 +110,7 @@ class RolloutModule(EvaluatedModule):
         for trajectory, values in zip(played, margins, strict=True):
             for turn, value in zip(trajectory.turns, values):
                 turn.evidence = value
-        self.tally.add_all({"evidence_margin": [sum(values) for t, values in zip(played, margins) if t.crops]})
+        return [sum(values) for t, values in zip(played, margins) if t.crops]
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""

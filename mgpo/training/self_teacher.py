@@ -16,6 +16,11 @@ from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 
+AT_ONE_GLANCE = (
+    "model.teacher teaches replies at one glance, but model.dialogue goes on behind the first; take "
+    "mgpo.dialogues.answer_only, or leave it out"
+)
+
 
 class SelfTeacher:
     """A slowly moving copy of the policy, which looks where the policy does not and judges every token that it said.
@@ -44,11 +49,17 @@ class SelfTeacher:
         self.moving: dict[str, Tensor] = {}  # those of its weights that follow: what is trained in the policy
 
     def begin(self, policy: Policy) -> None:
-        """Begin as a copy of the policy, unless there is one."""
+        """Begin as a copy of the policy, unless there is one. Raises UserError where its weights could not follow."""
         if self.policy is None:
             trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
             self.policy = copy.deepcopy(policy).requires_grad_(False).eval()
             self.moving = {name: value for name, value in self.policy.named_parameters() if name in trained}
+            coarse = {value.dtype for value in self.moving.values()} & {torch.bfloat16, torch.float16}
+            if coarse and 0 < self.decay < 1:
+                raise UserError(
+                    f"model.teacher follows by less than weights in {str(coarse.pop())[6:]} can move; take "
+                    "model.policy.init_args.dtype float32, or adapters (policy.lora)"
+                )
 
     def to(self, device: torch.device) -> None:
         """Move the copy there."""
@@ -95,6 +106,8 @@ class SelfTeacher:
             is at one glance than behind the crop, in nats: their mean is an estimate of the divergence.
         """
         assert self.policy is not None
+        if any(len(trajectory.turns) > 1 for trajectory in trajectories):
+            raise UserError(AT_ONE_GLANCE)
         samples = [trajectory.asked for trajectory in trajectories[::copies]]
         greedy = replace(sampling, temperature=0)
         looks = roll_out(self.policy, InProcessSampler(), self.dialogue, samples, 1, greedy, key)

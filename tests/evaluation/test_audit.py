@@ -1,25 +1,28 @@
 """The audit: every kind catches the cheat that it is for, boxes stay as they were, and margins say the same."""
 
+import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 import mgpo
 from mgpo.data import Scenes
-from mgpo.dialogues import FreeTurns, TwoTurn
-from mgpo.evaluation.audit import KINDS, add_margins, audit_batch
+from mgpo.dialogues import BlindAnswer, FreeTurns, TwoTurn
+from mgpo.evaluation.audit import KINDS, Audited, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import row_of, summarise
 from mgpo.evaluation.counterfactuals import answered_again
-from mgpo.evaluation.evidence import evidence_margins, margins_by_look
+from mgpo.evaluation.part_dialogues import LastTurn
 from mgpo.evaluation.swaps import black, enlarged, noise, same_region_of
 from mgpo.images.views import View
+from mgpo.inference.client import NoReply
 from mgpo.rewards import ExactAnswer
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.module import ANSWER_FORM
 from mgpo.types import Reply
-from tests.conftest import noise_image
-from tests.helpers.cheats import Cheat, from_crop, from_picture, known, questions
+from tests.conftest import MemoryPicture, noise_image
+from tests.helpers.cheats import Cheat, from_crop, from_picture, known, picture, questions
 
 GREEDY = Sampling(max_new_tokens=32, temperature=0)
 WHOLE = ("original", "no tools")  # kinds in which nothing is cut out
@@ -98,6 +101,17 @@ def test_whoever_takes_what_it_is_shown_takes_the_distractors_answer():
     assert summarise([row_of(one) for one in found])["rates"]["distractor_taken"]["share"] == 1
 
 
+def test_a_distractor_that_picks_no_option_can_not_be_taken():
+    """Nor is it by whoever answers nothing."""
+    found = audited(Cheat(from_crop), kinds=("distractor",))
+    for one in found:
+        one.trajectory.question = replace(one.trajectory.question, choices=("red", "green"), answer="A")
+        one.again["distractor"].answer = None
+    found[0].distractor = "B"
+    taken = [row_of(one)["distractor_taken"] for one in found]
+    assert [one.distractor for one in found] == ["B", "B", "Y", "R"] and taken == [False, False, None, None]
+
+
 def test_without_another_part_there_is_no_distractor_and_that_is_counted():
     model = Cheat(from_crop)
     sample = model._reply
@@ -132,6 +146,76 @@ def test_a_crop_that_was_followed_by_a_refused_box_is_still_what_the_last_turn_s
     assert [len(one.trajectory.turns) for one in found] == [3] * 4
     for kind, right in {"black": False, "last turn alone": True, "not asked": True, "no tools": False}.items():
         assert [one.again[kind].right for one in found] == [right] * 4, kind
+
+
+def naming(model, box, **more):
+    """The model, which names this box whatever it is asked."""
+    answered = model._reply
+
+    def reply(history, sampling, seed, stop_text):
+        text, said = answered(history, sampling, seed, stop_text)
+        named = [{"bbox_2d": box, "label": "patch", **more}]
+        return (text if stop_text is None else f"```json\n{json.dumps(named)[:-1]}\n]\n```"), said
+
+    model._reply = reply
+    return model
+
+
+def test_a_crop_of_the_whole_picture_is_a_crop():
+    """Seen at the size of the picture itself it is what becomes black, or stays while that does."""
+    model = naming(Cheat(lambda images, text: from_picture(images[-1:], text)), [0, 0, 224, 224])
+    found = audited(model, kinds=("black", "noise", "picture black"))
+    assert all(one.trajectory.crops == one.trajectory.wholes and one.trajectory.right for one in found)
+    for kind, right in {"black": False, "noise": False, "picture black": True}.items():
+        assert [one.again[kind].right for one in found] == [right] * 4, kind
+
+
+def test_a_crop_of_another_than_the_first_picture_is_shown_in_every_kind():
+    second = MemoryPicture(picture("B", "R"))
+    samples = [(replace(q, others=(second,)), q.picture.load(), second.load()) for q in questions()]
+    found = audited(naming(Cheat(from_crop), [0, 0, 56, 56], picture=2), samples=samples)
+    for one in found:
+        for kind in ("last turn alone", "not asked", "crop alone", "picture black"):
+            assert one.again[kind].answer == "B", kind
+
+
+def test_another_picture_is_none_of_the_questions_own():
+    q, *rest = questions()
+    own = rest[0].picture
+    both = (replace(q, others=(own,)), q.picture.load(), own.load())
+    found = audited(Cheat(from_crop), samples=[both, (rest[0], own.load())], kinds=("another picture",))
+    assert [bool(one.swaps) for one in found] == [False, True]
+
+
+def test_the_last_turn_is_that_of_its_own_question_where_ids_are_the_same():
+    """As those of two sources may be."""
+    found = audited(Cheat(known), samples=[(replace(q, id="q"), q.picture.load()) for q in questions()])
+    assert all(one.again[kind].right for one in found for kind in ("last turn alone", "not asked"))
+
+
+def test_the_last_turn_of_a_blind_answer_is_shown_word_for_word(base, samples):
+    dialogue = BlindAnswer(rule=base.dialogue.rule)
+    played = [t for t in base.play(dialogue, samples, 1, GREEDY, (0, 0)) if t.crops]
+    alone = LastTurn(dialogue, played, picture=False)
+    again = base.play(alone, [t.asked for t in played], 1, GREEDY, (0, 0))
+    assert played and [t.turns[0].prompt.ids for t in again] == [t.turns[1].prompt.ids for t in played]
+    assert [t.turns[0].text for t in again] == [t.turns[1].text for t in played]
+
+
+def test_why_a_crop_was_not_asked_alone_is_told_as_the_server_told_it():
+    model = Cheat(from_crop)
+    answered = model._reply
+
+    def reply(history, sampling, seed, stop_text):
+        if stop_text is None and str(history).count("image_url'") == 2:
+            raise NoReply("the server answers 500")
+        return answered(history, sampling, seed, stop_text)
+
+    model._reply = reply
+    found = audited(model, kinds=("distractor", "crop alone"))
+    assert [one.left_out for one in found] == [
+        dict.fromkeys(("distractor", "crop alone"), "the server answers 500")
+    ] * 4
 
 
 def test_questions_that_share_their_picture_are_no_others():
@@ -181,20 +265,17 @@ def test_replies_that_are_taken_are_as_good_as_sampled(base, samples):
         assert one.turns[-1].reply.logprobs == pytest.approx(other.turns[-1].reply.logprobs, abs=1e-4)
 
 
-def test_margins_by_look_are_those_of_black_crops(base, samples):
-    sampling = Sampling(max_new_tokens=32)
+def test_margins_of_several_looks_are_told_one_by_one(base, samples):
+    """Those of looks that were refused are not."""
     play = partial(roll_out, base.policy, InProcessSampler())
     dialogue = TwoTurn(turns=3, rule=base.dialogue.rule)
-    rolled = [t for t in play(dialogue, samples, 4, sampling, (0, 0)) if t.crops]
-    once, twice = ([t for t in rolled if len(t.crops) == looks] for looks in (1, 2))
-    assert once and twice
-    whole = evidence_margins(base.policy, once, ANSWER_FORM).tolist()
-    alone = margins_by_look(base.policy, once, ANSWER_FORM)
-    assert [margin for (margin,) in alone] == pytest.approx(whole, abs=1e-3)
-    both, each = evidence_margins(base.policy, twice, ANSWER_FORM), margins_by_look(base.policy, twice, ANSWER_FORM)
-    assert all(len(margins) == 2 for margins in each)
-    assert any(abs(margins[0] - margins[1]) > 0.01 for margins in each)
-    assert any(abs(sum(margins) - total) > 0.01 for margins, total in zip(each, both.tolist()))
+    rolled = [t for t in play(dialogue, samples, 4, Sampling(max_new_tokens=32), (0, 0)) if t.crops]
+    found = [Audited(trajectory) for trajectory in rolled]
+    add_margins(base.policy, found, ANSWER_FORM)
+    assert {len(one.trajectory.crops) for one in found} == {1, 2}
+    for one in found:
+        assert len(one.margins) == (2 if len(one.trajectory.crops) == 2 else 0)
+        assert one.margin == pytest.approx(sum(one.margins or [one.margin]), abs=1e-6)
 
 
 def test_a_policy_that_is_blind_to_its_crops_has_no_margin(base, samples, monkeypatch):

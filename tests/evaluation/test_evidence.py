@@ -9,7 +9,7 @@ import torch
 from mgpo.data import Scenes
 from mgpo.dialogues import TwoTurn
 from mgpo.evaluation.counterfactuals import SWAPS
-from mgpo.evaluation.evidence import evidence_margins
+from mgpo.evaluation.evidence import look_margins
 from mgpo.policy import Qwen25VL
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
@@ -37,6 +37,11 @@ def play(base, samples):
     return partial(roll_out, base, InProcessSampler(), TwoTurn(), samples, 2, sampling, (0, 0))
 
 
+def evidence_margins(policy, trajectories, *, micro_batch_tokens=16384):
+    """What all looks of each trajectory add."""
+    return torch.tensor([sum(of) for of in look_margins(policy, trajectories, ANSWER_FORM, micro_batch_tokens)])
+
+
 def likelihoods(policy, trajectories):
     """Of the right answers, one trajectory a pass."""
     copies = [replace(t, turns=[replace(turn) for turn in t.turns]) for t in trajectories]
@@ -49,7 +54,7 @@ def likelihoods(policy, trajectories):
 def test_it_is_what_a_rollout_with_black_crops_loses(base, play):
     seen, unseen = play(), play(swap=SWAPS["black"])
     expected = likelihoods(base, seen) - likelihoods(base, unseen)
-    torch.testing.assert_close(evidence_margins(base, seen, ANSWER_FORM), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(evidence_margins(base, seen), expected, atol=1e-3, rtol=1e-4)
     cut = torch.tensor([bool(t.crops) for t in seen])
     assert cut.any() and not cut.all()
     assert (expected[cut] > 1).any()
@@ -57,7 +62,7 @@ def test_it_is_what_a_rollout_with_black_crops_loses(base, play):
 
 def test_it_is_exactly_zero_where_nothing_was_cut_out(base, play):
     trajectories = play()
-    margins = evidence_margins(base, trajectories, ANSWER_FORM, micro_batch_tokens=400)
+    margins = evidence_margins(base, trajectories, micro_batch_tokens=400)
     assert all(margin == 0 for margin, t in zip(margins, trajectories) if not t.crops)
 
 
@@ -65,7 +70,7 @@ def test_it_is_zero_for_a_policy_that_is_blind_to_its_crops(base, play, monkeypa
     trajectories = play()
     features = base.features
     monkeypatch.setattr(base, "features", lambda images: torch.zeros_like(features(images)))
-    margins = evidence_margins(base, trajectories, ANSWER_FORM)
+    margins = evidence_margins(base, trajectories)
     torch.testing.assert_close(margins, torch.zeros(len(trajectories)), atol=1e-4, rtol=0)
 
 
@@ -73,7 +78,7 @@ def test_rollouts_and_the_mode_of_the_policy_stay_as_they_are(base, play):
     trajectories = play()
     before = [(t.turns[-1].reply, t.turns[-1].text, [turn.learnt for turn in t.turns]) for t in trajectories]
     base.train()
-    evidence_margins(base, trajectories, ANSWER_FORM)
+    evidence_margins(base, trajectories)
     assert base.training
     base.eval()
     assert before == [(t.turns[-1].reply, t.turns[-1].text, [turn.learnt for turn in t.turns]) for t in trajectories]

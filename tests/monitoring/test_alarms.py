@@ -22,7 +22,7 @@ from tests.training.test_module import MGPO, equal, fit, make, weights
 HEALTHY = {
     "reward": 0.4, "accuracy": 0.4, "valid_box_ratio": 0.4, "constant_reward": 0.2, "cut": 0.0, "image_reliance": 0.7,
     "entropy_turn1": 0.5, "entropy_turn2": 0.4, "length_turn1": 11.0, "length_turn2": 4.0, "grad_norm": 0.6,
-    "engine_gap": 0.008, "evidence_margin": 3.0,
+    "engine_gap": 0.008, "audit_margin": 3.0,
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ SICK = {
     "length_blow_up": {"length_turn2": 40.0},
     "constant_reward": {"constant_reward": 1.0},
     "image_blind": {"image_reliance": 0.001},
-    "crop_blind": {"evidence_margin": 0.02},
+    "crop_blind": {"audit_margin": 0.02},
     "engine_apart": {"engine_gap": 1.4},
 }
 
@@ -53,6 +53,11 @@ def test_every_rule_says_its_own_once_and_again_after_recovery(kind):
     heard = sounded((30, {}), (30, SICK[kind]), (40, {}), (30, SICK[kind]))
     assert [name for name, _ in heard] == [kind, kind]
     assert 30 < heard[0][1] <= 60 and 100 < heard[1][1] <= 130
+
+
+def test_the_margin_of_credit_by_turn_is_no_audit():
+    """It is of every step's rollouts, whatever they look at; audits are of fixed questions."""
+    assert not sounded((30, {"evidence_margin": 3.0}), (30, {"evidence_margin": 0.02}))
 
 
 def test_a_policy_that_stops_looking_is_heard_though_its_few_boxes_are_good():

@@ -12,6 +12,7 @@ from mgpo.data import Scenes
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.audit_summary import row_of, summarise
+from mgpo.inference.client import ServerError
 from mgpo.tools.audit.audit_table import RATES, format_audit
 from mgpo.tools.audit.command import audit, questions
 from mgpo.tools.audit.marks import covered, marks_of
@@ -109,6 +110,26 @@ def test_the_page_shows_what_was_shown_and_lets_nothing_in(tmp_path, monkeypatch
     assert "<script" not in page and "script-src" not in page and "default-src 'none'" in page
     assert page.count("<article>") == 4 and page.count("<img") == 4 * (2 + 11)  # without a distractor
     assert "noise in its place" in page and "the crop alone, asked anew" in page
+
+
+def test_an_audit_that_is_broken_off_keeps_what_it_has(tmp_path, monkeypatch, capsys):
+    """As by a server that is gone."""
+    model = Cheat(known)
+    answered = model._reply
+
+    def until(history, sampling, seed, stop_text):
+        if "picture 2" in str(history):
+            raise ServerError("the server is gone")
+        return answered(history, sampling, seed, stop_text)
+
+    model._reply = until
+    monkeypatch.setattr("mgpo.tools.audit.command.load", lambda *_, **__: model)
+    with pytest.raises(ServerError, match="the server is gone"):
+        audit("any", source=coloured(), output=str(tmp_path), batch_size=2)
+    written = json.loads((tmp_path / "audit.json").read_text())
+    assert [row["id"] for row in written["questions"]] == ["q0", "q1"] and written["asked"] == 4
+    assert "broken off: 2 of 4 questions were asked" in capsys.readouterr().out
+    assert (tmp_path / "audit.html").is_file()
 
 
 def test_a_file_of_questions_is_taken_and_those_without_an_answer_are_left_out(tmp_path):

@@ -5,7 +5,6 @@ from functools import cache
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.data import Scenes
 from mgpo.objective import Objective
@@ -18,6 +17,7 @@ from mgpo.training.module import MGPO
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from mgpo.world.model import CAPS
 from tests.conftest import make_question, noise_image
+from tests.training.test_going_on import SaveAlways
 from tests.training.test_module import adam, equal, fit, watch, weights
 from tests.training.test_rescore import Skewed
 
@@ -131,11 +131,19 @@ def test_evidence_is_the_trainers_whoever_samples():
     assert any(ours[::2])
 
 
-def test_a_resumed_run_that_waits_for_groups_equals_an_uninterrupted_one(tmp_path):
-    """Their looks are measured again, by the weights that made them."""
-    options = dict(constant_reward_groups="resample", resample_batches=3, reward=wrong)
-    whole, again = make(**options), make(**options)
-    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    fit(whole, tmp_path, questions=12, callbacks=[saver])
-    fit(again, tmp_path, questions=12, ckpt_path=str(tmp_path / "step=1.ckpt"), enable_checkpointing=False)
-    assert equal(weights(whole), weights(again))
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_resumed_run_that_waits_for_groups_equals_an_uninterrupted_one(tmp_path, precision):
+    """Their looks are measured again, by the weights and in the precision that made them, and shown once."""
+
+    def run(**options):
+        module = make(constant_reward_groups="resample", resample_batches=3, reward=wrong)
+        module.lines, steps = [], watch(module)
+        fit(module, tmp_path, questions=6, precision=precision, **options)
+        return weights(module), [step.get("evidence_margin") for step in steps]
+
+    saver = SaveAlways(tmp_path)
+    whole, margins = run(callbacks=[saver])
+    (path,) = [path for path in saver.at if torch.load(path, weights_only=True)["waiting"] == 2]
+    again, later = run(ckpt_path=path, enable_checkpointing=False)
+    assert equal(whole, again) and len(margins) == 3
+    assert later == pytest.approx(margins[2:], abs=1e-6)

@@ -210,7 +210,7 @@ def constant(questions, size):
 @pytest.mark.parametrize(
     ("options", "said"),
     [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(micro_batch_tokens=0), "micro_batch_tokens"),
-     (dict(sampling=Sampling(temperature=0)), "temperature"), (dict(supervised=True, answer_form="K"), "slot")],
+     (dict(sampling=Sampling(temperature=0)), "temperature"), (dict(answer_form="K"), "slot")],
 )  # fmt: skip
 def test_impossible_options_are_refused(tokenizer, options, said):
     with pytest.raises(ValueError, match=said):

@@ -24,7 +24,7 @@ from mgpo.training import self_teacher
 from mgpo.training.loop_settings import check_strategy
 from mgpo.training.module import MGPO
 from mgpo.training.self_teacher import SelfTeacher
-from mgpo.types import Prompt, Reply, Trajectory, Turn
+from mgpo.types import Message, Prompt, Reply, Trajectory, Turn
 from mgpo.world.model import CAPS
 from tests.conftest import make_policy, make_question, noise_image
 from tests.training.test_module import adam, equal, fit, watch, weights
@@ -170,10 +170,35 @@ def test_what_a_teacher_can_not_be_combined_with_is_refused(options, said):
         make(**options)
 
 
+class Insisting(SingleTurn):
+    """Asks twice."""
+
+    def proceed(self, trajectory, resolution):
+        super().proceed(trajectory, resolution)
+        return [Message("user", ("Are you sure?",))] if len(trajectory.turns) < 2 else None
+
+
+def test_a_dialogue_that_turns_out_to_have_two_turns_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model.teacher teaches replies at one glance"):
+        fit(make(dialogue=Insisting(judge_box=False)), tmp_path, questions=2, enable_checkpointing=False)
+
+
 @pytest.mark.parametrize("options", [{"decay": 1.1}, {"decay": -0.1}, {"clip": 0.0}])
 def test_impossible_teachers_are_refused(options):
     with pytest.raises(UserError, match=r"model.teacher has decay"):
         SelfTeacher(**options)
+
+
+def test_weights_too_coarse_to_follow_by_a_hundredth_are_refused(tokenizer):
+    """Not where adapters alone are trained, which are float32, nor where the copy never or wholly follows."""
+    policy, with_adapters = make_policy(tokenizer), make_policy(tokenizer, lora=Lora(rank=2, alpha=4))
+    for parameter in (*policy.parameters(), *(p for p in with_adapters.parameters() if not p.requires_grad)):
+        parameter.data = parameter.data.bfloat16()
+    SelfTeacher().begin(with_adapters)
+    SelfTeacher(decay=1.0).begin(policy)
+    SelfTeacher(decay=0.0).begin(policy)
+    with pytest.raises(UserError, match=r"model.teacher follows .* bfloat16"):
+        SelfTeacher().begin(policy)
 
 
 def test_sharded_weights_and_a_teacher_are_refused():

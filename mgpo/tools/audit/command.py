@@ -73,21 +73,29 @@ def audit(
     if data is not None and source is not None:
         raise UserError("--data names a file of questions and --source a class of them; give one of the two")
     torch.set_num_threads(threads)
+    judges = as_reward(reward or ExactAnswer())
     asked, left_out = questions(model, data, source, columns, limit)
     loaded = load(model, dialogue, **(options or {}))
     rows, cards = list[Row](), Cards()
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
-    with tqdm(total=len(asked), unit=" questions", smoothing=0.1) as progress:
-        for batch in opened_ahead(batches, loaded.resolution.full):
-            for one in played(loaded, batch, as_reward(reward or ExactAnswer()), rollouts, seed, left_out):
-                row = row_of(one)
-                row["covered"] = covered(one.trajectory.question, row["regions"])
-                cards.offer(one, row)
-                rows.append(row)
-            progress.update(len(batch))
+    done = 0
+    try:
+        with tqdm(total=len(asked), unit=" questions", smoothing=0.1) as progress:
+            for batch in opened_ahead(batches, loaded.resolution.full):
+                for one in played(loaded, batch, judges, rollouts, seed, left_out):
+                    row = row_of(one)
+                    row["covered"] = covered(one.trajectory.question, row["regions"])
+                    cards.offer(one, row)
+                    rows.append(row)
+                progress.update(len(batch))
+                done += len(batch)
+    finally:  # hours, with a large model
+        if rows:
+            write(Path(output), loaded, rows, left_out, cards, len(asked))
+        if done < len(asked):
+            print(f"broken off: {done} of {len(asked)} questions were asked")
     if not rows:
         raise UserError(f"none of the {len(asked)} questions could be played, the first because {left_out[0]['why']}")
-    write(Path(output), loaded, rows, left_out, cards)
 
 
 def questions(
@@ -146,11 +154,11 @@ def played(
     return audited
 
 
-def write(folder: Path, model: AskedModel, rows: list[Row], left_out: list[Left], cards: Cards) -> None:
-    """Write audit.json and audit.html, and print the tables."""
+def write(folder: Path, model: AskedModel, rows: list[Row], left_out: list[Left], cards: Cards, asked: int) -> None:
+    """Write audit.json and audit.html, and print the tables; `asked` is how many questions there were to be asked."""
     summary = summarise(rows)
     tables = format_audit(summary)
-    whole = {"model": model.identity(), **summary, "not_played": left_out, "questions": rows}
+    whole = {"model": model.identity(), "asked": asked, **summary, "not_played": left_out, "questions": rows}
     with replaced(folder / "audit.json") as unfinished:
         unfinished.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
     cards.write(folder / "audit.html", f"{len(rows)} questions", format_audit(summary, 120))
