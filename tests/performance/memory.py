@@ -2,23 +2,17 @@
 
 import copy
 import random
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 from unittest.mock import patch
 
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mgpo.dialogues import TwoTurn
+from mgpo.dialogues import BlindAnswer, Dialogue, TwoTurn
 from mgpo.images.views import VisionResolution
 from mgpo.objective import Objective
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
@@ -28,14 +22,15 @@ from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.plan.launch import Devices, Launch
 from mgpo.tools.plan.lengths import Said
-from mgpo.tools.plan.memory import Memory, measure
+from mgpo.tools.plan.memory import measure
 from mgpo.tools.plan.settings import program_of, types_of
 from mgpo.tools.plan.shape import measure_shape
 from mgpo.training.loss import policy_loss
 from mgpo.types import Message, Question, Trajectory
+from tests.performance.live import AtOnce, Live
 
 SIDE = 28  # pixels of an image token
-HELD = ("weights", "gradients", "optimiser", "reference", "pixels")
+HELD = ("weights", "gradients", "optimiser", "reference", "teacher", "pixels")
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,9 @@ class Setting:
     checkpointing: bool = False
     reference: bool = False
     entropy: bool = False
+    pictures: int = 1  # of a question
+    looks: int = 1
+    blind: bool = False  # the answering turn is a conversation of its own
 
 
 @dataclass(frozen=True)
@@ -78,54 +76,21 @@ class Comparison:
         return self.predicted / self.measured
 
 
-class Live(TorchDispatchMode):
-    """The highest sum of all storages that are alive, besides those of `known` tensors."""
-
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.known = {tensor.untyped_storage()._cdata for tensor in known}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
-        return made
-
-    def _add(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self.known:
-            self.known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
-
-
-class AtOnce(ThreadPoolExecutor):
-    """No threads: everything is done where it is asked for."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
 class Cropping(TwoTurn):
     """Every rollout gets a part of its own, which a random policy would not ask for."""
 
     places = count()
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
-        if len(trajectory.turns) == 1:
+        if len(trajectory.turns) < self.turns:
             left = next(self.places) % 64
             width, height = trajectory.views[0].size
-            trajectory.turns[0].text = f"[{left}, 0, {width - 64 + left}, {height}]"
+            trajectory.turns[-1].text = f"[{left}, 0, {width - 64 + left}, {height}]"
         return super().proceed(trajectory, resolution)
+
+
+class CroppingBlind(Cropping, BlindAnswer):
+    """The same, but the answer has to come from that part alone."""
 
 
 def build(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Qwen25VL:
@@ -160,14 +125,23 @@ def build(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Qwen25VL:
     return policy
 
 
-def rollouts(policy: Qwen25VL, setting: Setting) -> list[Trajectory]:
+def dialogue_of(setting: Setting) -> Dialogue:
+    """That of a setting's rollouts."""
+    return CroppingBlind() if setting.blind else Cropping(turns=1 + setting.looks)
+
+
+def rollouts(policy: Qwen25VL, setting: Setting, dialogue: Dialogue | None = None) -> list[Trajectory]:
     """Groups whose replies run into the limit."""
-    side = 40 * SIDE
-    image = Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side * side))
-    samples = [(Question(str(i), None, "Which letter?", "K"), image) for i in range(setting.questions)]  # type: ignore
-    sampling = Sampling(setting.reply)
+    side, draw = 40 * SIDE, random.Random(0)
+    images = [Image.frombytes("RGB", (side, side), draw.randbytes(3 * side * side)) for _ in range(setting.pictures)]
+    others = (None,) * (setting.pictures - 1)
+    asked = [Question(str(i), None, "Which letter?", "K", others=others) for i in range(setting.questions)]  # type: ignore
+    samples, sampling = [(question, *images) for question in asked], Sampling(setting.reply)
     with autocast(setting):
-        return roll_out(policy.eval(), InProcessSampler(), Cropping(), samples, setting.group, sampling, (0, 0))
+        return roll_out(
+            policy.eval(), InProcessSampler(), dialogue or dialogue_of(setting), samples, setting.group, sampling,
+            (0, 0),
+        )  # fmt: skip
 
 
 def autocast(setting: Setting) -> torch.autocast:
@@ -214,32 +188,36 @@ def compare(setting: Setting, tokenizer: PreTrainedTokenizerBase) -> dict[str, C
     pixels = {id(i): i.patches for t in trajectories for turn in t.turns for i in turn.prompt.images}.values()
     with Live([*held, *pixels]) as updating:
         update(policy, trajectories, setting, optimizer, frozen)
-    needed = predict(setting, policy, trajectories)
+    needed = measure(measure_shape(policy.model.config), launch_of(setting, policy, trajectories))
     return {
-        "rollouts": Comparison(_beyond(needed.rollouts), rolling.peak - sum(patches.nbytes for patches in pixels)),
-        "update": Comparison(_beyond(needed.update) + needed.update.get("gradients", 0), updating.peak),
+        "rollouts": Comparison(beyond(needed.rollouts), rolling.peak - sum(patches.nbytes for patches in pixels)),
+        "update": Comparison(beyond(needed.update) + needed.update.get("gradients", 0), updating.peak),
     }
 
 
-def predict(setting: Setting, policy: Qwen25VL, trajectories: Sequence[Trajectory]) -> Memory:
-    """What `mgpo plan` says of such a step, given the lengths of its texts."""
-    images = [len(turn.prompt.images[0].patches) // 4 for turn in trajectories[0].turns]
-    texts = [max(len(t.turns[k].prompt.ids) for t in trajectories) - images[k] for k in range(2)]
+def launch_of(setting: Setting, policy: Qwen25VL, trajectories: Sequence[Trajectory]) -> Launch:
+    """What `mgpo plan` takes such a step for, given the lengths of its texts."""
+    turns = trajectories[0].turns
+    sizes = [[len(image.patches) // 4 for image in turn.prompt.images] for turn in turns]
+    longest = [max(len(t.turns[k].prompt.ids) for t in trajectories) for k in range(len(turns))]
+    texts = [tokens - sum(images) for tokens, images in zip(longest, sizes)]
+    said = [Said(texts[0], wholes=len(sizes[0]))]
+    said += [Said(texts[k], crops=len(sizes[k]), fresh=turns[k].prompt.fresh) for k in range(1, len(turns))]
     lora = policy.lora
     precision = "bf16-mixed" if setting.mixed else "32-true"
     weight, value, gradient = types_of(precision, policy.dtype.itemsize, lora is not None)
-    own = 1 + texts[1] + images[1] + 2 * setting.reply
-    micro_tokens = -(-setting.micro // setting.group) * (texts[0] + images[0] - 1) + setting.micro * own
-    launch = Launch(
-        said=(Said(texts[0], "whole"), Said(texts[1], "crop")), whole=images[0], crop=images[1], side=SIDE, least=1,
+    own = 1 + sum(longest[1:]) + len(turns) * setting.reply
+    micro_tokens = -(-setting.micro // setting.group) * (longest[0] - 1) + setting.micro * own
+    return Launch(
+        said=tuple(said), whole=sizes[0][0], crop=sizes[-1][0], side=SIDE, least=1,
         reply=setting.reply, limit=setting.reply, questions=setting.questions, group=setting.group,
         micro_tokens=micro_tokens, mini_batches=1, epochs=1, weight=weight, value=value,
         gradient=gradient, state=2 * gradient, freeze_vision=setting.freeze_vision,
         penalised=setting.reference, lora=(lora.rank, lora.pattern) if lora else None, devices=Devices(),
         checkpointing=setting.checkpointing, host=True, program=program_of(policy, weight, value),
     )  # fmt: skip
-    return measure(measure_shape(policy.model.config), launch)
 
 
-def _beyond(parts: dict[str, int]) -> int:
+def beyond(parts: dict[str, int]) -> int:
+    """Bytes of a phase besides what is known exactly."""
     return sum(size for kind, size in parts.items() if kind not in HELD)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tests.performance.memory import Live
+from tests.performance.live import Live
 
 Program = Callable[[], object]
 

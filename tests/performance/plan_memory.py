@@ -15,6 +15,9 @@ SETTINGS = {
         image=16, reply=64, layers=3, vocabulary=2048, width=512, mlp=2048, micro=1, **SMALL_TOWER
     ),
     "pictures": Setting(image=256, reply=24, width=128, mlp=256),
+    "several pictures": Setting(image=100, reply=24, pictures=4),
+    "two looks": Setting(looks=2),
+    "a blind answer": Setting(blind=True),
     "pictures, deep tower": Setting(image=196, vision_width=192, vision_mlp=512, vision_layers=5, kv_heads=4, group=4),
     "pictures, wide tower, bfloat16": Setting(image=196, reply=16, vision_width=320, vision_mlp=64, dtype="bfloat16"),
     "large groups, bfloat16": Setting(

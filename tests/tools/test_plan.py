@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig
 
 from mgpo.cli import main
-from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues.base import begins_anew
 from mgpo.errors import UserError
 from mgpo.policy.lora import Lora
 from mgpo.tools.plan.advice import KNOBS, STEP, advise, filled
@@ -30,7 +31,7 @@ def shape():
 
 
 def launch(**changes):
-    said = (Said(100, "whole"), Said(110, "crop"))
+    said = (Said(100, wholes=1), Said(110, crops=1))
     usual = Launch(
         said, whole=1280, crop=1280, side=28, least=256, reply=256, limit=1024, questions=16, group=8,
         micro_tokens=9000, mini_batches=4, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=True, lora=None,
@@ -46,8 +47,10 @@ def launch(**changes):
         {"dtype": "bfloat16", "lora": 8, "micro": 2},
         {"dtype": "bfloat16", "lora": 8, "width": 256, "mlp": 1024, "vision_width": 32, "vision_mlp": 32},
         {"mixed": True, "checkpointing": True},
+        {"pictures": 3},
+        {"blind": True},
     ],
-    ids=["freeze_vision", "lora", "lora, wide", "mixed"],
+    ids=["freeze_vision", "lora", "lora, wide", "mixed", "pictures", "blind"],
 )
 def test_peaks_are_those_of_real_passes(changes, tokenizer):
     """The wide comparison is tests/performance/plan_memory.py."""
@@ -62,7 +65,7 @@ GIB = 2**30  # as the GPU's peaks were written down
 def test_peaks_that_were_measured_on_an_h100(size, measured, state):
     """Two turns of 128 new tokens, 8 questions x 8 rollouts, pictures of 1,280 tokens, adapters in float32 on a base in
     bfloat16; of 7B the first step, which finds no optimiser states yet."""
-    said = (Said(109, "whole"), Said(109, "whole"))
+    said = (Said(109, wholes=1), Said(109, wholes=1))
     lora = (16, Lora().pattern)
     run = launch(
         said=said, reply=128, limit=128, questions=8, micro_tokens=6144, gradient=4, state=state, lora=lora,
@@ -99,23 +102,30 @@ def test_adapters_have_as_many_parameters_as_peft_makes(tokenizer, shape):
     assert measure_shape(policy.model.config).adapter_parameters(lora.rank, lora.targets) == trained
 
 
-@pytest.mark.parametrize("dialogue", [TwoTurn(), TwoTurn(turns=3), SingleTurn(), FreeTurns()])
-def test_texts_are_as_long_as_in_the_chat(dialogue, policy):
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("dialogue", [TwoTurn(), TwoTurn(turns=3), SingleTurn(), FreeTurns(), BlindAnswer()])
+def test_texts_are_as_long_as_in_the_chat(dialogue, pictures, policy):
     """By the tokenizer, the text that is shown is within a few tokens of what is really shown."""
-    said = converse(dialogue, counter(read_path()))
+    said = converse(dialogue, counter(read_path()), pictures)
     image = noise_image(448, 448)
-    trajectory = Trajectory(QUESTION, image)
+    trajectory = Trajectory(QUESTION, image, others=(image,) * (pictures - 1))
     prompt = policy.chat.open(
         dialogue.open(trajectory, policy.resolution), lambda view: policy.pixels(view.pixels(image))
     )
     for turn in said:
         shown = len(prompt.ids) - sum(i == policy.chat.image_id for i in prompt.ids)
         assert abs(turn.text - shown) <= 8
+        assert turn.wholes + turn.crops == len(prompt.images)
+        assert turn.fresh == (prompt.fresh and len(trajectory.turns) > 0)
         reply = Reply((1,), (0.0,), "marker")
         trajectory.turns.append(Turn(prompt, reply, "[10, 10, 60, 60]"))
         messages = dialogue.proceed(trajectory, policy.resolution)
         assert (messages is None) == (turn is said[-1])
-        if messages is not None:
+        if messages is None:
+            continue
+        if begins_anew(messages):
+            prompt = policy.chat.open(messages, lambda view: policy.pixels(view.pixels(image)))
+        else:
             prompt = policy.chat.follow(messages, reply, lambda view: policy.pixels(view.pixels(image)))
 
 
@@ -130,6 +140,9 @@ def test_a_group_s_prompt_counts_once(shape):
     assert one["decoded"] == 128 * 512
     assert one["training"] == one["reference"] == 16 * 1379 + 128 * (1 + 1390 + 512)
     assert tokens(shape, launch(micro_tokens=9000))["training"] == one["training"] + 16 * 1379
+    assert (
+        tokens(shape, launch(micro_tokens=50_000))["training"] == one["training"]
+    )  # in passes of 3 groups and of less
     assert one["patches in training"] == one["patches in rollouts"] == 4 * 1280 * (16 + 128)
 
 
@@ -251,7 +264,7 @@ def test_an_engine_takes_its_share_and_sleeps_in_updates(shape):
     narrow = measure(shape, replace(start, rescored=True, engine=Engine(0.1, 2), memory=80 * GB))
     assert narrow.rollouts["engine"] > 2 * shape.parameters  # or it would not start
     elsewhere = measure(shape, replace(start, rescored=True))
-    assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "gradient buckets"}
+    assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "teacher", "gradient buckets"}
 
 
 def test_passes_are_filled_as_far_as_memory_goes(shape):

@@ -25,7 +25,7 @@ LANGUAGE = Block(2, 4, 1, 4, 4, 8, True, 100, 100)
 SHAPE = Shape(LANGUAGE, Block(1, 4, 1, 4, 4, 8, True, 50, 50), 10, 330, 50, 14, 8, 2, None, {})
 # A prompt of 9 tokens, 4 of them of the image, is answered with 2; 3 more tokens with 2.
 LAUNCH = Launch(
-    (Said(5, "whole"), Said(3, None)), whole=4, crop=4, side=28, least=1, reply=2, limit=2, questions=2, group=2,
+    (Said(5, wholes=1), Said(3)), whole=4, crop=4, side=28, least=1, reply=2, limit=2, questions=2, group=2,
     micro_tokens=24, mini_batches=1, epochs=1, weight=2, value=2, gradient=2, state=4, penalised=False, lora=None,
     devices=Devices(),
 )  # fmt: skip
@@ -116,7 +116,7 @@ def test_the_published_run_on_more_devices(plan, capsys):
 def measured(reply, turns, micro, **changes):
     """The run on an H100 (3B, adapters in float32): pictures of 1,280 tokens, and no box, so that a group sees the
     whole picture again, of which the features are those of the first turn."""
-    said = (Said(109, "whole"), Said(1389, None))[:turns]
+    said = (Said(109, wholes=1), Said(1389))[:turns]
     usual = dict(micro_tokens=micro, questions=8, group=8, reply=reply, limit=reply, penalised=True)
     launch = replace(
         LAUNCH, said=said, whole=1280, crop=1280, lora=(16, Lora().pattern), checkpointing=True, gradient=FLOAT,

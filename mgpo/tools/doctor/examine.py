@@ -59,7 +59,8 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
         finally:
             policy.zero_grad()
             policy.train(training)
-    return [weights, *results, memory(policy, module.dialogue, config)]
+    pictures = max(len(question.pictures) for question, *_ in samples)
+    return [weights, *results, memory(policy, module.dialogue, config, pictures=pictures)]
 
 
 def case_of(module: MGPO, samples: list[tuple]) -> Case:

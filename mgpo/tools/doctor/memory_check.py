@@ -15,15 +15,22 @@ from mgpo.tools.plan.shape import measure_shape
 NAME = "memory"
 
 
-def memory(policy: Any, dialogue: Dialogue, config: dict[str, Any] | None, gigabytes: float | None = None) -> Result:
-    """The planned peak against the memory of the device that is here, or `gigabytes`."""
+def memory(
+    policy: Any,
+    dialogue: Dialogue,
+    config: dict[str, Any] | None,
+    gigabytes: float | None = None,
+    pictures: int = 1,
+) -> Result:
+    """The planned peak, of questions with so many pictures, against the memory of the device that is here, or
+    `gigabytes`."""
     if gigabytes is None and policy.device.type == "cuda":
         gigabytes = torch.cuda.get_device_properties(policy.device).total_memory / GB
     if config is None or gigabytes is None:
         return Result(NAME, None, "no device whose memory is known; `mgpo plan --memory 80` plans for one")
     try:
         shape = measure_shape(policy.model.config)
-        launch = read(config, policy, dialogue, shape, None, int(gigabytes * GB))
+        launch = read(config, policy, dialogue, shape, None, int(gigabytes * GB), pictures)
     except UserError as error:
         return Result(NAME, None, str(error))
     usable = int(gigabytes * FREE * GB)

@@ -9,13 +9,14 @@ from typing import Any
 
 from mgpo.policy.lora import Lora
 from mgpo.tools.plan.launch import Launch
-from mgpo.tools.plan.memory import Memory, measure
+from mgpo.tools.plan.memory import EXTRA, PHASES, Memory, measure
 from mgpo.tools.plan.peaks import micro_batch
 from mgpo.tools.plan.shape import Shape
 
 STEP = 512  # between sizes of a pass that are looked at
 LEAST_TOKENS = 512  # of a pass; one trajectory is passed however long it is
 Keys = dict[str, Any]  # of the configuration, with their new values
+PASSING = (*EXTRA, "update")  # phases that pass so many tokens at once
 STRATEGY = "mgpo.distributed.FSDP2Strategy"
 
 
@@ -45,9 +46,9 @@ def batches(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
 
 
 def shards(launch: Launch) -> Iterator[tuple[Launch, Keys]]:
-    """The launch with its weights cut over all devices instead of copied to each."""
+    """The launch with its weights cut over all devices instead of copied to each; a teacher is never cut."""
     devices = launch.devices
-    if devices.shards == 1 and devices.count * devices.nodes > 1:
+    if not launch.teacher and devices.shards == 1 and devices.count * devices.nodes > 1:
         cut = replace(devices, buckets=False, shards=devices.count * devices.nodes)
         yield replace(launch, devices=cut), {"trainer.strategy": STRATEGY, "trainer.inference_mode": "false"}
 
@@ -91,15 +92,15 @@ def advise(shape: Shape, launch: Launch, limit: int) -> list[Suggestion]:
 
 
 def filled(shape: Shape, launch: Launch, limit: int) -> int | None:
-    """The most tokens of a pass with which an update needs no more than `limit` bytes, whatever its replies' lengths;
-    those of a whole mini-batch at most. None where not even the fewest fit."""
+    """The most tokens of a pass with which an update, and what passes as much before it, needs no more than `limit`
+    bytes, whatever its replies' lengths; those of a whole mini-batch at most. None where not even the fewest fit."""
     whole = micro_batch(launch.turns(launch.limit), sys.maxsize, launch.rows, launch.group).tokens
     sizes = range(LEAST_TOKENS, max(LEAST_TOKENS, whole // launch.mini_batches) + STEP, STEP)
-    place = bisect_right(
-        sizes,
-        limit,
-        key=lambda tokens: measure(shape, replace(launch, micro_tokens=tokens), launch.limit).of("update"),
-    )
+
+    def passing(tokens: int) -> int:
+        return max(map(measure(shape, replace(launch, micro_tokens=tokens), launch.limit).of, PASSING))
+
+    place = bisect_right(sizes, limit, key=passing)
     return sizes[place - 1] if place else None
 
 
@@ -133,4 +134,4 @@ def _turned(shape: Shape, launch: Launch, knobs: Sequence[Knob], places: Sequenc
 
 def _excess(needed: Memory, limit: int) -> int:
     """Bytes by which the phases exceed the limit, all together, so that a change counts in whichever phase it helps."""
-    return sum(max(0, sum(parts.values()) - limit) for parts in (needed.rollouts, needed.update, needed.step))
+    return sum(max(0, needed.of(phase) - limit) for phase in PHASES)

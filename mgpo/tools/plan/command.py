@@ -19,7 +19,20 @@ from mgpo.tools.plan.sizes import family_of, published_for
 from mgpo.tools.plan.table import format_plan
 from mgpo.tools.plan.time import ENGINE, H100, HERE, LINKS, seconds
 
-SHOWN = ("reply", "limit", "questions", "group", "micro_tokens", "mini_batches", "epochs", "weight", "value", "devices")
+SHOWN = (
+    "reply",
+    "limit",
+    "questions",
+    "group",
+    "micro_tokens",
+    "mini_batches",
+    "epochs",
+    "weight",
+    "value",
+    "devices",
+    "pictures",
+    "answer",
+)
 MACHINES = (1, 8, 32, 64)  # devices for which a step's time is estimated
 FREE = 0.95  # of a device; what the driver, kernels and fragmentation take is assumed, not computed
 
@@ -30,6 +43,7 @@ def plan(
     model_size: str | None = None,
     reply: int | None = None,
     output: str | None = None,
+    pictures: int = 1,
 ) -> None:
     """Say what a step will cost, whether it fits, and what would make it fit.
 
@@ -39,6 +53,7 @@ def plan(
         model_size: Plan for a published size of the model's family (such as 7b, 30b-a3b) instead of the checkpoint.
         reply: Tokens that each reply is assumed to have; 512 unless given, and never more than the limit.
         output: Also write the plan to this file, as JSON.
+        pictures: Pictures that each question is assumed to have.
     """
     policy, dialogue = build(config)
     path: str = getattr(policy, "path", "")
@@ -49,7 +64,7 @@ def plan(
         memory = torch.cuda.get_device_properties(0).total_memory / GB
     if memory is not None and memory <= 0:
         raise UserError(f"memory is {memory}; give the gigabytes of one device, such as 80")
-    launch = read(config, policy, dialogue, shape, reply, int((memory or 0) * GB))
+    launch = read(config, policy, dialogue, shape, reply, int((memory or 0) * GB), pictures)
     limit = None if memory is None else int(memory * FREE * GB)
     report = summarise(shape, launch, limit, memory) | {"disk": disk(config["trainer"], shape, launch)}
     if not launch.host:

@@ -17,9 +17,10 @@ def disk(trainer: dict[str, Any], shape: Shape, launch: Launch) -> dict[str, Any
     savers = callbacks.get("ModelCheckpoint", [{}] if trainer["enable_checkpointing"] is not False else [])
     kept = [saver.get("save_top_k", 1) for saver in savers]
     value = launch.gradient if launch.lora else launch.weight
+    copies = 2 if launch.teacher else 1  # of what is trained
     logs = [options.get("keep_gb", KEEP_GB) for options in callbacks.get("RolloutLog", ())]
     return {
-        "checkpoint": int((value + launch.state) * trained_parameters(shape, launch)),
+        "checkpoint": int((copies * value + launch.state) * trained_parameters(shape, launch)),
         "kept": None if -1 in kept else sum(kept) + sum(bool(saver.get("save_last")) for saver in savers),
         "rollouts": int(GB * sum(logs)),
         "page": BUDGET * len(callbacks.get("GroundingGallery", ())),

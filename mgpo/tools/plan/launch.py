@@ -1,5 +1,6 @@
 """A launch in numbers: what of a configuration decides how much a step costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mgpo.tools.plan.lengths import Said
@@ -77,6 +78,10 @@ class Launch:
         nucleus: Sampling cuts by top-p.
         checkpointing: Activations of a layer are computed anew in the backward pass.
         host: Trained on the CPU: the pictures' pixels lie in the same memory.
+        pictures: Those of a question, each at the cap of whole ones.
+        looked: What is shown in a rollout all of whose boxes are usable, where looks have credit of their own.
+        answer: Tokens of the right answer, which is then scored behind each look.
+        teacher: What a copy of the policy shows itself before it scores the replies, where it teaches.
     """
 
     said: tuple[Said, ...]
@@ -106,6 +111,10 @@ class Launch:
     engine: Engine | None = None
     memory: int = 0
     program: Program = Program()
+    pictures: int = 1
+    looked: tuple[Said, ...] = ()
+    answer: int = 0
+    teacher: tuple[Said, ...] = ()
 
     @property
     def copied(self) -> bool:
@@ -129,6 +138,10 @@ class Launch:
 
     def turns(self, reply: int | None = None) -> list[Shown]:
         """Tokens of each turn, with replies of the assumed length or the given one."""
-        sizes = {"whole": self.whole, "crop": self.crop, None: 0}
+        return self.shown(self.said, reply)
+
+    def shown(self, said: Sequence[Said], reply: int | None = None) -> list[Shown]:
+        """The same of other turns than those of the policy's own rollouts."""
         tokens = self.reply if reply is None else reply
-        return [Shown(said.text + sizes[said.view], sizes[said.view], tokens) for said in self.said]
+        images = [turn.wholes * self.whole + turn.crops * self.crop for turn in said]
+        return [Shown(turn.text + image, image, tokens, turn.fresh) for turn, image in zip(said, images)]

@@ -1,15 +1,15 @@
 """How long a dialogue gets: its real texts under the checkpoint's tokenizer, around pictures of a given size."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 from transformers import AutoTokenizer
 
 from mgpo.dialogues import Dialogue
+from mgpo.dialogues.base import begins_anew
 from mgpo.images.decoding import FilePicture
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
@@ -36,10 +36,13 @@ SEEN = (640, 640)  # any size at which BOX is valid
 
 @dataclass(frozen=True)
 class Said:
-    """What is shown before one reply: tokens of text, and which pixel cap its picture has, where there is one."""
+    """What is shown before one reply: tokens of text, pictures at the cap of whole ones and at that of crops, and
+    whether a conversation begins anew, in which nothing before is seen."""
 
     text: int
-    view: Literal["whole", "crop"] | None
+    wholes: int = 0
+    crops: int = 0
+    fresh: bool = False
 
 
 def counter(path: str) -> Callable[[str], int]:
@@ -50,34 +53,40 @@ def counter(path: str) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
-def converse(dialogue: Dialogue, count: Callable[[str], int]) -> tuple[Said, ...]:
+def converse(dialogue: Dialogue, count: Callable[[str], int], pictures: int = 1) -> tuple[Said, ...]:
     """Play the dialogue with a usable box in every reply and with none at all; of each turn the longer one counts."""
-    played = [_play(dialogue, count, reply) for reply in (BOX, "")]
+    played = [_play(dialogue, count, pictures, reply) for reply in (BOX, "")]
     longest, other = sorted(played, key=len, reverse=True)
     rest = [*other, *longest[len(other) :]]
-    return tuple(
-        max(pair, key=lambda said: (said.view == "whole", said.view == "crop", said.text))
-        for pair in zip(longest, rest)
-    )
+    return tuple(max(pair, key=lambda said: (said.wholes, said.crops, said.text)) for pair in zip(longest, rest))
 
 
-def _play(dialogue: Dialogue, count: Callable[[str], int], reply: str) -> list[Said]:
+def look(dialogue: Dialogue, count: Callable[[str], int], pictures: int = 1) -> tuple[Said, ...]:
+    """Play the dialogue with a usable box in every reply."""
+    return tuple(_play(dialogue, count, pictures, BOX))
+
+
+def _play(dialogue: Dialogue, count: Callable[[str], int], pictures: int, reply: str) -> list[Said]:
     resolution = VisionResolution(Frame.PIXELS, lambda size: SEEN, lambda size: SEEN)
-    trajectory = Trajectory(QUESTION, Image.new("1", (2048, 2048)))
-    turns = [_said(dialogue.open(trajectory, resolution), count, trajectory.views[0])]
+    first, *others = [Image.new("1", (2048, 2048)) for _ in range(pictures)]
+    asked = replace(QUESTION, others=(QUESTION.picture,) * len(others))
+    trajectory = Trajectory(asked, first, others=tuple(others))
+    opened = _said(dialogue.open(trajectory, resolution), count, trajectory.wholes)
+    turns = [replace(opened, fresh=False)]
     while True:
         trajectory.turns.append(Turn(Prompt(()), Reply((), (), "marker"), reply))
         messages = dialogue.proceed(trajectory, resolution)
         if messages is None:
             return turns
-        said = _said(messages, count, trajectory.views[0])
-        turns.append(Said(said.text + CLOSING, said.view))
+        said = _said(messages, count, trajectory.wholes)
+        turns.append(said if said.fresh else replace(said, text=said.text + CLOSING))
 
 
-def _said(messages: Sequence[Message], count: Callable[[str], int], first: View) -> Said:
-    """Text and picture of some messages; the picture is whole where it is the first view."""
+def _said(messages: Sequence[Message], count: Callable[[str], int], firsts: Sequence[View]) -> Said:
+    """Text and pictures of some messages; those that are first views are whole."""
     parts = [part for message in messages for part in message.parts]
     views = [part for part in parts if isinstance(part, View)]
+    wholes = sum(any(view is first for first in firsts) for view in views)
     text = sum(count(part) for part in parts if isinstance(part, str))
     text += MESSAGE * len(messages) + OPENING + PICTURE * len(views)
-    return Said(text, None if not views else "whole" if views[0] is first else "crop")
+    return Said(text, wholes, len(views) - wholes, begins_anew(messages))

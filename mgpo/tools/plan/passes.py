@@ -77,7 +77,8 @@ class Kept:
 class Micro:
     """One training micro-batch: `prefixes` prompts of P tokens, `rows` continuations of C tokens.
 
-    `sampled` are the tokens of a row that are scored, `image_tokens` those of all its distinct images.
+    `sampled` are the tokens of a row that are scored, `image_tokens` those of all its distinct images, `anew` those of
+    its tokens that are in conversations which see neither the prompt nor each other.
     """
 
     prefixes: int
@@ -86,6 +87,14 @@ class Micro:
     continuation: int
     sampled: int
     image_tokens: int
+    anew: tuple[int, ...] = ()
+
+    @property
+    def pairs(self) -> float:
+        """Tokens that see each other: each conversation itself, causally, and the first of a row its prompt."""
+        own = self.continuation - sum(self.anew)
+        row = own * self.prompt + own**2 / 2 + sum(tokens**2 for tokens in self.anew) / 2
+        return self.prefixes * self.prompt**2 / 2 + self.rows * row
 
     @property
     def tokens(self) -> int:
@@ -165,6 +174,14 @@ def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
     chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
     return min(scored * shape.vocabulary, chunk) * 5 * FLOAT + head * new
+
+
+def scoring_work(shape: Shape, scored: int, types: Types) -> int:
+    """A chunk of logits without gradients and what entropies are made from (2), in float32; under autocast the head's
+    cast."""
+    head = types.cast * shape.vocabulary * shape.language.width
+    chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
+    return min(scored * shape.vocabulary, chunk) * 2 * FLOAT + head
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:

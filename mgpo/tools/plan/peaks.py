@@ -1,7 +1,8 @@
 """The highest points of rollouts and updates, besides what a device holds all the time; in bytes, by kind."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mgpo.tools.plan import passes
 from mgpo.tools.plan.passes import FLOAT, Micro, Trained, Types
@@ -10,11 +11,41 @@ from mgpo.tools.plan.shape import Shape
 
 @dataclass(frozen=True)
 class Shown:
-    """One turn of a row: tokens shown before the reply, those among them that are of an image, and the reply's."""
+    """One turn of a row: tokens shown before the reply, those among them that are of images, and the reply's; a
+    `fresh` one begins a conversation of its own."""
 
     shown: int
     image: int
     reply: int
+    fresh: bool = False
+
+
+def conversations(turns: Sequence[Shown]) -> list[int]:
+    """Tokens of each conversation of a row, of which none sees another."""
+    found = [0]
+    for turn in turns:
+        if turn.fresh:
+            found.append(0)
+        found[-1] += turn.shown + turn.reply
+    return found
+
+
+class Passes(NamedTuple):
+    """A step's passes over trajectories: the largest, all of them as if they were one, and how many they are."""
+
+    largest: Micro
+    together: Micro
+    count: int
+
+
+def deal(turns: Sequence[Shown], tokens: int, rows: int, group: int) -> Passes:
+    """Passes of at most `tokens` tokens over `rows` trajectories; a prompt passes once for each part of its group."""
+    first, *later = turns
+    largest = micro_batch(turns, tokens, rows, group)
+    prefixes = rows // group * -(-group // min(group, largest.rows))
+    images = prefixes * first.image + rows * sum(turn.image for turn in later)
+    together = replace(largest, prefixes=prefixes, rows=rows, image_tokens=images)
+    return Passes(largest, together, -(-rows // largest.rows))
 
 
 def micro_batch(turns: Sequence[Shown], tokens: int, rows: int, group: int) -> Micro:
@@ -27,7 +58,8 @@ def micro_batch(turns: Sequence[Shown], tokens: int, rows: int, group: int) -> M
     parts = next(n for n in range(1, group + 1) if n == group or prompt + -(-group // n) * own <= tokens)
     size = groups * -(-group // parts)
     images = groups * first.image + size * sum(turn.image for turn in later)
-    return Micro(groups, prompt, size, own, sum(turn.reply for turn in turns), images)
+    anew = tuple(conversations(turns)[1:])
+    return Micro(groups, prompt, size, own, sum(turn.reply for turn in turns), images, anew)
 
 
 def update_peak(
@@ -65,28 +97,31 @@ def rollout_peak(
     """What rollouts need at their highest point besides what is held, by kind.
 
     The prompts pass once a question; from then on all questions' groups are in the cache together, each row with its
-    prompt unless that is `shared`, and every later turn is shown to all of them in one pass.
+    prompt unless that is `shared`, and every later turn is shown to all of them in one pass. A conversation that begins
+    anew shares no prompt, and the cache of the one before is let go once it has been shown.
     """
     block, rows = shape.language, questions * group
     moments: list[dict[str, int]] = []
-    prompt = turns[0].shown
+    prompt = turns[0].shown if shared else 0
 
     def cache(row: int) -> int:
         """Of all rows, each of which has so many tokens."""
-        return passes.cache(block, questions * prompt + rows * (row - prompt) if shared else rows * row, types)
+        return passes.cache(block, questions * prompt + rows * (row - prompt), types)
 
     cached = 0
     for k, turn in enumerate(turns):
-        shown_to = rows if k else questions
+        shown_to, old = rows if k else questions, 0
+        if turn.fresh:
+            old, prompt, cached = cache(cached), 0, 0
         before, cached = cached, cached + turn.shown
         features = (types.weight + types.value) * shown_to * turn.image * block.width
         moments += [
             {
-                "cache": cache(before) if k else 0,
+                "cache": old + cache(before) if k else 0,
                 "work": passes.tower_work(shape, shown_to * turn.image, types, host),
             },
             {
-                "cache": cache(cached) if k else passes.cache(block, questions * prompt, types),
+                "cache": old + cache(cached) if k else passes.cache(block, questions * turn.shown, types),
                 "work": features + passes.prefill_work(block, shown_to, turn.shown, cached, types, trained),
             },
         ]
@@ -100,8 +135,28 @@ def rollout_peak(
     return max(moments, key=lambda moment: sum(moment.values()))
 
 
+def score_peak(
+    shape: Shape, micro: Micro, types: Types, trained: Trained, packs: bool, host: bool = False
+) -> dict[str, int]:
+    """What a pass without gradients needs at its highest point besides what is held, by kind: in the tower, in a layer
+    of the decoder, or where logits are made. Families that do not pack keep the keys and values of every row."""
+    block, scored = shape.language, micro.rows * micro.sampled
+    features = (types.weight + types.value) * micro.image_tokens * block.width
+    kept = 0 if packs else passes.cache(block, micro.rows * (micro.prompt + micro.continuation), types)
+    moments = [
+        {"work": passes.tower_work(shape, micro.image_tokens, types, host)},
+        {"cache": kept, "work": features + passes.prefill_work(block, 1, micro.tokens, 0, types, trained)},
+        {"cache": kept, "work": passes.scoring_work(shape, scored, types)},
+    ]
+    return max(moments, key=lambda moment: sum(moment.values()))
+
+
 def pixels(shape: Shape, turns: Sequence[Shown], questions: int, group: int) -> int:
     """The patches of all pictures of a step, in float32, which lie in the host's memory until the updates are over."""
     first, *later = turns
-    images = questions * first.image + questions * group * sum(turn.image for turn in later)
-    return FLOAT * images * shape.merge**2 * shape.patch_values
+    return patches(shape, questions * first.image + questions * group * sum(turn.image for turn in later))
+
+
+def patches(shape: Shape, image_tokens: int) -> int:
+    """Bytes of pictures that become so many tokens, as the tower takes them."""
+    return FLOAT * image_tokens * shape.merge**2 * shape.patch_values

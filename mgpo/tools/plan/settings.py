@@ -6,14 +6,15 @@ from typing import Any
 import jsonargparse
 import torch
 
-from mgpo.dialogues import Dialogue, TwoTurn
+from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.tools.plan.launch import Devices, Engine, Launch, Program
-from mgpo.tools.plan.lengths import converse, counter
+from mgpo.tools.plan.lengths import QUESTION, converse, counter, look
 from mgpo.tools.plan.passes import FLOAT
 from mgpo.tools.plan.shape import Shape
 from mgpo.training.loop_settings import SHARDED, check_strategy
+from mgpo.training.self_teacher import SelfTeacher
 from mgpo.utils.atomic_files import parse_json
 from mgpo.vllm.sampler import is_installed
 
@@ -32,16 +33,33 @@ def build(config: Settings) -> tuple[Policy, Dialogue]:
     made = parser.instantiate(
         parser.parse_object({"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")})
     )
-    return made.policy, made.dialogue or TwoTurn()
+    return made.policy, made.dialogue or (answer_only() if config["model"].get("teacher") else TwoTurn())
 
 
-def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply: int | None, memory: int = 0) -> Launch:
-    """The launch that a configuration describes, with replies of at most `reply` tokens, on devices of `memory`
-    bytes."""
+def teacher_of(model: Settings) -> SelfTeacher | None:
+    """The teacher of a configuration's model, which has no weights yet."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--teacher", type=SelfTeacher | None)
+    return parser.instantiate(parser.parse_object({"teacher": model.get("teacher")})).teacher
+
+
+def read(
+    config: Settings,
+    policy: Any,
+    dialogue: Dialogue,
+    shape: Shape,
+    reply: int | None,
+    memory: int = 0,
+    pictures: int = 1,
+) -> Launch:
+    """The launch that a configuration describes, with replies of at most `reply` tokens to questions with so many
+    pictures, on devices of `memory` bytes."""
     model, trainer = config["model"], config["trainer"]
     limit = model["sampling"]["max_new_tokens"]
     if reply is not None and reply < 1:
         raise UserError(f"reply is {reply}; a reply has at least 1 token")
+    if pictures < 1:
+        raise UserError(f"pictures is {pictures}; a question has at least 1")
     options = model["policy"].get("init_args") or {}
     side = shape.patch * shape.merge
     area = side**2
@@ -51,8 +69,10 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
     host = trainer["accelerator"] == "cpu"
     rescored, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
     weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
+    count, teacher = counter(policy.path), teacher_of(model)
+    looked = look(dialogue, count, pictures) if model.get("credit") == "turn" and not supervised else ()
     return Launch(
-        said=converse(dialogue, counter(policy.path)),
+        said=converse(dialogue, count, pictures),
         whole=shape.image_tokens or whole // area,
         crop=shape.image_tokens or crop // area,
         side=0 if shape.image_tokens else side,
@@ -70,7 +90,7 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         state=state_bytes(model["optimizer"], gradient),
         penalised=bool(model["objective"]["kl_weight"]) and not supervised,
         lora=(policy.lora.rank, policy.lora.pattern) if policy.lora else None,
-        devices=devices_of(trainer),
+        devices=devices_of(trainer, taught=teacher is not None),
         freeze_vision=policy.freeze_vision,
         nucleus=model["sampling"]["top_p"] < 1,
         checkpointing=policy.gradient_checkpointing,
@@ -79,6 +99,10 @@ def read(config: Settings, policy: Any, dialogue: Dialogue, shape: Shape, reply:
         engine=engine,
         memory=memory,
         program=program_of(policy, weight, value),
+        pictures=pictures,
+        looked=looked if any(turn.crops for turn in looked) else (),
+        answer=count(model["answer_form"].replace("{answer}", QUESTION.answer)) + 1 if looked else 0,
+        teacher=look(teacher.dialogue, count, pictures) if teacher else (),
     )
 
 
@@ -135,13 +159,14 @@ def state_bytes(optimizer: Any, value: int) -> float:
     return values * (1 if "8bit" in name else value)
 
 
-def devices_of(trainer: Settings) -> Devices:
-    """A trainer's devices and what its strategy keeps. Raises UserError for a strategy that this knows nothing of."""
+def devices_of(trainer: Settings, taught: bool = False) -> Devices:
+    """A trainer's devices and what its strategy keeps. Raises UserError for a strategy that this knows nothing of, and
+    for one that can't have a teacher where there is one."""
     count, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
     strategy = trainer["strategy"]
     name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
     options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
-    check_strategy(name)
+    check_strategy(name, taught)
     if name == SHARDED:
         shards = count * nodes // int(options.get("replicas") or 1)
         return Devices(count, nodes, shards=max(1, shards), offload=bool(options.get("cpu_offload")))

@@ -5,8 +5,8 @@ from typing import Any
 from rich.table import Column, Table
 
 from mgpo.tools.plan.launch import GB
+from mgpo.tools.plan.memory import EXTRA, PHASES
 
-PHASES = ("rollouts", "update", "step")
 Report = dict[str, Any]
 
 
@@ -18,17 +18,30 @@ def format_plan(report: Report, model: str) -> list[Table | str]:
         f"{launch['questions']} questions x {launch['group']} rollouts a process and step, "
         f"{_devices(launch['devices'])}"
     )
-    return [head, _turns(report), _tokens(report), _memory(report), *_verdict(report), *_estimate(report)]
+    tables = [_turns(report), _assumed(report), _tokens(report), _memory(report)]
+    return [head, *tables, *_verdict(report), *_estimate(report)]
 
 
 def _turns(report: Report) -> Table:
-    table = Table("turn", *(_right(name) for name in ("shown", "of an image", "reply")), title="tokens of a rollout")
+    table = Table("turn", *(_right(name) for name in ("shown", "of images", "reply")), title="tokens of a rollout")
     for number, turn in enumerate(report["turns"], start=1):
-        table.add_row(str(number), *(f"{turn[key]:,}" for key in ("shown", "image", "reply")))
+        name = f"{number}, anew" if turn["fresh"] else str(number)
+        table.add_row(name, *(f"{turn[key]:,}" for key in ("shown", "image", "reply")))
     total = {key: sum(turn[key] for turn in report["turns"]) for key in ("shown", "image", "reply")}
     table.add_section()
     table.add_row("all", *(f"{count:,}" for count in total.values()))
     return table
+
+
+def _assumed(report: Report) -> str:
+    """What only the run itself will show."""
+    pictures, needed = report["launch"]["pictures"], report["memory"]["assumed"]
+    boxes = ", every box is usable" if needed["evidence"] or needed["teacher"] else ""
+    answer = f", right answers have {report['launch']['answer']} tokens" if needed["evidence"] else ""
+    many = f"{pictures} pictures" if pictures > 1 else "1 picture"
+    return (
+        f"Assumed, as no data are read: a question has {many} (--pictures), each as large as it may be{boxes}{answer}."
+    )
 
 
 def _tokens(report: Report) -> Table:
@@ -42,16 +55,22 @@ def _tokens(report: Report) -> Table:
 def _memory(report: Report) -> Table:
     """By kind what each phase needs at its highest point."""
     assumed, limit = report["memory"]["assumed"], report["memory"]["at_limit"]
-    table = Table("GB of a device", *(_right(phase) for phase in PHASES), title="peak memory")
-    for kind in dict.fromkeys(kind for phase in PHASES for kind in assumed[phase]):
-        sizes = [assumed[phase].get(kind, 0) for phase in PHASES]
+    there = _there(assumed)
+    table = Table("GB of a device", *(_right(phase) for phase in there), title="peak memory")
+    for kind in dict.fromkeys(kind for phase in there for kind in assumed[phase]):
+        sizes = [assumed[phase].get(kind, 0) for phase in there]
         if any(sizes):
             table.add_row(kind, *(_gb(size) if size else "" for size in sizes))
     table.add_section()
     for name, phases in zip(("all", "all, replies at the limit"), (assumed, limit)):
-        table.add_row(name, *(_gb(sum(phases[phase].values())) for phase in PHASES))
-    table.add_row("host, a process", _gb(sum(assumed["host"].values())), "", "")
+        table.add_row(name, *(_gb(sum(phases[phase].values())) for phase in there))
+    table.add_row("host, a process", _gb(sum(assumed["host"].values())))
     return table
+
+
+def _there(needed: Report) -> list[str]:
+    """The phases that a step has."""
+    return [phase for phase in PHASES if needed[phase] or phase not in EXTRA]
 
 
 def _verdict(report: Report) -> list[Table | str]:
@@ -74,12 +93,12 @@ def _verdict(report: Report) -> list[Table | str]:
         ]
     table = Table(
         Column("keys", overflow="fold"),
-        *(_right(name) for name in ("peak", *PHASES)),
+        *(_right(name) for name in ("peak", *_there(report["memory"]["assumed"]))),
         title="what would fit, one row each",
     )
     for found in report["suggestions"]:
         keys = "\n".join(f"--{key}={value}" for key, value in found["keys"].items())
-        sizes = [sum(found["memory"][phase].values()) for phase in PHASES]
+        sizes = [sum(found["memory"][phase].values()) for phase in _there(found["memory"])]
         table.add_row(keys, _gb(found["peak"]), *map(_gb, sizes))
         table.add_section()
     return [*lines, table]
@@ -118,7 +137,8 @@ def _rates(device: Report, shares: Report, reply: int) -> str:
         f"{here['vision']:g} in the vision tower, {here['bandwidth']:g} of the last in drawing, {drawn}. Assumed: "
         f"{shares['links']:g} of links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
         f"{device['between'] / 1e9:g} GB/s a device between nodes, which nothing hides. All replies have {reply} "
-        "tokens. Left out: pictures on the CPU, drawing itself, the optimiser's step, checkpoints, evaluations."
+        "tokens. Left out: pictures on the CPU, drawing itself, the optimiser's step, checkpoints, "
+        "evaluations and audits."
     )
 
 

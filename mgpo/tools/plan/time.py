@@ -2,17 +2,19 @@
 
 An estimate. The shares were measured on one H100 (`HERE`), those of links alone are assumed (`LINKS`); a time that
 follows from them is that of the version which was measured, and other models, adapters and devices reach other shares.
-Left out are pictures on the CPU, drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints
-and evaluations. Exchange is added, though FSDP2 hides part of it behind the passes; all replies are equally long.
+Left out are pictures on the CPU, drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints,
+evaluations and audits. Exchange is added, though FSDP2 hides part of it behind the passes; all replies are equally
+long.
 """
 
 from dataclasses import dataclass
 
+from mgpo.tools.plan.extra_passes import evidence_passes, looking, teacher_passes
 from mgpo.tools.plan.fsdp import root_parameters
 from mgpo.tools.plan.launch import Launch
-from mgpo.tools.plan.memory import tokens, trained_layers, trained_parameters, training_passes
+from mgpo.tools.plan.memory import tokens, trained_layers, trained_parameters
 from mgpo.tools.plan.passes import FLOAT, Micro, cache
-from mgpo.tools.plan.peaks import Shown
+from mgpo.tools.plan.peaks import Passes, Shown, deal
 from mgpo.tools.plan.shape import Block, Shape
 
 LINKS = 0.7  # of the rate of links; assumed
@@ -76,20 +78,40 @@ H100 = Device("H100 SXM", 80, 989e12, 67e12, 3.35e12, 450e9, 50e9, 8)
 def seconds(
     shape: Shape, launch: Launch, device: Device = H100, here: Shares = HERE, engine: Shares = ENGINE
 ) -> dict[str, float]:
-    """One step of one process by phase; their sum is the step."""
+    """One step of one process by phase, with evidence and a teacher where it has them; their sum is the step."""
     turns, rate = launch.turns(), device.peak(launch.value)
-    micro, passes = training_passes(launch, turns)
-    spoken, seen = language(shape, micro), tower(shape, micro.image_tokens * shape.merge**2)
+    _, together, count = deal(turns, launch.micro_tokens, launch.rows, launch.group)
+    spoken, seen = (launch.epochs * operations for operations in _operations(shape, together))
     again, looks = gradients(shape, launch)
     only = launch.penalised + launch.rescored  # passes over the same tokens without gradients
     drawing = engine if launch.rescored else here
     return {
         "prefill": prefill(shape, launch, turns, rate, drawing),
         "decode": decode(shape, launch, turns, device, drawing),
-        "scoring": only * passes * (spoken / here.products + seen / here.vision) / rate,
-        "training": passes * (again * spoken / here.products + looks * seen / here.vision) / rate,
-        "exchange": exchange(shape, launch, passes, only, device),
+        "scoring": only * (spoken / here.products + seen / here.vision) / rate,
+        **({"evidence": scored(shape, evidence_passes(launch), rate, here)} if launch.looked else {}),
+        **({"teacher": teacher(shape, launch, device, here)} if launch.teacher else {}),
+        "training": (again * spoken / here.products + looks * seen / here.vision) / rate,
+        "exchange": exchange(shape, launch, launch.epochs * count, only, device),
     }
+
+
+def teacher(shape: Shape, launch: Launch, device: Device, shares: Shares) -> float:
+    """Seconds in which the teacher looks at every question, in process, and scores the replies behind its crops."""
+    alone, rate = looking(launch), device.peak(launch.value)
+    turns = alone.turns()
+    looked = prefill(shape, alone, turns, rate, shares) + decode(shape, alone, turns, device, shares)
+    return looked + scored(shape, teacher_passes(launch), rate, shares)
+
+
+def scored(shape: Shape, passes: Passes, rate: float, shares: Shares) -> float:
+    """Seconds of passes without gradients."""
+    spoken, seen = _operations(shape, passes.together)
+    return (spoken / shares.products + seen / shares.vision) / rate
+
+
+def _operations(shape: Shape, micro: Micro) -> tuple[float, float]:
+    return language(shape, micro), tower(shape, micro.image_tokens * shape.merge**2)
 
 
 def layers(block: Block, count: int, pairs: float) -> float:
@@ -104,11 +126,9 @@ def tower(shape: Shape, patches: int) -> float:
 
 
 def language(shape: Shape, micro: Micro) -> float:
-    """Operations of a forward pass of a micro-batch, and of the head where tokens are scored."""
-    own, prompt = micro.continuation, micro.prompt
-    pairs = micro.prefixes * prompt**2 / 2 + micro.rows * (own * prompt + own**2 / 2)
+    """Operations of a forward pass of micro-batches, and of the head where tokens are scored."""
     head = 2 * shape.vocabulary * shape.language.width * micro.rows * micro.sampled
-    return layers(shape.language, micro.tokens, pairs) + head
+    return layers(shape.language, micro.tokens, micro.pairs) + head
 
 
 def gradients(shape: Shape, launch: Launch) -> tuple[int, int]:
@@ -122,7 +142,7 @@ def prefill(shape: Shape, launch: Launch, turns: list[Shown], rate: float, share
     """Seconds of showing: the first turn once a question, later ones to every rollout."""
     before, total = 0, 0.0
     for k, turn in enumerate(turns):
-        rows = launch.rows if k else launch.questions
+        rows, before = launch.rows if k else launch.questions, 0 if turn.fresh else before
         total += layers(shape.language, rows * turn.shown, rows * turn.shown * (before + turn.shown / 2))
         before += turn.shown + turn.reply
     seen = tower(shape, tokens(shape, launch)["patches in rollouts"])
@@ -138,6 +158,7 @@ def decode(shape: Shape, launch: Launch, turns: list[Shown], device: Device, sha
     launched = block.layers * shares.layer + len(trained_layers(shape, launch).decoder) * shares.adapter
     before, total = 0, 0.0
     for turn in turns:
+        before = 0 if turn.fresh else before
         seen = rows * turn.reply * (before + turn.shown + turn.reply / 2)
         read = launch.gathered * weights * turn.reply + cache(block, 1, launch.types) * seen
         products = 2 * active * rows * turn.reply + layers(block, 0, seen)
@@ -150,14 +171,14 @@ def decode(shape: Shape, launch: Launch, turns: list[Shown], device: Device, sha
 
 
 def exchange(shape: Shape, launch: Launch, passes: int, only: int, device: Device) -> float:
-    """Seconds on the links: shards are gathered once for rollouts, once a pass without gradients, and with them once
-    more for all but the root; gradients are added up in every pass."""
+    """Seconds on the links: shards are gathered once for rollouts and for evidence, once a pass without gradients, and
+    with them once more for all but the root; gradients are added up in every pass."""
     devices = launch.devices
     count, cut = devices.count * devices.nodes, devices.shards
     replicas, parts = count // cut, trained_parameters(shape, launch)
     whole = launch.gathered * shape.parameters
     again = whole - launch.gathered * root_parameters(shape)
-    gathered = whole + passes * (only * whole + whole + again + FLOAT * parts)
+    gathered = (2 if launch.looked else 1) * whole + passes * (only * whole + whole + again + FLOAT * parts)
     inside = _ring(gathered, cut, device.link(cut)) if cut > 1 else 0.0
     # Copies: twice around, on to the sum and on with it; a device of each node holds the same shard.
     link = device.between if cut > 1 and devices.nodes > 1 else device.link(count)
