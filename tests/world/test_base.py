@@ -1,6 +1,7 @@
 """The shipped base model is where the paper starts: it reads what it sees, and rarely says well where to look."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.pretrain.bounds import BOUNDS, TWO_TURN, measure, outside
 from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS
+from tests.test_cli import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,9 @@ def measured(base):
     return measure(base)
 
 
-def test_weights_are_small_and_safe(base):
-    from pathlib import Path
-
-    files = list(Path(base.path).iterdir())
+@pytest.mark.parametrize("folder", [Path(Qwen25VL().path), *(ROOT / "results/bases").iterdir()], ids=lambda f: f.name)
+def test_weights_are_small_and_safe(folder):
+    files = list(folder.iterdir())
     assert sum(file.stat().st_size for file in files) <= 6_000_000
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".jinja"}
 
@@ -40,6 +41,12 @@ def test_weights_are_small_and_safe(base):
 def test_the_base_is_within_its_bounds(measured, share):
     low, high = BOUNDS[share]
     assert low <= measured[share] <= high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted((ROOT / "results/bases").iterdir()), ids=lambda folder: folder.name)
+def test_the_studys_other_bases_are_within_them_too(folder):
+    assert outside(measure(Qwen25VL(path=str(folder), **CAPS).load().eval())) == []
 
 
 def test_what_is_outside_its_bounds_is_named(measured):
