@@ -15,15 +15,15 @@ def evidence_passes(launch: Launch, reply: int | None = None) -> Passes:
     """Passes over rollouts that end in the right answer.
 
     Each rollout passes with none of its crops black, and with all from the first, from the second and so on: once more
-    than it has looks. Where whole groups pass together a crop is seen once for all of these; black ones never are the
-    same.
+    than it has looks. Where whole groups pass together a crop, and the black one in its place, is seen once for all of
+    these.
     """
     *before, last = launch.shown(launch.looked, reply)
     looks = looks_of(launch)
     turns, group = [*before, replace(last, reply=launch.answer)], launch.group * (1 + looks)
     largest, together, count = deal(turns, launch.micro_tokens, launch.questions * group, group)
     seen = sum(turn.image for turn in turns[1:])
-    again = seen * (looks - 1) / (2 * (looks + 1)) if largest.rows >= group else 0.0  # of a row's crops
+    again = seen * (looks - 1) / (looks + 1) if largest.rows >= group else 0.0  # of a row's crops
 
     def scored(micro: Micro) -> Micro:
         return replace(micro, sampled=launch.answer, image_tokens=micro.image_tokens - int(again * micro.rows))
@@ -59,6 +59,6 @@ def looking(launch: Launch) -> Launch:
 def more_pixels(shape: Shape, launch: Launch) -> int:
     """Bytes of the pictures that are made for these passes: black ones, and what the teacher sees."""
     if launch.looked:
-        black = sum(turn.image for turn in launch.shown(launch.looked)[1:]) * (1 + looks_of(launch)) // 2
+        black = sum(turn.image for turn in launch.shown(launch.looked)[1:])
         return patches(shape, launch.rows * black)
     return pixels(shape, launch.shown(launch.teacher), launch.questions, 1) if launch.teacher else 0
