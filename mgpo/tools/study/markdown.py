@@ -105,7 +105,7 @@ def _counterfactuals(
 def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
     lines, numbers = [], []
     for row in part.rows:
-        steps = results.steps_to(row, "train/accuracy", part.level, part.window)
+        steps = results.steps_to(row, part.metric, part.level, part.window)
         silent = results.middle(row, "train/constant_reward", mean)
         seconds = results.middle(row, "speed/seconds_per_step", median)
         reached = [step for step in steps if step is not None]
@@ -114,7 +114,7 @@ def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[
         average = f"{mean(reached):.0f}" if reached else "–"
         lines.append([names.get(row, row), average + ends + never, _spread(silent), _spread(seconds)])
         numbers.append({"row": row, "steps": steps, "constant_reward": silent, "seconds_per_step": seconds})
-    header = ["", f"steps to {part.level} in training", "groups without a signal", "seconds a step (median)"]
+    header = ["", f"steps to {part.level} of {part.metric}", "groups without a signal", "seconds a step (median)"]
     return header, lines, numbers
 
 

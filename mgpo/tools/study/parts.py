@@ -88,12 +88,13 @@ class Counterfactuals:
 
 @dataclass(frozen=True)
 class Training:
-    """How soon runs learn, by their own curves: steps to a level of accuracy, groups without a signal, a step's cost.
+    """How soon runs learn, by their own curves: steps to a level, groups without a signal, a step's cost.
 
     Args:
         title: Heading.
         rows: Names of runs.
-        level: Of the running mean of train/accuracy.
+        level: Of the running mean of the metric.
+        metric: Column of metrics.csv, such as val/accuracy where a run validates in the middle of training.
         window: Logged steps in that mean.
         note: A sentence under the heading.
     """
@@ -101,6 +102,7 @@ class Training:
     title: str
     rows: list[str]
     level: float
+    metric: str = "train/accuracy"
     window: int = 4
     note: str = ""
 
