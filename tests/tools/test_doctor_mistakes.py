@@ -263,18 +263,20 @@ def test_replies_that_may_get_too_long_are_found(fresh_policy):
     assert not result.passed and "of 4,096" in result.text
 
 
+ON_A_GPU = dict(
+    model=dict(
+        policy={"init_args": {}}, sampling={"max_new_tokens": 32, "top_p": 1.0}, supervised=False,
+        group_size=8, mini_batches=1, micro_batch_tokens=1000, epochs=1, optimizer="torch.optim.AdamW",
+        objective={"kl_weight": 0.0},
+    ),
+    data={"batch_size": 8},
+    trainer=dict(precision="32-true", devices=1, num_nodes=1, strategy="auto", accelerator="gpu"),
+)  # fmt: skip
+
+
 def test_memory_is_planned_for_the_device(fresh_policy):
-    config = dict(
-        model=dict(
-            policy={"init_args": {}}, sampling={"max_new_tokens": 32, "top_p": 1.0}, supervised=False,
-            group_size=8, mini_batches=1, micro_batch_tokens=1000, epochs=1, optimizer="torch.optim.AdamW",
-            objective={"kl_weight": 0.0},
-        ),
-        data={"batch_size": 8},
-        trainer=dict(precision="32-true", devices=1, num_nodes=1, strategy="auto", accelerator="gpu"),
-    )  # fmt: skip
-    assert memory(fresh_policy, TwoTurn(), config, 80).passed is True
-    assert memory(fresh_policy, TwoTurn(), config, 0.001).passed is False
-    assert memory(fresh_policy, TwoTurn(), config).passed is None
+    assert memory(fresh_policy, TwoTurn(), ON_A_GPU, 80).passed is True
+    assert memory(fresh_policy, TwoTurn(), ON_A_GPU, 0.001).passed is False
+    assert memory(fresh_policy, TwoTurn(), ON_A_GPU).passed is None
     config["trainer"]["strategy"] = "deepspeed"
     assert "deepspeed" in memory(fresh_policy, TwoTurn(), config, 80).text

@@ -27,6 +27,7 @@ from mgpo.utils.configurations import shipped_config
 from tests.conftest import make_policy
 from tests.performance.live import AtOnce, Live
 from tests.performance.memory import beyond, build, dialogue_of, launch_of, rollouts
+from tests.tools.test_doctor_mistakes import ON_A_GPU
 from tests.tools.test_plan import SMALL, launch
 from tests.tools.test_plan_time import HERE, LAUNCH, SHAPE, UNIT
 
@@ -127,16 +128,7 @@ def test_a_question_has_a_picture():
 
 
 def test_the_doctor_plans_for_the_questions_that_it_has(fresh_policy):
-    config = dict(
-        model=dict(
-            policy={"init_args": {}}, sampling={"max_new_tokens": 32, "top_p": 1.0}, supervised=False,
-            group_size=8, mini_batches=1, micro_batch_tokens=1000, epochs=1, optimizer="torch.optim.AdamW",
-            objective={"kl_weight": 0.0},
-        ),
-        data={"batch_size": 8},
-        trainer=dict(precision="32-true", devices=1, num_nodes=1, strategy="auto", accelerator="gpu"),
-    )  # fmt: skip
-    one, many = (memory(fresh_policy, TwoTurn(), config, 100, pictures) for pictures in (1, 32))
+    one, many = (memory(fresh_policy, TwoTurn(), ON_A_GPU, 100, pictures) for pictures in (1, 32))
     assert one.passed and one.text != many.text
 
 
