@@ -278,5 +278,5 @@ def test_memory_is_planned_for_the_device(fresh_policy):
     assert memory(fresh_policy, TwoTurn(), ON_A_GPU, 80).passed is True
     assert memory(fresh_policy, TwoTurn(), ON_A_GPU, 0.001).passed is False
     assert memory(fresh_policy, TwoTurn(), ON_A_GPU).passed is None
-    config["trainer"]["strategy"] = "deepspeed"
-    assert "deepspeed" in memory(fresh_policy, TwoTurn(), config, 80).text
+    other = ON_A_GPU | {"trainer": ON_A_GPU["trainer"] | {"strategy": "deepspeed"}}
+    assert "deepspeed" in memory(fresh_policy, TwoTurn(), other, 80).text
