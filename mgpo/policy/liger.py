@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mgpo.errors import UserError
 
@@ -26,7 +27,8 @@ NORMS = {
     "Gemma3RMSNorm": (1.0, "gemma"),
 }
 GATES = {"SiLUActivation": ("swiglu", "LigerSiLUMulFunction"), "GELUTanh": ("geglu", "LigerGELUMulFunction")}
-ROTATION = "apply_rotary_pos_emb"  # as every family's module calls it
+ROTATION, TOWER_ROTATION = "apply_rotary_pos_emb", "apply_rotary_pos_emb_vision"  # as families' modules call them
+ALIGNED = 8  # values: products whose rows are no multiple of that take several times as long
 
 
 def fuse_layers(model: nn.Module) -> None:
@@ -40,7 +42,9 @@ def fuse_layers(model: nn.Module) -> None:
         if gate and hasattr(module, "gate_proj"):
             module.forward = MethodType(_on_gpus(_gated(*gate)), module)
         if hasattr(module, "q_proj"):
-            _fuse_rotation(sys.modules[type(module).__module__])
+            _fuse(sys.modules[type(module).__module__], ROTATION, _rotation)
+        if hasattr(module, "qkv"):
+            _fuse(sys.modules[type(module).__module__], TOWER_ROTATION, _tower_rotation)
 
 
 def fuses(x: Tensor) -> bool:
@@ -73,24 +77,49 @@ def _gated(module: str, name: str) -> Callable[..., Tensor]:
     kernel = _kernel(module, name)
 
     def fused(mlp: Any, x: Tensor) -> Tensor:
-        return mlp.down_proj(kernel.apply(mlp.gate_proj(x), mlp.up_proj(x)))
+        gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        room = -gate.weight.shape[0] % ALIGNED if type(gate) is type(up) is type(down) is nn.Linear else 0
+        if not room:
+            return down(kernel.apply(gate(x), up(x)))
+        inner = kernel.apply(*(_wider(part, x, room) for part in (gate, up)))
+        return F.linear(inner, F.pad(down.weight, (0, room)), down.bias)
 
     return fused
 
 
-def _fuse_rotation(family: Any) -> None:
-    """In the module of a family, once: its attention looks the function up there."""
-    kernel = _kernel("rope", "LigerRopeFunction")
-    plain = getattr(family, ROTATION, None)
-    if plain is None or hasattr(plain, "fused"):
-        return
+def _wider(layer: nn.Linear, x: Tensor, room: int) -> Tensor:
+    """What a layer makes of x, and as many zeros behind it."""
+    bias = None if layer.bias is None else F.pad(layer.bias, (0, room))
+    return F.linear(x, F.pad(layer.weight, (0, 0, 0, room)), bias)
 
+
+def _fuse(family: Any, name: str, make: Callable[..., Any]) -> None:
+    """In the module of a family, once: its attention looks the function up there."""
+    plain = getattr(family, name, None)
+    if plain is not None and not hasattr(plain, "fused"):
+        rotate = make(plain, _kernel("rope", "LigerRopeFunction"))
+        rotate.fused = True
+        setattr(family, name, rotate)
+
+
+def _rotation(plain: Callable[..., Any], kernel: Any) -> Any:
     def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
         whole = fuses(q) and unsqueeze_dim == 1 and cos.shape[-1] == q.shape[-1]
         return kernel.apply(q, k, cos, sin) if whole else plain(q, k, cos, sin, unsqueeze_dim)
 
-    rotate.fused = True  # pyright: ignore[reportFunctionMemberAccess]
-    setattr(family, ROTATION, rotate)
+    return rotate
+
+
+def _tower_rotation(plain: Callable[..., Any], kernel: Any) -> Any:
+    """Of patches (T, H, E), computed in float32 as there."""
+
+    def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        if not fuses(q):
+            return plain(q, k, cos, sin)
+        turned = kernel.apply(*(x.transpose(0, 1)[None] for x in (q, k)), cos.float()[None], sin.float()[None])
+        return tuple(x[0].transpose(0, 1) for x in turned)
+
+    return rotate
 
 
 def load_kernel() -> Any:

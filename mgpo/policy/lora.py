@@ -120,11 +120,12 @@ def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
         return base(x, *inputs, **options)
     if layer.disable_adapters or base.weight.dtype == torch.float32:
         return type(layer).forward(layer, x, *inputs, **options)
-    result = base(x, *inputs, **options)
+    rows = x.flatten(0, -2)
+    result = base(rows, *inputs, **options)
     for name, (down, up) in (layer.resting or _cast(layer)).items():
-        low = F.linear(x.flatten(0, -2), down).to(result.dtype)  # a head's is wider
-        result = torch.addmm(result.flatten(0, -2), low, up.to(low).T, alpha=layer.scaling[name]).view_as(result)
-    return result
+        low = F.linear(rows, down).to(result.dtype)  # a head's is wider
+        result = result.addmm_(low, up.to(low).T, alpha=layer.scaling[name])  # in place: no copy of what the base says
+    return result.unflatten(0, x.shape[:-1])
 
 
 def _cast(layer: Any) -> dict[str, tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ A row that fails says why, and the others go on. Nothing is fetched: weights are
 
 import argparse
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def measure(bench: Bench, names: Sequence[str]) -> list[Line]:
         try:
             found = ROWS[name](bench)
         except Exception as error:  # of one row: what the others measure is not lost
+            traceback.print_exc(limit=-8)
             found = [Line(name, f"failed: {type(error).__name__}: {str(error)[:300]}")]
         print(table(found), flush=True)
         lines += found

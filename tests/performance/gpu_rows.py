@@ -250,7 +250,9 @@ def profiles(bench: Bench) -> str:
     step, _ = update_of(bench)
     conversation: Any = InProcessSampler().open(bench.policy.eval(), bench.prompts, bench.work.group)
     rows = bench.work.questions * bench.work.group
+    images: list[Pixels] = [prompt.images[0] for prompt in bench.prompts]
     programs: dict[str, Callable[[], object]] = {
+        "tower": torch.no_grad()(lambda: bench.policy.tower(images)),
         "update": step, "8 decode steps": lambda: list(conversation.reply(range(rows), Sampling(8))),
     }  # fmt: skip
     return "\n".join(f"{name}\n{_profile(program, bench.device)}" for name, program in programs.items())

@@ -28,7 +28,7 @@ from mgpo.types import Question, Trajectory
 from mgpo.utils.configurations import shipped_config
 
 ROOT = Path(__file__).parent.parent.parent
-MICRO_BATCH = 6144  # tokens, as in the recipe for 3B
+MICRO_BATCH = 30720  # tokens, as in the recipe for 3B
 
 
 class Alternating:
@@ -101,7 +101,7 @@ def train(
         accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[watch],
     )  # fmt: skip
-    trainer.fit(module, VQAData(Files(str(questions)), batch_size=batch, num_workers=0))
+    trainer.fit(module, VQAData(Files(str(questions)), batch_size=batch, num_workers=2))
     policy.to(device)
     return watch.steps
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLMLP
 
 from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
@@ -62,7 +63,7 @@ def norm(x, weight, eps, offset, rounds, in_place):
 def rotate(q, k, cos, sin):
     def rotated(x):
         one, two = x.chunk(2, -1)
-        return x * cos[:, None] + torch.cat([-two, one], -1) * sin[:, None]
+        return (x * cos[:, None] + torch.cat([-two, one], -1) * sin[:, None]).to(x.dtype)
 
     return rotated(q), rotated(k)
 
@@ -91,7 +92,8 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(fused, "_kernel", stand_in)
     for family in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma3"):
         module = import_module(f"transformers.models.{family}.modeling_{family}")
-        monkeypatch.setattr(module, fused.ROTATION, getattr(module, fused.ROTATION))
+        for name in (fused.ROTATION, fused.TOWER_ROTATION):
+            monkeypatch.setattr(module, name, getattr(module, name, None), raising=False)
     return called
 
 
@@ -113,6 +115,30 @@ def test_fused_layers_compute_what_the_library_s_do(family, family_folder, stand
     assert torch.allclose(again, plain, atol=1e-4 if dtype == "float32" else 0.05)
     wanted = {"LigerRMSNormFunction"} | ({"LigerRopeFunction"} if not family.name.startswith("qwen3_5") else set())
     assert wanted <= stand_ins.keys()
+    assert stand_ins["LigerRopeFunction"] >= (0 if family.name == "gemma3" else len(policy.model.model.visual.blocks))
     if family.name not in ("qwen3_vl_moe", "gemma3"):  # a mixture's experts are no layers with gates
         assert "LigerSiLUMulFunction" in stand_ins
     assert ("LigerGELUMulFunction" in stand_ins) == (family.name == "gemma3")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gates_of_odd_widths_are_computed_with_zeros_behind(stand_ins, monkeypatch, bias):
+    """Of products whose rows are no multiple of 16 bytes GPUs make several times as much work."""
+    torch.manual_seed(0)
+    mlp = Qwen2_5_VLMLP(SimpleNamespace(hidden_size=16, intermediate_size=19, hidden_act="silu"), bias)
+    fused.fuse_layers(mlp)
+    x = torch.randn(5, 16, requires_grad=True)
+    upstream = torch.randn(5, 16)
+    plain = mlp(x)
+    expected = torch.autograd.grad(plain, [x, *mlp.parameters()], upstream)
+    monkeypatch.setattr(fused, "fuses", lambda x: True)
+    widths = []
+    product = F.linear
+    monkeypatch.setattr(
+        F, "linear", lambda x, weight, bias=None: widths.append(weight.shape) or product(x, weight, bias)
+    )
+    again = mlp(x)
+    assert widths == [(24, 16), (24, 16), (16, 24)]
+    torch.testing.assert_close(again, plain)
+    for ours, theirs in zip(torch.autograd.grad(again, [x, *mlp.parameters()], upstream), expected):
+        torch.testing.assert_close(ours, theirs)

@@ -62,8 +62,7 @@ class _Joined(torch.autograd.Function):
         kernel = kernel_of(q)
         out, lse = kernel.forward(q, k, v, looks[0], scale)
         for more in looks[1:]:
-            at = more.query_index
-            out[:, :, at], lse[:, :, at] = _join(out[:, :, at], lse[:, :, at], *kernel.forward(q, k, v, more, scale))
+            _join(out, lse, more.query_index, *kernel.forward(q, k, v, more, scale))
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.looks, ctx.scale = looks, scale
         return out.transpose(1, 2)
@@ -78,8 +77,10 @@ class _Joined(torch.autograd.Function):
         return *sums, None, None
 
 
-def _join(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of two looks as one."""
-    joint = torch.logaddexp(lse, other_lse)
-    own, new = (lse - joint).exp()[..., None], (other_lse - joint).exp()[..., None]
-    return (out * own + other * new).to(out.dtype), joint
+def _join(out: Tensor, lse: Tensor, at: slice | Tensor, other: Tensor, other_lse: Tensor) -> None:
+    """Put into output and log-sum-exp of the queries there those of two looks as one."""
+    share = torch.sigmoid(other_lse - lse[:, :, at])[..., None].to(out.dtype)
+    own = out[:, :, at].lerp_(other, share)  # a view, but of places that are not side by side
+    if not isinstance(at, slice):
+        out[:, :, at] = own
+    lse[:, :, at] = torch.logaddexp(lse[:, :, at], other_lse)

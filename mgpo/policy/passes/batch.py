@@ -73,7 +73,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """A batch whose tensors lie on a device; the images stay where they are."""
-        return replace(self, **{k: moved(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        there = replace(self, **{k: moved(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        there.packing = replace(self.packing, device=device)  # counted here: there every number would be waited for
+        return there
 
 
 def collate(trajectories: Sequence[Trajectory], positions: Positions, pad_id: int) -> Batch:
