@@ -11,6 +11,7 @@ from filelock import FileLock
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
+from mgpo.data.scenes import Scenes
 from mgpo.metrics.record import Record
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.hub.checkpoint_files import family_of
@@ -42,6 +43,14 @@ class MemoryPicture:
 
     def load(self) -> Image.Image:
         return self.image
+
+
+def make_pictures(folder: Path, count: int) -> Path:
+    """Scenes as files."""
+    source = Scenes(count, split="val", side=224)
+    for i in range(count):
+        source[i].picture.load().save(folder / f"{i:04d}.png")
+    return folder
 
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:

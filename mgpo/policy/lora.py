@@ -25,6 +25,7 @@ VISION = (
     r".*(visual|vision_tower)\..*(blocks|layers)\..*\."
     r"(qkv|q_proj|k_proj|v_proj|proj|out_proj|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|fc1|fc2)"
 )
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("in_proj_qkv", "in_proj_z"))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,12 @@ def in_float32(model: Any) -> None:
             parameter.data = parameter.data.float()
     adapted: Any = [layer for layer in model.modules() if isinstance(layer, Linear)]
     for layer in adapted:
-        layer.resting, layer.forward = None, MethodType(_adapted, layer)
+        layer.resting, layer.forward, layer.readers = None, MethodType(_adapted, layer), Readers([layer])
+    for parent in model.modules():
+        for names in SAME_INPUT:
+            readers = Readers([child for name in names if (child := getattr(parent, name, None)) in adapted])
+            for layer in readers.layers:
+                layer.readers = readers
 
 
 def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
@@ -120,12 +126,38 @@ def _adapted(layer: Any, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
         return base(x, *inputs, **options)
     if layer.disable_adapters or base.weight.dtype == torch.float32:
         return type(layer).forward(layer, x, *inputs, **options)
-    rows = x.flatten(0, -2)
-    result = base(rows, *inputs, **options)
-    for name, (down, up) in (layer.resting or _cast(layer)).items():
-        low = F.linear(rows, down).to(result.dtype)  # a head's is wider
-        result = result.addmm_(low, up.to(low).T, alpha=layer.scaling[name])  # in place: no copy of what the base says
+    result = base(x.flatten(0, -2), *inputs, **options)
+    for low, up, scaling in layer.readers.down(layer, x):
+        low = low.to(result.dtype)  # a head's is wider
+        result = result.addmm_(low, up.to(low).T, alpha=scaling)  # in place: no copy of what the base says
     return result.unflatten(0, x.shape[:-1])
+
+
+class Readers:
+    """Layers that are given the same input: what their adapters make of it is one product, which reads it once."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        self.layers = layers
+        self.x: Tensor | None = None  # what was read last, until all have had their part of that product
+        self.parts: dict[int, list[tuple[Tensor, Tensor, float]]] = {}
+
+    def down(self, layer: Any, x: Tensor) -> list[tuple[Tensor, Tensor, float]]:
+        """Of each of a layer's adapters x in its few dimensions, the way up from there, and the scaling."""
+        if self.x is not x or id(layer) not in self.parts:
+            adapters = [
+                (other, other.scaling[name], down, up)
+                for other in self.layers
+                for name, (down, up) in (other.resting or _cast(other)).items()
+            ]
+            downs = [down for _, _, down, _ in adapters]
+            lows = F.linear(x.flatten(0, -2), torch.cat(downs)).split([len(down) for down in downs], -1)
+            self.x, self.parts = x, {id(other): [] for other in self.layers}
+            for (other, scaling, _, up), low in zip(adapters, lows):
+                self.parts[id(other)].append((low, up, scaling))
+        found = self.parts.pop(id(layer))
+        if not self.parts:
+            self.x = None
+        return found
 
 
 def _cast(layer: Any) -> dict[str, tuple[Tensor, Tensor]]:

@@ -77,9 +77,12 @@ def attend_pieces(
 
 
 def _embed(patches: Any, hidden_states: Tensor) -> Tensor:
-    """(patches, width). A still is the same frame twice, so that it meets the sum of the frames' weights."""
+    """(patches, width). A still is the same frame twice, or given once: it meets the sum of the frames' weights."""
     convolution = patches.proj
-    still = hidden_states.unflatten(1, (*convolution.weight.shape[1:3], -1))[:, :, 0].flatten(1)
+    colours, frames = convolution.weight.shape[1:3]
+    still = hidden_states
+    if hidden_states.shape[1] == convolution.weight[0].numel():
+        still = hidden_states.unflatten(1, (colours, frames, -1))[:, :, 0].flatten(1)
     return F.linear(still.to(convolution.weight.dtype), convolution.weight.sum(2).flatten(1), convolution.bias)
 
 

@@ -6,43 +6,17 @@ are masked, and positions are counted per row, so a row's result does not depend
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.decoding.cuda_graphs import Steps
+from mgpo.rollout.draws import Sampling, choose, uniform
 from mgpo.types import Prompt, Reply, Stop, Trajectory
 
 TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How replies are drawn.
-
-    Args:
-        max_new_tokens: A reply is cut here.
-        temperature: Divides the logits; 0 takes the likeliest token.
-        top_p: Draw among the likeliest tokens that hold this much of the probability. Log-probs stay those of the
-            whole distribution under temperature, before this cut: as the trainer's are, whose ratio to them is one
-            before the first update. Where tokens were cut, draws are likelier than that, and nothing corrects it.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"sampling.temperature is {self.temperature}; it is 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"sampling.top_p is {self.top_p}; it is a share above 0, and 1 at most")
-        if self.max_new_tokens < 1:
-            raise UserError(f"sampling.max_new_tokens is {self.max_new_tokens}; a reply has at least 1 token")
 
 
 class InProcessSampler:
@@ -122,7 +96,7 @@ class Conversation:
         """
         policy, device = self.policy, self.policy.device
         self.keep(range(len(seeds)))
-        uniform_NT = _uniform(seeds, sampling).to(device)
+        uniform_NT = uniform(seeds, sampling).to(device)
         position_N = torch.tensor(self.next_N, device=device)
         enders = policy.enders(stop_text)
         drawn: list[_Drawn] = [_Drawn() for _ in seeds]  # of each row
@@ -213,36 +187,3 @@ def _to_host(id_N: Tensor, logprob_N: Tensor) -> Iterator[tuple[int, float]]:
     """In one transfer: it waits for the device."""
     for sampled, logprob in zip(*torch.stack([id_N.double(), logprob_N.double()]).tolist()):
         yield int(sampled), logprob
-
-
-def choose(logits_NV: Tensor, uniform_N: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Ids drawn by inverting the cumulative distribution, and their log-probs under temperature, before top-p.
-
-    In float32 log_softmax adds up 152,000 terms with an error of 1e-4 nats, logsumexp with one of 2e-6.
-    """
-    scaled_NV = logits_NV if sampling.temperature in (0, 1) else logits_NV / sampling.temperature
-    total_N1 = scaled_NV.logsumexp(-1, keepdim=True)
-    if sampling.temperature == 0:
-        id_N = scaled_NV.argmax(-1)
-    else:
-        probs_NV = (scaled_NV - total_N1).exp()
-        if sampling.top_p < 1:
-            probs_NV = _nucleus(probs_NV, sampling.top_p)
-        cdf_NV = probs_NV.cumsum(-1, dtype=torch.double)
-        id_N = torch.searchsorted(cdf_NV, uniform_N[:, None].double() * cdf_NV[:, -1:], right=True).squeeze(-1)
-        id_N = id_N.where(id_N < len(logits_NV[0]), 0)  # only NaN leads out of the vocabulary; its log-prob is NaN too
-    return id_N, (scaled_NV.gather(-1, id_N[:, None]) - total_N1).squeeze(-1)
-
-
-def _nucleus(probs_NV: Tensor, top_p: float) -> Tensor:
-    """Zero all but the smallest set of likeliest tokens that holds `top_p`."""
-    sorted_NV, order_NV = probs_NV.sort(-1, descending=True)
-    before_NV = sorted_NV.cumsum(-1) - sorted_NV
-    return torch.zeros_like(probs_NV).scatter(-1, order_NV, sorted_NV.masked_fill(before_NV >= top_p, 0.0))
-
-
-def _uniform(seeds: Sequence[int], sampling: Sampling) -> Tensor:
-    """(rows, max_new_tokens) in [0, 1), each row from its own seed."""
-    return torch.stack(
-        [torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )

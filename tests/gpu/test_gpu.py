@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.conftest import make_policy
+from tests.conftest import make_pictures, make_policy
 from tests.gpu import checks
 from tests.helpers.cases import SAMPLES, case_of, failures
 from tests.helpers.families import ALL
-from tests.inference.test_predict import make_pictures
+from tests.policy.test_prompt_cache import dense
 
 GPU = "cuda"
 EXACT, TRAINER, GRADIENT = 1e-4, 1e-3, 1e-2  # in float32: nats, nats, and the share of a gradient's norm
@@ -38,6 +38,32 @@ def test_heads_of_every_width_have_a_kernel(width, tower_heads, half, tmp_path):
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
 def test_few_queries_have_a_kernel(family, family_folder, half):
     close(checks.short_gaps(family, family_folder, GPU, half), half)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "heads", "shared", "width", "prompt", "own"),
+    [(5, 6, 2, 8, 300, 70), (3, 8, 4, 40, 20, 513), (64, 16, 2, 128, 1353, 320), (2, 28, 4, 256, 600, 1700)],
+)
+def test_sampled_tokens_see_their_prompt_and_themselves(rows, heads, shared, width, prompt, own, dtype):
+    """Prompts of several lengths, tokens with holes before them, and columns that are not in use."""
+    from mgpo.policy.decoding.step_kernel import step_attention
+
+    torch.manual_seed(0)
+    q = torch.randn(rows, heads, width, device=GPU).to(dtype)
+    keys, values = torch.randn(2, 3, shared, prompt + 13, width, device=GPU).to(dtype)[:, :, :, :prompt]
+    own_keys, own_values = torch.randn(2, rows + 2, shared, own, width, device=GPU).to(dtype)[:, :rows]
+    lengths_B, owner_N = torch.randint(1, prompt + 1, (3, 1), device=GPU), torch.randint(3, (rows,), device=GPU)
+    valid_BP = torch.arange(prompt, device=GPU) < lengths_B
+    valid_NS = (torch.rand(rows, own, device=GPU) < 0.6) & (torch.arange(own, device=GPU) < own - 20)
+    column = torch.tensor([own - 20], device=GPU)
+    valid_NS[:, column] = True
+    whole = [torch.cat([kept[owner_N], new], 2) for kept, new in ((keys, own_keys), (values, own_values))]
+    mask = torch.cat([valid_BP[owner_N], valid_NS], 1)[:, None, None]
+    expected, _ = dense(q[:, :, None], *whole, mask, 0.1)
+    prompts = keys, values, valid_BP, owner_N.int()
+    found = step_attention(q, prompts, (own_keys, own_values, valid_NS, column), 0.1)
+    assert (found.double() - expected[:, :, 0]).abs().max() < (1e-5 if dtype == torch.float32 else 0.02)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):

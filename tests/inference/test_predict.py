@@ -18,6 +18,7 @@ from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
 from mgpo.inference.predict import predict
 from mgpo.inference.prediction_file import ORIGIN, Predictions
+from tests.conftest import make_pictures
 from tests.test_cli import ROOT, run
 
 ASK = "Which letter stands on the red mark?"
@@ -26,13 +27,6 @@ ASK = "Which letter stands on the red mark?"
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return make_pictures(tmp_path_factory.mktemp("pictures"), 60)
-
-
-def make_pictures(folder, count):
-    source = Scenes(count, split="val", side=224)
-    for i in range(count):
-        source[i].picture.load().save(folder / f"{i:04d}.png")
-    return folder
 
 
 def rows_of(path):

@@ -20,6 +20,8 @@ from tests.performance.gpu_model import KNOWN, TINY, make_model, make_photograph
 from tests.performance.gpu_rows import ROWS, Bench, Line, Work, profiles
 from tests.performance.gpu_rows import TINY as SMALL_WORK
 
+RECIPES = {"3b": ("qwen2_5_vl_3b",), "7b": ("qwen2_5_vl_7b", "qwen2_5_vl_7b_lora")}
+
 
 def run(arguments: Sequence[str]) -> list[Line]:
     """Measure and print; the lines."""
@@ -65,7 +67,8 @@ def make_bench(chosen: argparse.Namespace, folder: Path) -> Bench:
     tied = policy.model.lm_head.weight is policy.model.model.language_model.embed_tokens.weight
     counted = Counted(measure_shape(policy.model.config), tied, lora=True, checkpointing=True)
     questions = make_photographs(folder / "photographs", 4 * work.questions, work.photograph)
-    return Bench(model, questions, policy.to(chosen.device), counted, work, chosen.device)
+    recipe = RECIPES.get(chosen.size, RECIPES["3b"])
+    return Bench(model, questions, policy.to(chosen.device), counted, work, chosen.device, recipe)
 
 
 def measure(bench: Bench, names: Sequence[str]) -> list[Line]:

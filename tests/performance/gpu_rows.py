@@ -68,6 +68,7 @@ class Bench:
     counted: Counted
     work: Work
     device: str
+    recipe: Sequence[str] = ("qwen2_5_vl_3b",)  # its configurations
     repeats: int = 3
 
     @cached_property
@@ -233,10 +234,12 @@ def _least(bench: Bench, step: Step, kl: bool) -> float:
 
 
 def recipe(bench: Bench) -> list[Line]:
-    """The recipe for 3B as a command: how long until its first step, and its peak beside what `plan` says."""
+    """The recipe of that size as a command: how long until its first step, and its peak beside what `plan` says."""
     with tempfile.TemporaryDirectory() as folder:
         caps = bench.work.picture * 28 * 28
-        found = run_recipe(bench.model, bench.questions, bench.work.sizes, bench.device, Path(folder), caps)
+        found = run_recipe(
+            bench.recipe, bench.model, bench.questions, bench.work.sizes, bench.device, Path(folder), caps
+        )
     peak = "not measured: no GPU" if found.peak is None else f"{found.peak:.1f} GB"
     share = None if found.peak is None else found.planned / found.peak
     return [

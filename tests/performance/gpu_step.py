@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,19 +109,27 @@ def train(
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run of the recipe for 3B as a command: seconds until its first step began, GB at its peak and by `plan`."""
+    """A run of a recipe as a command: seconds until its first step began, GB at its peak and by `plan`."""
 
     first_step: float
     peak: float | None
     planned: float
 
 
-def run_recipe(model: Path, questions: Path, sizes: tuple[int, int, int], device: str, folder: Path, caps: int):
+def run_recipe(
+    names: Sequence[str],
+    model: Path,
+    questions: Path,
+    sizes: tuple[int, int, int],
+    device: str,
+    folder: Path,
+    caps: int,
+) -> Recipe:
     """`plan`, then `fit` for two steps in a process of its own, weights on disk, with pictures of at most `caps`."""
     batch, group, new_tokens = sizes
     source = f"{{class_path: mgpo.data.Files, init_args: {{path: {questions}}}}}"
     options = [
-        "--config", str(shipped_config("qwen2_5_vl_3b")), f"--model.policy.init_args.path={model}",
+        *(part for name in names for part in ("--config", str(shipped_config(name)))), f"--model.policy.init_args.path={model}",
         f"--model.policy.init_args.max_pixels={caps}", f"--model.policy.init_args.min_pixels={caps // 5}",
         f"--model.sampling.max_new_tokens={new_tokens}", f"--model.group_size={group}",
         f"--data.batch_size={batch}", f"--data.train={source}", "--data.val=[]", "--data.num_workers=0",

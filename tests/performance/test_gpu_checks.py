@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from tests.conftest import make_pictures
 from tests.gpu import checks
 from tests.helpers.families import ALL, save_checkpoint
-from tests.inference.test_predict import make_pictures
 
 SMALL = [
     "--data.train.init_args.count=2", "--data.train.init_args.side=512", "--data.batch_size=2", "--data.num_workers=0",

@@ -87,6 +87,46 @@ def test_no_input_of_a_narrow_base_is_widened(x, monkeypatch):
     assert seen and set(seen) == {torch.bfloat16}
 
 
+class Attention(Net):
+    """Three layers that read the same, and one that reads something else."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        torch.manual_seed(0)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            setattr(self, name, torch.nn.Linear(48, 32, dtype=torch.bfloat16))
+        self.o_proj = torch.nn.Linear(32, 48, dtype=torch.bfloat16)
+
+    def forward(self, x):
+        return self.o_proj(self.q_proj(x) * torch.tanh(self.k_proj(x)) + self.v_proj(x))
+
+
+def test_layers_that_read_the_same_share_the_reading(x, monkeypatch):
+    net = Attention()
+    add_lora(net, Lora(rank=4, alpha=12, targets="._proj"))
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    exact, exact_grads = pass_back(theirs(net).double(), x.bfloat16().double())
+    peft, peft_grads = pass_back(theirs(net), x.bfloat16())
+    net.zero_grad()
+    products, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w, *b: products.append(len(w)) or linear(x, w, *b))
+    ours, grads = pass_back(net, x.bfloat16())
+    assert sorted(products) == [4, 12, 32, 32, 32, 48]
+    assert error(ours, exact) < 1.2 * error(peft, exact)
+    assert len(grads) == 8
+    assert all(
+        error(g, exact_grads[name]) < 2 * error(peft_grads[name], exact_grads[name]) for name, g in grads.items()
+    )
+    assert all(layer.readers.x is None for layer in net.modules() if isinstance(layer, Linear))  # nothing is kept
+    products.clear()
+    with torch.no_grad():
+        net.q_proj(x.bfloat16())
+        again = net(x.bfloat16())  # one of them was called alone before
+    assert torch.equal(again, ours)
+
+
 def test_a_float32_base_is_peft_to_the_bit(x):
     net = adapted(torch.float32)
     (ours, grads), (peft, peft_grads) = pass_back(net, x), pass_back(theirs(net), x)

@@ -5,9 +5,7 @@ import torch
 from transformers import Qwen2Config
 
 from mgpo.dialogues import FreeTurns, TwoTurn
-from mgpo.policy.decoding import cuda_graphs as graphs
-from mgpo.policy.decoding import prompt_cache
-from mgpo.policy.decoding.prompt_cache import SharedCache, as_bias, in_pieces, look
+from mgpo.policy.decoding.prompt_cache import SharedCache, as_bias, look
 from mgpo.policy.decoding.row_cache import RowCache
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
@@ -38,27 +36,6 @@ def test_a_look_is_attention_with_its_log_sum_exps(new):
     found = look(q, k, v, as_bias(mask, torch.float32), 0.3)
     for ours, exact in zip(found, dense(q, k, v, mask, 0.3)):
         assert torch.allclose(ours.double(), exact, atol=1e-6)
-
-
-@pytest.mark.parametrize("pieces", [2, 4, 8])
-def test_keys_may_be_looked_at_in_pieces(pieces):
-    """Of which some are nothing but holes: they have no share."""
-    q, k, v = draw(ROWS, HEADS, 1, WIDTH), draw(ROWS, SHARED, 64, WIDTH, seed=1), draw(ROWS, SHARED, 64, WIDTH, seed=2)
-    mask = (torch.arange(64) < torch.tensor([1, 7, 8, 40, 64])[:, None])[:, None, None]
-    bias = in_pieces(as_bias(mask, torch.float32), SHARED, pieces)
-    assert bias.shape == (ROWS, SHARED * pieces, 1, 64 // pieces)
-    for ours, exact in zip(look(q, k, v, bias, 0.3), dense(q, k, v, mask, 0.3)):
-        assert torch.allclose(ours.double(), exact, atol=1e-6)
-
-
-@pytest.mark.parametrize(("rows", "columns", "pieces"), [(8, 1408, 8), (64, 320, 2), (64, 1536, 4), (256, 320, 1)])
-def test_there_are_as_many_pieces_as_keep_a_gpu_busy(rows, columns, pieces, monkeypatch):
-    monkeypatch.setattr(prompt_cache, "BLOCKS", {"cpu": 512})
-    cache = SharedCache(Qwen2Config(num_hidden_layers=1))
-    cache.update(*2 * [draw(rows, SHARED, 1, WIDTH)], 0)
-    assert cache._pieces(torch.zeros(rows, 1, 1, columns)).shape == (
-        (rows, SHARED * pieces, 1, columns // pieces) if pieces > 1 else (rows, 1, 1, columns)
-    )
 
 
 def filled(owners, lengths, own, dtype=torch.float32):
@@ -150,26 +127,6 @@ def test_a_prompt_is_held_once_and_no_head_twice(policy, samples):
         assert keys.shape[:3] == values.shape[:3] == (3, config.num_key_value_heads, longest)
         assert layer.keys.shape[:2] == (24, config.num_key_value_heads)
         assert spoken <= layer.length < longest
-
-
-def test_whole_rollouts_in_pieces_are_the_same(policy, samples, monkeypatch):
-    """With a static cache too, whose buffers are looked at as a whole."""
-
-    def play():
-        return roll_out(policy, Scripted(), TwoTurn(), samples, 4, Sampling(12), (0, 1))
-
-    plain, seen = play(), []
-    monkeypatch.setattr(prompt_cache, "BLOCKS", {"cpu": 10_000})
-    monkeypatch.setattr(prompt_cache, "LEAST_PIECE", 32)
-    monkeypatch.setattr(graphs, "usable", lambda policy: True)
-    monkeypatch.setattr(graphs, "capture", lambda run, pool: (run, pool))
-    at_pieces = prompt_cache._look_at_pieces
-    monkeypatch.setattr(prompt_cache, "_look_at_pieces", lambda *x: seen.append(len(x[0])) or at_pieces(*x))
-    for ours, cut in zip(plain, play()):
-        assert [turn.reply.ids for turn in ours.turns] == [turn.reply.ids for turn in cut.turns]
-        for turn, other in zip(ours.turns, cut.turns):
-            assert turn.reply.logprobs == pytest.approx(other.reply.logprobs, abs=1e-5)
-    assert set(seen) >= {3, 12}  # prompts, and rows' own tokens
 
 
 @pytest.mark.parametrize("dialogue", [TwoTurn(), FreeTurns(3)], ids=["two", "free"])

@@ -10,7 +10,7 @@ from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rollout.episodes import roll_out
-from mgpo.rollout.in_process import InProcessSampler, Sampling, choose
+from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Message, Prompt, Reply, Turn, conversations
 from tests.conftest import make_policy, make_question, noise_image
 
@@ -299,29 +299,6 @@ def _fresh(sample):
     return Trajectory(*sample)
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
-def test_draws_follow_the_distribution(temperature, top_p):
-    logits = torch.tensor([2.0, 1.0, 0.0, -torch.inf]).repeat(20_000, 1)
-    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
-    ids, logprobs = choose(logits, uniform, Sampling(1, temperature, top_p))
-    expected = torch.softmax(logits[0] / temperature, -1)
-    assert torch.allclose(logprobs.exp(), expected[ids])
-    if top_p < 1:
-        expected = torch.tensor([1.0, 0, 0, 0])
-    counts = torch.bincount(ids, minlength=4) / 20_000
-    assert (counts - expected).abs().max() < 0.015
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_the_tail_of_a_published_vocabulary_is_not_lost(temperature):
-    """One id so likely that the others' probabilities vanish one by one beside it, and together do not."""
-    logits = torch.randn(8, 151_936, generator=torch.Generator().manual_seed(0))
-    logits[:, 7] = 18 * (temperature or 1.0)
-    ids, logprobs = choose(logits, torch.linspace(0, 1 - 1e-7, 8), Sampling(1, temperature))
-    exact = (logits.double() / (temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
-    assert (logprobs - exact).abs().max() < 1e-5
-
-
 def test_stop_texts_are_looked_for_in_the_vocabulary_once(tokenizer):
     policy, read = make_policy(tokenizer), []
 
@@ -335,9 +312,3 @@ def test_stop_texts_are_looked_for_in_the_vocabulary_once(tokenizer):
     assert policy.enders("```") is fences and len(read) == 1
     assert fences == {policy.chat.end_id, *(i for i, text in enumerate(list(policy.token_texts)) if "`" in text)}
     assert policy.enders(None) == {policy.chat.end_id}
-
-
-@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_p=0), dict(max_new_tokens=0)])
-def test_bad_sampling_is_refused(bad):
-    with pytest.raises(ValueError, match=r"sampling\.(temperature|top_p|max_new_tokens) is (-1|0)"):
-        Sampling(**bad)

@@ -1,16 +1,16 @@
 """Rollouts that share a prompt hold its keys and values once: each row looks at the prompt and at its own tokens.
 
 All queries that look at one key-value head of a prompt, of every row and head that share it, lie side by side, so that
-one call reads its keys once. The two looks are joined by their log-sum-exps, which gives the softmax over both. A
-sampled token has too few queries to keep a GPU busy, so there keys are cut into pieces that are looked at side by side,
-and joined in the same way.
+one call reads its keys once. The two looks are joined by their log-sum-exps, which gives the softmax over both. Passes
+over sampled tokens that are replayed on a GPU have a kernel of their own for all of that.
 
-Shapes: N rows, B prompts, R seats of a prompt, H heads, K key-value heads, P prompt tokens, S cached tokens, C pieces
-of these, T new tokens, E width of a head.
+Shapes: N rows, B prompts, R seats of a prompt, H heads, K key-value heads, P prompt tokens, S cached tokens, T new
+tokens, E width of a head.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,10 +21,6 @@ from mgpo.policy.decoding.row_cache import ROOM, RowCache, behind, with_room
 
 DEVICES = ("cpu", "cuda")  # where there is a kernel that gives log-sum-exps
 STATIC_ROOM = 192  # tokens: more than elsewhere, since passes are captured anew whenever a buffer has grown
-ALIGNED = 16  # keys: where rows of a mask and pieces begin, for the kernels on GPUs
-BLOCKS = {"cuda": 512}  # by kind of device: so many parts of a look keep it busy …
-LEAST_PIECE = 128  # … if each has so many keys; prompts are filled up to a multiple of that
-HIDDEN = -3e4  # added to what can't be seen: its share is zero, and a piece of nothing else still has a log-sum-exp
 
 
 class SharedCache(RowCache):
@@ -41,6 +37,7 @@ class SharedCache(RowCache):
         self.static, self.stepping = static, False
         self.prompts: list[tuple[Tensor, Tensor]] = []  # (B, K, P, E) of every layer
         self.owners: list[int] = []  # of each row the prompt that it continues
+        self.fused = static and find_spec("triton") is not None
         self.seats: tuple[Tensor, Tensor] | None = None  # (B · R,) which row sits there; (N,) where each row sits
         self.seated = 0
 
@@ -80,12 +77,13 @@ class SharedCache(RowCache):
         self.column = self.place_S[:1].clone()
 
     def step_mask(self, rows: int) -> Tensor:
-        """The additive mask (N, 1, 1, S + 1) over the rows' own tokens; of a static cache over its whole buffers, maybe
-        in pieces."""
+        """The additive mask (N, 1, 1, S + 1) over the rows' own tokens; of a static cache over its whole buffers, and
+        for the kernel simply which they see."""
         if not self.static:
             return self._bias(super().step_mask(rows))
         own_S = self.place_S == self.column  # what fills up a pass has to see something
-        return self._pieces(self._bias((self.valid_NS[:rows] | own_S)[:, None, None]))
+        seen = (self.valid_NS[:rows] | own_S)[:, None, None]
+        return seen if self.fused and seen.is_cuda else self._bias(seen)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **options: Any
@@ -110,16 +108,14 @@ class SharedCache(RowCache):
     def fork(self, rows: Sequence[int]) -> None:
         """Take what is cached as prompts; `rows` says which one each row continues, with nothing of its own so far."""
         self.owners = list(rows)
-        room = -self.columns % LEAST_PIECE if self.valid_NS.device.type in BLOCKS else 0
-        self.prompt_bias = self._bias(F.pad(self.valid_NS[:, None, None, : self.columns], (0, room)))
-        self.pieces_bias = self._pieces(self.prompt_bias)
+        self.prompt_valid = self.valid_NS[:, : self.columns].contiguous()
+        self.prompt_bias = self._bias(self.prompt_valid[:, None, None])
         self.valid_NS, self.columns = self.valid_NS.new_zeros(len(rows), 0), 0
-        nobody = torch.zeros(len(rows), dtype=torch.long, device=self.valid_NS.device)
         layer: Any
         for layer in self.layers:
-            keys, values = (F.pad(kept[:, :, : layer.length], (0, 0, 0, room)) for kept in (layer.keys, layer.values))
-            self.prompts.append((keys, values))
-            layer.keys, layer.values = (with_room(kept[:, :, :0], 2, ROOM, nobody) for kept in (keys, values))
+            self.prompts.append((layer.keys[:, :, : layer.length], layer.values[:, :, : layer.length]))
+            nobody = torch.zeros(len(rows), dtype=torch.long, device=self.valid_NS.device)
+            layer.keys, layer.values = (with_room(kept[:, :, :0], 2, ROOM, nobody) for kept in self.prompts[-1])
             layer.length = 0
 
     def select(self, rows: Sequence[int]) -> None:
@@ -141,10 +137,14 @@ class SharedCache(RowCache):
         assert self.seats is not None
         keys, values = self.prompts[layer]
         q, (place_BR, seat_N) = q_NHTE.to(k_NKSE.dtype), self.seats
+        if bias.dtype == torch.bool:
+            from mgpo.policy.decoding.step_kernel import step_attention  # which needs Triton
+
+            prompt, own = (keys, values, self.prompt_valid, self.owner_N), (k_NKSE, v_NKSE, bias[:, 0, 0], self.column)
+            return step_attention(q[:, :, 0], prompt, own, scale)[:, None]
         own_NHTE, own_NHT = look(q, k_NKSE, v_NKSE, bias, scale)
         seats = q.index_select(0, place_BR).unflatten(0, (len(keys), -1))
-        prompt_bias = self.pieces_bias if q.shape[2] == 1 else self.prompt_bias
-        looks = look(seats.transpose(1, 2).flatten(2, 3), keys, values, prompt_bias, scale)
+        looks = look(seats.transpose(1, 2).flatten(2, 3), keys, values, self.prompt_bias, scale)
         back_NHTE, back_NHT = (
             found.unflatten(2, (-1, q.shape[2])).transpose(1, 2).flatten(0, 1).index_select(0, seat_N[: len(q)])
             for found in looks
@@ -155,14 +155,6 @@ class SharedCache(RowCache):
     def _bias(self, mask: Tensor) -> Tensor:
         layer: Any = self.layers[0]
         return as_bias(mask, layer.keys.dtype)
-
-    def _pieces(self, bias: Tensor) -> Tensor:
-        """That mask for as many pieces of keys as keep the device busy: (N, K · C, 1, S / C), or as it is."""
-        layer: Any = self.layers[0]
-        heads, blocks = layer.keys.shape[1], BLOCKS.get(bias.device.type, 0)
-        keys = bias.shape[3]
-        most = min(blocks // (len(bias) * heads), keys // LEAST_PIECE, (keys & -keys) // ALIGNED)
-        return in_pieces(bias, heads, 2 ** (most.bit_length() - 1)) if most > 1 else bias
 
     def _seat(self, rows: int) -> None:
         """Give every one of the first rows a seat at its prompt; in an empty seat sits the first row once more."""
@@ -180,52 +172,26 @@ class SharedCache(RowCache):
         if self.seats is None or not self.static:
             new = torch.zeros(len(places) + len(self.owners), dtype=torch.long, device=self.valid_NS.device)
             self.seats = new[: len(places)], new[len(places) :]
+            self.owner_N = torch.zeros(len(self.owners), dtype=torch.int32, device=self.valid_NS.device)
         place_BR, seat_N = self.seats
         place_BR.copy_(torch.tensor(places))
         seat_N[:rows].copy_(torch.tensor(seats))
+        self.owner_N[:rows].copy_(torch.tensor(self.owners[:rows]))
         self.seated = rows
 
 
 def look(q_NHTE: Tensor, k_NKSE: Tensor, v_NKSE: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Attention (N, H, T, E) and its log-sum-exps (N, H, T); no key is repeated for the heads that share it.
 
-    `bias` is (N, 1, T, S), or where all queries see the same (N, 1, 1, S), or its form `in_pieces`.
+    `bias` is (N, 1, T, S), or (N, 1, 1, S) where all queries see the same.
     """
     heads, shared = q_NHTE.shape[1], k_NKSE.shape[1]
-    if bias.shape[1] > 1:
-        return _look_at_pieces(q_NHTE, k_NKSE, v_NKSE, bias, scale)
     if bias.shape[2] == 1:
         out, lse = _kernel(q_NHTE.unflatten(1, (shared, -1)).flatten(2, 3), k_NKSE, v_NKSE, bias, scale)
         return out.reshape(q_NHTE.shape), lse.reshape(q_NHTE.shape[:3])
     of_each = [_kernel(q_NHTE[:, i :: heads // shared], k_NKSE, v_NKSE, bias, scale) for i in range(heads // shared)]
     out, lse = (torch.stack(parts, 2).flatten(1, 2) for parts in zip(*of_each))
     return out, lse
-
-
-def in_pieces(bias_N11S: Tensor, heads: int, pieces: int) -> Tensor:
-    """The mask of keys in equally long pieces, which are then like further heads: (N, K · C, 1, S / C)."""
-    return (
-        bias_N11S.unflatten(3, (pieces, -1))
-        .movedim(3, 1)
-        .expand(-1, pieces, heads, -1, -1)
-        .transpose(1, 2)
-        .flatten(1, 2)
-    )
-
-
-def _look_at_pieces(
-    q_NHTE: Tensor, k_NKSE: Tensor, v_NKSE: Tensor, bias: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    shared = k_NKSE.shape[1]
-    pieces = bias.shape[1] // shared
-    k, v = (x.unflatten(2, (pieces, -1)).flatten(1, 2) for x in (k_NKSE, v_NKSE))
-    q_NKTE = q_NHTE.unflatten(1, (shared, -1)).flatten(2, 3)
-    out, lse = _kernel(q_NKTE.repeat_interleave(pieces, 1), k, v, bias, scale)
-    lse_NKCT = lse.unflatten(1, (shared, -1))
-    shares = lse_NKCT.softmax(2)
-    out = (out.unflatten(1, (shared, -1)) * shares[..., None]).sum(2).to(q_NHTE.dtype)
-    lse = lse_NKCT.amax(2) - shares.amax(2).log()  # of the largest piece: its share is exp(its own less the joint one)
-    return out.reshape(q_NHTE.shape), lse.reshape(q_NHTE.shape[:3])
 
 
 def _kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -237,10 +203,11 @@ def _kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tupl
 
 
 def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """The additive form of a mask, in its shape: 0 where it is true, else far below all products.
+    """The additive form of a mask, in its shape: 0 where it is true, else minus infinity.
 
     It is a view of rows that begin at multiples of 16, as the kernels on GPUs want them.
     """
-    padded = F.pad(mask, (0, -mask.shape[-1] % ALIGNED))
-    bias = torch.zeros(padded.shape, dtype=dtype, device=mask.device).masked_fill_(~padded, HIDDEN)
-    return bias[..., : mask.shape[-1]]
+    padded = F.pad(mask, (0, -mask.shape[-1] % 16))
+    return torch.zeros(padded.shape, dtype=dtype, device=mask.device).masked_fill_(~padded, -torch.inf)[
+        ..., : mask.shape[-1]
+    ]

@@ -80,7 +80,7 @@ class QwenVL(Pretrained):
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (merged tokens, width)."""
         grid = torch.tensor([image.grid for image in images], device=self.device)
-        patches = torch.cat([moved(image.patches, self.device).to(self.model.dtype) for image in images])
+        patches = torch.cat([moved(self.patcher.still(image, self.model.dtype), self.device) for image in images])
         seen = self.merged(self.model.model.visual(patches, grid_thw=grid))
         return seen.split([len(image.patches) // self.patcher.merge**2 for image in images])
 

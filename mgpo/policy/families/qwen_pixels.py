@@ -6,6 +6,7 @@ from math import ceil
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from mgpo.images.views import Size
@@ -52,3 +53,8 @@ class Patcher:
         blocks = blocks.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).sub_(self.offset)
         frames = blocks.unsqueeze(5).expand(*blocks.shape[:5], self.frames, self.patch, self.patch)
         return Pixels(frames.reshape(height * width, -1), (1, height, width))
+
+    def still(self, image: Pixels, dtype: torch.dtype) -> Tensor:
+        """The first of an image's frames, which are all the same: (patches, values of one frame)."""
+        frame = image.patches.unflatten(1, (3, self.frames, -1))[:, :, 0]
+        return frame.to(dtype, memory_format=torch.contiguous_format).flatten(1)
