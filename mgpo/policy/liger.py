@@ -105,9 +105,17 @@ def _fuse(family: Any, name: str, make: Callable[..., Any]) -> None:
 def _rotation(plain: Callable[..., Any], kernel: Any) -> Any:
     def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
         whole = fuses(q) and unsqueeze_dim == 1 and cos.shape[-1] == q.shape[-1]
-        return kernel.apply(q, k, cos, sin) if whole else plain(q, k, cos, sin, unsqueeze_dim)
+        if not whole:
+            return plain(q, k, cos, sin, unsqueeze_dim)
+        heads = (_steady(x.transpose(1, 2)).transpose(1, 2) for x in (q, k))
+        return kernel.apply(*heads, _steady(cos), _steady(sin))
 
     return rotate
+
+
+def _steady(x: Tensor) -> Tensor:
+    """With the strides by which the kernel finds rows (N, T, …): of a dimension of one token torch may give any."""
+    return x.flatten(0, 1).unflatten(0, x.shape[:2])
 
 
 def _tower_rotation(plain: Callable[..., Any], kernel: Any) -> Any:

@@ -85,7 +85,7 @@ def _nucleus(probs_NV: Tensor, top_p: float) -> Tensor:
 
 
 def uniform(seeds: Sequence[int], sampling: Sampling) -> Tensor:
-    """(rows, max_new_tokens) in [0, 1), each row from its own seed."""
+    """Numbers (rows, max_new_tokens) in [0, 1), each row from its own seed."""
     return torch.stack(
         [torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )

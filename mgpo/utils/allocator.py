@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,3 +27,13 @@ def moved(x: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
+
+
+def joined(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Tensors of a host, one below the other, on a device and in that type; copied once on the host."""
+    rows = sum(map(len, parts))
+    whole = torch.empty(rows, *parts[0].shape[1:], dtype=dtype, pin_memory=device.type == "cuda")
+    start = 0
+    for part in parts:
+        whole[start : (start := start + len(part))].copy_(part)
+    return whole.to(device, non_blocking=True)

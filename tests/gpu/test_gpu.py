@@ -11,7 +11,7 @@ from tests.policy.test_prompt_cache import dense
 
 GPU = "cuda"
 EXACT, TRAINER, GRADIENT = 1e-4, 1e-3, 1e-2  # in float32: nats, nats, and the share of a gradient's norm
-ROUGH, ROUGH_GRADIENT = 0.1, 0.3  # under autocast: nats on average, and the share
+ROUGH, ROUGH_GRADIENT = 0.1, 0.5  # under autocast: nats on average, and the share; other experts may be chosen
 (QWEN,) = [family for family in ALL if family.name == "qwen2_5_vl"]
 HEADS = [(8, 2), (12, 4), (16, 2), (40, 4), (128, 2), (256, 2)]
 

@@ -200,7 +200,7 @@ def steps(bench: Bench) -> list[Line]:
         return [*lines, Line("step, 2 turns, vLLM", "not measured: vllm is not installed", aim="≤ 10 s (3B)")]
     from mgpo.vllm import VLLMSampler
 
-    sampler = VLLMSampler(options={"gpu_memory_utilization": 0.45, "max_model_len": 16384})
+    sampler = VLLMSampler(max_model_len=16384, options={"gpu_memory_utilization": 0.45})
     return [*lines, _step(bench, 2, KL, "vLLM", "≤ 10 s (3B)", sampler)]
 
 

@@ -129,7 +129,8 @@ def run_recipe(
     batch, group, new_tokens = sizes
     source = f"{{class_path: mgpo.data.Files, init_args: {{path: {questions}}}}}"
     options = [
-        *(part for name in names for part in ("--config", str(shipped_config(name)))), f"--model.policy.init_args.path={model}",
+        *(part for name in names for part in ("--config", str(shipped_config(name)))),
+        f"--model.policy.init_args.path={model}",
         f"--model.policy.init_args.max_pixels={caps}", f"--model.policy.init_args.min_pixels={caps // 5}",
         f"--model.sampling.max_new_tokens={new_tokens}", f"--model.group_size={group}",
         f"--data.batch_size={batch}", f"--data.train={source}", "--data.val=[]", "--data.num_workers=0",
@@ -137,7 +138,9 @@ def run_recipe(
     ]  # fmt: skip
     output = folder / "plan.json"
     with _command(folder, "plan", *options, f"--output={output}", f"--reply={new_tokens}") as planning:
-        planning.communicate()
+        said, _ = planning.communicate()
+    if planning.returncode:
+        raise RuntimeError(said[-300:])
     planned = json.loads(output.read_text())["memory"]["assumed"]["peak"] / 1e9
     began = time.perf_counter()
     ends: dict[int, float] = {}  # of the steps that it speaks of, since it began
@@ -159,7 +162,8 @@ def run_recipe(
 
 
 def _command(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "mgpo", *arguments]
     how = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(command, cwd=folder, env=environment, **how)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgpo.policy.decoding.row_cache import ROOM, RowCache, behind, with_room
+from mgpo.policy.passes.kernels import aligned
 
 DEVICES = ("cpu", "cuda")  # where there is a kernel that gives log-sum-exps
 STATIC_ROOM = 192  # tokens: more than elsewhere, since passes are captured anew whenever a buffer has grown
@@ -197,9 +198,9 @@ def look(q_NHTE: Tensor, k_NKSE: Tensor, v_NKSE: Tensor, bias: Tensor, scale: fl
 def _kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     if q.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
-    bias = bias.expand(*q.shape[:3], k.shape[2])
-    out, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, scale=scale)
-    return out, lse[..., : q.shape[2]]  # which is padded
+    bias, width = bias.expand(*q.shape[:3], k.shape[2]), q.shape[3]
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(*aligned(q, k, v), bias, True, scale=scale)
+    return out[..., :width], lse[..., : q.shape[2]]  # which is padded
 
 
 def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,7 +15,7 @@ from mgpo.policy.packed_layers import use_pieces
 from mgpo.policy.passes.positions import mrope
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
-from mgpo.utils.allocator import moved
+from mgpo.utils.allocator import joined
 
 
 class QwenVL(Pretrained):
@@ -80,7 +80,7 @@ class QwenVL(Pretrained):
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Of each image its features (merged tokens, width)."""
         grid = torch.tensor([image.grid for image in images], device=self.device)
-        patches = torch.cat([moved(self.patcher.still(image, self.model.dtype), self.device) for image in images])
+        patches = joined([self.patcher.still(image) for image in images], self.device, self.model.dtype).flatten(1)
         seen = self.merged(self.model.model.visual(patches, grid_thw=grid))
         return seen.split([len(image.patches) // self.patcher.merge**2 for image in images])
 

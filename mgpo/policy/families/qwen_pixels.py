@@ -54,7 +54,6 @@ class Patcher:
         frames = blocks.unsqueeze(5).expand(*blocks.shape[:5], self.frames, self.patch, self.patch)
         return Pixels(frames.reshape(height * width, -1), (1, height, width))
 
-    def still(self, image: Pixels, dtype: torch.dtype) -> Tensor:
-        """The first of an image's frames, which are all the same: (patches, values of one frame)."""
-        frame = image.patches.unflatten(1, (3, self.frames, -1))[:, :, 0]
-        return frame.to(dtype, memory_format=torch.contiguous_format).flatten(1)
+    def still(self, image: Pixels) -> Tensor:
+        """The first of an image's frames, which are all the same: a view (patches, colours, values)."""
+        return image.patches.unflatten(1, (3, self.frames, -1))[:, :, 0]
