@@ -1,7 +1,7 @@
 """What a vision tower saw: of every image once in a pass, and of a tower that is not trained once and for all."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from mgpo.types import Pixels
 from mgpo.utils.allocator import moved
 
+TOGETHER = 2**26  # values of the pictures that go through a tower in one call: more take memory, and no less time
 Tower = Callable[[Sequence[Pixels]], Sequence[Tensor]]  # of each image its features (image tokens, width)
 
 
@@ -38,8 +39,21 @@ class Features:
         distinct = dict.fromkeys(images)
         found = {image: moved(self.kept[image], device) for image in distinct if image in self.kept}
         if new := [image for image in distinct if image not in found]:
-            made = dict(zip(new, tower(new)))
+            made = {image: rows for part in portions(new) for image, rows in zip(part, tower(part))}
             found |= made
             if self.frozen:
                 self.kept.update({image: rows.cpu() for image, rows in made.items()})
         return torch.cat([found[image] for image in images])
+
+
+def portions(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
+    """Images in order, as many at a time as have at most `TOGETHER` values, or one that has more."""
+    part: list[Pixels] = []
+    values = 0
+    for image in images:
+        values += image.patches.numel()
+        if part and values > TOGETHER:
+            yield part
+            part, values = [], image.patches.numel()
+        part.append(image)
+    yield part

@@ -9,7 +9,7 @@ from mgpo.objective import Objective, weighted_sum
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import score
-from mgpo.training.step_metrics import PassMetrics, score_metrics
+from mgpo.training.step_metrics import PassMetrics, engine_metrics, score_metrics
 
 
 def policy_loss(
@@ -20,17 +20,22 @@ def policy_loss(
     objective: Objective,
     temperature: float,
     frozen: Policy | None = None,
+    begins: bool = False,
 ) -> tuple[Tensor, PassMetrics]:
     """The part of a mini-batch's loss that these trajectories make, and metrics; `frozen` is the reference.
 
+    Where a step's only update `begins`, the trainer's old log-probs are this pass's own, and what an engine drew them
+    under is beside them.
     Advantages are those of whole trajectories, (N,), or of each token, (N, C).
     The penalty, what is shown of it, and the bonus for entropy are of all tokens that count in the loss.
     """
     reference_NC = score_reference(policy, batch, temperature, frozen) if objective.kl_weight else None
     scores = policy(score, batch, temperature, objective.entropy_weight > 0)
-    mask_NC, old_NC = batch.policy_NC, batch.old_logprobs_NC
+    mask_NC, old_NC = batch.policy_NC, scores.logprobs_NC.detach() if begins else batch.old_logprobs_NC
     moved_N = (weights_N != 0) & (advantages != 0).view(len(weights_N), -1).any(1)
-    metrics = score_metrics(batch, scores, objective, moved_N)
+    metrics = score_metrics(batch, old_NC, scores, objective, moved_N)
+    if begins:
+        engine_metrics(metrics, old_NC - batch.sampled_logprobs_NC, mask_NC, objective.correction_cap)
     losses_NC = objective.losses(scores.logprobs_NC, old_NC, mask_NC, batch.turn_NC, advantages)
     losses_NC = losses_NC * objective.correction(old_NC, batch.sampled_logprobs_NC)
     if reference_NC is not None:

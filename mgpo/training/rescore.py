@@ -8,6 +8,7 @@ from torch import Tensor
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.logprobs import score_replies
+from mgpo.training.step_metrics import PassMetrics, engine_metrics
 from mgpo.types import Trajectory
 
 
@@ -17,14 +18,10 @@ def rescore(
     passes: Sequence[Sequence[int]],
     objective: Objective,
     temperature: float,
-) -> dict[str, float]:
+) -> PassMetrics:
     """Put the log-probs under the current weights into the turns, in place; how far they are from the sampler's.
 
     Each of `passes` holds the rows that go through the policy together.
-
-    Returns:
-        `engine_gap`, the mean absolute difference of a token's log-probs in nats, `engine_gap_max`, and
-        `engine_truncated`, the share of tokens whose weight the objective cuts.
     """
     gaps: list[Tensor] = []
     for trajectory, scores_M in zip(trajectories, score_replies(policy, trajectories, passes, temperature)):
@@ -32,11 +29,6 @@ def rescore(
         for turn, score_M in zip(learnt, scores_M.split([len(turn.reply.ids) for turn in learnt])):
             turn.scored = tuple(score_M.tolist())
             gaps.append(score_M - torch.tensor(turn.reply.logprobs))
-    gap_M = torch.cat(gaps)
-    cap = objective.correction_cap
-    truncated = 0.0 if cap is None else (gap_M.exp() > cap).float().mean().item()
-    return {
-        "engine_gap": gap_M.abs().mean().item(),
-        "engine_gap_max": gap_M.abs().max().item(),
-        "engine_truncated": truncated,
-    }
+    gap_M, metrics = torch.cat(gaps), PassMetrics()
+    engine_metrics(metrics, gap_M, torch.ones_like(gap_M, dtype=torch.bool), objective.correction_cap)
+    return metrics

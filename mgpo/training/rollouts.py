@@ -156,14 +156,17 @@ class RolloutModule(EvaluatedModule):
         return Groups(trajectories, torch.ones(len(trajectories), 1), played_B1)
 
     def rescore(self, groups: Groups) -> None:
-        """Put the trainer's own log-probs beside those of a sampler that computes otherwise."""
-        if self.supervised or self.sampler.exact:
+        """Put the trainer's own log-probs beside those of a sampler that computes otherwise.
+
+        A step's only update needs no pass for that: it `begins` with them.
+        """
+        if self.supervised or self.sampler.exact or self.begins:
             return
         with self.timer.phase("update"):
             everything_N = torch.ones(len(groups.trajectories))
             parts = passes(groups.trajectories, everything_N, self.micro_batch_tokens, self.trainer.world_size)
             gaps = rescore(self.policy, groups.trajectories, parts, self.objective, self.sampling.temperature)
-            self.tally.add(gaps, 1)
+            self.tally.add_pass(gaps)
 
     def advantages(self, groups: Groups) -> list[Tensor]:
         """Of each trajectory's learnt tokens: relative to its group, or as the teacher says; 1 for what is imitated."""

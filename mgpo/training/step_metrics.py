@@ -87,7 +87,7 @@ class Tally:
 
 
 @torch.no_grad()
-def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: Tensor) -> PassMetrics:
+def score_metrics(batch: Batch, old_NC: Tensor, scores: Scores, objective: Objective, moved_N: Tensor) -> PassMetrics:
     """Of the policy tokens of rollouts with an advantage (`moved_N`), whichever else pass: clip fraction, entropy in
     nats by turn, and the largest gap to the sampler's log-probs.
 
@@ -97,7 +97,7 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: T
     mask_NC = batch.policy_NC & moved_N[:, None]
     if not mask_NC.any():
         return shown
-    clipped_NC = objective.clipped(scores.logprobs_NC, batch.old_logprobs_NC, batch.policy_NC)
+    clipped_NC = objective.clipped(scores.logprobs_NC, old_NC, batch.policy_NC)
     shown.add("clip_fraction", clipped_NC.float(), mask_NC)
     shown.largest["sampler_gap"] = (scores.logprobs_NC - batch.sampled_logprobs_NC)[mask_NC].abs().max().item()
     for k in range(int(batch.turn_NC.max()) + 1):
@@ -105,6 +105,17 @@ def score_metrics(batch: Batch, scores: Scores, objective: Objective, moved_N: T
         if not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
             shown.add(f"entropy_turn{k + 1}", scores.entropy_NC, turn_NC)
     return shown
+
+
+def engine_metrics(metrics: PassMetrics, gap_NC: Tensor, mask_NC: Tensor, cap: float | None) -> None:
+    """Add how far the trainer's log-probs of these tokens are from those under which an engine drew them, in nats.
+
+    That is `engine_gap`, the mean absolute difference, `engine_gap_max`, and `engine_truncated`, the share of tokens
+    whose weight `cap` cuts.
+    """
+    metrics.add("engine_gap", gap_NC.abs(), mask_NC)
+    metrics.add("engine_truncated", (gap_NC.exp() > (cap or torch.inf)).float(), mask_NC)
+    metrics.largest["engine_gap_max"] = gap_NC[mask_NC].abs().max().item()
 
 
 def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:

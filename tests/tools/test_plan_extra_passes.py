@@ -94,7 +94,7 @@ def test_a_teacher_takes_what_was_planned(changes, tokenizer):
         _, gaps = teacher.advantages(trajectories, setting.group, Sampling(setting.reply), KEY, planned.micro_tokens)
     assert len(gaps) == len(trajectories) * setting.reply  # all were taught
     seen = needed.teacher["pixels"] - needed.rollouts["pixels"]
-    assert beyond(needed.teacher) + seen == pytest.approx(passing.peak, rel=0.1)
+    assert beyond(needed.teacher) + seen == pytest.approx(passing.peak, rel=0.2)
     counted = tokens(shape, planned)
     parts = len(conversations(looks[0].turns))
     unfed = (setting.questions + len(trajectories)) * parts  # the last of each
@@ -177,9 +177,7 @@ def test_a_teacher_is_not_cut(capsys):
 def test_what_passes_before_an_update_has_to_fit_too():
     """With adapters under checkpointing an update of few tokens holds less than all weights gathered for evidence."""
     shape = measure_shape(QWEN2_5_VL.config("7b"))
-    start = launch(
-        lora=(16, Lora().pattern), gradient=4, checkpointing=True, devices=Devices(8, shards=8), rescored=True
-    )
+    start = launch(lora=(16, Lora().pattern), gradient=4, checkpointing=True, devices=Devices(8, shards=8), drawn=True)
     credited = replace(start, looked=start.said, answer=6)
     needed = measure(shape, credited)
     assert needed.peak == needed.of("evidence") > measure(shape, start).peak

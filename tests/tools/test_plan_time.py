@@ -45,7 +45,7 @@ def test_a_step_counted_by_hand():
     assert quick["decode"] * 0.75 == pytest.approx(2 * 240 * 4 + 32 * seen)
     slow = seconds(SHAPE, LAUNCH, UNIT, replace(HERE, layer=1e6))  # and then launching, of 2 layers and 4 tokens
     assert slow["decode"] == pytest.approx(8e6)
-    drawn = seconds(SHAPE, replace(LAUNCH, rescored=True), UNIT, replace(HERE, layer=1e6), ENGINE)
+    drawn = seconds(SHAPE, replace(LAUNCH, drawn=True), UNIT, replace(HERE, layer=1e6), ENGINE)
     assert drawn["decode"] * 0.8 == pytest.approx(found["decode"] * 0.5)
     # Two passes, a group each: 8 tokens of a prompt, twice 1 + 3 + 4 behind it; the 4 of each that are sampled scored.
     language = 2 * (2 * 100 * 24 + 4 * 4 * (32 + 2 * (64 + 32))) + 2 * 10 * 4 * 8
@@ -83,9 +83,18 @@ def test_more_takes_longer(reply, questions, group, cut):
     devices = Devices(2, 2, shards=4) if cut else Devices()
     one = replace(LAUNCH, reply=reply, questions=questions, group=group, devices=devices)
     before = seconds(SHAPE, one, UNIT, HERE, HERE)
-    for more in (dict(reply=reply + 1), dict(questions=questions + 1), dict(rescored=True), dict(epochs=2)):
+    for more in (dict(reply=reply + 1), dict(questions=questions + 1), dict(epochs=2)):
         after = seconds(SHAPE, replace(one, **more), UNIT, HERE, HERE)
         assert sum(after.values()) > sum(before.values())
+
+
+def test_only_what_is_learnt_from_twice_is_scored_before():
+    """A step's only update has the log-probs of an engine's rollouts in its own pass."""
+    drawn = replace(LAUNCH, drawn=True, epochs=1, mini_batches=1)
+    assert seconds(SHAPE, drawn, UNIT, HERE, HERE)["scoring"] == seconds(SHAPE, LAUNCH, UNIT, HERE, HERE)["scoring"]
+    for more in (dict(epochs=2), dict(mini_batches=2)):
+        twice = seconds(SHAPE, replace(drawn, **more), UNIT, HERE, HERE)
+        assert twice["scoring"] > seconds(SHAPE, drawn, UNIT, HERE, HERE)["scoring"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +141,7 @@ def test_the_steps_that_were_measured_follow_from_the_shares():
     one = measured(128, 1, 6144, penalised=False)
     assert sum(one.values()) == pytest.approx(14.5, rel=0.15)
     assert one["decode"] / 128 == pytest.approx(0.08, rel=0.1)
-    drawn = measured(128, 2, 6144, rescored=True)
+    drawn = measured(128, 2, 6144, drawn=True)
     assert drawn["prefill"] + drawn["decode"] == pytest.approx(3.4, rel=0.15)
 
 

@@ -110,7 +110,7 @@ def estimate(shape: Shape, launch: Launch, trainer: dict[str, Any]) -> dict[str,
             phases, peak = seconds(shape, there), measure(shape, there).peak
             fits = peak <= FREE * H100.gigabytes * GB
             rows.append({"devices": count, "questions": there.questions, "seconds": phases, "peak": peak, "fits": fits})
-    shares = {"here": asdict(HERE), "engine": asdict(ENGINE) if launch.rescored else None, "links": LINKS}
+    shares = {"here": asdict(HERE), "engine": asdict(ENGINE) if launch.drawn else None, "links": LINKS}
     return {"device": asdict(H100), "shares": shares, "questions": questions, "machines": rows}
 
 

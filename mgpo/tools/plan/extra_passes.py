@@ -53,7 +53,7 @@ def looks_of(launch: Launch) -> int:
 
 def looking(launch: Launch) -> Launch:
     """The teacher's own rollouts: one a question, in process."""
-    return replace(launch, said=launch.teacher, group=1, rescored=False, engine=None, looked=(), teacher=())
+    return replace(launch, said=launch.teacher, group=1, drawn=False, engine=None, looked=(), teacher=())
 
 
 def more_pixels(shape: Shape, launch: Launch) -> int:

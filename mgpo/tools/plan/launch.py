@@ -70,7 +70,7 @@ class Launch:
         gradient: Bytes of a trained weight's gradient, and of that weight.
         state: Bytes of the optimiser's state for a trained weight.
         penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
-        rescored: An engine samples, and the trainer scores once more what it sampled.
+        drawn: An engine samples.
         engine: That one, where it is on the same device.
         memory: Bytes of a device; 0 where that is not known.
         lora: Rank and targets of adapters, where they alone are trained.
@@ -107,7 +107,7 @@ class Launch:
     nucleus: bool = False
     checkpointing: bool = False
     host: bool = False
-    rescored: bool = False
+    drawn: bool = False
     engine: Engine | None = None
     memory: int = 0
     program: Program = Program()
@@ -120,6 +120,11 @@ class Launch:
     def copied(self) -> bool:
         """Whether the reference is a copy of the policy, and not its base without adapters."""
         return self.penalised and not self.lora
+
+    @property
+    def rescored(self) -> bool:
+        """Whether the trainer scores what an engine sampled in a pass of its own: a step's only update does it."""
+        return self.drawn and (self.epochs * self.mini_batches > 1 or bool(self.teacher))
 
     @property
     def types(self) -> Types:

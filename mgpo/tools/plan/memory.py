@@ -80,13 +80,13 @@ def _rolling(shape: Shape, launch: Launch, turns: list[Shown]) -> Parts:
         gathered = launch.weight * shape.vocabulary * width if launch.devices.shards > 1 else 0
         summed = 2 * FLOAT * shape.language.mlp * width if launch.lora else 0
         return {"engine": _engine(shape, launch, launch.engine), "work": max(gathered, summed)}
-    if launch.rescored and not launch.host:  # by an engine on other devices
+    if launch.drawn and not launch.host:  # by an engine on other devices
         return {}
     return {
         **at_rest(shape, launch),
         **rollout_peak(
             shape, turns, launch.questions, launch.group, launch.types, resting_layers(shape, launch),
-            launch.program.shared, launch.nucleus, launch.host,
+            launch.program.shared, launch.nucleus,
         ),
     }  # fmt: skip
 
@@ -105,7 +105,8 @@ def _teacher(shape: Shape, launch: Launch, reply: int | None) -> Parts:
 
 
 def _scoring(shape: Shape, launch: Launch, micro: Micro, trained: Trained) -> Parts:
-    return score_peak(shape, micro, launch.types, trained, launch.program.shared, launch.host)
+    largest = max(launch.whole, launch.crop)
+    return score_peak(shape, micro, launch.types, trained, launch.program.shared, largest)
 
 
 def at_rest(shape: Shape, launch: Launch) -> Parts:

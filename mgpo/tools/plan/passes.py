@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from mgpo.tools.plan.shape import Block, Shape
 
 CHUNK, LEAST_ROWS = 2**24, 1024  # as in mgpo.policy.passes.logprobs
+WIDE = 2**14  # as in mgpo.rollout.draws
 FLOAT, DOUBLE = 4, 8
 
 
@@ -58,9 +59,9 @@ class Trained:
         return bool(self.rank) and types.weight < self.itemsize
 
     def beside(self, block: "Block", types: Types) -> int:
-        """While an adapter's output is added to its layer's, two more of that in its own type are there (2F of the
-        MLP's), and where that is wider the cast of its input (D)."""
-        if not self.decoder:
+        """While an adapter's output is added to its layer's in float32, two more of that are there (2F of the MLP's),
+        and where that is wider the cast of its input (D). To a narrower base it is added in place."""
+        if not self.decoder or types.weight < FLOAT:
             return 0
         return self.itemsize * (2 * block.mlp + self.copies(types) * block.width)
 
@@ -152,18 +153,23 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
     Where it is frozen nothing but the features (two copies of D of the language model an image token).
     """
     block, patches, e = shape.vision, image_tokens * shape.merge**2, types.value
-    features = (types.weight + e) * image_tokens * shape.language.width
+    seen = features(shape, image_tokens, types)
     if not trained.sees:
-        return Kept(features)
+        return Kept(seen)
     own = Types(e, e)
     reads = types.cast * block.width  # layers behind the first that read the same norm
     layer = norms(block.width, own, trained, (1, 1)) + reads + mlp(block, own, trained) + 7 * e * block.width
     layer += FLOAT * block.heads + adapters(trained.tower, types, trained) // block.layers
-    ends = e * shape.patch_values + norms(block.width, own, trained, (1,)) + 2 * e * block.width
+    ends = e * shape.still_values + norms(block.width, own, trained, (1,)) + 2 * e * block.width
     casts = types.cast * block.parameters
     if checkpointing:
-        return Kept(features + patches * (ends + block.layers * e * block.width), patches * layer + casts)
-    return Kept(features + patches * (ends + block.layers * layer) + block.layers * casts)
+        return Kept(seen + patches * (ends + block.layers * e * block.width), patches * layer + casts)
+    return Kept(seen + patches * (ends + block.layers * layer) + block.layers * casts)
+
+
+def features(shape: Shape, image_tokens: int, types: Types) -> int:
+    """What the tower gives of so many image tokens, two copies of it (D of the language model)."""
+    return (types.weight + types.value) * image_tokens * shape.language.width
 
 
 def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
@@ -211,15 +217,14 @@ def prefill_work(block: Block, rows: int, new: int, seen: int, types: Types, tra
     return pairs + w * tokens * 3 * block.width + max(inner, w * tokens * 4 * block.attention, attention)
 
 
-def tower_work(shape: Shape, image_tokens: int, types: Types, host: bool = False) -> int:
-    """The vision tower without gradients: of a patch its pixels and the larger of MLP (3F, 2D) and attention (10D; in
-    half precision 5D and six of the rotation's values in float32). On a host, the float32 pixels before that."""
+def tower_work(shape: Shape, image_tokens: int, types: Types) -> int:
+    """The vision tower without gradients: of a patch its pixels and the larger of MLP (3F, 2D) and attention (14D; in
+    half precision 5D and six of the rotation's values in float32)."""
     block, e = shape.vision, types.value
-    rotated = 6 * FLOAT if e < FLOAT else 5 * e
+    rotated = 6 * FLOAT if e < FLOAT else 9 * e
     inner = max(e * (3 * block.mlp + 2 * block.width), (5 * e + rotated) * block.width)
-    cast = (FLOAT + e) * shape.patch_values if host and types.weight < FLOAT else 0
-    seen = types.weight * shape.patch_values + max(inner, types.cast * shape.patch_values)
-    return image_tokens * shape.merge**2 * max(cast, seen)
+    seen = types.weight * shape.still_values + max(inner, types.cast * shape.still_values)
+    return image_tokens * shape.merge**2 * seen
 
 
 def attention_casts(block: Block, seen: int, types: Types) -> int:
@@ -230,7 +235,9 @@ def attention_casts(block: Block, seen: int, types: Types) -> int:
 
 def sampling_work(shape: Shape, rows: int, nucleus: bool, types: Types) -> int:
     """Drawing a token in every row: logits and log-probs in float32, probabilities and their sums in float64, of all
-    V ids; where top-p cuts, they are sorted too. Under autocast the head's cast is there before that."""
+    V ids; of many ids nothing in float64. Where top-p cuts, they are sorted too. Under autocast the head's cast is
+    there before that."""
     head = types.cast * shape.vocabulary * shape.language.width + rows * shape.vocabulary * types.value
-    drawn = rows * shape.vocabulary * (2 * FLOAT + (7 if nucleus else 2) * DOUBLE)
+    many = 3 * FLOAT if shape.vocabulary > WIDE else 2 * FLOAT + 2 * DOUBLE
+    drawn = rows * shape.vocabulary * (2 * FLOAT + 7 * DOUBLE if nucleus else many)
     return max(head if types.cast else 0, drawn)

@@ -92,7 +92,6 @@ def rollout_peak(
     trained: Trained,
     shared: bool = False,
     nucleus: bool = False,
-    host: bool = False,
 ) -> dict[str, int]:
     """What rollouts need at their highest point besides what is held, by kind.
 
@@ -114,11 +113,11 @@ def rollout_peak(
         if turn.fresh:
             old, prompt, cached = cache(cached), 0, 0
         before, cached = cached, cached + turn.shown
-        features = (types.weight + types.value) * shown_to * turn.image * block.width
+        features = passes.features(shape, shown_to * turn.image, types)
         moments += [
             {
                 "cache": old + cache(before) if k else 0,
-                "work": passes.tower_work(shape, shown_to * turn.image, types, host),
+                "work": _looking(shape, shown_to * turn.image, turn.image, types),
             },
             {
                 "cache": old + cache(cached) if k else passes.cache(block, questions * turn.shown, types),
@@ -135,20 +134,25 @@ def rollout_peak(
     return max(moments, key=lambda moment: sum(moment.values()))
 
 
-def score_peak(
-    shape: Shape, micro: Micro, types: Types, trained: Trained, packs: bool, host: bool = False
-) -> dict[str, int]:
+def score_peak(shape: Shape, micro: Micro, types: Types, trained: Trained, packs: bool, image: int) -> dict[str, int]:
     """What a pass without gradients needs at its highest point besides what is held, by kind: in the tower, in a layer
-    of the decoder, or where logits are made. Families that do not pack keep the keys and values of every row."""
+    of the decoder, or where logits are made. Families that do not pack keep the keys and values of every row. `image`:
+    tokens of the largest image."""
     block, scored = shape.language, micro.rows * micro.sampled
-    features = (types.weight + types.value) * micro.image_tokens * block.width
+    features = passes.features(shape, micro.image_tokens, types)
     kept = 0 if packs else passes.cache(block, micro.rows * (micro.prompt + micro.continuation), types)
     moments = [
-        {"work": passes.tower_work(shape, micro.image_tokens, types, host)},
+        {"work": _looking(shape, micro.image_tokens, image, types)},
         {"cache": kept, "work": features + passes.prefill_work(block, 1, micro.tokens, 0, types, trained)},
         {"cache": kept, "work": passes.scoring_work(shape, scored, types)},
     ]
     return max(moments, key=lambda moment: sum(moment.values()))
+
+
+def _looking(shape: Shape, image_tokens: int, image: int, types: Types) -> int:
+    """The vision tower without gradients, before its last call: the features from those before, and its work."""
+    last = shape.together(image_tokens, image)
+    return passes.features(shape, image_tokens - last, types) + passes.tower_work(shape, last, types)
 
 
 def pixels(shape: Shape, turns: Sequence[Shown], questions: int, group: int) -> int:

@@ -67,7 +67,7 @@ def read(
     crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
     host = trainer["accelerator"] == "cpu"
-    rescored, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
+    drawn, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
     weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
     count, teacher = counter(policy.path), teacher_of(model)
     looked = look(dialogue, count, pictures) if model.get("credit") == "turn" and not supervised else ()
@@ -95,7 +95,7 @@ def read(
         nucleus=model["sampling"]["top_p"] < 1,
         checkpointing=policy.gradient_checkpointing,
         host=host,
-        rescored=rescored,
+        drawn=drawn,
         engine=engine,
         memory=memory,
         program=program_of(policy, weight, value),

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from mgpo.errors import UserError
+from mgpo.policy.features import TOGETHER
 from mgpo.tools.plan.sizes import published_as
 
 
@@ -60,6 +61,15 @@ class Shape:
     merge: int
     image_tokens: int | None
     linears: dict[str, tuple[int, int]]
+
+    @property
+    def still_values(self) -> int:
+        """The numbers of a patch that the tower is given: its frames are all the same."""
+        return 3 * self.patch**2
+
+    def together(self, image_tokens: int, image: int) -> int:
+        """Of so many image tokens, in images of `image`, those that go through the tower in one call."""
+        return min(image_tokens, max(image, TOGETHER // (self.patch_values * self.merge**2)))
 
     def adapter_parameters(self, rank: int, targets: str) -> int:
         """Parameters of low-rank adapters on the layers whose full name fits `targets`: rank x (inputs + outputs)."""

@@ -84,7 +84,7 @@ def seconds(
     spoken, seen = (launch.epochs * operations for operations in _operations(shape, together))
     again, looks = gradients(shape, launch)
     only = launch.penalised + launch.rescored  # passes over the same tokens without gradients
-    drawing = engine if launch.rescored else here
+    drawing = engine if launch.drawn else here
     return {
         "prefill": prefill(shape, launch, turns, rate, drawing),
         "decode": decode(shape, launch, turns, device, drawing),
