@@ -4,6 +4,7 @@ A row that fails says why, and the others go on. Nothing is fetched: weights are
 """
 
 import argparse
+import os
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def run(arguments: Sequence[str]) -> list[Line]:
     if unknown := [name for name in chosen.rows if name not in ROWS]:
         parser.error(f"there is no row {unknown[0]}; take some of {', '.join(ROWS)}")
     keep_freed_memory()
+    if chosen.device == "cuda":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # pictures are laid out by all cores, as in a run
     with tempfile.TemporaryDirectory() as folder:
         bench = make_bench(chosen, Path(folder))
         print(

@@ -133,7 +133,7 @@ def _rates(device: Report, shares: Report, reply: int) -> str:
     )
     return (
         f"Published rates: {device['half'] / 1e12:g} TFLOP/s in bfloat16, {device['single'] / 1e12:g} in float32; "
-        f"{device['memory'] / 1e12:g} TB/s. Measured on one H100: {here['products']:g} of the first in the decoder, "
+        f"{device['memory'] / 1e12:g} TB/s. Measured on one H200: {here['products']:g} of the first in the decoder, "
         f"{here['vision']:g} in the vision tower, {here['bandwidth']:g} of the last in drawing, {drawn}. Assumed: "
         f"{shares['links']:g} of links of {device['inside'] / 1e9:g} GB/s in a node of {device['node']} and of "
         f"{device['between'] / 1e9:g} GB/s a device between nodes, which nothing hides. All replies have {reply} "

@@ -1,6 +1,6 @@
 """How long a step takes on other machines: counted operations and bytes over measured shares of published rates.
 
-An estimate. The shares were measured on one H100 (`HERE`), those of links alone are assumed (`LINKS`); a time that
+An estimate. The shares were measured on one H200 (`HERE`), those of links alone are assumed (`LINKS`); a time that
 follows from them is that of the version which was measured, and other models, adapters and devices reach other shares.
 Left out are pictures on the CPU, drawing tokens, the optimiser's step, attention inside the vision tower, checkpoints,
 evaluations and audits. Exchange is added, though FSDP2 hides part of it behind the passes; all replies are equally
@@ -39,12 +39,13 @@ class Shares:
     adapter: float = 0.0
 
 
-# Measured on one H100 SXM5 (torch 2.11, transformers 5.23) with Qwen2.5-VL-3B in bfloat16, adapters of rank 16 in
-# float32, gradient checkpointing, pictures of 1,280 tokens. Updates: 6,200 tokens/s. Tower: 8 pictures in 1.35 s.
-# A token drawn in 64 rows of 1,353 cached ones: 69 to 90 ms, without adapters 36 ms, of which kernels are 7.9 ms.
-HERE = Shares(products=0.127, vision=0.0385, bandwidth=0.35, layer=1.0e-3, adapter=1.7e-4)
-# vLLM 0.32 on the same: 64 rollouts of two replies of 128 tokens in 3.4 s. How these are made up was not measured;
-# shares of 0.4 in products and 0.5 in reading give that sum.
+# Measured on one H200 (torch 2.11, transformers 5.23, liger-kernel 0.8.5) with Qwen2.5-VL in bfloat16, adapters of rank
+# 16 in float32, gradient checkpointing, pictures of 1,280 tokens. Updates: 20,600 tokens/s of 3B (11,600 of 7B, a share
+# of 0.49). Tower: 8 pictures in 161 ms. A token drawn in 64 rows of 1,353 cached ones: 7.12 ms of 3B, which launching
+# bounds, and 9.57 ms of 7B, which reading does.
+HERE = Shares(products=0.39, vision=0.32, bandwidth=0.42, layer=1.0e-4, adapter=1.4e-5)
+# vLLM 0.32 on an H100, of 3B: 64 rollouts of two replies of 128 tokens in 3.4 s. How these are made up was not
+# measured; shares of 0.4 in products and 0.5 in reading give that sum.
 ENGINE = Shares(products=0.4, vision=0.4, bandwidth=0.5)
 
 
@@ -84,11 +85,12 @@ def seconds(
     spoken, seen = (launch.epochs * operations for operations in _operations(shape, together))
     again, looks = gradients(shape, launch)
     only = launch.penalised + launch.rescored  # passes over the same tokens without gradients
+    shown = only if trained_layers(shape, launch).sees else 0
     drawing = engine if launch.drawn else here
     return {
         "prefill": prefill(shape, launch, turns, rate, drawing),
         "decode": decode(shape, launch, turns, device, drawing),
-        "scoring": only * (spoken / here.products + seen / here.vision) / rate,
+        "scoring": (only * spoken / here.products + shown * seen / here.vision) / rate,
         **({"evidence": scored(shape, evidence_passes(launch), rate, here)} if launch.looked else {}),
         **({"teacher": teacher(shape, launch, device, here)} if launch.teacher else {}),
         "training": (again * spoken / here.products + looks * seen / here.vision) / rate,
@@ -131,11 +133,14 @@ def language(shape: Shape, micro: Micro) -> float:
     return layers(shape.language, micro.tokens, micro.pairs) + head
 
 
-def gradients(shape: Shape, launch: Launch) -> tuple[int, int]:
+def gradients(shape: Shape, launch: Launch) -> tuple[int, float]:
     """As how many passes without gradients one with them counts, of the decoder and of the tower: forward, again under
-    checkpointing, backward for inputs and for weights."""
+    checkpointing, backward for inputs and for weights.
+
+    What a tower that is not trained saw in rollouts is kept; of an engine's rollouts it sees everything once a step.
+    """
     times = 2 + launch.checkpointing + (not launch.lora)
-    return times, times if trained_layers(shape, launch).sees else 1
+    return times, times if trained_layers(shape, launch).sees else launch.drawn / launch.epochs
 
 
 def prefill(shape: Shape, launch: Launch, turns: list[Shown], rate: float, shares: Shares) -> float:
