@@ -265,12 +265,6 @@ class MGPO(RolloutModule):
             begins=self.begins,
         )  # fmt: skip
 
-    @property
-    def begins(self) -> bool:
-        """Whether every pass over an engine's rollouts is under the weights of the step's beginning: there is but one
-        update. A teacher needs to know their log-probs before that."""
-        return not self.sampler.exact and self.epochs == self.mini_batches == 1 and self.teacher is None
-
     def everywhere(self, true: bool) -> bool:
         """Whether it is true on all ranks, which all must ask."""
         return self.trainer.strategy.reduce_boolean_decision(true, all=True)

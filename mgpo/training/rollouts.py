@@ -46,6 +46,8 @@ class RolloutModule(EvaluatedModule):
     pool: DynamicSamplingPool
     objective: Objective
     micro_batch_tokens: int
+    mini_batches: int
+    epochs: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,6 +156,12 @@ class RolloutModule(EvaluatedModule):
             force_answers(self.policy, trajectories, self.answer_form)
         played_B1 = torch.tensor([[trajectory.failed is None] for trajectory in trajectories])
         return Groups(trajectories, torch.ones(len(trajectories), 1), played_B1)
+
+    @property
+    def begins(self) -> bool:
+        """Whether every pass over an engine's rollouts is under the weights of the step's beginning: there is but one
+        update. A teacher needs to know their log-probs before that."""
+        return not self.sampler.exact and self.epochs == self.mini_batches == 1 and self.teacher is None
 
     def rescore(self, groups: Groups) -> None:
         """Put the trainer's own log-probs beside those of a sampler that computes otherwise.
