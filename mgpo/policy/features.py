@@ -6,9 +6,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.distributed import get_world_size
 
 from mgpo.types import Pixels
 from mgpo.utils.allocator import moved
+from mgpo.utils.collectives import share_objects
 
 TOGETHER = 2**26  # values of the pictures that go through a tower in one call: more take memory, and no less time
 Tower = Callable[[Sequence[Pixels]], Sequence[Tensor]]  # of each image its features (image tokens, width)
@@ -28,18 +30,23 @@ class Features:
     def __deepcopy__(self, memo: dict) -> "Features":
         return copy.copy(self)  # a copy of a policy has the same frozen tower, so it has seen the same
 
-    def of(self, images: Sequence[Pixels], tower: Tower, device: torch.device) -> Tensor:
+    def of(self, images: Sequence[Pixels], tower: Tower, device: torch.device, exchanged: bool = False) -> Tensor:
         """The features of images in order, (image tokens, width); each distinct image is seen once.
 
         Args:
             images: What the tower takes; the same object is the same image.
             tower: Gives the features (image tokens, width) of each of its images.
             device: Where features that are known already are moved.
+            exchanged: In every call ranks gather the tower's weights from each other, so all of them call it once, also
+                those that know what they need, if any does not.
         """
         distinct = dict.fromkeys(images)
         found = {image: moved(self.kept[image], device) for image in distinct if image in self.kept}
-        if new := [image for image in distinct if image not in found]:
-            made = {image: rows for part in portions(new) for image, rows in zip(part, tower(part))}
+        new = [image for image in distinct if image not in found]
+        if exchanged and self.frozen and any(share_objects(bool(new), get_world_size())) and not new:
+            tower(images[:1])
+        for part in [new] if exchanged and new else portions(new):
+            made = dict(zip(part, tower(part)))
             found |= made
             if self.frozen:
                 self.kept.update({image: rows.cpu() for image, rows in made.items()})
@@ -56,4 +63,5 @@ def portions(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
             yield part
             part, values = [], image.patches.numel()
         part.append(image)
-    yield part
+    if part:
+        yield part

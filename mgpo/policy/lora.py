@@ -1,5 +1,6 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685); the policy without them is its own reference."""
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -141,6 +142,9 @@ class Readers:
         self.x: Tensor | None = None  # what was read last, until all have had their part of that product
         self.parts: dict[int, list[tuple[Tensor, Tensor, float]]] = {}
 
+    def __deepcopy__(self, memo: dict) -> "Readers":
+        return Readers(copy.deepcopy(self.layers, memo))  # of a pass that was broken off nothing is copied
+
     def down(self, layer: Any, x: Tensor) -> list[tuple[Tensor, Tensor, float]]:
         """Of each of a layer's adapters x in its few dimensions, the way up from there, and the scaling."""
         if self.x is not x or id(layer) not in self.parts:
@@ -149,8 +153,14 @@ class Readers:
                 for other in self.layers
                 for name, (down, up) in (other.resting or _cast(other)).items()
             ]
+            if not adapters:
+                return []
             downs = [down for _, _, down, _ in adapters]
-            lows = F.linear(x.flatten(0, -2), torch.cat(downs)).split([len(down) for down in downs], -1)
+            with torch.autocast(
+                x.device.type, enabled=False
+            ):  # which would not join those of another type than its own
+                joined = torch.cat(downs)
+            lows = F.linear(x.flatten(0, -2), joined).split([len(down) for down in downs], -1)
             self.x, self.parts = x, {id(other): [] for other in self.layers}
             for (other, scaling, _, up), low in zip(adapters, lows):
                 self.parts[id(other)].append((low, up, scaling))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -220,7 +221,7 @@ class Pretrained(Policy):
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
         """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""
-        return self.seen.of(images, self.tower, self.device)
+        return self.seen.of(images, self.tower, self.device, isinstance(self, FSDPModule) and not self.whole)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """Embeddings (rows, tokens, width) of ids, with image features in the placeholders' places, row by row.

@@ -113,6 +113,8 @@ def engine_metrics(metrics: PassMetrics, gap_NC: Tensor, mask_NC: Tensor, cap: f
     That is `engine_gap`, the mean absolute difference, `engine_gap_max`, and `engine_truncated`, the share of tokens
     whose weight `cap` cuts.
     """
+    if not mask_NC.any():
+        return
     metrics.add("engine_gap", gap_NC.abs(), mask_NC)
     metrics.add("engine_truncated", (gap_NC.exp() > (cap or torch.inf)).float(), mask_NC)
     metrics.largest["engine_gap_max"] = gap_NC[mask_NC].abs().max().item()

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from mgpo.dialogues import TwoTurn
 from mgpo.distributed import gathered, shard
 from mgpo.images.boxes import BoxRule
+from mgpo.policy import features
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
 from mgpo.policy.passes.batch import collate
@@ -74,6 +75,24 @@ def compare(family, folder, rank, options):
             torch.testing.assert_close(full(found[name].grad) / scale, parameter.grad / scale, rtol=0, atol=2e-5)
 
 
+def look_apart(folder, rank):
+    """A tower is called equally often: one rank has more pictures than fit into a call, and later knows all of its."""
+    family = next(family for family in ALL if family.name == "qwen2_5_vl")
+    if rank == 0:
+        save_checkpoint(family, folder)
+    distributed.barrier()
+    whole = family_of(str(folder))(str(folder), **family.caps, freeze_vision=True).load().eval()
+    sharded = copy.deepcopy(whole)
+    shard(sharded, init_device_mesh("cpu", (2,)))
+    images = [whole.pixels(noise_image(112, 112, seed)) for seed in range(4)]
+    own = images[:3] if rank else images[:1]
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "TOGETHER", 1)
+        for shown in (own, own, [*own, *images[rank + 2 :]] if rank else own):
+            found = sharded(lambda policy, images: policy.features(images), shown)
+            torch.testing.assert_close(found, whole.features(shown))
+
+
 def work(rank, folder, names=QUICK, every=(dict(gradient_checkpointing=True),)):
     distributed.init_process_group("gloo")
     for family in (family for family in ALL if family.name in names):
@@ -85,6 +104,7 @@ def work(rank, folder, names=QUICK, every=(dict(gradient_checkpointing=True),)):
         for options in every:
             compare(family, place, rank, options)
         (place / "compared").touch()
+    look_apart(folder / "apart", rank)
 
 
 def work_others(rank, folder):

@@ -127,6 +127,31 @@ def test_layers_that_read_the_same_share_the_reading(x, monkeypatch):
     assert torch.equal(again, ours)
 
 
+@pytest.mark.parametrize(("base", "half"), [("float16", "bfloat16"), ("bfloat16", "float16")])
+def test_a_narrow_base_may_be_under_autocast_of_the_other_type(x, base, half):
+    net = Attention().to(getattr(torch, base))
+    add_lora(net, Lora(rank=4, alpha=12, targets="._proj"))
+    with torch.autocast("cpu", getattr(torch, half)):
+        assert net(x).isfinite().all()
+
+
+def test_a_pass_that_is_broken_off_is_not_copied(x):
+    net = Attention()
+    add_lora(net, Lora(rank=4, alpha=12, targets="._proj"))
+    net.q_proj(x.bfloat16().requires_grad_())
+    assert net.q_proj.readers.x is not None
+    twin = copy.deepcopy(net)
+    assert twin.q_proj.readers.x is None and twin.q_proj.readers.layers == [twin.q_proj, twin.k_proj, twin.v_proj]
+
+
+def test_without_an_active_adapter_it_is_the_base(x):
+    net = Attention()
+    add_lora(net, Lora(rank=4, alpha=12, targets="._proj"))
+    for layer in (layer for layer in net.modules() if isinstance(layer, Linear)):
+        layer.set_adapter([])
+    assert torch.equal(net.q_proj(x.bfloat16()), net.q_proj.get_base_layer()(x.bfloat16()))
+
+
 def test_a_float32_base_is_peft_to_the_bit(x):
     net = adapted(torch.float32)
     (ours, grads), (peft, peft_grads) = pass_back(net, x), pass_back(theirs(net), x)

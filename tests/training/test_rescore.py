@@ -137,3 +137,10 @@ def watched_exact(tokenizer, tmp_path):
     steps = watch(module)
     fit(module, tmp_path, questions=2, enable_checkpointing=False)
     return steps[0]
+
+
+def test_a_batch_may_move_again(policy):
+    batch = collate(play(policy, InProcessSampler()), policy.positions, policy.pad_id)
+    there = batch.to(torch.device("cpu")).to(torch.device("cpu"))
+    assert torch.equal(there.packing.asked_M, batch.packing.asked_M) and there.packing.rows == batch.packing.rows
+    assert torch.equal(there.fed_NC, batch.fed_NC)

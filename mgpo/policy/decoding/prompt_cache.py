@@ -173,11 +173,13 @@ class SharedCache(RowCache):
         if self.seats is None or not self.static:
             new = torch.zeros(len(places) + len(self.owners), dtype=torch.long, device=self.valid_NS.device)
             self.seats = new[: len(places)], new[len(places) :]
-            self.owner_N = torch.zeros(len(self.owners), dtype=torch.int32, device=self.valid_NS.device)
+            if self.fused:
+                self.owner_N = torch.zeros(len(self.owners), dtype=torch.int32, device=self.valid_NS.device)
         place_BR, seat_N = self.seats
         place_BR.copy_(torch.tensor(places))
         seat_N[:rows].copy_(torch.tensor(seats))
-        self.owner_N[:rows].copy_(torch.tensor(self.owners[:rows]))
+        if self.fused:
+            self.owner_N[:rows].copy_(torch.tensor(self.owners[:rows]))
         self.seated = rows
 
 

@@ -43,14 +43,17 @@ def step_attention(
     out_NHE = q_NHE.new_empty(q_NHE.shape)
     padded = max(16, triton.next_power_of_2(width))  # what matrix units take at least
     block = min(64, max(16, BLOCK_BYTES // (padded * keys.element_size())))
-    _see_spans[rows, shared, sum(spans)](
-        q_NHE, prompt_keys, prompt_values, prompt_valid_BP.view(torch.uint8), owner_N, keys, values,
-        valid_NS.view(torch.uint8), column, part_NHCE, lse_NHC, scale, prompt_keys.shape[2], sum(spans), spans[0],
-        *q_NHE.stride()[:2], *prompt_keys.stride()[:2], *keys.stride()[:2], prompt_valid_BP.stride(0),
-        valid_NS.stride(0), heads // shared, max(16, triton.next_power_of_2(heads // shared)), width, padded,
-        SPAN, block,
-    )  # fmt: skip
-    _join_spans[rows, heads](part_NHCE, lse_NHC, out_NHE, sum(spans), triton.next_power_of_2(sum(spans)), width, padded)
+    with torch.cuda.device(q_NHE.device):  # Triton launches on the current one
+        _see_spans[rows, shared, sum(spans)](
+            q_NHE, prompt_keys, prompt_values, prompt_valid_BP.view(torch.uint8), owner_N, keys, values,
+            valid_NS.view(torch.uint8), column, part_NHCE, lse_NHC, scale, prompt_keys.shape[2], sum(spans), spans[0],
+            *q_NHE.stride()[:2], *prompt_keys.stride()[:2], *keys.stride()[:2], prompt_valid_BP.stride(0),
+            valid_NS.stride(0), heads // shared, max(16, triton.next_power_of_2(heads // shared)), width, padded,
+            SPAN, block,
+        )  # fmt: skip
+        _join_spans[rows, heads](
+            part_NHCE, lse_NHC, out_NHE, sum(spans), triton.next_power_of_2(sum(spans)), width, padded
+        )
     return out_NHE
 
 

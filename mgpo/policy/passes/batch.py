@@ -7,7 +7,7 @@ sees those of its own alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -73,7 +73,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """A batch whose tensors lie on a device; the images stay where they are."""
-        there = replace(self, **{k: moved(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        there = replace(self, **{name: moved(x, device) for name, x in held.items() if isinstance(x, Tensor)})
         there.packing = replace(self.packing, device=device)  # counted here: there every number would be waited for
         return there
 

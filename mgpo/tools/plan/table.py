@@ -127,7 +127,7 @@ def _estimate(report: Report) -> list[Table | str]:
 def _rates(device: Report, shares: Report, reply: int) -> str:
     here, engine = shares["here"], shares["engine"]
     drawn = (
-        f"vLLM {engine['products']:g} and {engine['bandwidth']:g} of them, which give the seconds that it took"
+        f"vLLM on an H100 {engine['products']:g} and {engine['bandwidth']:g} of them, which give its seconds"
         if engine
         else f"a drawn token at least {1000 * here['layer']:g} ms a layer and {1000 * here['adapter']:g} ms an adapter"
     )
