@@ -9,7 +9,7 @@ from typing import Any
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7  # bytes; a file and each record in it have a header of the same length
-LAST = (1, 4)  # kinds of pieces with which a record ends
+FIRST, LAST = (1, 2), (1, 4)  # kinds of pieces with which a record begins, and ends
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -20,13 +20,13 @@ def records(path: Path) -> Iterator[Any]:
             place += left
             continue
         _, size, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        whole = b"" if kind in FIRST else whole  # one that was not ended is none
         whole += data[place + HEADER : place + HEADER + size]
         place += HEADER + size
         if kind in LAST:
             record = Record()
             record.ParseFromString(whole)
             yield record
-            whole = b""
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:

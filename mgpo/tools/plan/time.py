@@ -41,8 +41,8 @@ class Shares:
 
 # Measured on one H200 (torch 2.11, transformers 5.23, liger-kernel 0.8.5) with Qwen2.5-VL in bfloat16, adapters of rank
 # 16 in float32, gradient checkpointing, pictures of 1,247 tokens. Updates: 20,600 tokens/s of 3B (11,600 of 7B, a share
-# of 0.49). Tower: 8 pictures in 161 ms. A token drawn in 64 rows of 1,353 cached ones: 7.12 ms of 3B, which launching
-# bounds, and 9.57 ms of 7B, which reading does.
+# of 0.49). Tower: 8 pictures in 161 ms. A token drawn in 64 rows of 1,353 cached ones: 7.12 ms of 3B, taken to be
+# bound by launching, and 9.57 ms of 7B, by reading.
 HERE = Shares(products=0.39, vision=0.32, bandwidth=0.42, layer=1.0e-4, adapter=1.4e-5)
 # vLLM 0.32 on an H100, of 3B: 64 rollouts of two replies of 128 tokens in 3.4 s. How these are made up was not
 # measured; shares of 0.4 in products and 0.5 in reading give that sum.
