@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, 7  # bytes; a file and each record in it have a header of the same length
@@ -31,6 +32,7 @@ def records(path: Path) -> Iterator[Any]:
 
 def runs(folder: Path) -> list[dict[str, Any]]:
     """By file, in the order of time: the run's id, its name, its configuration and the rows of its history."""
+    wandb.teardown()  # `finish` does not wait until W&B's process has written its files; the end of that process does
     found = []
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
         run: dict[str, Any] = {"config": {}, "rows": []}
