@@ -136,34 +136,6 @@ def test_the_single_turn_baseline_is_one_switch(tmp_path):
     assert {q["turns"] for q in report["questions"]} == {1}
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    ["--trainer.strategy=ddp", pytest.param(f"--config={ROOT}/configs/fsdp.yaml", marks=pytest.mark.slow)],
-    ids=["ddp", "fsdp"],
-)
-def test_two_ranks_count_every_question_once(tmp_path, strategy):
-    """Five questions on two ranks are padded to six; the report holds five."""
-    options = [strategy, "--trainer.devices=2", "--data.train.init_args.count=8", "--data.batch_size=2"]
-    options += [SMALL[-1].replace("count: 4", "count: 5"), "--data.num_workers=0"]
-    run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
-    report = json.loads((tmp_path / "runs/mgpo/version_0/report.json").read_text())
-    assert report["n"] == 5
-    assert report["step"] == 2
-    assert len(read_page(tmp_path / "runs/mgpo/version_0/gallery.html")["questions"]) == 5  # of both ranks
-    assert len(list((tmp_path / "runs/mgpo/version_0/rollouts").iterdir())) == 2
-    if "fsdp" in strategy:  # a checkpoint in shards serves one device, and whatever reads a run
-        path = tmp_path / "runs/mgpo/version_0/checkpoints/trained.ckpt"
-        given = ["--config", str(ROOT / "configs" / "mgpo.yaml"), *SMALL, f"--ckpt_path={path}"]
-        refused = run("validate", *given, cwd=tmp_path, check=False)
-        assert "is in shards; add --config configs/fsdp.yaml" in refused.stderr
-        run("validate", *given, strategy, "--trainer.devices=1", cwd=tmp_path)
-        again = json.loads((tmp_path / "runs/mgpo/version_1/report.json").read_text())
-        known = {q["id"]: q["answer"] for q in report["questions"]}
-        assert all(q["answer"] == known[q["id"]] for q in again["questions"])
-        run("export", "--run=runs/mgpo/version_0", "--output=exported", cwd=tmp_path)
-        assert (tmp_path / "exported/model.safetensors").is_file()
-
-
 @pytest.mark.slow
 def test_wandb_offline_twice(tmp_path):
     """Two runs, two folders, no network."""

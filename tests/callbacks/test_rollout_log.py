@@ -1,6 +1,5 @@
 """Every training rollout is in the shards once, whatever becomes of the run."""
 
-import csv
 import json
 import signal
 from collections import Counter
@@ -8,7 +7,6 @@ from collections import Counter
 import datasets
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -18,7 +16,6 @@ from mgpo.images.views import View
 from mgpo.monitoring.rollout_table import SCHEMA, rows_of, table_of
 from mgpo.training.module import MGPO
 from mgpo.types import Prompt, Question, Reply, Trajectory, Turn
-from tests.test_cli import ROOT, run
 from tests.training.test_module import Noisy, fit, make
 
 
@@ -181,26 +178,6 @@ def test_supervised_runs_write_nothing(tokenizer, tmp_path):
     module = make(tokenizer, MGPO, supervised=True)
     fit(module, tmp_path, questions=2, enable_checkpointing=False, callbacks=[RolloutLog()])
     assert not list(tmp_path.rglob("rollouts"))
-
-
-def test_two_ranks_write_their_own(tmp_path):
-    """With all the callbacks of a watched run, named by class path."""
-    names = ("Progress", "EarlyWarning", "ThroughputMonitor", "RolloutLog")
-    callbacks = [{"class_path": f"mgpo.callbacks.{name}"} for name in names]
-    callbacks[1]["init_args"] = {"every_n_steps": 1, "rows": 4, "limits": {"window": 5}}
-    (tmp_path / "watched.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
-    options = ["--config=watched.yaml", "--trainer.devices=2", "--trainer.strategy=ddp", "--measure=never"]
-    options += ["--trainer.log_every_n_steps=1"]
-    options += ["--data.train.init_args.count=8", "--data.batch_size=2", "--data.num_workers=0"]
-    done = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
-    folder = tmp_path / "runs/mgpo/version_0"
-    assert [path.name for path in shards(folder)] == [f"rank-{i}-steps-000000-000001.parquet" for i in (0, 1)]
-    assert len({(row["id"], row["rollout"]) for row in rows(folder)}) == 8 * 8
-    assert len({row["run"] for row in rows(folder)}) == 1
-    assert done.stdout.count("step 2/2") == 1
-    with (folder / "metrics.csv").open() as lines:
-        columns = csv.DictReader(lines).fieldnames
-    assert {"speed/tokens_per_s", "memory/resident_gb", "train/image_reliance", "warning/image_blind"} <= set(columns)
 
 
 def test_the_oldest_go_where_room_is_short(tokenizer, tmp_path):
