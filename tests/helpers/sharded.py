@@ -51,9 +51,10 @@ def quick(rank, folder):
     from tests.checkpoints.test_sharded import save_and_resume
     from tests.distributed.test_sharded_families import work
     from tests.distributed.test_sharding import learn
+    from tests.metrics.test_metric_ranks import compute_apart
     from tests.training.test_guard_ranks import leave_out
 
-    for part in (work, learn, save_and_resume, leave_out, audit_apart, interrupt_one):
+    for part in (compute_apart, work, learn, save_and_resume, leave_out, audit_apart, interrupt_one):
         part(rank, folder)
 
 
