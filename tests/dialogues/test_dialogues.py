@@ -1,3 +1,5 @@
+"""What the dialogues ask, show and take for an answer."""
+
 from dataclasses import replace
 
 import pytest
@@ -17,26 +19,9 @@ from mgpo.dialogues.base import begins_anew, fill
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.metrics.record import record_of
-from mgpo.policy.families.qwen_pixels import PixelBudget
-from mgpo.types import Prompt, Reply, Trajectory, Turn
+from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
-
-RESOLUTION = VisionResolution(Frame.PIXELS, PixelBudget(784, 112 * 112, 28), PixelBudget(784, 84 * 84, 28))
-CHOICES = ("seven", "eight", "nine", "ten", "none of these")
-
-
-def start(dialogue, choices=()):
-    image = noise_image(448, 448)
-    trajectory = Trajectory(make_question(image, choices=choices), image)
-    return trajectory, dialogue.open(trajectory, RESOLUTION)
-
-
-def say(trajectory, text):
-    trajectory.turns.append(Turn(Prompt((1,)), Reply((2,), (0.0,), "end"), text))
-
-
-def text_of(messages):
-    return "".join(part for message in messages for part in message.parts if isinstance(part, str))
+from tests.helpers.talks import CHOICES, RESOLUTION, say, start, text_of
 
 
 def test_the_first_turn_hides_the_choices_and_the_second_shows_them():
@@ -235,87 +220,6 @@ def test_fewer_than_two_turns_are_refused():
         FreeTurns(turns=0)
 
 
-def hear(trajectory, text, stop="end"):
-    trajectory.turns.append(Turn(Prompt((1,)), Reply((2,), (0.0,), stop), text))
-
-
-def test_free_turns_may_answer_at_once():
-    dialogue = FreeTurns(3)
-    trajectory, messages = start(dialogue, CHOICES)
-    assert "(A) seven" in text_of(messages)
-    assert "look 2 times" in text_of(messages)
-    hear(trajectory, r"\boxed{B}")
-    assert dialogue.proceed(trajectory, RESOLUTION) is None
-    assert trajectory.answer == "B"
-    assert not trajectory.crops
-    assert not trajectory.limited
-
-
-def test_free_turns_crop_a_crop_and_map_it_to_the_original():
-    dialogue = FreeTurns(4)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, '[{"bbox_2d": [28, 28, 84, 84]}]', "marker")
-    assert "look 2 times more" in text_of(dialogue.proceed(trajectory, RESOLUTION))
-    assert trajectory.views[1].region == (112, 112, 336, 336)
-    assert trajectory.views[1].size == (84, 84)
-    hear(trajectory, '[{"bbox_2d": [0, 0, 42, 42], "picture": 2}]', "marker")
-    assert "look once more" in text_of(dialogue.proceed(trajectory, RESOLUTION))
-    assert trajectory.views[2].region == (112, 112, 224, 224)
-    hear(trajectory, '[{"bbox_2d": [0, 0, 56, 56], "picture": 1}]', "marker")
-    assert "may not look again" in text_of(dialogue.proceed(trajectory, RESOLUTION))
-    assert trajectory.views[3].region == (0, 0, 224, 224)
-
-
-@pytest.mark.parametrize("number", [0, 2, 999])
-def test_a_picture_that_does_not_exist_is_refused_with_a_reason(number):
-    dialogue = FreeTurns(3)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, f'[{{"bbox_2d": [0, 0, 56, 56], "picture": {number}}}]', "marker")
-    assert "no picture of that number" in text_of(dialogue.proceed(trajectory, RESOLUTION))
-    assert not trajectory.crops
-
-
-def test_the_turn_limit_ends_an_episode_and_marks_it():
-    dialogue = FreeTurns(2)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, "[0, 0, 56, 56]", "marker")
-    dialogue.proceed(trajectory, RESOLUTION)
-    hear(trajectory, "[0, 0, 56, 56]", "marker")
-    assert dialogue.proceed(trajectory, RESOLUTION) is None
-    assert trajectory.limited and trajectory.unfinished
-    assert trajectory.answer is None
-
-
-def test_an_end_without_an_answer_is_no_limit():
-    """A last reply that stops by itself with nothing in it is wrong, not cut short."""
-    dialogue = FreeTurns(1)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, "I do not know.")
-    assert dialogue.proceed(trajectory, RESOLUTION) is None
-    assert not trajectory.unfinished
-    trajectory.turns[0] = Turn(Prompt((1,)), Reply((2,), (0.0,), "length"), "I do")
-    assert trajectory.unfinished
-    hear(trajectory, "I do not know.")
-    assert not trajectory.unfinished  # only the last reply tells
-
-
-def test_a_closed_box_block_is_a_look_even_where_it_speaks_of_an_answer():
-    dialogue = FreeTurns(3)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, 'The answer is B if [{"bbox_2d": [0, 0, 56, 56]}]\n```', "marker")
-    assert dialogue.proceed(trajectory, RESOLUTION) is not None
-    assert trajectory.answer is None
-
-
-def test_a_reply_with_neither_goes_on_with_text_alone():
-    dialogue = FreeTurns(3)
-    trajectory, _ = start(dialogue)
-    hear(trajectory, "I wonder.")
-    (message,) = dialogue.proceed(trajectory, RESOLUTION)
-    assert not any(isinstance(part, View) for part in message.parts)
-    assert REASONS["no_box"] in text_of([message])
-
-
 def test_a_text_may_say_the_size_at_which_the_picture_is_seen():
     ask = "{image}{question} The picture is {width} x {height}; answer in {units}."
     for dialogue in (TwoTurn(ask_box=ask), SingleTurn(ask=ask), FreeTurns(ask=ask)):
@@ -335,22 +239,6 @@ def test_the_size_is_that_of_the_picture_in_which_boxes_are_named():
     assert text_of(free.proceed(trajectory, RESOLUTION)) == "84 x 84"
     say(trajectory, "[0, 0, 1, 1]")
     assert text_of(free.proceed(trajectory, RESOLUTION)) == "112 x 112!"
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["[28, 0, 84, 56]", "(28, 0, 84, 56)", "28, 0, 84, 56 [28, 0, 84, 56]", "<box>(28, 0), (84, 56)</box>",
-     "<box>28, 0, 84, 56</box>", '{"bbox": [28, 0, 84, 56]}', '{"x1": 28, "y1": 0, "x2": 84, "y2": 56}',
-     "xmin=28, ymin=0, xmax=84, ymax=56", "[[28, 0], [84, 56]]", "<|box_start|>(28,0),(84,56)<|box_end|>",
-     "The sign is at [28, 0, 84, 56]."],
-)  # fmt: skip
-@pytest.mark.parametrize("choices", [(), CHOICES])
-def test_a_box_alone_is_a_look_and_no_answer(text, choices):
-    dialogue = FreeTurns(3)
-    trajectory, _ = start(dialogue, choices)
-    hear(trajectory, text)
-    assert dialogue.proceed(trajectory, RESOLUTION) is not None
-    assert [view.region for view in trajectory.crops] == [(112, 0, 336, 224)]
 
 
 def test_a_text_without_a_size_to_tell_keeps_its_slots():
