@@ -9,13 +9,17 @@ from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.passes.logprobs import score_replies
 from mgpo.policy.passes.micro_batches import micro_batches
 from mgpo.rollout.episodes import force_answers
-from mgpo.types import Pixels, Trajectory
+from mgpo.types import Pixels, Prompt, Trajectory
 
 Looks = list[list[Pixels]]  # for every reply but the last the crops that were shown behind it for the first time
 
 
 def look_margins(
-    policy: Policy, trajectories: Sequence[Trajectory], answer_form: str, micro_batch_tokens: int = 16384
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    answer_form: str,
+    micro_batch_tokens: int = 16384,
+    crops_alone: bool = False,
 ) -> list[list[float]]:
     """By how many nats each look makes the right answer likelier: a number for every reply but the last.
 
@@ -31,7 +35,11 @@ def look_margins(
         trajectories: Rollouts that have turns, a question's next to each other.
         answer_form: The reply in whose place the answer stands; slot {answer}.
         micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
+        crops_alone: With black in the place of the first prompt's pictures too, so that crops are worth the same where
+            these alone would do.
     """
+    if crops_alone:
+        trajectories = _without_pictures(policy, trajectories)
     looks = [_looks(trajectory) for trajectory in trajectories]
     sides = [side for t, own in zip(trajectories, looks) if any(own) for side in _sides(policy, t, own)]
     force_answers(policy, sides, answer_form)
@@ -47,6 +55,21 @@ def look_margins(
     return margins
 
 
+def _without_pictures(policy: Policy, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Copies with black wherever a picture of the first prompt is shown; a question's go on sharing that prompt."""
+    prompts: dict[int, tuple[Prompt, dict[int, Pixels]]] = {}
+    copies = []
+    for trajectory in trajectories:
+        first = trajectory.turns[0].prompt
+        if id(first) not in prompts:
+            black = _black(policy, trajectory, first.images)
+            prompts[id(first)] = replace(first, images=tuple(black[id(image)] for image in first.images)), black
+        prompt, black = prompts[id(first)]
+        copies.append(_shown_instead(trajectory, black))
+        copies[-1].turns[0].prompt = prompt
+    return copies
+
+
 def _looks(trajectory: Trajectory) -> Looks:
     """Whatever the dialogue notes: crops are the pictures that the first prompt does not show."""
     first, *rest = trajectory.turns
@@ -59,14 +82,18 @@ def _looks(trajectory: Trajectory) -> Looks:
 
 def _sides(policy: Policy, trajectory: Trajectory, looks: Looks) -> list[Trajectory]:
     """Copies with all crops black, then with those of each look in turn as they are, up to the last."""
-    sizes = {policy.blank(view.size).grid: view.size for view in trajectory.views}
-    crops = [crop for look in looks for crop in look]
-    black = {id(crop): policy.pixels(Image.new("RGB", sizes[crop.grid])) for crop in crops}
+    black = _black(policy, trajectory, [crop for look in looks for crop in look])
     sides = [_shown_instead(trajectory, black)]
     for look in filter(None, looks):
         black = {crop: pixels for crop, pixels in black.items() if crop not in map(id, look)}
         sides.append(_shown_instead(trajectory, black))
     return sides
+
+
+def _black(policy: Policy, trajectory: Trajectory, pictures: Sequence[Pixels]) -> dict[int, Pixels]:
+    """By the id of each of these pictures of a trajectory, a black one of its size."""
+    sizes = {policy.blank(view.size).grid: view.size for view in trajectory.views}
+    return {id(picture): policy.pixels(Image.new("RGB", sizes[picture.grid])) for picture in pictures}
 
 
 def _shown_instead(trajectory: Trajectory, others: Mapping[int, Pixels]) -> Trajectory:

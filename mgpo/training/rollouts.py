@@ -108,7 +108,7 @@ class RolloutModule(EvaluatedModule):
         self.sampler.release()  # an engine on the same device leaves no room
         played = [t for t, counts in zip(groups.trajectories, groups.counted_BG.flatten().tolist()) if counts]
         with self.timer.phase("evidence"), gathered(self.policy), self.policy.at_rest():
-            margins = look_margins(self.policy, played, self.answer_form, self.micro_batch_tokens)
+            margins = look_margins(self.policy, played, self.answer_form, self.micro_batch_tokens, crops_alone=True)
         for trajectory, values in zip(played, margins, strict=True):
             for turn, value in zip(trajectory.turns, values):
                 turn.evidence = value

@@ -108,3 +108,35 @@ def test_a_whole_picture_beside_the_crop_stays(base, play):
     expected = likelihoods(base, trajectories) - likelihoods(base, [all_black(base, t) for t in trajectories])
     margins = look_margins(base, trajectories, ANSWER_FORM)
     torch.testing.assert_close(torch.tensor(margins)[:, 0], expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dialogue", [TwoTurn(), Beside()], ids=["two", "beside"])
+def test_crops_alone_are_worth_what_they_show_without_the_picture(base, play, dialogue):
+    """Wherever the picture is shown, it is black on both sides; nobody's rollouts change."""
+    trajectories = [t for t in play(dialogue) if t.crops]
+    pictures = [[image for turn in t.turns for image in turn.prompt.images] for t in trajectories]
+    hidden = []
+    for trajectory in trajectories:
+        first = trajectory.turns[0].prompt.images[0]
+        black = base.pixels(Image.new("RGB", trajectory.views[0].size))
+        prompts = [tuple(black if image is first else image for image in t.prompt.images) for t in trajectory.turns]
+        turns = [replace(t, prompt=replace(t.prompt, images=images)) for t, images in zip(trajectory.turns, prompts)]
+        hidden.append(replace(trajectory, turns=turns))
+    expected = likelihoods(base, hidden) - likelihoods(base, [all_black(base, t) for t in hidden])
+    margins = look_margins(base, trajectories, ANSWER_FORM, crops_alone=True)
+    torch.testing.assert_close(torch.tensor(margins)[:, 0], expected, atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(expected, torch.tensor(look_margins(base, trajectories, ANSWER_FORM))[:, 0], atol=1e-2)
+    assert pictures == [[image for turn in t.turns for image in turn.prompt.images] for t in trajectories]
+
+
+def test_an_easy_question_s_crop_is_worth_as_much_as_a_hard_one_s(base):
+    """Where the first picture can be read, the answer hardly needs the crop, and yet that shows it."""
+    questions = Scenes(6, KINDS[:1], "val", side=640, large=1.0)
+    samples = [(question, question.picture.load()) for question in (questions[i] for i in range(6))]
+    played = roll_out(base, InProcessSampler(), TwoTurn(), samples, 4, Sampling(max_new_tokens=32), (0, 0))
+    looked = [t for t in played if t.crops]
+    with_picture, alone = (
+        torch.tensor(look_margins(base, looked, ANSWER_FORM, crops_alone=crops_alone)).clamp(min=0).mean()
+        for crops_alone in (False, True)
+    )
+    assert alone > with_picture + 1

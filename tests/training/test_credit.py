@@ -106,7 +106,7 @@ def test_looks_are_learnt_where_every_answer_is_wrong(tmp_path):
     parts, steps = [], watch(module)
     module.loss = lambda part: parts.append(part) or MGPO.loss(module, part)
     before = weights(module)
-    fit(module, tmp_path, enable_checkpointing=False)
+    fit(module, tmp_path, side=640, enable_checkpointing=False)
     assert not equal(before, weights(module))
     assert parts and all(values[-1] == 0 for part in parts for values in part.advantages)
     assert any(step.get("evidence_margin", 0) > 0 for step in steps)

@@ -41,8 +41,8 @@ def adam(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
 
 
-def fit(module, tmp_path, questions=8, ckpt_path=None, accelerator="cpu", **options):
-    data = VQAData(train=Scenes(questions, side=128), batch_size=2, num_workers=0)
+def fit(module, tmp_path, questions=8, ckpt_path=None, accelerator="cpu", side=128, **options):
+    data = VQAData(train=Scenes(questions, side=side), batch_size=2, num_workers=0)
     options = {"enable_progress_bar": False, "logger": False, **options}
     trainer = L.Trainer(
         accelerator=accelerator, devices=1, max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
