@@ -35,8 +35,8 @@ def look_margins(
         trajectories: Rollouts that have turns, a question's next to each other.
         answer_form: The reply in whose place the answer stands; slot {answer}.
         micro_batch_tokens: Tokens in one pass, a shared prompt counted once.
-        crops_alone: With black in the place of the first prompt's pictures too, so that crops are worth the same where
-            these alone would do.
+        crops_alone: All sides have black in the place of the first prompt's pictures, too. A crop is then worth what it
+            shows even where the first picture could be read without it.
     """
     if crops_alone:
         trajectories = _without_pictures(policy, trajectories)
@@ -56,7 +56,7 @@ def look_margins(
 
 
 def _without_pictures(policy: Policy, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Copies with black wherever a picture of the first prompt is shown; a question's go on sharing that prompt."""
+    """Copies with black wherever a picture of the first prompt is shown; rollouts that shared a prompt still do."""
     prompts: dict[int, tuple[Prompt, dict[int, Pixels]]] = {}
     copies = []
     for trajectory in trajectories:
@@ -97,7 +97,7 @@ def _black(policy: Policy, trajectory: Trajectory, pictures: Sequence[Pixels]) -
 
 
 def _shown_instead(trajectory: Trajectory, others: Mapping[int, Pixels]) -> Trajectory:
-    """A copy in which other pixels stand wherever these are shown, behind the same first prompt."""
+    """A copy in which other pixels stand wherever these are shown behind the first prompt, which stays as it is."""
     turns = [replace(turn) for turn in trajectory.turns]
     for turn in turns[1:]:
         images = tuple(others.get(id(image), image) for image in turn.prompt.images)

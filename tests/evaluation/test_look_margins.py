@@ -129,8 +129,8 @@ def test_crops_alone_are_worth_what_they_show_without_the_picture(base, play, di
     assert pictures == [[image for turn in t.turns for image in turn.prompt.images] for t in trajectories]
 
 
-def test_an_easy_question_s_crop_is_worth_as_much_as_a_hard_one_s(base):
-    """Where the first picture can be read, the answer hardly needs the crop, and yet that shows it."""
+def test_a_crop_alone_is_worth_more_where_the_picture_can_be_read_too(base):
+    """There the answer hardly needs the crop, and yet that shows it."""
     questions = Scenes(6, KINDS[:1], "val", side=640, large=1.0)
     samples = [(question, question.picture.load()) for question in (questions[i] for i in range(6))]
     played = roll_out(base, InProcessSampler(), TwoTurn(), samples, 4, Sampling(max_new_tokens=32), (0, 0))

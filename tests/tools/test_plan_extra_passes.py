@@ -64,7 +64,7 @@ def test_evidence_takes_what_was_planned(changes, tokenizer):
     needed, passed = measure(shape, planned), Passed(policy)
     pixels = [image.patches for t in trajectories for turn in t.turns for image in turn.prompt.images]
     with Live([*policy.parameters(), *policy.buffers(), *pixels]) as passing, policy.at_rest():
-        look_margins(policy, trajectories, ANSWER_FORM, planned.micro_tokens)
+        look_margins(policy, trajectories, ANSWER_FORM, planned.micro_tokens, crops_alone=True)
     black = needed.evidence["pixels"] - needed.rollouts["pixels"]
     assert beyond(needed.evidence) + black == pytest.approx(passing.peak, rel=0.1)
     counted = tokens(shape, planned)

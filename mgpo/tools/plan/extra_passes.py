@@ -59,6 +59,6 @@ def looking(launch: Launch) -> Launch:
 def more_pixels(shape: Shape, launch: Launch) -> int:
     """Bytes of the pictures that are made for these passes: black ones, and what the teacher sees."""
     if launch.looked:
-        black = sum(turn.image for turn in launch.shown(launch.looked)[1:])
-        return patches(shape, launch.rows * black)
+        first, *later = [turn.image for turn in launch.shown(launch.looked)]
+        return patches(shape, launch.questions * first + launch.rows * sum(later))
     return pixels(shape, launch.shown(launch.teacher), launch.questions, 1) if launch.teacher else 0
