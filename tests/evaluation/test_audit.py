@@ -13,15 +13,14 @@ from mgpo.evaluation.audit import KINDS, Audited, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import row_of, summarise
 from mgpo.evaluation.counterfactuals import answered_again
 from mgpo.evaluation.part_dialogues import LastTurn
-from mgpo.evaluation.swaps import black, enlarged, noise, same_region_of
-from mgpo.images.views import View
+from mgpo.evaluation.swaps import black
 from mgpo.inference.client import NoReply
 from mgpo.rewards import ExactAnswer
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.training.module import ANSWER_FORM
 from mgpo.types import Reply
-from tests.conftest import MemoryPicture, noise_image
+from tests.conftest import MemoryPicture
 from tests.helpers.cheats import Cheat, from_crop, from_picture, known, picture, questions
 
 GREEDY = Sampling(max_new_tokens=32, temperature=0)
@@ -222,25 +221,6 @@ def test_questions_that_share_their_picture_are_no_others():
     shared = [(q, q.picture.load()) for q in questions()[:1]] * 2
     (one, _) = audited(Cheat(from_crop), samples=shared)
     assert "another picture" not in one.again and "no other picture" in one.left_out["another picture"]
-
-
-def test_what_the_first_view_has_of_a_part_is_enlarged_and_no_more():
-    image, first = noise_image(448, 448, 1), View((0, 0, 448, 448), (112, 112))
-    view = View((100, 200, 300, 300), (112, 56))
-    seen = enlarged(image, view, first)
-    assert seen.size == view.size
-    expected = first.pixels(image).resize(view.size, 3, box=(25, 50, 75, 75))
-    assert seen.tobytes() == expected.tobytes() != view.pixels(image).tobytes()
-    assert View((100, 200, 300, 300), (56, 112), 1).seen_in(first, image).size == (56, 112)
-
-
-def test_noise_is_the_same_every_time_and_another_picture_is_cut_where_this_one_was():
-    image, other = noise_image(448, 448, 1), noise_image(224, 896, 2)
-    first, view = View((0, 0, 448, 448), (112, 112)), View((112, 0, 224, 224), (56, 112))
-    assert noise(image, view, first).tobytes() == noise(image, view, first).tobytes()
-    assert noise(image, view, first).size == view.size
-    shown = same_region_of(other)(image, view, first)
-    assert shown.tobytes() == View((56, 0, 112, 448), (56, 112)).pixels(other).tobytes()
 
 
 @pytest.fixture(scope="module")

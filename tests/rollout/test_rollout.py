@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
+from mgpo.dialogues import BlindAnswer, FreeTurns, TwoTurn
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Message, Prompt, Reply, Turn, conversations
-from tests.conftest import make_policy, make_question, noise_image
+from tests.conftest import noise_image
 
 BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "red mark"}]\n```'
 
@@ -49,12 +49,6 @@ def force(policy, conversation, row, reply, text):
     conversation.next_N[row] -= fed
     conversation.pending[row] = ids
     return Reply(ids, (0.0,) * len(ids), "marker")
-
-
-@pytest.fixture(scope="module")
-def samples():
-    images = [noise_image(448, 448, 1), noise_image(640, 320, 2), noise_image(300, 500, 3)]
-    return [(make_question(image, f"q{i}"), image) for i, image in enumerate(images)]
 
 
 @pytest.fixture(scope="module")
@@ -231,35 +225,6 @@ def test_control_and_vision_tokens_are_never_sampled(policy, trajectories):
             assert not banned & set(turn.reply.ids)
 
 
-def test_a_rollout_depends_on_its_own_seed_only(policy, samples):
-    """The same question alone, in a batch, and in another order gives the same trajectories."""
-    sampling = Sampling(max_new_tokens=10)
-    together = roll_out(policy, InProcessSampler(), TwoTurn(), samples, 2, sampling, (3, 7))
-    turned = roll_out(policy, InProcessSampler(), TwoTurn(), samples[::-1], 2, sampling, (3, 7))
-    alone = roll_out(policy, InProcessSampler(), TwoTurn(), samples[:1], 2, sampling, (3, 7))
-    other = roll_out(policy, InProcessSampler(), TwoTurn(), samples[:1], 2, sampling, (3, 8))
-    ids = [full_ids(t) for t in together]
-    assert [full_ids(t) for t in alone] == ids[:2]
-    assert [full_ids(t) for t in turned] == ids[4:] + ids[2:4] + ids[:2]
-    assert [full_ids(t) for t in other] != ids[:2]
-    assert ids[0] != ids[1]
-
-
-def test_greedy_is_deterministic(policy, samples):
-    sampling = Sampling(max_new_tokens=10, temperature=0)
-    first, second = (roll_out(policy, InProcessSampler(), TwoTurn(), samples, 1, sampling, (k,)) for k in (0, 1))
-    assert [full_ids(t) for t in first] == [full_ids(t) for t in second]
-
-
-def test_replies_end_where_they_should(policy, samples):
-    for trajectory in roll_out(policy, InProcessSampler(), SingleTurn(), samples, 4, Sampling(40), (1,)):
-        for turn in trajectory.turns:
-            assert (turn.reply.stop == "end") == (turn.reply.ids[-1] == policy.chat.end_id)
-            assert policy.chat.end_id not in turn.reply.ids[:-1]
-            assert turn.reply.stop != "length" or len(turn.reply.ids) == 40
-            assert len(turn.reply.logprobs) == len(turn.reply.ids)
-
-
 def test_an_end_token_that_was_not_sampled_is_shown_but_not_trained(policy, trajectories):
     batch = collate(trajectories, policy.positions, policy.pad_id)
     for row, trajectory in enumerate(trajectories):
@@ -268,47 +233,3 @@ def test_an_end_token_that_was_not_sampled_is_shown_but_not_trained(policy, traj
             place = 1 + len(trajectory.turns[0].reply.ids)
             assert batch.ids_NC[row, place] == policy.chat.end_id
             assert not batch.policy_NC[row, place]
-
-
-def test_the_stop_text_ends_a_turn(policy, samples):
-    """Logits that spell the box block: the reply ends behind its closing fence."""
-    ids = policy.chat.encode_text(BOX)
-    spoken = iter([*ids, *ids])
-
-    class Speller:
-        def __getattr__(self, name):
-            return getattr(policy, name)
-
-        def logits(self, hidden):
-            logits = torch.full((len(hidden), len(policy.banned)), -50.0)
-            logits[:, next(spoken)] = 0
-            return logits
-
-    prompt = policy.chat.open(
-        TwoTurn().open(_fresh(samples[0]), policy.resolution), lambda v: policy.pixels(v.pixels(samples[0][1]))
-    )
-    conversation = InProcessSampler().open(Speller(), [prompt], 1)
-    ((_, reply),) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
-    assert reply.stop == "marker"
-    assert list(reply.ids) == ids
-
-
-def _fresh(sample):
-    from mgpo.types import Trajectory
-
-    return Trajectory(*sample)
-
-
-def test_stop_texts_are_looked_for_in_the_vocabulary_once(tokenizer):
-    policy, read = make_policy(tokenizer), []
-
-    class Texts(list):
-        def __iter__(self):
-            read.append(1)
-            return super().__iter__()
-
-    policy.token_texts = Texts(policy.token_texts)
-    fences = policy.enders("```")
-    assert policy.enders("```") is fences and len(read) == 1
-    assert fences == {policy.chat.end_id, *(i for i, text in enumerate(list(policy.token_texts)) if "`" in text)}
-    assert policy.enders(None) == {policy.chat.end_id}
