@@ -143,7 +143,9 @@ class Readers:
         self.parts: dict[int, list[tuple[Tensor, Tensor, float]]] = {}
 
     def __deepcopy__(self, memo: dict) -> "Readers":
-        return Readers(copy.deepcopy(self.layers, memo))  # of a pass that was broken off nothing is copied
+        memo[id(self)] = copied = Readers([])  # before its layers, which name it; nothing of a pass that was broken off
+        copied.layers = copy.deepcopy(self.layers, memo)
+        return copied
 
     def down(self, layer: Any, x: Tensor) -> list[tuple[Tensor, Tensor, float]]:
         """Of each of a layer's adapters x in its few dimensions, the way up from there, and the scaling."""
@@ -156,9 +158,7 @@ class Readers:
             if not adapters:
                 return []
             downs = [down for _, _, down, _ in adapters]
-            with torch.autocast(
-                x.device.type, enabled=False
-            ):  # which would not join those of another type than its own
+            with torch.autocast(x.device.type, enabled=False):  # it would join none of another type than its own
                 joined = torch.cat(downs)
             lows = F.linear(x.flatten(0, -2), joined).split([len(down) for down in downs], -1)
             self.x, self.parts = x, {id(other): [] for other in self.layers}

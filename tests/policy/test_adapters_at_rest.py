@@ -7,7 +7,7 @@ import torch
 from peft.tuners.lora import Linear
 
 from mgpo.dialogues import TwoTurn
-from mgpo.policy.lora import Lora, add_lora, at_rest
+from mgpo.policy.lora import SAME_INPUT, Lora, add_lora, at_rest
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rollout.episodes import roll_out
@@ -120,6 +120,11 @@ def test_layers_that_read_the_same_share_the_reading(x, monkeypatch):
         error(g, exact_grads[name]) < 2 * error(peft_grads[name], exact_grads[name]) for name, g in grads.items()
     )
     assert all(layer.readers.x is None for layer in net.modules() if isinstance(layer, Linear))  # nothing is kept
+    products.clear()
+    copied = copy.deepcopy(net)  # a teacher or a reference shares too, with nobody of the original
+    assert torch.equal(copied(x.bfloat16()), ours)
+    assert sorted(products) == [4, 12, 32, 32, 32, 48]
+    assert {layer for name in SAME_INPUT[0] for layer in getattr(copied, name).readers.layers} <= set(copied.modules())
     products.clear()
     with torch.no_grad():
         net.q_proj(x.bfloat16())
