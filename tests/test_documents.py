@@ -41,7 +41,7 @@ LEFT_OUT = {
 }
 # What nobody has run as it stands, so that its section has to say so; `plan` was.
 NOBODY = re.compile(
-    r"(?!.* plan )(?=.*(qwen2_5_vl|_7b|eval\.yaml|leaks\.yaml|pretrain\.yaml|sbatch|torchrun|lmms-eval|"
+    r"(?!.* plan )(?=.*(qwen2_5_vl|_7b|eval\.yaml|leaks\.yaml|sbatch|torchrun|lmms-eval|"
     r"vllm==|pip-audit))"
 )
 SERVED = "localhost:8000"  # Python that asks a server: tests/inference/test_served.py has one
