@@ -7,8 +7,7 @@ from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
 from tests.conftest import make_policy
-
-BOX = '```json\n[{"bbox_2d": [0, 0, 56, 56], "label": "red mark"}]\n```'
+from tests.rollout.test_rollout import BOX
 
 
 def replies(trajectory):
