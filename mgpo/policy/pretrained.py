@@ -55,7 +55,7 @@ class Pretrained(Policy):
         lora: Train these adapters alone, in float32.
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
-            less memory, about a third more time, the same gradients.
+            less memory, about a third more time, the same gradients. Or of a share of the layers, such as 0.5.
         fused_head: Log-probs in training by liger-kernel's fused kernel, on GPUs; entropies are then not known.
         start: A checkpoint of an earlier run (.ckpt), whose weights take the place of those in `path`; or a folder
             of adapters to go on from, as `export --merge false` and peft save them.
@@ -78,7 +78,7 @@ class Pretrained(Policy):
         attention: str = "sdpa",
         lora: Lora | None = None,
         freeze_vision: bool = False,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: bool | float = False,
         fused_head: bool = False,
         start: str | None = None,
         max_prompt_tokens: int | None = None,
@@ -95,6 +95,11 @@ class Pretrained(Policy):
             raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
         if dtype not in TYPES:
             raise UserError(f"policy.dtype is {dtype}; it is one of {', '.join(TYPES)}")
+        if not 0 <= gradient_checkpointing <= 1:
+            raise UserError(
+                f"policy.gradient_checkpointing is {gradient_checkpointing}; it is true, false, or the share of layers "
+                "that are run again, such as 0.5"
+            )
         if fused_head:
             load_kernel()
         self.path, self.lora, self.start, self.fused_head = path, lora, start, fused_head
@@ -159,9 +164,9 @@ class Pretrained(Policy):
         eyes = [p for name, p in model.model.named_parameters() if not name.startswith("language_model.")]
         self.seen = Features(frozen=not any(p.requires_grad for p in eyes))
         if self.gradient_checkpointing:
-            decoder = model.model.language_model.layers
-            blocks = {m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)} - set(decoder)
-            recompute(decoder, blocks)
+            decoder = list(model.model.language_model.layers)
+            blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m not in decoder]
+            recompute(decoder, blocks, float(self.gradient_checkpointing))
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
         self.resolution = self.resolution_of(processor)

@@ -7,6 +7,7 @@ from tests.conftest import make_pictures, make_policy
 from tests.gpu import checks
 from tests.helpers.cases import SAMPLES, case_of, failures
 from tests.helpers.families import ALL
+from tests.policy.test_partial import batch_of, learn, load, stir
 from tests.policy.test_prompt_cache import dense
 
 GPU = "cuda"
@@ -38,6 +39,22 @@ def test_heads_of_every_width_have_a_kernel(width, tower_heads, half, tmp_path):
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
 def test_few_queries_have_a_kernel(family, family_folder, half):
     close(checks.short_gaps(family, family_folder, GPU, half), half)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
+def test_layers_that_are_run_again_give_the_same_gradients(family, family_folder, half):
+    """Sums of gradients are made in any order, so they differ in their last digits."""
+    batch, results = batch_of(load(family, family_folder)), []
+    for again in (False, 0.5, True):
+        policy = load(family, family_folder, gradient_checkpointing=again)
+        stir(policy)
+        with torch.autocast(GPU, torch.bfloat16, enabled=half):
+            results.append(learn(policy.to(GPU).train(), batch.to(torch.device(GPU))))
+    (plain, plain_grads, _), *reruns = results
+    for rerun, rerun_grads, _ in reruns:
+        assert (plain - rerun).abs().max() <= (0.01 if half else 1e-5)
+        for name, grad in plain_grads.items():
+            assert (grad - rerun_grads[name]).norm() <= (0.05 if half else 1e-4) * (grad.norm() + 1e-6), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

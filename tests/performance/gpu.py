@@ -37,6 +37,12 @@ def run(arguments: Sequence[str]) -> list[Line]:
         "--size", choices=KNOWN, default="3b", help="of the model that is made; tiny also says how much work"
     )
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="for the model that is made")
+    parser.add_argument(
+        "--checkpointing", type=float, default=1.0, metavar="SHARE", help="of the layers that are run again"
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, default=30720, metavar="TOKENS", help="of a step's passes; as in the 3B recipe"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--no-profile", action="store_true", help="leave out where the time goes by operator")
     chosen = parser.parse_args(arguments)
@@ -65,13 +71,16 @@ def make_bench(chosen: argparse.Namespace, folder: Path) -> Bench:
         make_model(chosen.size, model, chosen.device, chosen.tokenizer)
     caps = dict(max_pixels=work.picture * 28 * 28, min_pixels=work.picture * 28 * 28 // 5)
     dtype = "float32" if chosen.device == "cpu" else "bfloat16"
-    policy = Qwen25VL(str(model), **caps, dtype=dtype, gradient_checkpointing=True, lora=Lora()).load()
+    policy = Qwen25VL(str(model), **caps, dtype=dtype, gradient_checkpointing=chosen.checkpointing, lora=Lora()).load()
     policy.banned[policy.chat.end_id] = True  # all replies are equally long
     tied = policy.model.lm_head.weight is policy.model.model.language_model.embed_tokens.weight
-    counted = Counted(measure_shape(policy.model.config), tied, lora=True, checkpointing=True)
+    counted = Counted(measure_shape(policy.model.config), tied, lora=True, checkpointing=chosen.checkpointing)
     questions = make_photographs(folder / "photographs", 4 * work.questions, work.photograph)
     recipe = RECIPES.get(chosen.size, RECIPES["3b"])
-    return Bench(model, questions, policy.to(chosen.device), counted, work, chosen.device, recipe)
+    return Bench(
+        model, questions, policy.to(chosen.device), counted, work, chosen.device, recipe,
+        micro_batch=chosen.micro_batch,
+    )  # fmt: skip
 
 
 def measure(bench: Bench, names: Sequence[str]) -> list[Line]:

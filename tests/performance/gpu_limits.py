@@ -20,7 +20,7 @@ class Counted:
     shape: Shape
     tied: bool
     lora: bool
-    checkpointing: bool
+    checkpointing: float  # share of the layers that are run again
     value: int = 2
 
     @property

@@ -29,7 +29,6 @@ from mgpo.types import Question, Trajectory
 from mgpo.utils.configurations import shipped_config
 
 ROOT = Path(__file__).parent.parent.parent
-MICRO_BATCH = 30720  # tokens, as in the recipe for 3B
 
 
 class Alternating:
@@ -88,14 +87,14 @@ def dialogue_of(turns: int) -> Dialogue:
 
 def train(
     policy: Policy, questions: Path, turns: int, sizes: tuple[int, int, int], steps: int, device: str,
-    sampler: Sampler | None = None, kl: float = 0.0,
+    sampler: Sampler | None, kl: float, micro_batch: int,
 ) -> list[Step]:  # fmt: skip
-    """So many steps of `sizes`: questions, rollouts of each, tokens of a reply."""
+    """So many steps of `sizes`: questions, rollouts of each, tokens of a reply; in passes of so many tokens."""
     batch, group, new_tokens = sizes
     watch = Watch()
     module = MGPO(
         policy.train(), dialogue_of(turns), Alternating(), group_size=group, sampling=Sampling(new_tokens),
-        micro_batch_tokens=MICRO_BATCH, objective=Objective(kl_weight=kl), sampler=sampler,
+        micro_batch_tokens=micro_batch, objective=Objective(kl_weight=kl), sampler=sampler,
         optimizer=partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.0),
     )  # fmt: skip
     trainer = L.Trainer(

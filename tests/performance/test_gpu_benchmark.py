@@ -62,5 +62,5 @@ def test_steps_of_both_kinds_are_measured():
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
 def test_every_row_has_its_line():
     lines = gpu.run(["--device", "cpu", "--size", "tiny", "--no-profile"])
-    assert len(lines) == 6 + 1 + 1 + 1 + 1 + 3 + 2
+    assert len(lines) == 6 + 1 + 1 + 1 + 1 + 2 + 1 + 2
     assert not [line for line in lines if line.measured.startswith("failed")]

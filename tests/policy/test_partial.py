@@ -18,6 +18,7 @@ from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.lora import Lora
+from mgpo.policy.passes import attention
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.policy.trainable import split
@@ -53,11 +54,15 @@ def stir(policy):
 
 @pytest.fixture(scope="module")
 def batch(family_policy):
+    return batch_of(family_policy)
+
+
+def batch_of(policy):
     """Two turns of two questions, with replies of different lengths."""
     samples = [(make_question(noise_image(*size), f"q{i}"), noise_image(*size)) for i, size in enumerate(SIZES)]
     dialogue = TwoTurn(rule=BoxRule(min_side=8))
-    rows = roll_out(family_policy, InProcessSampler(), dialogue, samples, 2, Sampling(max_new_tokens=10), (0, 0))
-    return collate(rows, family_policy.positions, family_policy.pad_id)
+    rows = roll_out(policy, InProcessSampler(), dialogue, samples, 2, Sampling(max_new_tokens=10), (0, 0))
+    return collate(rows, policy.positions, policy.pad_id)
 
 
 def learn(policy, batch):
@@ -67,7 +72,7 @@ def learn(policy, batch):
         logprobs = score(policy, batch).logprobs_NC
     draws = torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(0))
     policy.zero_grad()
-    (logprobs * draws).sum().backward()
+    (logprobs * draws.to(logprobs.device)).sum().backward()
     grads = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     return logprobs.detach(), grads, sum(kept)
 
@@ -76,18 +81,36 @@ def learn(policy, batch):
     "options", [{}, {"lora": Lora(rank=2, vision=True)}, {"freeze_vision": True}], ids=["whole", "adapters", "frozen"]
 )
 def test_layers_that_are_run_again_give_the_same_gradients(family, family_folder, batch, options):
-    """With prefixes shared through the cache, and memory for less."""
+    """With prefixes shared through the cache, and memory for less; of half of the layers, for half of that."""
     results = []
-    for again in (False, True):
+    for again in (False, 0.5, True):
         policy = load(family, family_folder, gradient_checkpointing=again, **options).train()
         stir(policy)
         results.append(learn(policy, batch))
-    (plain, plain_grads, much), (rerun, rerun_grads, little) = results
-    assert torch.equal(plain, rerun)
-    assert plain_grads and plain_grads.keys() == rerun_grads.keys()
-    for name, grad in plain_grads.items():
-        assert (grad - rerun_grads[name]).abs().max() <= 1e-5 * grad.abs().max(), name
-    assert little < much / 2
+    (plain, plain_grads, much), *reruns = results
+    for rerun, rerun_grads, _ in reruns:
+        assert torch.equal(plain, rerun)
+        assert plain_grads and plain_grads.keys() == rerun_grads.keys()
+        for name, grad in plain_grads.items():
+            assert (grad - rerun_grads[name]).abs().max() <= 1e-5 * grad.abs().max(), name
+    half, little = (kept for *_, kept in reruns)
+    assert little < much / 2 and little + (much - little) / 4 < half < much - (much - little) / 4
+
+
+def test_attention_of_layers_that_are_run_again_is_computed_once(tokenizer, monkeypatch):
+    policy = make_policy(tokenizer, gradient_checkpointing=True)
+    batch, calls, compute = batch_of(policy), [], attention._look
+    monkeypatch.setattr(attention, "_look", lambda *args: calls.append(1) or compute(*args))
+    policy.train()
+    for _ in range(2):
+        learn(policy, batch)
+    assert len(calls) == 2 * len(policy.model.model.language_model.layers)
+
+
+@pytest.mark.parametrize("share", [-0.1, 2, float("nan")])
+def test_no_other_share_of_layers_is_run_again(share):
+    with pytest.raises(UserError, match=f"gradient_checkpointing is {share}; it is true, false, or the share"):
+        Qwen25VL("embedded", gradient_checkpointing=share)
 
 
 def test_adapters_are_in_attention_and_feed_forward_of_every_layer(family, family_folder):

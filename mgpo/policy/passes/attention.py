@@ -6,7 +6,9 @@ the whole softmax. So no token is passed twice, no prompt is copied, no mask is 
 Shapes: H heads, K key-value heads, T packed tokens, E width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +18,20 @@ from torch.nn import functional as F
 
 from mgpo.policy.passes.kernels import FLASH, aligned, kernel_of
 from mgpo.policy.passes.packing import Looks, Packing
+
+Outputs = list[tuple[Tensor, Tensor]]  # of calls, with their log-sum-exps
+_OUTPUTS: ContextVar[Outputs | None] = ContextVar("outputs", default=None)
+
+
+@contextmanager
+def kept_outputs(outputs: Outputs) -> Iterator[None]:
+    """Within it a call leaves its output in the empty list, or takes it from there instead of computing it again: for
+    layers that are passed twice and attend once."""
+    before = _OUTPUTS.set(outputs)
+    try:
+        yield
+    finally:
+        _OUTPUTS.reset(before)
 
 
 def packed_attention(q_1HTE: Tensor, k_1KTE: Tensor, v_1KTE: Tensor, packing: Packing, scale: float) -> Tensor:
@@ -59,10 +75,13 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, looks: Sequence[Looks], scale: float) -> Tensor:
-        kernel = kernel_of(q)
-        out, lse = kernel.forward(q, k, v, looks[0], scale)
-        for more in looks[1:]:
-            _join(out, lse, more.query_index, *kernel.forward(q, k, v, more, scale))
+        kept = _OUTPUTS.get()
+        if kept:
+            out, lse = kept.pop()
+        else:
+            out, lse = _look(q, k, v, looks, scale)
+            if kept is not None:
+                kept.append((out, lse))
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.looks, ctx.scale = looks, scale
         return out.transpose(1, 2)
@@ -75,6 +94,14 @@ class _Joined(torch.autograd.Function):
         for looks in ctx.looks:
             kernel_of(q).backward(sums, grad_1THE.transpose(1, 2), q, k, v, out, lse, looks, ctx.scale)
         return *sums, None, None
+
+
+def _look(q: Tensor, k: Tensor, v: Tensor, looks: Sequence[Looks], scale: float) -> tuple[Tensor, Tensor]:
+    kernel = kernel_of(q)
+    out, lse = kernel.forward(q, k, v, looks[0], scale)
+    for more in looks[1:]:
+        _join(out, lse, more.query_index, *kernel.forward(q, k, v, more, scale))
+    return out, lse
 
 
 def _join(out: Tensor, lse: Tensor, at: slice | Tensor, other: Tensor, other_lse: Tensor) -> None:

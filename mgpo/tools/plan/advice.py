@@ -104,6 +104,17 @@ def filled(shape: Shape, launch: Launch, limit: int) -> int | None:
     return sizes[place - 1] if place else None
 
 
+def spared(shape: Shape, launch: Launch, limit: int) -> float | None:
+    """The least share of layers, in tenths, that has to be run again for an update to fit into `limit` bytes, whatever
+    its replies' lengths. None where that is no less than it is."""
+    for share in (tenth / 10 for tenth in range(10)):
+        if share >= launch.checkpointing:
+            return None
+        if measure(shape, replace(launch, checkpointing=share), launch.limit).of("update") <= limit:
+            return share
+    return None
+
+
 def _least(shape: Shape, launch: Launch, knobs: Sequence[Knob], limit: int) -> Suggestion | None:
     """Turn knobs in order until it fits, each to where it helps most; then each back as far as it still fits."""
     places = [0] * len(knobs)

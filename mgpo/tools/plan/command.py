@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from mgpo.errors import UserError
-from mgpo.tools.plan.advice import Suggestion, advise, filled
+from mgpo.tools.plan.advice import Suggestion, advise, filled, spared
 from mgpo.tools.plan.disk import disk, format_disk
 from mgpo.tools.plan.launch import GB, Launch
 from mgpo.tools.plan.memory import Memory, measure, tokens
@@ -89,6 +89,7 @@ def summarise(shape: Shape, launch: Launch, limit: int | None, memory: float | N
         "memory": {"assumed": _phases(needed), "at_limit": _phases(longest)},
         "device": {"gigabytes": memory, "usable": limit, "fits": fits},
         "filled": filled(shape, launch, limit) if fits and limit else None,
+        "spared": spared(shape, launch, limit) if fits and limit else None,
         "suggestions": [
             _suggestion(found) for found in (advise(shape, launch, limit) if limit is not None and not fits else ())
         ],

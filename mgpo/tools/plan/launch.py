@@ -76,7 +76,7 @@ class Launch:
         lora: Rank and targets of adapters, where they alone are trained.
         freeze_vision: Neither the tower nor what projects its features is trained.
         nucleus: Sampling cuts by top-p.
-        checkpointing: Activations of a layer are computed anew in the backward pass.
+        checkpointing: Share of layers whose activations are computed anew in the backward pass.
         host: Trained on the CPU: the pictures' pixels lie in the same memory.
         pictures: Those of a question, each at the cap of whole ones.
         looked: What is shown in a rollout all of whose boxes are usable, where looks have credit of their own.
@@ -105,7 +105,7 @@ class Launch:
     devices: Devices
     freeze_vision: bool = False
     nucleus: bool = False
-    checkpointing: bool = False
+    checkpointing: float = 0.0
     host: bool = False
     drawn: bool = False
     engine: Engine | None = None

@@ -50,7 +50,9 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     cut = launch.devices.shards
     lasting, gradients = held(shape, launch), {"gradients": launch.gradient * parts // cut}
     several = micro.rows * launch.mini_batches < launch.rows
-    update = update_peak(shape, micro, launch.types, trained_layers(shape, launch), launch.checkpointing)
+    update = update_peak(
+        shape, micro, launch.types, trained_layers(shape, launch), launch.checkpointing, launch.program.shared
+    )
     asleep = {"engine": ENGINE} if launch.engine else {}
     size = pixels(shape, turns, launch.questions, launch.group)
     seen, all_seen = {"pixels": size}, {"pixels": size + more_pixels(shape, launch)}

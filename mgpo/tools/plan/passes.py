@@ -13,6 +13,7 @@ and rotated queries and keys are in w bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mgpo.policy.recompute import rerun
 from mgpo.tools.plan.shape import Block, Shape
 
 CHUNK, LEAST_ROWS = 2**24, 1024  # as in mgpo.policy.passes.logprobs
@@ -128,11 +129,14 @@ def decoder_token(block: Block, types: Types, trained: Trained) -> int:
     return own + adapters(trained.decoder, types, trained) // block.layers
 
 
-def decoder(block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False) -> Kept:
+def decoder(
+    block: Block, micro: Micro, types: Types, trained: Trained, checkpointing: float = 0.0, packs: bool = False
+) -> Kept:
     """All decoder layers, the rotary angles and the last norm. A layer keeps of a token 2 norms, MLP, a float a head,
     q and output (2A), keys and values (2K); the last one, which is passed for the scored tokens alone, of those.
 
-    With gradient checkpointing each layer keeps its input (D), and one at a time the rest.
+    With gradient checkpointing a share of the layers, the first ones, keep their input (D), in families that pack
+    attention's output (A) and a float a head too, and one at a time the rest.
     """
     token = decoder_token(block, types, trained) + 2 * types.value * (block.attention + block.key_value)
     casts = types.cast * block.parameters
@@ -140,12 +144,15 @@ def decoder(block: Block, micro: Micro, types: Types, trained: Trained, checkpoi
     angles = 2 * types.weight * block.attention // block.heads
     scored = micro.rows * micro.sampled
     ends = micro.tokens * angles + scored * norms(block.width, types, trained, (1,))
-    if not checkpointing:
-        return Kept(ends + (block.layers - 1) * layer + scored * token + casts)
-    return Kept(ends + block.layers * micro.tokens * types.weight * block.width, layer)
+    again = rerun(block.layers, checkpointing)
+    attended = types.value * block.attention + FLOAT * block.heads if packs else 0
+    kept = again * micro.tokens * (types.weight * block.width + attended)
+    if again < block.layers:
+        kept += (block.layers - again - 1) * layer + scored * token + casts
+    return Kept(ends + kept, layer - micro.tokens * attended if again else 0)
 
 
-def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, checkpointing: bool) -> Kept:
+def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, checkpointing: float) -> Kept:
     """The vision tower keeps of a patch, in each layer: two norms, MLP, q k v as one (3D), rotated q and k (2D), the
     output by windows and in one (2D), what its adapters keep; then its pixels, and in the merger a norm and twice its
     width. Its residual stream is in e bytes, since it begins with a convolution.
@@ -161,10 +168,10 @@ def tower(shape: Shape, image_tokens: int, types: Types, trained: Trained, check
     layer = norms(block.width, own, trained, (1, 1)) + reads + mlp(block, own, trained) + 7 * e * block.width
     layer += FLOAT * block.heads + adapters(trained.tower, types, trained) // block.layers
     ends = e * shape.still_values + norms(block.width, own, trained, (1,)) + 2 * e * block.width
-    casts = types.cast * block.parameters
-    if checkpointing:
-        return Kept(seen + patches * (ends + block.layers * e * block.width), patches * layer + casts)
-    return Kept(seen + patches * (ends + block.layers * layer) + block.layers * casts)
+    whole = patches * layer + types.cast * block.parameters
+    again = rerun(block.layers, checkpointing)
+    kept = again * patches * e * block.width + (block.layers - again) * whole
+    return Kept(seen + patches * ends + kept, whole if again else 0)
 
 
 def features(shape: Shape, image_tokens: int, types: Types) -> int:

@@ -63,14 +63,14 @@ def micro_batch(turns: Sequence[Shown], tokens: int, rows: int, group: int) -> M
 
 
 def update_peak(
-    shape: Shape, micro: Micro, types: Types, trained: Trained, checkpointing: bool = False
+    shape: Shape, micro: Micro, types: Types, trained: Trained, checkpointing: float = 0.0, packs: bool = False
 ) -> dict[str, int]:
     """What an update needs at its highest point besides what is held, by kind.
 
     That is either when the backward pass begins: all activations and the larger of a chunk of logits and a layer's
     gradients. Or at its end, in the tower.
     """
-    decoder = passes.decoder(shape.language, micro, types, trained, checkpointing)
+    decoder = passes.decoder(shape.language, micro, types, trained, checkpointing, packs)
     seen = passes.tower(shape, micro.image_tokens, types, trained, checkpointing)
     layer = passes.layer_work(shape.language, micro, types, trained.weights)
     logits = passes.logits_work(shape, micro.rows * micro.sampled, types, trained.weights)

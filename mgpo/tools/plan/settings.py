@@ -93,7 +93,7 @@ def read(
         devices=devices_of(trainer, taught=teacher is not None),
         freeze_vision=policy.freeze_vision,
         nucleus=model["sampling"]["top_p"] < 1,
-        checkpointing=policy.gradient_checkpointing,
+        checkpointing=float(policy.gradient_checkpointing),
         host=host,
         drawn=drawn,
         engine=engine,

@@ -84,6 +84,9 @@ def _verdict(report: Report) -> list[Table | str]:
         longest = report["memory"]["at_limit"]["peak"]
         also = "so do they at the limit" if longest <= usable else f"at the limit they need {_gb(longest)} GB"
         most = f"Passes of up to --model.micro_batch_tokens {report['filled']} fit too." if report["filled"] else ""
+        if report["spared"] is not None:
+            share = report["spared"] or "false"
+            most += f" So do faster updates, with --model.policy.init_args.gradient_checkpointing {share}."
         return [f"Fits with replies of {reply} tokens: {_gb(peak)} GB of {where}; {also}. {most}"]
     lines: list[Table | str] = [f"Does not fit: {_gb(peak)} GB is {_gb(peak - usable)} GB too much for {where}."]
     if not report["suggestions"]:

@@ -133,7 +133,7 @@ def language(shape: Shape, micro: Micro) -> float:
     return layers(shape.language, micro.tokens, micro.pairs) + head
 
 
-def gradients(shape: Shape, launch: Launch) -> tuple[int, float]:
+def gradients(shape: Shape, launch: Launch) -> tuple[float, float]:
     """As how many passes without gradients one with them counts, of the decoder and of the tower: forward, again under
     checkpointing, backward for inputs and for weights.
 
