@@ -33,7 +33,7 @@ ALIGNED = 8  # values: products whose rows are no multiple of that take several 
 
 def fuse_layers(model: nn.Module) -> None:
     """Have a model's layers compute by fused kernels on GPUs. Does nothing where liger-kernel is not installed."""
-    if find_spec("liger_kernel") is None or find_spec("triton") is None:
+    if not is_installed():
         return
     for module in model.modules():
         if type(module).__name__ in NORMS:
@@ -45,6 +45,11 @@ def fuse_layers(model: nn.Module) -> None:
             _fuse(sys.modules[type(module).__module__], ROTATION, _rotation)
         if hasattr(module, "qkv"):
             _fuse(sys.modules[type(module).__module__], TOWER_ROTATION, _tower_rotation)
+
+
+def is_installed() -> bool:
+    """Whether liger-kernel and what it needs are there."""
+    return find_spec("liger_kernel") is not None and find_spec("triton") is not None
 
 
 def fuses(x: Tensor) -> bool:

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,6 @@ from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
 from mgpo.dialogues.base import begins_anew
 from mgpo.errors import UserError
 from mgpo.policy.lora import Lora
-from mgpo.tools.plan.advice import KNOBS, STEP, advise, filled
 from mgpo.tools.plan.launch import GB, Devices, Engine, Launch, Program
 from mgpo.tools.plan.lengths import QUESTION, Said, converse, counter
 from mgpo.tools.plan.memory import measure, tokens
@@ -58,20 +56,26 @@ def test_peaks_are_those_of_real_passes(changes, tokenizer):
         assert found.ratio == pytest.approx(1, abs=0.2), phase
 
 
-MEASURED = [(2, 6144, 19.7), (2, 30720, 19.7), (1, 6144, 12.1), (1, 30720, 14.1)]
+MEASURED = [
+    (2, 6144, 1, 19.7), (2, 30720, 1, 20.1), (1, 6144, 1, 12.8), (1, 30720, 1, 17.0),
+    (2, 16384, 1, 15.2), (2, 16384, 0.5, 35.6), (2, 16384, 0.2, 48.6), (2, 16384, 0, 56.8),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("turns", "micro", "measured"), MEASURED)
-def test_peaks_that_were_measured_on_an_h200(turns, micro, measured):
+@pytest.mark.parametrize(("turns", "micro", "share", "measured"), MEASURED)
+def test_peaks_that_were_measured_on_an_h200(turns, micro, share, measured):
     """`python -m tests.performance gpu steps`: Qwen2.5-VL-3B in bfloat16 with adapters in float32, 8 questions x 8
-    rollouts, replies of 128 tokens, pictures of 1,247 tokens, which two turns show twice and the tower sees once."""
+    rollouts, replies of 128 tokens, pictures of 1,247 tokens, which two turns show twice and the tower sees once.
+    The passes of 16,384 tokens are those of `update`, alone, by the share of layers that are run again."""
     said = (Said(109, wholes=1), Said(109, wholes=1))[:turns]
     run = launch(
         said=said, whole=1247, reply=128, limit=128, questions=8, micro_tokens=micro, gradient=4, state=8,
-        mini_batches=1, lora=(16, Lora().pattern), checkpointing=True, devices=Devices(), penalised=turns > 1,
-        program=Program(adapter=2, merged=False, shared=True),
+        mini_batches=1, lora=(16, Lora().pattern), checkpointing=share, devices=Devices(), penalised=turns > 1,
+        program=Program(adapter=2, merged=False, shared=True, fused=True),
     )  # fmt: skip
-    assert measure(measure_shape(QWEN2_5_VL.config("3b")), run).peak / GB == pytest.approx(measured, rel=0.03)
+    needed = measure(measure_shape(QWEN2_5_VL.config("3b")), run)
+    peak = needed.of("update") if micro == 16384 else needed.peak
+    assert peak / GB == pytest.approx(measured, rel=0.04)
 
 
 def test_the_embedded_model_is_measured_from_its_folder(policy):
@@ -187,41 +191,10 @@ def test_more_is_never_less(shape, micro, questions, group, reply, adapted):
     assert measure(shape, replace(one, micro_tokens=2000 * micro), reply).of("update") >= peak.of("update")
 
 
-@pytest.mark.parametrize("gigabytes", [70, 100, 140, 160])
-def test_suggestions_fit_and_none_turns_further_than_it_must(shape, gigabytes):
-    limit = gigabytes * GB
-    start = launch()
-    assert measure(shape, start).peak > limit
-    found = advise(shape, start, limit)
-    assert found and all(one.memory.peak <= limit and one.keys for one in found)
-    for one in found:
-        assert measure(shape, one.launch).peak == one.memory.peak
-        if (size := one.keys.get("model.micro_batch_tokens")) and 2 * size <= start.micro_tokens:
-            assert measure(shape, replace(one.launch, micro_tokens=2 * size)).peak > limit
-    assert len({str(one.keys) for one in found}) == len(found)
-
-
-def test_where_nothing_helps_nothing_is_suggested(shape):
-    assert advise(shape, launch(), GB) == []
-    assert all(next(knob(launch()), None) for knob in KNOBS)
-
-
 @pytest.mark.parametrize("name", ["mgpo", "grpo", "sft", "free", "qwen2_5_vl_3b"])
 def test_every_shipped_configuration_can_be_planned(name, capsys):
     main(["plan", "--config", str(shipped_config(name))])
     assert "peak memory" in capsys.readouterr().out
-
-
-def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
-    command = ["plan", "--config", str(shipped_config("qwen2_5_vl_7b")), "--memory=60", "--trainer.num_nodes=1"]
-    main([*command, f"--output={tmp_path / 'plan.json'}"])
-    report = json.loads((tmp_path / "plan.json").read_text())
-    assert report["device"]["fits"] is False and "Does not fit" in capsys.readouterr().out
-    for found in report["suggestions"]:
-        keys = [f"--{key}={value}" for key, value in found["keys"].items()]
-        main([*command, *keys, f"--output={tmp_path / 'again.json'}"])
-        again = json.loads((tmp_path / "again.json").read_text())
-        assert again["device"]["fits"] and again["memory"]["assumed"]["peak"] == found["peak"]
 
 
 @pytest.mark.parametrize(
@@ -263,17 +236,3 @@ def test_an_engine_takes_its_share_and_sleeps_in_updates(shape):
     assert narrow.rollouts["engine"] > 2 * shape.parameters  # or it would not start
     elsewhere = measure(shape, replace(start, drawn=True))
     assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "teacher", "gradient buckets"}
-
-
-def test_passes_are_filled_as_far_as_memory_goes(shape):
-    start = launch(lora=(16, Lora().pattern), gradient=4, checkpointing=True, mini_batches=1)
-    limit = 40 * GB
-    found = filled(shape, start, limit)
-
-    def update(tokens):
-        return measure(shape, replace(start, micro_tokens=tokens), start.limit).of("update")
-
-    assert found and update(found) <= limit < update(found + STEP)
-    assert filled(shape, start, GB) is None
-    whole = filled(shape, start, 1000 * GB)
-    assert whole and update(whole) == update(2 * whole)

@@ -18,11 +18,13 @@ class Program:
         adapter: Bytes of what adapters compute; of float32, their weights' type, as long as nothing casts them.
         merged: While rolling out adapters are added to the base's weights, whose own values are kept beside.
         shared: The rollouts of a group share the keys and values of their prompt, and have no copies of them.
+        fused: Norms and gates are computed by liger-kernel.
     """
 
     adapter: int = FLOAT
     merged: bool = False
     shared: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Launch:
     @property
     def types(self) -> Types:
         """Bytes of a weight where it is computed with, and of what layers compute."""
-        return Types(self.gathered, self.value)
+        return Types(self.gathered, self.value, self.program.fused)
 
     @property
     def gathered(self) -> int:

@@ -23,10 +23,12 @@ FLOAT, DOUBLE = 4, 8
 
 @dataclass(frozen=True)
 class Types:
-    """Bytes of a weight (w) and of what layers compute (e); fewer of the latter under autocast."""
+    """Bytes of a weight (w) and of what layers compute (e); fewer of the latter under autocast. Norms and gates that
+    are `fused`, by liger-kernel, keep less."""
 
     weight: int
     value: int
+    fused: bool = False
 
     @property
     def cast(self) -> int:
@@ -106,14 +108,17 @@ class Micro:
 
 def norms(width: int, types: Types, trained: Trained, reads: tuple[int, ...]) -> int:
     """RMSNorms keep of a token their float32 input, their output, and where their weight is trained the normalised
-    input; under autocast in place of the output a cast for each layer that reads it."""
+    input; under autocast in place of the output a cast for each layer that reads it. Fused ones keep the residual
+    stream in place of the former and of the latter."""
     normalised, output = types.weight if trained.weights else 0, 0 if trained.copies(types) else types.value
-    return sum(width * (FLOAT + normalised + (types.cast * r or output)) for r in reads)
+    inputs = types.weight if types.fused else FLOAT + normalised
+    return sum(width * (inputs + (types.cast * r or output)) for r in reads)
 
 
 def mlp(block: Block, types: Types, trained: Trained) -> int:
-    """The MLP keeps of a token gate, activated gate, up-projection and their product, 4F; 2F without a gate."""
-    return types.value * ((4 if block.gated else 2) - trained.copies(types)) * block.mlp
+    """The MLP keeps of a token gate, activated gate, up-projection and their product, 4F, of a fused one all but the
+    second; 2F without a gate."""
+    return types.value * ((4 - types.fused if block.gated else 2) - trained.copies(types)) * block.mlp
 
 
 def adapters(sides: Sequence[tuple[int, int]], types: Types, trained: Trained) -> int:

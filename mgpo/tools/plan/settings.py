@@ -8,6 +8,7 @@ import torch
 
 from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.errors import UserError
+from mgpo.policy import liger
 from mgpo.policy.base import Policy
 from mgpo.tools.plan.launch import Devices, Engine, Launch, Program
 from mgpo.tools.plan.lengths import QUESTION, converse, counter, look
@@ -98,7 +99,7 @@ def read(
         drawn=drawn,
         engine=engine,
         memory=memory,
-        program=program_of(policy, weight, value),
+        program=program_of(policy, weight, value, fused=not host and liger.is_installed()),
         pictures=pictures,
         looked=looked if any(turn.crops for turn in looked) else (),
         answer=count(model["answer_form"].replace("{answer}", QUESTION.answer)) + 1 if looked else 0,
@@ -121,12 +122,11 @@ def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | Non
     return True, Engine(float(options.get("gpu_memory_utilization", ENGINE_SHARE)), weight)
 
 
-def program_of(policy: Any, weight: int, value: int) -> Program:
+def program_of(policy: Any, weight: int, value: int, fused: bool = False) -> Program:
     """How adapters and prompts are computed: `mgpo.policy.lora` merges into float32 alone;
     prompts are shared by the families whose tokens know of each other by plain causal attention."""
-    return Program(
-        adapter=weight, merged=policy.lora is not None and weight == value == FLOAT, shared=type(policy).packs
-    )
+    merged = policy.lora is not None and weight == value == FLOAT
+    return Program(adapter=weight, merged=merged, shared=type(policy).packs, fused=fused)
 
 
 def own_cap(path: str) -> int | None:
