@@ -171,14 +171,19 @@ def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0
     left, right, top, bottom = (np.array(corner)[:, None] for corner in scene.corners)
     along_x = left + (right - left) * np.linspace(x1, x2, side)
     along_y = top + (bottom - top) * np.linspace(y1, y2, height)
-    ground = [along_y[c].astype(np.int16)[:, None] + along_x[c].astype(np.int16) for c in range(3)]
-    for over_x, over_y, phase, *swings in scene.waves:
-        turns_x = 2 * np.pi * over_x * np.linspace(x1, x2, side) + phase
-        turns_y = 2 * np.pi * over_y * np.linspace(y1, y2, height)[:, None]
-        wave = np.cos(turns_y) * np.cos(turns_x) - np.sin(turns_y) * np.sin(turns_x)  # cos of their sum
-        ground = [band + (swing * wave).astype(np.int16) for band, swing in zip(ground, swings)]
-    bands = [np.clip(band, 0, 255) for band in ground]
-    image = Image.merge("RGB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
+    down, across = along_y.astype(np.int16), along_x.astype(np.int16)
+    least, most = (bound(down, axis=1) + bound(across, axis=1) for bound in (np.min, np.max))
+    if not scene.waves and least.min() >= 0 and most.max() <= 255:
+        image = _slope(down, across)
+    else:
+        ground = [down[c][:, None] + across[c] for c in range(3)]
+        for over_x, over_y, phase, *swings in scene.waves:
+            turns_x = 2 * np.pi * over_x * np.linspace(x1, x2, side) + phase
+            turns_y = 2 * np.pi * over_y * np.linspace(y1, y2, height)[:, None]
+            wave = np.cos(turns_y) * np.cos(turns_x) - np.sin(turns_y) * np.sin(turns_x)  # cos of their sum
+            ground = [band + (swing * wave).astype(np.int16) for band, swing in zip(ground, swings)]
+        bands = [np.clip(band, 0, 255) for band in ground]
+        image = Image.merge("RGB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
     canvas = ImageDraw.Draw(image)
     for a, b, c, d, grey, width in scene.strokes:
         ends = [(a - x1) * scale, (b - y1) * scale, (c - x1) * scale, (d - y1) * scale]
@@ -186,6 +191,16 @@ def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0
     for mark in scene.marks:
         _draw_mark(canvas, mark, (mark.x - x1) * scale, (mark.y - y1) * scale, scale, scene.face)
     return image
+
+
+def _slope(down_CH: np.ndarray, across_CW: np.ndarray) -> Image.Image:
+    """Sums of a row's and a column's value, all of which are bytes: four to a number, so that a pixel is one sum."""
+    least_C1 = down_CH.min(axis=1, keepdims=True)  # then neither part is negative, and no band carries into the next
+    red_H, green_H, blue_H = (down_CH - least_C1).astype("<u4")
+    red_W, green_W, blue_W = (across_CW + least_C1).astype("<u4")
+    rows_H, columns_W = red_H + (green_H << 8) + (blue_H << 16) + (255 << 24), red_W + (green_W << 8) + (blue_W << 16)
+    pixels_HW = rows_H[:, None] + columns_W
+    return Image.frombytes("RGB", pixels_HW.shape[::-1], pixels_HW, "raw", "RGBX")
 
 
 def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scale: float, face: Face) -> None:

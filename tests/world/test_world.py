@@ -11,7 +11,7 @@ from mgpo.data.scenes import SPLITS, Scenes
 from mgpo.images.views import View
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.world.questions import KINDS, NOT_SHOWN, STYLES, sample_question
-from mgpo.world.scenes import COLOURS, LETTERS, TEST, Mark, Scene, draw, sample_scene
+from mgpo.world.scenes import COLOURS, LETTERS, TEST, Mark, Scene, _slope, draw, sample_scene
 from mgpo.world.teacher import Habits, teacher_box
 from mgpo.world.tower import label
 from mgpo.world.transcripts import Transcripts
@@ -160,3 +160,27 @@ def test_large_marks_can_be_read_at_the_cap_and_their_boxes_hold_them():
         x1, y1, x2, y2 = teacher_box(marks, 112, "good", rng)
         assert 0 <= x1 < x2 <= 112 and 0 <= y1 < y2 <= 112
         assert all(x1 <= mark.x * 112 <= x2 and y1 <= mark.y * 112 <= y2 for mark in marks)
+
+
+@given(st.integers(-300, 300), st.integers(0, 2**32 - 1))
+def test_a_slope_is_the_sum_of_its_rows_and_columns(shift, seed):
+    """Whatever part of a sum is the row's, negative or more than a byte."""
+    rng = np.random.default_rng(seed)
+    down, across = rng.integers(0, 128, (3, 5)) + shift, rng.integers(0, 129, (3, 7)) - shift
+    expected = np.moveaxis(down[:, :, None] + across[:, None], 0, -1)
+    assert np.array_equal(np.asarray(_slope(down.astype(np.int16), across.astype(np.int16))), expected)
+
+
+@pytest.mark.parametrize("shift", [0, -130, 130])
+def test_grounds_are_cut_off_at_black_and_white(shift):
+    """Bands that stay within a byte are drawn another way than those that do not."""
+    scene = replace(sample_scene(np.random.default_rng(0)), strokes=(), marks=())
+    corners = np.array(scene.corners)
+    corners[:2] += shift
+    left, right, top, bottom = corners[:, :, None]
+    steps = np.linspace(0, 1, 64)
+    across, down = (left + (right - left) * steps).astype(int), (top + (bottom - top) * steps).astype(int)
+    sums = np.moveaxis(down[:, :, None] + across[:, None], 0, -1)
+    assert (sums.min() >= 0 and sums.max() <= 255) == (shift == 0)
+    found = draw(replace(scene, corners=tuple(map(tuple, corners.tolist()))), 64)
+    assert np.array_equal(np.asarray(found), sums.clip(0, 255))
