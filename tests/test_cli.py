@@ -42,8 +42,9 @@ def run(*args, cwd, check=True):
 def fitted(tmp_path_factory):
     """Two runs of the default configuration, cut short."""
     folder = tmp_path_factory.mktemp("fit")
-    for _ in range(2):
-        done = run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *SMALL, cwd=folder)
+    for seed in range(2):
+        config = str(ROOT / "configs" / "mgpo.yaml")
+        done = run("fit", "--config", config, *SMALL, f"--seed_everything={seed}", cwd=folder)
     return folder, done
 
 
@@ -74,9 +75,10 @@ def test_its_checkpoint_is_evaluated_without_a_word_of_libraries_and_names_no_fi
 
 def test_a_second_run_has_its_own_directory_with_its_configuration(fitted):
     folder, _ = fitted
-    for version in ("version_0", "version_1"):
-        config = yaml.safe_load((folder / "runs/mgpo" / version / "config.yaml").read_text())
+    for seed in range(2):
+        config = yaml.safe_load((folder / f"runs/mgpo/version_{seed}/config.yaml").read_text())
         assert config["data"]["train"]["init_args"]["count"] == 4
+        assert (config["model"]["seed"], config["data"]["seed"]) == (seed, seed)  # of `seed_everything`
 
 
 def test_the_page_follows_the_questions_and_opens_without_a_server(fitted):

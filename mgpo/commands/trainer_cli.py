@@ -100,6 +100,16 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing of a checkpoint becomes configuration; and no file that is none is loaded for that."""
 
+    def _set_seed(self) -> None:
+        """Draws and the order of questions follow the seed of all, but for one that is chosen at random: every process
+        would have its own."""
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
+        if isinstance(seed := config["seed_everything"], int) and not isinstance(seed, bool):
+            for part in (config["model"], config["data"]):
+                if part["seed"] is None:
+                    part["seed"] = seed
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         """Looks at strategy, loop and checkpoint before anything is built, and finds the run to go on with.
 

@@ -23,7 +23,7 @@ class VQAData(L.LightningDataModule):
         batch_size: Questions a step and process; each is rolled out as a whole group.
         eval_batch_size: Questions a batch in evaluation.
         num_workers: Processes that decode images ahead of the model.
-        seed: Order of the training questions.
+        seed: Order of the training questions; by default `seed_everything` on the command line, else 0.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class VQAData(L.LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int = 64,
         num_workers: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        numbers = dict(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
+        numbers = dict(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed or 0)
         check_keys({f"data.{name}": value for name, value in numbers.items()})
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed = num_workers, seed or 0
         self.first_view: Resize | None = None
 
     def see_at(self, first_view: Resize) -> None:

@@ -76,7 +76,8 @@ class MGPO(RolloutModule):
         epochs: How often the rollouts of a step are used.
         micro_batch_tokens: Tokens in one training pass, a shared prompt counted once; fewer need less memory.
         max_grad_norm: Gradients are clipped to this norm.
-        seed: Draws of the rollouts, together with step and question.
+        seed: Draws of the rollouts, together with step and question; by default
+            `seed_everything` on the command line, else 0.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class MGPO(RolloutModule):
         epochs: int = 1,
         micro_batch_tokens: int = 16384,
         max_grad_norm: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -119,7 +120,7 @@ class MGPO(RolloutModule):
         self.pool = DynamicSamplingPool(resample_batches)
         self.supervised, self.answer_form, self.teacher = supervised, answer_form, teacher
         self.mini_batches, self.epochs, self.micro_batch_tokens = mini_batches, epochs, micro_batch_tokens
-        self.max_grad_norm, self.seed = max_grad_norm, seed
+        self.max_grad_norm, self.seed = max_grad_norm, seed or 0
         self.guard = FiniteGuard()
         check_choices(self)
 
