@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> list[Line]:
         "--checkpointing", type=float, default=1.0, metavar="SHARE", help="of the layers that are run again"
     )
     parser.add_argument(
-        "--micro-batch", type=int, default=30720, metavar="TOKENS", help="of a step's passes; as in the 3B recipe"
+        "--micro-batch", type=int, default=28672, metavar="TOKENS", help="of a step's passes; as in the 3B recipe"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--no-profile", action="store_true", help="leave out where the time goes by operator")

@@ -150,13 +150,13 @@ def measured(reply, turns, micro, device=H200, **changes):
 
 
 def test_the_steps_that_were_measured_follow_from_the_shares():
-    two = measured(128, 2, 30720)
+    two = measured(128, 2, 28672)
     assert sum(two.values()) == pytest.approx(10.9, rel=0.15)
     assert two["prefill"] + two["decode"] == pytest.approx(4.25, rel=0.2)
-    one = measured(128, 1, 30720, penalised=False)
+    one = measured(128, 1, 28672, penalised=False)
     assert sum(one.values()) == pytest.approx(2.45, rel=0.15)
     assert one["decode"] / 128 == pytest.approx(0.0071, rel=0.05)
-    drawn = measured(128, 2, 30720, H100, drawn=True)
+    drawn = measured(128, 2, 28672, H100, drawn=True)
     assert drawn["prefill"] + drawn["decode"] == pytest.approx(3.4, rel=0.15)
 
 
