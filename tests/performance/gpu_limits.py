@@ -5,10 +5,12 @@ inputs' gradients, 2 for running layers again under checkpointing, 2 for the wei
 trained. Attention between tokens, the optimiser and rotary angles are left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mgpo.tools.plan.shape import Shape
 from mgpo.tools.plan.time import H100
+from mgpo.types import Trajectory
 
 PEAK, RATE = H100.half, H100.memory  # FLOP/s in bfloat16, bytes/s
 
@@ -55,3 +57,17 @@ class Counted:
         passes, once more under a penalty."""
         drawn = sum(length * self.decode(rows, before + length // 2) for length, before in replies)
         return self.forward(shown) + self.tower(image_tokens) + drawn + self.update(passed) + kl * self.forward(passed)
+
+    def step_of(self, rows: Sequence[Trajectory], group: int, kl: bool) -> float:
+        """The same of what was rolled out: every group's prompt once, all that was shown and said behind it."""
+        shown = sum(len(t.turns[0].prompt.ids) for t in rows[::group])
+        behind = sum(len(turn.prompt.ids) for t in rows for turn in t.turns[1:])
+        said = sum(len(turn.reply.ids) for t in rows for turn in t.turns)
+        images = {image: None for t in rows for turn in t.turns for image in turn.prompt.images}
+        seen = sum(len(image.patches) for image in images) // self.shape.merge**2
+        replies, before = [], 0
+        for turn in rows[0].turns:
+            before += len(turn.prompt.ids)
+            replies.append((len(turn.reply.ids), before))
+            before += len(turn.reply.ids)
+        return self.step(shown + behind, seen, len(rows), replies, shown + behind + said, kl)

@@ -24,7 +24,7 @@ from mgpo.vllm.sampler import VLLMSampler, is_installed
 from tests.gpu import checks
 from tests.helpers.families import ALL, save_checkpoint
 from tests.performance.gpu_limits import Counted
-from tests.performance.gpu_step import Step, dialogue_of, run_recipe, synchronise, train
+from tests.performance.gpu_step import dialogue_of, run_recipe, synchronise, train
 
 KL = 0.01
 
@@ -219,26 +219,10 @@ def _step(bench: Bench, turns: int, kl: float, how: str, aim: str, sampler: Samp
     later = sorted(done[1:], key=lambda step: step.seconds)[0]
     phases = ", ".join(f"{name} {_said(seconds)}" for name, seconds in later.phases.items() if seconds)
     peak = f"; peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if bench.device == "cuda" else ""
-    limit = _least(bench, later, bool(kl))
+    limit = bench.counted.step_of(later.rolled_out, bench.work.group, bool(kl))
     measured = f"{_said(later.seconds)} ({phases}); first {_said(done[0].seconds)}{peak}"
     what = f"step, {turns} turn{'s' * (turns > 1)}{', penalty' * bool(kl)}, {how}"
     return Line(what, measured, _said(limit), limit / later.seconds, aim)
-
-
-def _least(bench: Bench, step: Step, kl: bool) -> float:
-    """Counted from what was rolled out: every group's prompt once, all that was shown and said behind it."""
-    rows, first = step.rolled_out, step.rolled_out[0].turns
-    shown = sum(len(t.turns[0].prompt.ids) for t in rows[:: bench.work.group])
-    behind = sum(len(turn.prompt.ids) for t in rows for turn in t.turns[1:])
-    said = sum(len(turn.reply.ids) for t in rows for turn in t.turns)
-    images = {image: None for t in rows for turn in t.turns for image in turn.prompt.images}
-    seen = sum(len(image.patches) for image in images) // bench.counted.shape.merge**2
-    replies, before = [], 0
-    for turn in first:
-        before += len(turn.prompt.ids)
-        replies.append((len(turn.reply.ids), before))
-        before += len(turn.reply.ids)
-    return bench.counted.step(shown + behind, seen, len(rows), replies, shown + behind + said, kl)
 
 
 def recipe(bench: Bench) -> list[Line]:

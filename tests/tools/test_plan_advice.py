@@ -55,7 +55,8 @@ def test_suggestions_given_back_as_keys_do_what_they_say(tmp_path, capsys):
 def test_as_few_layers_are_run_again_as_memory_asks_for(shape):
     """A tenth less of them would not fit; where none are, or all have to be, nothing is said."""
     start = launch(lora=(16, Lora().pattern), gradient=4, checkpointing=1, mini_batches=1)
-    needed = [measure(shape, replace(start, checkpointing=tenth / 10), start.limit).of("update") for tenth in range(11)]
+    launches = [replace(start, checkpointing=tenth / 10) for tenth in range(11)]
+    needed = [max(measure(shape, one, reply).of("update") for reply in (None, start.limit)) for one in launches]
     assert needed == sorted(needed, reverse=True) and needed[0] > needed[5] > needed[10]
     assert spared(shape, start, needed[5]) == next(t for t in range(11) if needed[t] <= needed[5]) / 10
     assert spared(shape, start, needed[10] - 1) is None and spared(shape, start, needed[0]) == 0
@@ -74,3 +75,13 @@ def test_passes_are_filled_as_far_as_memory_goes(shape):
     assert filled(shape, start, GB) is None
     whole = filled(shape, start, 1000 * GB)
     assert whole and update(whole) == update(2 * whole)
+
+
+@pytest.mark.parametrize(("gigabytes", "said"), [(19, False), (80, True)])
+def test_whoever_has_room_hears_of_faster_updates(gigabytes, said, tmp_path, capsys):
+    recipe, output = shipped_config("qwen2_5_vl_3b"), tmp_path / "plan.json"
+    main(["plan", f"--config={recipe}", "--model.sampler=null", f"--memory={gigabytes}", f"--output={output}"])
+    report = json.loads(output.read_text())
+    assert report["device"]["fits"] and ((share := report["spared"]) is not None) == said
+    words = " ".join(capsys.readouterr().out.split())
+    assert (f"--model.policy.init_args.gradient_checkpointing {share}." in words) == said

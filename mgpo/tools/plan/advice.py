@@ -105,12 +105,14 @@ def filled(shape: Shape, launch: Launch, limit: int) -> int | None:
 
 
 def spared(shape: Shape, launch: Launch, limit: int) -> float | None:
-    """The least share of layers, in tenths, that has to be run again for an update to fit into `limit` bytes, whatever
-    its replies' lengths. None where that is no less than it is."""
+    """The least share of layers, in tenths, that has to be run again for an update to fit into `limit` bytes, with
+    replies of the assumed length and with the longest: of these fewer may go into a pass. None where it is no less than
+    it is."""
     for share in (tenth / 10 for tenth in range(10)):
         if share >= launch.checkpointing:
             return None
-        if measure(shape, replace(launch, checkpointing=share), launch.limit).of("update") <= limit:
+        fewer = replace(launch, checkpointing=share)
+        if max(measure(shape, fewer, reply).of("update") for reply in (None, launch.limit)) <= limit:
             return share
     return None
 
