@@ -67,7 +67,7 @@ def unblacked(image: Original, view: View, first: View) -> Image.Image:
 
 
 class BlackFirst:
-    """An original whose whole is black when it is resized, and whose parts are cut out as ever.
+    """An original whose whole is seen black, and whose parts are cut out as ever.
 
     Args:
         image: Where the parts come from.
@@ -87,5 +87,11 @@ class BlackFirst:
         box: tuple[float, float, float, float] | None = None,
         reducing_gap: float | None = None,
     ) -> Image.Image:
-        """Nothing to be seen, at that size."""
-        return Image.new("RGB", size)
+        """As Pillow's `resize`, from the true pixels."""
+        return self.image.resize(size, resample, box, reducing_gap)
+
+    def seen(self, region: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+        """Nothing to be seen of the whole; a part, from the true pixels."""
+        if region == (0, 0, *self.size):
+            return Image.new("RGB", size)
+        return View(region, size).pixels(self.image)

@@ -2,9 +2,9 @@
 
 from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
 from mgpo.images.decoding import BadImage, FilePicture, Picture
-from mgpo.images.views import Box, Frame, Original, View, VisionResolution
+from mgpo.images.views import Box, Frame, Original, PartialImage, View, VisionResolution
 
 __all__ = [
-    "BadImage", "Box", "BoxRule", "FilePicture", "Frame", "Original", "ParsedBox", "Picture", "View",
-    "VisionResolution", "parse_box",
+    "BadImage", "Box", "BoxRule", "FilePicture", "Frame", "Original", "ParsedBox", "PartialImage", "Picture",
+    "View", "VisionResolution", "parse_box",
 ]  # fmt: skip

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch.nn import functional
 
 from mgpo.errors import UserError
+from mgpo.images.resizing import filtered, pixels_of
 from mgpo.images.views import Resize, Size
 
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
-BAND = 128  # rows
 # A JPEG is decoded at no less than this times its first view. In noise a value is off by about 2 of 255 levels on
 # average and by 14 at most, by 18 where colours are subsampled and meet in hard edges, by 35 in fine coloured letters.
 SMALLEST_SCALE = 2.75
@@ -142,23 +140,11 @@ def _shrunk(image: Image.Image, full: Resize) -> tuple[Size, Image.Image] | None
     if drafted is None or image.size == stored:
         return None
     _, box = drafted  # where a side is no multiple of the scale, the last pixels lie half outside
-    small = _resize(image.convert("RGB") if image.mode == "L" else image, wanted, (box[2], box[3]))
+    pixels_HWC = pixels_of(image, (0, 0, *image.size))
+    image.close()  # its pixels make room for the filter's
+    small = filtered(pixels_HWC, wanted, (box[2], box[3]))
     small.info = image.info
     return size, _upright(small)
-
-
-def _resize(image: Image.Image, size: Size, extent: tuple[float, float]) -> Image.Image:
-    """The part from (0, 0) to `extent` at another size: Pillow's bicubic filter in a third of its time."""
-    pixels_HWC = torch.empty(image.height, image.width, 3, dtype=torch.uint8)
-    for top in range(0, image.height, BAND):  # as a whole it would be copied once more on the way
-        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
-        pixels_HWC[top : top + BAND] = torch.from_numpy(np.asarray(band))
-    image.close()  # its pixels make room for the filter's
-    # A hair more, because the size comes of them by cutting off.
-    scales = [side / whole * (1 + 1e-9) for side, whole in zip(size[::-1], extent[::-1])]
-    pixels_1CHW = pixels_HWC.permute(2, 0, 1)[None]
-    small_1CHW = functional.interpolate(pixels_1CHW, scale_factor=scales, mode="bicubic", antialias=True)
-    return Image.fromarray(small_1CHW[0].permute(1, 2, 0).contiguous().numpy())
 
 
 def _check_bytes(name: str, size: int) -> None:

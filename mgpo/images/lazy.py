@@ -10,7 +10,7 @@ from PIL import Image
 
 from mgpo.images.decoding import Picture, first_view
 from mgpo.images.shared_memory import BYTES, SharedImage, share
-from mgpo.images.views import Box, Original, Resize, Size, View
+from mgpo.images.views import Box, Original, Region, Resize, Size, View
 
 KEPT = 2_000_000_000  # bytes of decoded originals in a process
 HANDED = 400_000_000  # bytes of originals that a worker hands over with a batch
@@ -42,13 +42,14 @@ class LazyImage:
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
-        """As Pillow's `resize`; the whole at the first view's size takes that view, and all else takes all pixels.
+        """As Pillow's `resize`, of all pixels. Raises BadImage."""
+        return self.decoded_image().resize(size, resample, box, reducing_gap)
 
-        Raises:
-            BadImage: If these have to be decoded and can't be.
-        """
-        known = box is None and size == self.first.size and resample == Image.Resampling.BICUBIC
-        return (self.first if known else self.decoded_image()).resize(size, resample, box, reducing_gap)
+    def seen(self, region: Region, size: Size) -> Image.Image:
+        """The first view, which is there, or a part of all pixels at that size. Raises BadImage."""
+        if region == (0, 0, *self.size) and size == self.first.size:
+            return self.first.crop((0, 0, *size))
+        return View(region, size).pixels(self.decoded_image())
 
     def decoded_image(self) -> Original:
         """All pixels; several threads that ask at once wait for one decode."""

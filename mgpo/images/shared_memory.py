@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mgpo.images.resizing import Region, filtered
 from mgpo.images.views import Box, Size
 
 BYTES = 4  # of a pixel of Pillow's RGB
@@ -62,16 +63,24 @@ class SharedImage:
 
     def crop(self, box: Box) -> Image.Image:
         """A copy of the part in a box, (left, top, right, bottom) in pixels, rounded; other rows are not read."""
-        left, top, right, bottom = map(round, box)
-        width = self.size[0]
-        pixels = np.frombuffer(self.block.bytes, np.uint8, offset=self.start + BYTES * (top * width + left))
-        return Image.frombytes("RGB", (right - left, bottom - top), pixels, "raw", "RGBX", BYTES * width, 1)
+        pixels_HWC = self._part(box)
+        return Image.frombytes("RGB", pixels_HWC.shape[1::-1], pixels_HWC, "raw", "RGBX")
+
+    def seen(self, region: Region, size: Size) -> Image.Image:
+        """The region at another size, by the filter of `mgpo.images.resizing`."""
+        return filtered(self._part(region), size, (region[2] - region[0], region[3] - region[1]))
 
     def resize(
         self, size: Size, resample: int, box: Box | None = None, reducing_gap: float | None = None
     ) -> Image.Image:
         """As Pillow's `resize`, on a copy of the whole."""
         return self.crop((0, 0, *self.size)).resize(size, resample, box, reducing_gap)
+
+    def _part(self, box: Box) -> np.ndarray:
+        left, top, right, bottom = map(round, box)
+        width, height = self.size
+        pixels_HWC = np.frombuffer(self.block.bytes, np.uint8, BYTES * width * height, self.start)
+        return pixels_HWC.reshape(height, width, BYTES)[top:bottom, left:right].copy()
 
 
 def share(images: Sequence[Image.Image]) -> list[SharedImage]:

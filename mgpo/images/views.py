@@ -13,15 +13,15 @@ from typing import Protocol
 
 from PIL import Image
 
+from mgpo.images.resizing import Region, Size, resized
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
-Size = tuple[int, int]  # width, height
 Resize = Callable[[Size], Size]  # the size at which a model sees an image of that size
 
 
-class Original(Protocol):
-    """What views are cut from: a PIL image, or a picture that is decoded no further than it is needed (`lazy.py`).
-
-    The methods are those of a PIL image.
+class PartialImage(Protocol):
+    """An original that need not be there as a whole: it is decoded no further than it is needed (`lazy.py`), or lies
+    in memory of another process. But for `seen` its methods are those of a PIL image.
     """
 
     @property
@@ -38,6 +38,13 @@ class Original(Protocol):
     ) -> Image.Image:
         """The whole, or the part in `box`, at another size, by one of Pillow's filters."""
         ...
+
+    def seen(self, region: Region, size: Size) -> Image.Image:
+        """What `View(region, size).pixels` gives of the same original as a PIL image."""
+        ...
+
+
+Original = Image.Image | PartialImage  # what views are cut from
 
 
 class Frame(Enum):
@@ -70,7 +77,7 @@ class View:
     a question's pictures the original is, counted from 0.
     """
 
-    region: tuple[int, int, int, int]
+    region: Region
     size: Size
     turn: int = 0
     picture: int = 0
@@ -129,8 +136,11 @@ class View:
     def pixels(self, original: Original) -> Image.Image:
         """Cut the region from the original and resize it once (bicubic, antialiased)."""
         # Cut first: resizing with a box would let the neighbourhood bleed into the edges.
-        whole = self.region == (0, 0, *original.size) and self.turn % 4 == 0
-        return (original if whole else self.cut(original)).resize(self.size, Image.Resampling.BICUBIC)
+        if self.turn % 4:
+            return resized(self.cut(original), self.size)
+        if isinstance(original, Image.Image):
+            return resized(original, self.size, self.region)
+        return original.seen(self.region, self.size)
 
     def seen_in(
         self, other: "View", original: Original, resample: Image.Resampling = Image.Resampling.BICUBIC

@@ -27,6 +27,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
 }
 LIGHT = {"orange", "yellow", "cyan", "white"}  # these marks bear dark ink
+ROWS = 16  # that are drawn at a time
 LETTERS = "ACEFHKLMNPRTUVXZ"
 DOTS = "23456"
 # Where the dots of a mark sit, in units of the ink's half-height.
@@ -176,14 +177,11 @@ def draw(scene: Scene, side: int, region: tuple[float, float, float, float] = (0
     if not scene.waves and least.min() >= 0 and most.max() <= 255:
         image = _slope(down, across)
     else:
-        ground = [down[c][:, None] + across[c] for c in range(3)]
-        for over_x, over_y, phase, *swings in scene.waves:
-            turns_x = 2 * np.pi * over_x * np.linspace(x1, x2, side) + phase
-            turns_y = 2 * np.pi * over_y * np.linspace(y1, y2, height)[:, None]
-            wave = np.cos(turns_y) * np.cos(turns_x) - np.sin(turns_y) * np.sin(turns_x)  # cos of their sum
-            ground = [band + (swing * wave).astype(np.int16) for band, swing in zip(ground, swings)]
-        bands = [np.clip(band, 0, 255) for band in ground]
-        image = Image.merge("RGB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
+        turns = [
+            (2 * np.pi * over_x * np.linspace(x1, x2, side) + phase, 2 * np.pi * over_y * np.linspace(y1, y2, height))
+            for over_x, over_y, phase, *_ in scene.waves
+        ]
+        image = _rolling(down, across, turns, [swings for _, _, _, *swings in scene.waves])
     canvas = ImageDraw.Draw(image)
     for a, b, c, d, grey, width in scene.strokes:
         ends = [(a - x1) * scale, (b - y1) * scale, (c - x1) * scale, (d - y1) * scale]
@@ -201,6 +199,29 @@ def _slope(down_CH: np.ndarray, across_CW: np.ndarray) -> Image.Image:
     rows_H, columns_W = red_H + (green_H << 8) + (blue_H << 16) + (255 << 24), red_W + (green_W << 8) + (blue_W << 16)
     pixels_HW = rows_H[:, None] + columns_W
     return Image.frombytes("RGB", pixels_HW.shape[::-1], pixels_HW, "raw", "RGBX")
+
+
+def _rolling(
+    down_CH: np.ndarray,
+    across_CW: np.ndarray,
+    turns: list[tuple[np.ndarray, np.ndarray]],
+    swings: list[list[float]],
+) -> Image.Image:
+    """Sums of a row's and a column's value and of waves, by a few rows at a time, which stay in the processor's cache.
+
+    Each wave has angles along x (W,) and along y (H,), and swings that far in each of the colours.
+    """
+    bands_CHW = np.empty((3, down_CH.shape[1], across_CW.shape[1]), np.uint8)
+    parts = [(np.cos(x_W), np.sin(x_W), np.cos(y_H)[:, None], np.sin(y_H)[:, None]) for x_W, y_H in turns]
+    for top in range(0, bands_CHW.shape[1], ROWS):
+        rows = slice(top, top + ROWS)
+        waves = [cos_y[rows] * cos_x - sin_y[rows] * sin_x for cos_x, sin_x, cos_y, sin_y in parts]  # cos of their sum
+        for c, band_HW in enumerate(bands_CHW):
+            ground_HW = down_CH[c, rows, None] + across_CW[c]
+            for wave_HW, swing in zip(waves, swings):
+                ground_HW += (swing[c] * wave_HW).astype(np.int16)
+            band_HW[rows] = np.clip(ground_HW, 0, 255)
+    return Image.merge("RGB", [Image.fromarray(band_HW) for band_HW in bands_CHW])
 
 
 def _draw_mark(canvas: ImageDraw.ImageDraw, mark: Mark, x: float, y: float, scale: float, face: Face) -> None:

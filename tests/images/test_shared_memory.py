@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mgpo.images.shared_memory import share
+from mgpo.images.views import View
 
 
 def pictures() -> list[Image.Image]:
@@ -20,6 +21,8 @@ def test_parts_are_those_of_the_picture() -> None:
         box = (3, 5, 27, 19)
         assert shared.size == original.size
         assert shared.crop(box).tobytes() == original.crop(box).tobytes()
+        view = View(box, (14, 10))
+        assert view.pixels(shared).tobytes() == view.pixels(original).tobytes()
         assert shared.resize((14, 14), Image.Resampling.BICUBIC).tobytes() == original.resize((14, 14)).tobytes()
 
 

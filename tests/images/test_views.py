@@ -152,14 +152,14 @@ def test_nested_turned_crops_map_to_the_original(size, parts, inner, turn, more)
 def test_a_pixel_is_where_a_turned_view_says(turn, more, place):
     """Seen at its own size nothing is resampled: the marked pixel lies where `to_input` puts it, in a crop of a crop
     too, and as Pillow turns it."""
-    original = Image.new("L", (12, 8))
-    original.putpixel(place, 255)
+    original = Image.new("RGB", (12, 8))
+    original.putpixel(place, (255, 255, 255))
     x, y = place
     plain = View.full(original.size, lambda size: size)
     view = plain.crop((0, 0, 12, 8), lambda size: size, turn).crop((0, 0, 99, 99), lambda size: size, more)
     shown = view.pixels(original)
     assert shown.tobytes() == original.rotate(-90 * (turn + more), expand=True).tobytes()
-    (at,) = [(i % shown.width, i // shown.width) for i, value in enumerate(shown.tobytes()) if value]
+    (at,) = [(i % shown.width, i // shown.width) for i, value in enumerate(shown.convert("L").tobytes()) if value]
     assert view.to_input((x, y, x + 1, y + 1)) == (*at, at[0] + 1, at[1] + 1)
     assert view.to_original((*at, at[0] + 1, at[1] + 1)) == (x, y, x + 1, y + 1)
     assert view.crop((*at, at[0] + 1, at[1] + 1), lambda size: size).region == (x, y, x + 1, y + 1)

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer import call
 import mgpo
 import mgpo.rollout.in_process
 import mgpo.training.module
+import mgpo.training.rollouts
 from mgpo.dialogues import TwoTurn
 from mgpo.policy.chat import Chat
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
@@ -43,7 +44,7 @@ PHASES = [
     (Qwen25VL, "features", "model: vision tower"),
     (MGPO, "manual_backward", "model: backward"),
     (torch.optim.AdamW, "step", "model: optimiser"),
-    (mgpo.training.module, "roll_out", "rollout"),
+    (mgpo.training.rollouts, "roll_out", "rollout"),
     (mgpo.rollout.in_process, "choose", "drawing tokens"),
     (CropCache, "__call__", "waiting for pixels"),
     (TwoTurn, "open", "dialogue"),
@@ -51,12 +52,12 @@ PHASES = [
     (Chat, "open", "encoding"),
     (Chat, "follow", "encoding"),
     (Chat, "decode", "decoding"),
-    (mgpo.training.module, "judge", "rewards, metrics"),
-    (mgpo.training.module, "records_of", "rewards, metrics"),
-    (mgpo.training.module, "rollout_metrics", "rewards, metrics"),
+    (mgpo.training.rollouts, "judge", "rewards, metrics"),
+    (mgpo.training.rollouts, "records_of", "rewards, metrics"),
+    (mgpo.training.rollouts, "rollout_metrics", "rewards, metrics"),
     (mgpo.training.module, "collate", "collating"),
     (mgpo.training.module, "policy_loss", "loss"),
-    (torch.nn.utils, "clip_grad_norm_", "clipping"),
+    (mgpo.training.module, "clip_gradients", "clipping"),
     (MGPO, "publish", "logging"),
     (_PrefetchDataFetcher, "__next__", "waiting for data"),
     (call, "_call_callback_hooks", "callbacks"),

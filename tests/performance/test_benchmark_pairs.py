@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.performance import pairs as harness
+from tests.performance.outside import PHASES
 from tests.performance.pairs import Pairs, Row, faster, peak_bytes, run_pairs, smaller, table
 from tests.performance.profile import Timers
 from tests.performance.protocol import Stepper
@@ -107,3 +108,7 @@ def test_time_belongs_to_the_innermost_phase():
 def test_a_trainer_that_fails_says_why():
     with pytest.raises(RuntimeError, match="No module named"):
         Stepper(sys.executable, "tests.performance.no_such_trainer")
+
+
+def test_the_phases_of_a_step_are_functions_that_there_are():
+    assert [name for owner, name, _ in PHASES if not callable(getattr(owner, name, None))] == []
