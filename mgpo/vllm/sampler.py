@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch.accelerators import cuda
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -85,7 +87,9 @@ class VLLMSampler:
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy, without weights."""
         with tempfile.TemporaryDirectory() as folder:
-            return LocalEngine(self.settings(policy, folder))
+            engine = LocalEngine(self.settings(policy, folder))
+        keep_workspaces()
+        return engine
 
     def settings(self, policy: QwenVL, folder: str) -> Settings:
         """What an engine has to know, with configuration, tokenizer and processors in a folder."""
@@ -98,6 +102,15 @@ class VLLMSampler:
             banned=tuple(policy.banned.nonzero().flatten().tolist()),
             options={"max_model_len": self.max_model_len, **self.options},
         )
+
+
+def keep_workspaces() -> None:
+    """Have Lightning leave the workspaces of cuBLAS, which it frees wherever a fit or a validation begins or ends.
+
+    CUDA graphs know nothing but addresses: an engine's would go on writing into that memory, which by then may be the
+    policy's weights (pytorch/pytorch#193402).
+    """
+    setattr(cuda, "_clear_cuda_memory", torch.cuda.empty_cache)  # noqa: B010, for it is not Lightning's to show
 
 
 def where_installed(

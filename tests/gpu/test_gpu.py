@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import cuda
 
 from mgpo.policy.lora import Lora
+from mgpo.vllm.sampler import keep_workspaces
 from tests.conftest import make_pictures, make_policy
 from tests.gpu import checks
 from tests.helpers.cases import SAMPLES, case_of, failures
@@ -85,6 +87,20 @@ def test_sampled_tokens_see_their_prompt_and_themselves(rows, heads, shared, wid
     prompts = keys, values, valid_BP, owner_N.int()
     found = step_attention(q, prompts, (own_keys, own_values, valid_NS, column), 0.1)
     assert (found.double() - expected[:, :, 0]).abs().max() < (1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_a_trainer_that_ends_leaves_the_workspaces_of_products(monkeypatch):
+    """An engine's graphs go on writing into them."""
+    with monkeypatch.context() as patches:
+        patches.setattr(cuda, "_clear_cuda_memory", cuda._clear_cuda_memory)  # back again afterwards
+        keep_workspaces()
+        matrix = torch.ones(512, 512, device=GPU, dtype=torch.bfloat16)
+        torch.mm(matrix, matrix)
+        held = torch.cuda.memory_allocated()
+        cuda.CUDAAccelerator().teardown()
+        assert torch.cuda.memory_allocated() == held
+    cuda.CUDAAccelerator().teardown()
+    assert torch.cuda.memory_allocated() < held
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import cuda
 
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
@@ -163,6 +164,25 @@ def test_it_wakes_into_memory_that_the_trainer_gave_back(engine):
     assert asked[5:] == [("sleep", 2), *woken]
     engine.close()
     assert asked[-1] == "shutdown"
+
+
+def test_trainers_that_begin_and_end_leave_the_memory_into_which_its_graphs_write(monkeypatch):
+    freed: list[bool] = []
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: freed.append(True), raising=False)
+    monkeypatch.setattr(cuda, "_clear_cuda_memory", cuda._clear_cuda_memory)  # back again afterwards
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Lightning sets it
+    monkeypatch.setattr(sampler, "LocalEngine", lambda settings: None)
+    monkeypatch.setattr(VLLMSampler, "settings", lambda self, policy, folder: None)
+
+    def begin_and_end():
+        cuda.CUDAAccelerator().setup(SimpleNamespace(local_rank=0))
+        cuda.CUDAAccelerator().teardown()
+
+    begin_and_end()
+    assert len(freed) == 2
+    VLLMSampler().start(None)
+    begin_and_end()
+    assert len(freed) == 2
 
 
 @pytest.mark.parametrize("installed", [True, False])
