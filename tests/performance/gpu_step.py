@@ -50,11 +50,12 @@ class ToTheLimit(TwoTurn):
 
 @dataclass
 class Step:
-    """One step: seconds in all and by phase, and what was rolled out."""
+    """One step: seconds in all and by phase, what was rolled out, and how many updates were not finite."""
 
     seconds: float
     phases: dict[str, float]
     rolled_out: list[Trajectory]
+    skipped: float
 
 
 class Watch(L.Callback):
@@ -72,7 +73,8 @@ class Watch(L.Callback):
         now = time.perf_counter()
         read = {name: work.seconds for name, work in module.timer.read().items()}
         phases = {name: seconds - self.before.get(name, 0.0) for name, seconds in read.items()}
-        self.steps.append(Step(now - self.began, phases, module.rolled_out))
+        skipped = module.published.get("skipped_updates", 0.0)
+        self.steps.append(Step(now - self.began, phases, module.rolled_out, skipped))
         self.began, self.before = now, read
 
 
