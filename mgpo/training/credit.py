@@ -1,4 +1,4 @@
-"""Which reply of a rollout is learnt with what: with the answer's advantage, or a look with its own."""
+"""Which reply of a rollout is learnt with what: with the answer's advantage, and a look with its own beside it."""
 
 from typing import Literal
 
@@ -16,9 +16,10 @@ FLOOR = 0.04  # added to the standard deviation of grades, so that differences o
 def token_advantages(groups: Groups, objective: Objective) -> list[Tensor]:
     """Of each trajectory the advantages of its learnt tokens, in order.
 
-    They are those of the answer's reward in all replies, or, where the evidence of the looks was measured, in the last
-    alone, and in each before it those of what that look was worth (separate advantages by turn: AdaptVision,
-    arXiv 2512.03794; by evidence: Vision-RL², arXiv 2609.19745).
+    They are those of the answer's reward in all replies. Where the evidence of the looks was measured, those of what a
+    look was worth come on top in its own reply (advantages by turn: AdaptVision, arXiv 2512.03794; by evidence:
+    Vision-RL², arXiv 2609.19745). Alone they would have looks learnt soon, and then for what a crop says by itself,
+    where an answer takes more.
     """
     counted_BG = groups.counted_BG
     answers_N = objective.advantages(groups.rewards_BG, counted_BG).flatten()
@@ -26,9 +27,9 @@ def token_advantages(groups: Groups, objective: Objective) -> list[Tensor]:
     looks_NK = torch.stack(looks, 2).flatten(0, 1) if looks else None
     advantages = []
     for i, trajectory in enumerate(groups.trajectories):
-        values = [answers_N[i]] * len(trajectory.turns)
+        values = answers_N[i].repeat(len(trajectory.turns))
         if looks_NK is not None:
-            values[:-1] = F.pad(looks_NK[i], (0, len(values)))[: len(values) - 1]
+            values[:-1] += F.pad(looks_NK[i], (0, len(values)))[: len(values) - 1]
         parts = [value.expand(len(turn.reply.ids)) for value, turn in zip(values, trajectory.turns) if turn.learnt]
         advantages.append(torch.cat(parts))
     return advantages

@@ -56,8 +56,8 @@ class MGPO(RolloutModule):
         optimizer: Optimiser, by class path.
         lr_scheduler: Schedule over optimiser updates, by class path; none that waits for a metric.
         group_size: Rollouts for each question (G).
-        credit: Whether all replies are learnt with the answer's advantage (answer), or each look with that of its own
-            crop (turn): how much likelier it makes the right answer than a black one would (`evidence_grades`).
+        credit: Whether all replies are learnt with the answer's advantage alone (answer), or each look with that of its
+            own crop as well (turn): how much likelier it makes the right answer than a black one would.
         constant_reward_groups: What becomes of groups whose rewards are all equal: they count in the loss's
             denominator (keep), or not (drop), or more questions are rolled out until the batch is full of
             others (resample; DAPO, arXiv 2503.14476, section 3.2).

@@ -36,12 +36,13 @@ def groups(*rollouts, size=4):
     return Groups.of([rollout(*of) for of in rollouts], size)
 
 
-def test_a_look_is_learnt_with_its_evidence_and_the_answer_with_its_reward():
+def test_a_look_is_learnt_with_its_evidence_beside_the_reward_and_the_answer_with_the_reward_alone():
     """The second looked well and answered wrongly; the third looked at nothing and was lucky."""
     some = groups((1.0, 3.0), (0.0, 3.0), (1.0, 0.0), (0.0, 0.0))
     looks = torch.stack([values[:3] for values in token_advantages(some, Objective())])
     answers = torch.stack([values[3:] for values in token_advantages(some, Objective())])
-    assert (looks[:2] > 0.5).all() and (looks[2:] < -0.5).all()
+    evidence = looks - answers[:, :1]
+    assert (evidence[:2] > 0.5).all() and (evidence[2:] < -0.5).all()
     assert (answers[[0, 2]] > 0.5).all() and (answers[[1, 3]] < -0.5).all()
 
 
