@@ -87,8 +87,8 @@ class BlackFirst:
         box: tuple[float, float, float, float] | None = None,
         reducing_gap: float | None = None,
     ) -> Image.Image:
-        """As Pillow's `resize`, from the true pixels."""
-        return self.image.resize(size, resample, box, reducing_gap)
+        """Nothing to be seen, at that size."""
+        return Image.new("RGB", size)
 
     def seen(self, region: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
         """Nothing to be seen of the whole; a part, from the true pixels."""

@@ -16,7 +16,7 @@ BAND = 128  # rows
 def resized(image: Image.Image, size: Size, region: Region | None = None) -> Image.Image:
     """A picture, or a region of it (left, top, right, bottom), at another (width, height), in RGB.
 
-    Within a level of 255 it is Pillow's filter, in a fraction of the time; where values are cut off between the two
+    Within two levels of 255 it is Pillow's filter, in a fraction of the time; where values are cut off between the two
     passes, as in noise that is enlarged, their order shows. Nothing outside of the region bleeds into its edges. Runs
     in the calling thread, outside of Python's lock.
     """

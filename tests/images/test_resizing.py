@@ -23,7 +23,7 @@ def levels(image):
 @example(2000, 1500, 56, 28)
 @example(1, 1, 300, 1)
 @example(13, 399, 12, 29)
-def test_it_is_pillows_filter_to_a_level(width, height, to_width, to_height):
+def test_it_is_pillows_filter_to_two_levels(width, height, to_width, to_height):
     image = noise(width, height, 64, 192)  # so that nothing is cut off at 0 or 255
     ours, pillows = resized(image, (to_width, to_height)), image.resize((to_width, to_height), Image.Resampling.BICUBIC)
     assert ours.size == pillows.size
