@@ -1,5 +1,7 @@
 """Where questions come from. A source is a sized collection of questions, named by its class path."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
 from mgpo.errors import UserError
@@ -48,3 +50,23 @@ class DataError(UserError):
 def split_of(source: Source) -> str:
     """The split under which a source reports: its own, or that of its questions where it does not say."""
     return getattr(source, "split", None) or (source[0].split if len(source) else "")
+
+
+def check_ids(key: str, sources: Sequence[Source]) -> None:
+    """Raises DataError where two sources report under one split and share an id: one question would hide the other.
+
+    Ids are looked at only where a split has several sources: some can't tell them without reading their pictures.
+    """
+    by_split: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        by_split[split_of(source)].append(source)
+    for split, sharing in by_split.items():
+        known: set[str] = set()
+        for source in sharing if len(sharing) > 1 else ():
+            own = {source[i].id for i in range(len(source))}
+            if both := known & own:
+                raise DataError(
+                    f"{key}: two sources report under the split {split!r}, and both have a question {min(both)!r}; "
+                    "give one of them another split"
+                )
+            known |= own

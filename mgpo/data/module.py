@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import lightning as L
 import torch
 
-from mgpo.data.base import DataError, Source
+from mgpo.data.base import DataError, Source, check_ids
 from mgpo.data.batches import Batches, Decoded, Sample
 from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
@@ -52,7 +52,13 @@ class VQAData(L.LightningDataModule):
         self.first_view = first_view
 
     def setup(self, stage: str) -> None:
-        """Warns of what the sources have left out, and of what else they have to say."""
+        """Warns of what the sources have left out, and of what else they have to say.
+
+        Raises:
+            DataError: Where two of `val`, or of `test`, report questions of the same name.
+        """
+        for key, sources in (("val", self.val), ("test", self.test)):
+            check_ids(f"data.{key}", sources)
         for source in [self.train, *self.val, *self.test]:
             complaint = source.complaint() if source is not None and hasattr(source, "complaint") else None
             if complaint:

@@ -199,7 +199,8 @@ def _find_distractors(
         elif said.right:
             one.left_out[DISTRACTOR] = "the other part gives the right answer"
         else:
-            one.swaps[DISTRACTOR], one.distractor = part(trajectory.crops[-1]), said.answer
+            named = trajectory.crops[-1]
+            one.swaps[DISTRACTOR], one.distractor = part(named, trajectory.original(named)), said.answer
 
 
 def _without_wholes(trajectory: Trajectory) -> Trajectory:

@@ -15,8 +15,8 @@ from mgpo.metrics.record import Record
 from mgpo.utils.terminal_tables import first_that_fits
 
 Summary = dict[str, Any]
-Differences = dict[tuple[str, str, str], tuple[float, float]]  # by split, category and share
-ALL = ""  # every category of a split
+Differences = dict[tuple[str, str | None, str], tuple[float, float]]  # by split, category and share
+ALL = None  # every category of a split, and questions of none
 RESAMPLES = 1000  # of the table's intervals, which show whole percentage points
 SHARES = {
     "accuracy": values.right,
@@ -144,11 +144,11 @@ def _table(
         table.add_column(name, justify="right")
     for split in sorted(after["by_split"], key=lambda name: (name != "val", name)):
         numbers, old = after["by_split"][split], before["by_split"].get(split) if before else None
-        rows = [(split, ALL, numbers, old)]
+        rows = [(f"{split}: all", ALL, numbers, old)]
         if len(numbers["by_category"]) > 1:
             names = sorted(numbers["by_category"], key=lambda name: (name.count(","), name))
             parts = old["by_category"] if old else {}
-            rows += [(name, name, numbers["by_category"][name], parts.get(name)) for name in names]
+            rows += [(name or "no category", name, numbers["by_category"][name], parts.get(name)) for name in names]
         sources = old.get("by_source", {}) if old else {}
         named = [(f"from {name}", part, sources.get(name)) for name, part in numbers.get("by_source", {}).items()]
         rows += [(title, title, part, old_part) for title, part, old_part in named]
@@ -157,8 +157,7 @@ def _table(
                 _cell(part, old_part, name, gained.get((split, category, name)), between) for name in columns.values()
             ]
             last = title == rows[-1][0]
-            shown = f"{split}: all" if category == ALL else title
-            table.add_row(escape(shown), str(part["n"]), *cells, end_section=last)
+            table.add_row(escape(title), str(part["n"]), *cells, end_section=last)
     return table
 
 

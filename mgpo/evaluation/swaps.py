@@ -51,11 +51,11 @@ def same_region_of(other: Original) -> Swap:
     return swap
 
 
-def part(named: View) -> Swap:
-    """Another part of the same picture, at the size at which it is seen itself."""
+def part(named: View, of: Original) -> Swap:
+    """Another part, of the same or another of the question's pictures, at the size at which it is seen itself."""
 
     def swap(image: Original, view: View, first: View) -> Image.Image:
-        return named.pixels(image)
+        return named.pixels(of)
 
     return swap
 

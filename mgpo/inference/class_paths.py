@@ -16,16 +16,17 @@ def settings_of(made: Any) -> dict[str, Any]:
     arguments = {
         name: _plain(value) for name, value in kept.items() if value is not None or parameters[name].default is not None
     }
-    return {"class_path": _path(type(made)), "init_args": arguments}
+    return {"class_path": path_of(type(made)), "init_args": arguments}
 
 
 def _plain(value: Any) -> Any:
     if inspect.isfunction(value):
-        return _path(value)
+        return path_of(value)
     if callable(value) and not isinstance(value, type):  # an object of a class of its own, such as a cut
         return settings_of(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _path(made: Any) -> str:
+def path_of(made: Any) -> str:
+    """The class path of a class or a function."""
     return f"{made.__module__}.{made.__qualname__}"

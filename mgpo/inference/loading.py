@@ -14,6 +14,7 @@ import yaml
 from mgpo.checkpoints.whole import trained
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
+from mgpo.inference.class_paths import path_of
 from mgpo.inference.local import Model
 from mgpo.inference.saving import SETTINGS
 from mgpo.inference.served import ServedModel
@@ -23,6 +24,7 @@ from mgpo.policy.families.qwen2_5_vl import EMBEDDED
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.policy.hub.checkpoint_files import ADAPTERS, family_of
 from mgpo.policy.hub.run_weights import policy_weights
+from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.utils.complaints import plainly
 from mgpo.utils.configurations import load as load_yaml
 from mgpo.utils.configurations import read_text, shipped_config
@@ -31,6 +33,7 @@ from mgpo.utils.renamed import under_present_names
 EMBEDDED_CONFIG = "mgpo"
 MODELS = ("config.json", ADAPTERS)  # one of which a folder has that holds a model
 ADDRESSES = ("http://", "https://")
+SHOWN = 200  # characters of torch's complaint
 MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
 
 
@@ -81,13 +84,36 @@ def load(
     elif folder.is_dir() and not any((folder / kind).is_file() for kind in MODELS):
         raise UserError(f"{name} holds neither a run (config.yaml) nor a model (config.json){_runs_in(folder)}")
     else:
-        policy = family_of(name)(name, **{"dtype": "auto", **options}).load().eval()
-        model = Model(policy, dialogue or TwoTurn())
+        plain = {"class_path": path_of(family_of(name)), "init_args": {"path": name, "dtype": "auto"}}
+        model = _from_config({"policy": plain}, dialogue, options)
         if "max_pixels" not in options:
-            _tell_budget(name, policy)
+            _tell_budget(name, model.policy)
     model.max_new_tokens = max_new_tokens or model.max_new_tokens
-    model.policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.policy.to(_device(device))
     return model
+
+
+def load_with(path: str, dialogue: Dialogue | None, options: dict[str, Any] | None) -> Model | ServedModel:
+    """`load` for a command's --model, --dialogue and --options.
+
+    Raises:
+        UserError: For options that are one of the other two, and where nothing can be loaded.
+    """
+    for name, other in (("path", "--model"), ("dialogue", "--dialogue")):
+        if name in (options or {}):
+            raise UserError(f"--options.{name}: that is {other}")
+    return load(path, dialogue, **(options or {}))
+
+
+def _device(name: str | None) -> torch.device:
+    """That of the weights. Raises UserError for one that is none, or not here."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        why = (str(error).strip().splitlines() or [""])[0][:SHOWN]
+        raise UserError(f"device is {name!r}, which can't be used ({why}); name another, such as cpu") from None
 
 
 def _runs_in(folder: Path) -> str:
@@ -132,8 +158,10 @@ def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dic
     policy = chosen["policy"]
     policy["init_args"] = {**policy["init_args"], **options}
     made = _made(parser, {"policy": policy, "dialogue": chosen.get("dialogue")})
-    made.policy.load().eval()
-    return Model(made.policy, dialogue or made.dialogue or TwoTurn(), chosen["eval_sampling"]["max_new_tokens"])
+    if "{answer}" not in (form := chosen.get("answer_form", ANSWER_FORM)):
+        raise UserError(f"answer_form is {form!r}; it needs the slot {{answer}}")
+    limit = chosen.get("eval_sampling", {}).get("max_new_tokens", 1024)
+    return Model(made.policy.load().eval(), dialogue or made.dialogue or TwoTurn(), limit, answer_form=form)
 
 
 def _served(options: dict[str, Any], dialogue: Dialogue | None) -> ServedModel:

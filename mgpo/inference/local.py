@@ -14,7 +14,7 @@ from mgpo.inference.base import AskedModel, in_batches
 from mgpo.inference.saving import save_model
 from mgpo.policy.base import Policy
 from mgpo.rewards import ExactAnswer, Reward
-from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 
 LOOKED_AT = 64  # values of a tensor that enter its digest
@@ -28,12 +28,20 @@ class Model(AskedModel):
         dialogue: What is said in each turn.
         max_new_tokens: A reply is cut here.
         run: The folder of the run that trained it, whose figures go into the card of an export.
+        answer_form: The reply whose likelihood is the evidence of an audit, as in training; slot {answer}.
     """
 
-    def __init__(self, policy: Policy, dialogue: Dialogue, max_new_tokens: int = 1024, run: Path | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        dialogue: Dialogue,
+        max_new_tokens: int = 1024,
+        run: Path | None = None,
+        answer_form: str = ANSWER_FORM,
+    ) -> None:
         play = partial(roll_out, policy, InProcessSampler())
         super().__init__(play, policy.resolution, dialogue, max_new_tokens)
-        self.policy, self.run = policy, run
+        self.policy, self.run, self.answer_form = policy, run, answer_form
 
     def identity(self) -> dict[str, Any]:
         """The sizes at which it sees, and a digest of the weights."""
@@ -61,7 +69,8 @@ class Model(AskedModel):
         name: str | None = None,
     ) -> None:
         """Save as a plain transformers checkpoint; see `mgpo.inference.saving.save_model`."""
-        save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), dtype, merge, name, self.run)
+        more = (dtype, merge, name, self.run, self.answer_form)
+        save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), *more)
 
 
 def digest(weights: dict[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ from mgpo.images.lazy import open_all
 from mgpo.images.views import Original, Resize
 from mgpo.inference.base import AskedModel, picked, refusal
 from mgpo.inference.class_paths import settings_of
-from mgpo.inference.loading import load
+from mgpo.inference.loading import load_with
 from mgpo.inference.prediction_file import LOCK, Predictions
 from mgpo.monitoring.terminal import Board
 from mgpo.rewards import ExactAnswer, verdict_of
@@ -63,7 +63,7 @@ def predict(
         raise UserError("--batch_size and --threads are at least 1")
     torch.set_num_threads(threads)
     questions = unlabelled_questions(data, question, columns)
-    loaded = load(model, dialogue, **(options or {}))
+    loaded = load_with(model, dialogue, options)
     with locked(Path(output + LOCK), output, "name another --output"):
         predictions = Predictions(Path(output), _origin(questions, loaded))
         done = predictions.done

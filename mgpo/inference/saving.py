@@ -19,6 +19,7 @@ from mgpo.errors import UserError
 from mgpo.inference.card import model_card
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
+from mgpo.rollout.episodes import ANSWER_FORM
 
 Dtype = Literal["float32", "bfloat16"]
 SETTINGS = "mgpo.json"  # policy, dialogue and limit, as in a run's configuration; read by mgpo.load
@@ -34,6 +35,7 @@ def save_model(
     merge: bool = True,
     name: str | None = None,
     run: Path | None = None,
+    answer_form: str = ANSWER_FORM,
 ) -> None:
     """Write weights, configuration, tokenizer, image and video processor, chat template and a model card.
 
@@ -49,6 +51,7 @@ def save_model(
         merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
         name: The repository that it is for, by which the card loads it.
         run: The folder of the run that trained it, whose figures go into the card.
+        answer_form: The reply whose likelihood is the evidence of an audit.
 
     Raises:
         UserError: If the folder holds something, there are no adapters to be saved alone, or adapters for a repository
@@ -66,7 +69,7 @@ def save_model(
         _save_whole(policy, unfinished, dtype)
     else:
         _save_adapters(policy, unfinished, dtype)
-    settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None)
+    settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None) | {"answer_form": answer_form}
     (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
     save_processors(policy, unfinished)
     (unfinished / "README.md").write_text(card)

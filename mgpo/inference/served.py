@@ -74,8 +74,8 @@ class ServedModel(AskedModel):
             raise UserError(f"parallel is {parallel}; at least 1 question has to be asked at a time")
         crop_max = crop_max_pixels or max_pixels
         resolution = VisionResolution(
-            Frame(frame),
-            PixelBudget(min_pixels, max_pixels, factor),
+            _frame_of(frame),
+            PixelBudget(min(min_pixels, max_pixels), max_pixels, factor),
             PixelBudget(min(min_pixels, crop_max), crop_max, factor),
         )
         super().__init__(self.episodes, resolution, dialogue or TwoTurn(), max_new_tokens)
@@ -191,6 +191,15 @@ def without_thoughts(text: str) -> str:
     """A reply as later turns are shown it: chat templates forget thoughts, and not every server has such a one."""
     said = spoken(text)
     return text if said == text else said.lstrip()
+
+
+def _frame_of(name: Frame | str) -> Frame:
+    """Raises UserError for a frame that there is not."""
+    try:
+        return Frame(name)
+    except ValueError:
+        known = ", ".join(frame.value for frame in Frame)
+        raise UserError(f"frame is {name!r}; the model names boxes in one of {known}") from None
 
 
 def data_uri(image: Image.Image) -> str:

@@ -47,6 +47,7 @@ class Record:
     source: str = ""  # of the question
     named_in: tuple[int | None, ...] = ()  # by turn: the number of the picture that its box is in, from 1 on
     cut_from: tuple[int, ...] = ()  # the numbers of the pictures that the regions are parts of
+    box_picture: int = 1  # the number of the picture that `box` is in
 
     def as_row(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
@@ -56,9 +57,10 @@ class Record:
 def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: int = 0, rollout: int = 0) -> Record:
     """What there is to say about a judged trajectory."""
     question, parsed_box, crops = trajectory.question, trajectory.parsed_box, trajectory.crops
-    box = None
+    box, picture = None, 0
     if parsed_box is not None and parsed_box.box:
-        box = trajectory.views[parsed_box.picture].to_original(parsed_box.box)
+        seen = trajectory.views[parsed_box.picture]
+        box, picture = seen.to_original(parsed_box.box), seen.picture
     return Record(
         id=question.id,
         split=question.split,
@@ -93,6 +95,7 @@ def record_of(trajectory: Trajectory, subimage_right: bool | None = None, step: 
         source=question.source,
         named_in=tuple(None if turn.named is None else turn.picture for turn in trajectory.turns),
         cut_from=tuple(view.picture + 1 for view in crops),
+        box_picture=picture + 1,
     )
 
 

@@ -98,9 +98,13 @@ def groups_of(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def agreement(group: Group) -> float | None:
-    """Mean intersection over union of all pairs of the group's valid boxes; None with fewer than two of them."""
-    boxes = [record.box for record in group if record.box is not None]
-    return fmean(overlap(a, b) for a, b in combinations(boxes, 2)) if len(boxes) > 1 else None
+    """Mean intersection over union of all pairs of the group's valid boxes; None with fewer than two of them.
+
+    It is 0 for boxes in different pictures.
+    """
+    boxes = [(record.box_picture, record.box) for record in group if record.box is not None]
+    pairs = [overlap(a, b) if place == other else 0.0 for (place, a), (other, b) in combinations(boxes, 2)]
+    return fmean(pairs) if pairs else None
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -4,6 +4,7 @@ Every rule takes the curves of the training metrics and says what it saw, or Non
 that is not there yet (not a number) are false, so a rule is silent until it has seen enough.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -230,9 +231,9 @@ class Watch:
         self.sounding: dict[str, int] = {}  # steps for which it has been calm since
 
     def step(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
-        """Take in a step's metrics; the alarms that it sets off."""
+        """Take in a step's metrics, those that are numbers; the alarms that it sets off."""
         for name, value in metrics.items():
-            if name.rstrip("0123456789") in METRICS:
+            if name.rstrip("0123456789") in METRICS and math.isfinite(value):
                 self.curves[name].steps.append(step)
                 self.curves[name].values.append(value)
         return [alarm for kind, rule in RULES.items() if (alarm := self._new(kind, rule(self.curves, self.limits)))]

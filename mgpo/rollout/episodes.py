@@ -23,6 +23,7 @@ from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
 from mgpo.utils.own_code import Called, blaming
 
 Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
+ANSWER_FORM = "\\boxed{{answer}}"  # in which a right answer is forced
 
 
 class Conversations(Protocol):

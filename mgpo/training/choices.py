@@ -6,8 +6,6 @@ from mgpo.errors import UserError
 from mgpo.training.self_teacher import AT_ONE_GLANCE
 from mgpo.utils.least_values import TEMPERATURE, check_keys
 
-ANSWER_FORM = "\\boxed{{answer}}"
-
 
 def check_choices(module: Any) -> None:
     """Raises UserError, in a sentence, for a module that could not learn as it was asked to."""

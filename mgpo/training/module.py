@@ -23,9 +23,9 @@ from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.kernels import check_kernel
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import BySource, ExactAnswer, Reward, Shaping, as_reward
-from mgpo.rollout.episodes import Sampler
+from mgpo.rollout.episodes import ANSWER_FORM, Sampler
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.choices import ANSWER_FORM, check_choices
+from mgpo.training.choices import check_choices
 from mgpo.training.credit import Credit
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn

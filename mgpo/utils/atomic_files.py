@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ REFUSED = {
     **NO_ROOM,
     errno.EACCES: "writing there is not permitted",
     errno.EPERM: "writing there is not permitted",
+    errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "a part of the path is a file",
     errno.ENOENT: "a folder of the path can't be made",
@@ -86,6 +88,16 @@ def replaced(path: Path, lasting: bool = False, advice: str = ADVICE) -> Iterato
         except Exception:
             unfinished.unlink(missing_ok=True)
             raise
+
+
+def check_output(path: Path, advice: str = "name another --output") -> None:
+    """Raises UserError, before the work whose outcome it is to hold, where a file of that name can't be written."""
+    with writing(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 @contextmanager

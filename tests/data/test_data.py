@@ -182,3 +182,20 @@ def test_large_marks_are_a_share_that_every_kind_gets():
     assert {question.category for question in large} == {f"{kind}, large" for kind in kinds}
     with pytest.raises(DataError, match="shares"):
         Scenes(4, large=2)
+
+
+def test_two_sources_that_could_not_be_told_apart_are_refused(folder):
+    """Ids of both are test-1, test-2, …: as one split each question would hide another."""
+    for name in ("charts", "signs"):
+        (folder / name).mkdir()
+        write(folder / name, [ROW, {**ROW, "image": "b.png"}], "test.jsonl")
+
+    def source(name, **options):
+        return Files(str(folder / name / "test.jsonl"), str(folder), **options)
+
+    said = "two sources report under the split 'files', and both have a question 'test-1'; give one of them another"
+    for key in ("val", "test"):
+        with pytest.raises(DataError, match=f"data.{key}: {said}"):
+            VQAData(**{key: [source("charts"), source("signs")]}).setup("validate")
+        VQAData(**{key: [source("charts"), source("signs", split="signs")]}).setup("validate")
+    VQAData(val=[source("charts")], test=[source("charts")]).setup("validate")

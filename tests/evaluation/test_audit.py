@@ -16,9 +16,8 @@ from mgpo.evaluation.part_dialogues import LastTurn
 from mgpo.evaluation.swaps import black
 from mgpo.inference.client import NoReply
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.module import ANSWER_FORM
 from mgpo.types import Reply
 from tests.conftest import MemoryPicture
 from tests.helpers.cheats import Cheat, from_crop, from_picture, known, picture, questions
@@ -266,3 +265,22 @@ def test_a_policy_that_is_blind_to_its_crops_has_no_margin(base, samples, monkey
     monkeypatch.setattr(base.policy, "features", lambda images: features(images) * 0)
     add_margins(base.policy, looked, ANSWER_FORM)
     assert [one.margin for one in looked] == pytest.approx([0] * len(looked), abs=1e-4)
+
+
+class Elsewhere(Cheat):
+    """Looks in the first of two pictures, or when it is drawn in the second."""
+
+    def _reply(self, history, sampling, seed, stop_text):
+        text, reply = super()._reply(history, sampling, seed, stop_text)
+        return text.replace('"label"', '"picture": 2, "label"') if sampling.temperature else text, reply
+
+
+def test_a_distractor_in_another_picture_is_cut_from_that():
+    pairs = [(q, picture(q.answer, other)) for q, other in zip(questions(), "GBYR")]
+    samples = [
+        (replace(q, others=(MemoryPicture(second := picture("R", "Y" if q.answer == "G" else "G")),)), first, second)
+        for q, first in pairs
+    ]
+    found = audited(Elsewhere(from_crop), samples=samples, kinds=("distractor",))
+    assert [one.distractor for one in found] == ["G", "Y", "G", "G"]
+    assert [one.again["distractor"].answer for one in found] == ["G", "Y", "G", "G"]

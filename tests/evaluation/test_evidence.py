@@ -13,9 +13,8 @@ from mgpo.evaluation.evidence import look_margins
 from mgpo.policy import Qwen25VL
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
-from mgpo.rollout.episodes import force_answers, roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, force_answers, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.module import ANSWER_FORM
 from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS
 

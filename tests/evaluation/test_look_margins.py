@@ -10,9 +10,8 @@ from mgpo.data import Scenes
 from mgpo.dialogues import FreeTurns, TwoTurn
 from mgpo.evaluation.evidence import look_margins
 from mgpo.policy import Qwen25VL
-from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.module import ANSWER_FORM
 from mgpo.types import Message, Prompt
 from mgpo.world.model import CAPS
 from mgpo.world.questions import KINDS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mgpo.callbacks.report_writer import ReportWriter
-from mgpo.evaluation.report import differences, format_report, summarise
+from mgpo.evaluation.report import ALL, differences, format_report, summarise
 from tests.conftest import make_record
 
 CATEGORIES = ("attribute", "attribute, large", "relative_position", "relative_position, large")
@@ -65,15 +65,24 @@ def test_rows_stand_in_the_readmes_order():
 def test_what_was_gained_has_an_interval(width):
     table = tables(width)[1]
     assert "0.250 → 0.750" in table
-    low, high = differences(records(3), records(1))["val", "", "accuracy"]
+    low, high = differences(records(3), records(1))["val", ALL, "accuracy"]
     assert 0 < low < 0.5 < high < 1 and f"({100 * low:+.0f} to {100 * high:+.0f})" in table
+
+
+def test_questions_without_a_category_count_once():
+    """Counted twice, they would have made what was gained look surer than it is."""
+    named, unnamed = (differences(records(3, (name,)), records(1, (name,))) for name in ("attribute", ""))
+    assert unnamed["val", ALL, "accuracy"] == unnamed["val", "", "accuracy"] == named["val", ALL, "accuracy"]
+    some = records(3, ("", "attribute"))
+    table = format_report(summarise(some), summarise(some), differences(some, some), 80)
+    assert table.count("val: all") == table.count("ood: all") == 1 and table.count("no category") == 2
 
 
 def test_only_shares_of_the_same_questions_have_an_interval():
     """Of a share among usable boxes, the questions before may be others than those after."""
     before = [replace(r, valid_box=False, subimage_right=None) if r.id.endswith("0") else r for r in records(1)]
     gained = differences(records(3), before)
-    assert ("val", "", "valid_box_ratio") in gained and ("val", "", "subimage_accuracy") not in gained
+    assert ("val", ALL, "valid_box_ratio") in gained and ("val", ALL, "subimage_accuracy") not in gained
     assert differences(records(3), []) == {}
 
 

@@ -1,6 +1,6 @@
 """What is shown in place of a crop, pixel for pixel."""
 
-from mgpo.evaluation.swaps import enlarged, noise, same_region_of
+from mgpo.evaluation.swaps import enlarged, noise, part, same_region_of
 from mgpo.images.views import View
 from tests.conftest import noise_image
 
@@ -22,3 +22,10 @@ def test_noise_is_the_same_every_time_and_another_picture_is_cut_where_this_one_
     assert noise(image, view, first).size == view.size
     shown = same_region_of(other)(image, view, first)
     assert shown.tobytes() == View((56, 0, 112, 448), (56, 112)).pixels(other).tobytes()
+
+
+def test_another_part_is_cut_from_the_picture_that_it_was_named_in():
+    image, other = noise_image(448, 448, 1), noise_image(448, 448, 2)
+    first, view = View((0, 0, 448, 448), (112, 112)), View((112, 0, 224, 224), (56, 112))
+    named = View((0, 0, 56, 56), (56, 56), picture=1)
+    assert part(named, other)(image, view, first).tobytes() == named.pixels(other).tobytes()

@@ -17,6 +17,7 @@ from mgpo.evaluation.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failur
 from mgpo.gallery.drawing import GAP, look, overlay
 from mgpo.inference.base import Answer
 from mgpo.inference.predict import row_of
+from mgpo.policy import Qwen25VL
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.utils.configurations import shipped_config
 from tests.conftest import make_question
@@ -112,9 +113,11 @@ def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
     source = "[{class_path: mgpo.data.Scenes, init_args: {count: 2, side: 256}}]"
     run = mgpo.fit("mgpo", {
         "data.train.init_args.count": 2, "data.train.init_args.side": 256, "data.batch_size": 2, "data.num_workers": 0,
-        "data.val": source, "measure": "never", "trainer.log_every_n_steps": 1,
+        "data.val": source, "measure": "never", "trainer.log_every_n_steps": 1, "model.answer_form": "It is {answer}.",
     })  # fmt: skip
     model = mgpo.load(run)
+    model.save(tmp_path / "export")
+    assert model.answer_form == mgpo.load(tmp_path / "export").answer_form == "It is {answer}."
     saved = policy_weights(str(trained(run)))
     assert all(torch.equal(value, saved[name]) for name, value in model.policy.state_dict().items())
     assert (
@@ -160,6 +163,15 @@ def test_unknown_names_are_refused():
         mgpo.fit("mpgo")
     with pytest.raises(AttributeError, match="lode"):
         _ = mgpo.lode
+
+
+def test_options_of_a_plain_checkpoint_are_checked():
+    plain = Qwen25VL("embedded").path
+    assert mgpo.load(plain, max_pixels=7840).resolution.full.max_pixels == 7840
+    with pytest.raises(UserError, match="max_pixel"):
+        mgpo.load(plain, max_pixel=7840)
+    with pytest.raises(UserError, match="device is 'gpu', which can't be used"):
+        mgpo.load(plain, device="gpu", max_pixels=7840)
 
 
 def test_failures_are_told_apart(model):

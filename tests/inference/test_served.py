@@ -277,6 +277,10 @@ def test_options_are_checked():
         with pytest.raises(UserError):
             ask(extra)
         assert "logprobs" not in server.seen[-1][1] and server.seen[-1][1]["top_k"] == 1
+        with pytest.raises(UserError, match=r"frame is 'pixel'; .* one of pixels, thousand, unit"):
+            mgpo.load(server.url, model="a", frame="pixel")
+        low = mgpo.load(server.url, model="a", max_pixels=128 * 28 * 28).resolution.full  # below the floor
+        assert low((100, 100)) == (12 * 28, 12 * 28)  # the cap, rounded up to whole patches
     with pytest.raises(UserError, match="begins with http"):
         ChatClient("file:///etc/passwd")
 

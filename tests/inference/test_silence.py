@@ -134,7 +134,7 @@ def test_a_limit_in_process_that_falls_into_a_thought_is_said(tmp_path, monkeypa
     """A template that always begins a thought, whose end the limit cuts off."""
     model = mgpo.load(max_new_tokens=3)
     monkeypatch.setattr(model.policy.chat, "closing", "</think>")
-    monkeypatch.setattr("mgpo.inference.predict.load", lambda *args, **options: model)
+    monkeypatch.setattr("mgpo.inference.predict.load_with", lambda *args, **options: model)
     Scenes(1, split="val", side=256)[0].picture.load().save(tmp_path / "a.png")
     with pytest.raises(
         UserError, match=r"cut at 3 tokens, in the middle of the model's thoughts; raise max_new_tokens"

@@ -41,6 +41,7 @@ def test_agreement_by_hand():
     found = [(0, 0, 10, 10), (5, 0, 15, 10), (50, 50, 60, 60), None]
     assert values.agreement([make_record(box=box) for box in found]) == pytest.approx(1 / 9)
     assert values.agreement([make_record(), make_record(box=None)]) is None
+    assert values.agreement([make_record(box=found[0]), make_record(box=found[0], box_picture=2)]) == 0
 
 
 @given(boxes, boxes)

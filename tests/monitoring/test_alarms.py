@@ -100,6 +100,12 @@ def test_noise_is_no_fall_and_a_fall_beyond_it_is():
     assert (recent, best, step) == (pytest.approx(0.1), pytest.approx(0.5), 9)
 
 
+def test_a_step_without_a_number_hides_no_fall():
+    """A reward of one's own may be none now and then, which costs that update and no alarm."""
+    heard = sounded((5, {}), (1, {"reward": float("nan")}), (60, {}), (60, {"reward": 0.05}))
+    assert [kind for kind, _ in heard] == ["reward_collapse"]
+
+
 def test_certainty_is_no_fault_once_the_answers_are_right():
     assert sounded((60, {"entropy_turn1": 0.004, "accuracy": 0.95})) == []
     assert sounded((60, {"entropy_turn1": 0.004}))[0][0] == "entropy_collapse"

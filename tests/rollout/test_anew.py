@@ -13,11 +13,10 @@ from mgpo.monitoring.image_reliance import image_reliance
 from mgpo.objective import Objective
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
-from mgpo.rollout.episodes import force_answers, roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, force_answers, roll_out
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
-from mgpo.training.module import ANSWER_FORM
 from mgpo.training.rescore import rescore
 from mgpo.types import Prompt, Reply, SavedRollout
 from tests.conftest import make_policy, make_question, noise_image

@@ -17,10 +17,9 @@ from mgpo.images.lazy import LazyImage
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rewards import ExactAnswer
-from mgpo.rollout.episodes import roll_out
+from mgpo.rollout.episodes import ANSWER_FORM, roll_out
 from mgpo.rollout.fitting import opening_too_long
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training.module import ANSWER_FORM
 from tests.conftest import MemoryPicture, make_policy, make_question, noise_image
 from tests.rollout.test_rollout import Scripted, full_ids, plain_scores
 from tests.training.test_module import equal, fit, make, weights

@@ -104,7 +104,7 @@ def test_a_server_is_audited_as_the_model_in_process_is(tmp_path, monkeypatch, c
 def test_the_page_shows_what_was_shown_and_lets_nothing_in(tmp_path, monkeypatch):
     hostile = "<script>alert(1)</script>"
     asked = [replace(q, text=f"{hostile} {q.text}") for q in coloured()]
-    monkeypatch.setattr("mgpo.tools.audit.command.load", lambda *_, **__: Cheat(known))
+    monkeypatch.setattr("mgpo.tools.audit.command.load_with", lambda *_, **__: Cheat(known))
     audit("any", source=asked, output=str(tmp_path))
     page = (tmp_path / "audit.html").read_text()
     assert "<script" not in page and "script-src" not in page and "default-src 'none'" in page
@@ -123,7 +123,7 @@ def test_an_audit_that_is_broken_off_keeps_what_it_has(tmp_path, monkeypatch, ca
         return answered(history, sampling, seed, stop_text)
 
     model._reply = until
-    monkeypatch.setattr("mgpo.tools.audit.command.load", lambda *_, **__: model)
+    monkeypatch.setattr("mgpo.tools.audit.command.load_with", lambda *_, **__: model)
     with pytest.raises(ServerError, match="the server is gone"):
         audit("any", source=coloured(), output=str(tmp_path), batch_size=2)
     written = json.loads((tmp_path / "audit.json").read_text())
@@ -153,6 +153,9 @@ def test_a_file_of_questions_is_taken_and_those_without_an_answer_are_left_out(t
         (dict(model="runs/nope"), "there is no folder runs/nope"),
         (dict(model="Qwen/Qwen2.5-VL-7B-Instruct"), "brings no validation questions"),
         (dict(source=[replace(coloured()[0], answer="")]), "none of the questions has an answer"),
+        (dict(source=coloured(), options={"path": "embedded"}), "--options.path: that is --model"),
+        (dict(source=coloured(), options={"device": "gpu"}), "device is 'gpu', which can't be used"),
+        (dict(source=coloured(), output=__file__), "a part of the path is a file; name another --output"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(arguments, said):

@@ -159,3 +159,13 @@ def test_a_distance_that_says_nothing_is_refused(folder):
     files = Files(str(folder / "test.jsonl"))
     with pytest.raises(UserError, match="distance is 40"):
         leaks(files, [files], distance=40)
+
+
+@pytest.mark.parametrize(
+    ("output", "why"), [("a_folder", "it is a folder"), ("a_file/leaks.json", "a part of the path is a file")]
+)
+def test_where_it_can_not_write_it_says_so_before_it_looks(tmp_path, output, why):
+    (tmp_path / "a_folder").mkdir()
+    (tmp_path / "a_file").touch()
+    with pytest.raises(UserError, match=f"{output} can't be written: {why}; name another --output"):
+        leaks(None, None, output=str(tmp_path / output))  # pyright: ignore[reportArgumentType]  # never looked at

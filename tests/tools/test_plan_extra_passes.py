@@ -10,6 +10,7 @@ from mgpo.cli import main
 from mgpo.dialogues import TwoTurn, answer_only
 from mgpo.evaluation.evidence import look_margins
 from mgpo.policy.lora import Lora
+from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.rollout.in_process import Sampling
 from mgpo.tools.doctor.memory_check import memory
 from mgpo.tools.plan.advice import advise, filled, shards
@@ -19,7 +20,6 @@ from mgpo.tools.plan.memory import measure, tokens
 from mgpo.tools.plan.shape import measure_shape
 from mgpo.tools.plan.sizes import QWEN2_5_VL
 from mgpo.tools.plan.time import seconds
-from mgpo.training.choices import ANSWER_FORM
 from mgpo.training.module import MGPO
 from mgpo.training.self_teacher import SelfTeacher
 from mgpo.types import conversations

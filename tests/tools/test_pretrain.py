@@ -58,3 +58,9 @@ def test_probes_look_at_the_tokens_that_their_labels_are_of(fresh_policy):
     # one layer behind the embedding a token is still like itself, and like its neighbours is not
     own, next_ = (cosine_similarity(hidden_TD, embedded_TD.roll(by, 0))[colours].mean() for by in (0, 1))
     assert own > next_ + 0.1
+
+
+def test_a_model_is_not_overwritten(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a model; name another --output, or go on from it with --start"):
+        command.pretrain(str(tmp_path), **SHORT)

@@ -7,8 +7,9 @@ import pytest
 from mgpo.errors import UserError
 from mgpo.tools.study.markdown import write_study
 from mgpo.tools.study.parts import Audits, Counterfactuals, Curves, Differences, Table, Training, check_parts
-from mgpo.tools.study.plan import Matrix, Run, jobs
+from mgpo.tools.study.plan import Matrix, Run, _fingerprint, jobs
 from mgpo.tools.study.results import Results
+from mgpo.utils.configurations import shipped_config
 
 RUNS = {
     "three": Run(of="ours", set={"model.dialogue.init_args.turns": 3}),
@@ -225,3 +226,9 @@ def test_the_page_is_markdown_json_and_pictures_and_the_same_every_time(folder):
     assert "![Accuracy over steps](accuracy-over-steps.svg)" in text
     assert pages[0]["accuracy-over-steps.svg"].startswith(b"<?xml")
     assert json.loads(pages[0]["study.json"])["Main"][0]["accuracy"]["high"] == 1
+
+
+def test_a_configuration_that_is_named_as_it_ships_is_looked_into():
+    """Else what it made before an upgrade would count as done."""
+    named, found, none = (_fingerprint(["fit"], config, "") for config in ("mgpo", str(shipped_config("mgpo")), ""))
+    assert named == found != none

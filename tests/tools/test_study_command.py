@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -100,6 +101,26 @@ def test_a_subset_is_made_once_and_has_a_page_of_its_own(tmp_path, monkeypatch):
     assert made == ["ours, seed 3"] and (tmp_path / "page/subset/README.md").is_file()
     with pytest.raises(UserError, match="subset: there is no run 'our'"):
         command.study(RUNS, [], [0], [], output=str(tmp_path), subset=["our"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parallel": 0}, "--parallel is 0; at least 1"),
+        ({"page": "file/page"}, r"README.md can't be written: a part of the path is a file; name another --page"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(tmp_path, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(UserError, match=said):
+        command.study({"a": Run("mgpo")}, [], [0], [], **changes)
+
+
+def test_printed_commands_can_be_pasted(capsys):
+    sources = '[{"class_path": "mgpo.data.Scenes"}]'
+    command.study({"a": Run("mgpo", set={"data.val": sources})}, [], [0], [], dry_run=True)
+    assert f"--data.val={sources}" in shlex.split(capsys.readouterr().out)
 
 
 def start_child(pids):

@@ -53,8 +53,8 @@ class QwenVL(Pretrained):
         """Sides in multiples of a merged patch, areas between floor and cap."""
         self.patcher = Patcher(processor)
         factor = self.patcher.patch * self.patcher.merge
-        low = self.min_pixels or processor.size["shortest_edge"]
         high = self.max_pixels or processor.size["longest_edge"]
+        low = min(self.min_pixels or processor.size["shortest_edge"], high)
         crop_high = self.crop_max_pixels or high
         return VisionResolution(
             self.frame, PixelBudget(low, high, factor), PixelBudget(min(low, crop_high), crop_high, factor)

@@ -16,7 +16,7 @@ from mgpo.errors import UserError
 from mgpo.evaluation.audit import Audited, add_margins, audit_batch
 from mgpo.evaluation.audit_summary import Row, row_of, summarise
 from mgpo.inference.base import AskedModel
-from mgpo.inference.loading import ADDRESSES, EMBEDDED_CONFIG, load
+from mgpo.inference.loading import ADDRESSES, EMBEDDED_CONFIG, load_with
 from mgpo.inference.local import Model
 from mgpo.inference.predict import Opened, opened_ahead
 from mgpo.policy.families.qwen2_5_vl import EMBEDDED
@@ -27,9 +27,8 @@ from mgpo.tools.audit.audit_cards import Cards
 from mgpo.tools.audit.audit_table import format_audit
 from mgpo.tools.audit.marks import covered
 from mgpo.tools.overview.command import sources_of
-from mgpo.training.module import ANSWER_FORM
 from mgpo.types import Question
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import check_output, replaced
 from mgpo.utils.configurations import load_file, shipped_config
 from mgpo.utils.renamed import under_present_names
 
@@ -72,10 +71,12 @@ def audit(
         raise UserError("--batch_size, --threads, --rollouts and --limit are at least 1")
     if data is not None and source is not None:
         raise UserError("--data names a file of questions and --source a class of them; give one of the two")
+    check_output(Path(output) / "audit.json")
     torch.set_num_threads(threads)
     judges = as_reward(reward or ExactAnswer())
     asked, left_out = questions(model, data, source, columns, limit)
-    loaded = load(model, dialogue, **(options or {}))
+    unknown = len(left_out)
+    loaded = load_with(model, dialogue, options)
     rows, cards = list[Row](), Cards()
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
     done = 0
@@ -95,7 +96,8 @@ def audit(
         if done < len(asked):
             print(f"broken off: {done} of {len(asked)} questions were asked")
     if not rows:
-        raise UserError(f"none of the {len(asked)} questions could be played, the first because {left_out[0]['why']}")
+        why = left_out[unknown]["why"]
+        raise UserError(f"none of the {len(asked)} questions could be played, the first because {why}")
 
 
 def questions(
@@ -150,7 +152,7 @@ def played(
         rollouts=rollouts, leave_out=leave_out,
     )  # fmt: skip
     if isinstance(model, Model):
-        add_margins(model.policy, audited, ANSWER_FORM)
+        add_margins(model.policy, audited, model.answer_form)
     return audited
 
 

@@ -18,6 +18,7 @@ from mgpo.images.decoding import BadImage
 from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
 from mgpo.tools.leaks.index import BITS, KINDS, Index, Kind
 from mgpo.types import Question
+from mgpo.utils.atomic_files import check_output, replaced
 from mgpo.utils.terminal_tables import first_that_fits
 
 SHOWN = 20  # leaks in the table; the file has them all
@@ -58,6 +59,7 @@ def leaks(
     """
     if not 0 <= distance <= 16 or workers < 1:
         raise UserError(f"distance is {distance} (0 to 16 of {BITS} bits), workers {workers} (at least 1)")
+    check_output(Path(output))
     index, left_out = Index(distance, tolerance), []
     for source in test:
         for question, print_ in fingerprints(source, workers, left_out):
@@ -68,10 +70,10 @@ def leaks(
         for name, kind, far in index.find(print_)
     ]
     report = {"train": len(train), "test": sum(map(len, test)), **count(found), "left_out": left_out}
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**report, "leaks": [asdict(leak) for leak in found]}, indent=1, ensure_ascii=False))
-    print(_table(found, report) + "".join(f"left out: {line}\n" for line in left_out[:SHOWN]) + f"leaks: {path}")
+    told = {**report, "leaks": [asdict(leak) for leak in found]}
+    with replaced(Path(output), advice="name another --output") as unfinished:
+        unfinished.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    print(_table(found, report) + "".join(f"left out: {line}\n" for line in left_out[:SHOWN]) + f"leaks: {output}")
     if found:
         raise SystemExit(1)
 

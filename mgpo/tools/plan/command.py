@@ -18,6 +18,7 @@ from mgpo.tools.plan.shape import Shape, measure_shape, read_config
 from mgpo.tools.plan.sizes import family_of, published_for
 from mgpo.tools.plan.table import format_plan
 from mgpo.tools.plan.time import ENGINE, H100, HERE, LINKS, seconds
+from mgpo.utils.atomic_files import replaced
 
 SHOWN = (
     "reply",
@@ -70,8 +71,8 @@ def plan(
     if not launch.host:
         report["estimate"] = estimate(shape, launch, config["trainer"])
     if output:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(json.dumps(report, indent=1))
+        with replaced(Path(output), advice="name another --output") as unfinished:
+            unfinished.write_text(json.dumps(report, indent=1))
     tables = format_plan(report, f"{family.name} {model_size}" if family and model_size else path)
     Console(force_jupyter=False).print(*tables, format_disk(report["disk"]), sep="\n")
 

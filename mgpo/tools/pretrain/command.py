@@ -9,6 +9,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcess
 from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.tools.pretrain.bounds import BOUNDS, HANDWRITTEN_BOUNDS, measure, mended, outside
+from mgpo.utils.atomic_files import check_output
 from mgpo.world.handwriting import digits
 from mgpo.world.language import train_language
 from mgpo.world.model import CAPS, build_tiny, tiny_config
@@ -67,6 +68,9 @@ def pretrain(
         digits()  # or says what is missing, before anything is trained
     torch.set_num_threads(threads)
     folder = Path(output)
+    if (folder / "config.json").exists() and (start is None or Path(start).resolve() != folder.resolve()):
+        raise UserError(f"{folder} holds a model; name another --output, or go on from it with --start {folder}")
+    check_output(folder / "config.json")
     tokenizer = train_tokenizer()
     if start is None:
         config = tiny_config(len(tokenizer), {token: tokenizer.get_vocab()[token] for token in SPECIAL})

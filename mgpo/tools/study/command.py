@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from mgpo.tools.study.markdown import write_study
 from mgpo.tools.study.parts import Part, check_parts, check_subset, rows_of
 from mgpo.tools.study.plan import DONE, Job, Matrix, Run, Value, jobs
 from mgpo.tools.study.results import Results
-from mgpo.utils.atomic_files import locked
+from mgpo.utils.atomic_files import check_output, locked
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
@@ -63,6 +64,8 @@ def study(
         page: Folder of the page; by default `page` in `output`. A subset's is the folder `subset` in it.
         dry_run: Print the commands and do nothing.
     """
+    if parallel < 1:
+        raise UserError(f"--parallel is {parallel}; at least 1 command runs at a time")
     folder = Path(output)
     check_parts(parts, runs)
     if subset and not whole:
@@ -73,8 +76,10 @@ def study(
     stages = list(jobs(matrix))
     todo = [job for stage in stages for job in stage]
     if dry_run:
-        print(*(" ".join(["python -m mgpo", *job.arguments]) for job in todo), sep="\n")
+        print(*(f"python -m mgpo {shlex.join(job.arguments)}" for job in todo), sep="\n")
         return
+    shown = (Path(page) if page else folder / "page") / ("" if whole or not subset else "subset")
+    check_output(shown / "README.md", "name another --page")
     with locked(folder / LOCK, f"the study {folder}", "name another --output"):
         for stage in stages:
             with ThreadPoolExecutor(parallel) as threads:
@@ -85,7 +90,6 @@ def study(
                 except BaseException:
                     threads.shutdown(cancel_futures=True)  # waits for those that run
                     raise
-    shown = (Path(page) if page else folder / "page") / ("" if whole or not subset else "subset")
     write_study(shown, Results(folder, seeds), parts, names or {}, [origin(todo, len(seeds)), "", note])
     print(f"study: {shown / 'README.md'}")
 
@@ -145,6 +149,6 @@ def origin(made: list[Job], seeds: int) -> str:
     commits, machines = (
         ", ".join(dict.fromkeys(marker[key] for marker in markers if marker.get(key))) for key in ("commit", "machine")
     )
-    command = " ".join(["python -m mgpo", *sys.argv[1:]])
+    command = f"python -m mgpo {shlex.join(sys.argv[1:])}"
     made_by = f"Made by `{command}`, at {commits or 'no commit'} on {machines or 'an unknown machine'}"
     return f"{made_by}; {seeds} {'seed' if seeds == 1 else 'seeds'}, shown as mean (lowest–highest)."

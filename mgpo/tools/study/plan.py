@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgpo.errors import UserError
+from mgpo.utils.configurations import find_config
 
 REPORT = "report.json"
 AUDIT = "audit.json"  # in place of a report, where a row audits another
@@ -179,7 +180,10 @@ def check(runs: Mapping[str, Run]) -> None:
 
 
 def _fingerprint(arguments: list[str], config: str, before: str) -> str:
-    text = Path(config).read_text() if Path(config).is_file() else ""  # the command itself says that it is missing
+    try:
+        text = Path(find_config(config)).read_text() if config else ""
+    except UserError:
+        text = ""  # the command itself says that there is none
     return hashlib.sha256(json.dumps([arguments, text, before]).encode()).hexdigest()
 
 
