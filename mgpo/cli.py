@@ -126,5 +126,6 @@ def look_at(command: str, args: Sequence[str]) -> None:
     if command == "study":
         check_rows(given(args), held.get("runs"))
     check_policy(command, configs, args, held)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(arg.startswith("--print_config") for arg in args):
+    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    if rank == 0 and not any(arg.startswith("--print_config") for arg in args):
         print(" ".join([f"mgpo {command}", *configs, "…"]), *remarks, sep="\n  ", file=sys.stderr, flush=True)

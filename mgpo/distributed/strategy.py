@@ -140,7 +140,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             checkpoint["state_dict"] = {k: _cut(v, known.get(k)) for k, v in checkpoint["state_dict"].items()}
             for state in checkpoint.get("optimizer_states", []):
                 state["state"] = {
-                    i: {k: _cut(v, parameters[i]) for k, v in s.items()} for i, s in state["state"].items()
+                    i: {k: _cut(v, parameters[i] if i < len(parameters) else None) for k, v in s.items()}
+                    for i, s in state["state"].items()  # nothing is trained in an evaluation
                 }
         else:
             load_state(path)  # which complains before anything is taken

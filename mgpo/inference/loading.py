@@ -110,7 +110,10 @@ def _device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # kernels of libraries go to the current one, wherever their tensors are
+        return device
     except (RuntimeError, AssertionError) as error:
         why = (str(error).strip().splitlines() or [""])[0][:SHOWN]
         raise UserError(f"device is {name!r}, which can't be used ({why}); name another, such as cpu") from None

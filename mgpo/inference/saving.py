@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ from mgpo.policy.base import Policy
 from mgpo.rollout.episodes import ANSWER_FORM
 
 Dtype = Literal["float32", "bfloat16"]
+# Weights of experts, by model_type, whose last two dimensions are published the other way round than transformers has
+# them in memory. It reads both, and saves them as they are in memory; engines read what is published.
+TURNED = {"qwen3_vl_moe": ("experts.gate_up_proj", "experts.down_proj")}
 SETTINGS = "mgpo.json"  # policy, dialogue and limit, as in a run's configuration; read by mgpo.load
 VIDEO = "video_preprocessor_config.json"
 
@@ -101,7 +104,18 @@ def _save_whole(policy: Any, folder: Path, dtype: Dtype | None) -> None:
     plain.generation_config = GenerationConfig(
         bos_token_id=given.bos_token_id, eos_token_id=ends, pad_token_id=policy.pad_id, do_sample=False
     )
-    plain.save_pretrained(folder)
+    if config.model_type in TURNED:
+        turned = {name: value.contiguous() for name, value in published(plain, plain.state_dict().items())}
+        plain.save_pretrained(folder, state_dict=turned, save_original_format=False)
+    else:
+        plain.save_pretrained(folder)
+
+
+def published(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Weights of a plain model by name, as a published checkpoint has them."""
+    turned = TURNED.get(model.config.model_type, ())
+    for name, value in weights:
+        yield name, value.transpose(1, 2) if name.endswith(turned) else value
 
 
 @torch.no_grad()

@@ -3,9 +3,11 @@
 Layers use it wherever it is installed and they are on a GPU; elsewhere they stay what the library made them.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import MethodType
 from typing import Any
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 
 from mgpo.errors import UserError
 
+WEIGHED = (0, 8, 2)  # the first version whose fused head weighs the gradient of each token by itself
 NEVER = -1e4  # added to a banned logit: exp(-10,000) is zero, and no kernel meets an infinity
 # What a norm adds to its weight, and when it rounds to a narrower type: before it multiplies with the weight, or after.
 NORMS = {
@@ -136,8 +139,14 @@ def _tower_rotation(plain: Callable[..., Any], kernel: Any) -> Any:
 
 
 def load_kernel() -> Any:
-    """Raises UserError where liger-kernel is not installed."""
+    """Raises UserError where liger-kernel is not installed, or one whose gradients are wrong."""
     try:
+        found = version("liger-kernel")
+        if tuple(map(int, re.findall(r"\d+", found)[:3])) < WEIGHED:
+            raise UserError(
+                f"policy.fused_head: liger-kernel {found} gives every token's gradient the first one's weight; "
+                "pip install -U liger-kernel"
+            )
         return _kernel("fused_linear_cross_entropy", "LigerFusedLinearCrossEntropyFunction")
     except ImportError:
         raise UserError("policy.fused_head needs liger-kernel, which runs on GPUs: pip install liger-kernel") from None

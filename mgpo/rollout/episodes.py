@@ -17,7 +17,7 @@ from mgpo.policy.base import Policy
 from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping, added
 from mgpo.rollout.crops import THREADS, CropCache, Swap, swaps_of
-from mgpo.rollout.fitting import too_long
+from mgpo.rollout.fitting import most_of, too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
 from mgpo.utils.own_code import Called, blaming
@@ -156,7 +156,7 @@ def roll_out(
             c.begin(messages)
         prompts = [policy.chat.open(messages, c) for messages, c in zip(opened, crops)]
         for trajectory, prompt in zip(trajectories, (prompt for prompt in prompts for _ in range(copies))):
-            trajectory.failed = too_long(policy, (), prompt, sampling.max_new_tokens)
+            trajectory.failed = too_long(policy, (), prompt, sampling.max_new_tokens, most_of(sampler))
         shown = {i: prompts[i // copies] for i, trajectory in enumerate(trajectories) if trajectory.failed is None}
         if not shown:
             return trajectories
@@ -179,7 +179,8 @@ def roll_out(
                     with blaming(f"the dialogue {type(dialogue).__name__}, at question {trajectories[i].question.id},"):
                         following[i] = dialogue.proceed(trajectories[i], resolution)
                     crops[i // copies].begin(following[i])  # while other rows go on
-            shown = _next_prompts(policy, trajectories, following, crops, copies, sampling.max_new_tokens)
+            limits = (sampling.max_new_tokens, most_of(sampler))
+            shown = _next_prompts(policy, trajectories, following, crops, copies, *limits)
             playing = [part for active, conversation in playing for part in _go_on(conversation, active, shown)]
             turn += 1
     return trajectories
@@ -208,9 +209,10 @@ def _next_prompts(
     crops: Sequence[CropCache],
     copies: int,
     reply: int,
+    most: int | None,
 ) -> dict[int, Prompt]:
     """What is shown next, by trajectory, in order, but to those that have ended, whose crop can't be had, or that
-    leave no room for `reply` more tokens."""
+    leave no room for `reply` more tokens, of at most `most` that the sampler takes."""
     prompts: dict[int, Prompt] = {}
     for i, messages in sorted(following.items()):
         if messages is None:
@@ -221,7 +223,7 @@ def _next_prompts(
                 prompt = policy.chat.open(messages, crops[i // copies])
             else:
                 prompt = policy.chat.follow(messages, trajectory.turns[-1].reply, crops[i // copies])
-            trajectory.failed = too_long(policy, trajectory.turns, prompt, reply)
+            trajectory.failed = too_long(policy, trajectory.turns, prompt, reply, most)
         except BadImage as error:
             trajectory.failed = str(error)
         if trajectory.failed is None:

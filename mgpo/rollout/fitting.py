@@ -1,6 +1,7 @@
 """Which conversations fit: into the positions that a model knows, and into the prompt length that was configured."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mgpo.dialogues import Dialogue
 from mgpo.images.views import Original
@@ -8,14 +9,22 @@ from mgpo.policy.base import Policy
 from mgpo.types import Prompt, Question, Trajectory, Turn, conversations
 
 
-def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) -> str | None:
-    """Why a reply of `reply` tokens does not fit behind these turns and this prompt; None where it does."""
+def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int, most: int | None = None) -> str | None:
+    """Why a reply of `reply` tokens does not fit behind these turns and this prompt; None where it does.
+
+    `most` are the tokens that the sampler takes in all, where it has such a limit.
+    """
     number = len(turns) + 1
     turns = [] if prompt.fresh or not turns else conversations(turns)[-1]
     tokens = sum(len(turn.prompt.ids) + len(turn.reply.ids) for turn in turns) + len(prompt.ids)
     limit, known = policy.max_prompt_tokens, policy.max_positions
     if limit is not None and tokens > limit:
         return f"{tokens:,} tokens stand before reply {number}; policy.max_prompt_tokens allows {limit:,}"
+    if most is not None and tokens + reply > most:
+        return (
+            f"{tokens:,} tokens stand before reply {number}; with the {reply:,} of sampling.max_new_tokens that is "
+            f"beyond the {most:,} of model.sampler.max_model_len"
+        )
     if known is None or tokens + reply <= known:  # a token takes one position at most
         return None
     at = 0
@@ -31,6 +40,11 @@ def too_long(policy: Policy, turns: Sequence[Turn], prompt: Prompt, reply: int) 
     )
 
 
+def most_of(sampler: Any) -> int | None:
+    """The tokens of a conversation that a sampler takes, its `max_model_len`; None where it has no limit of its own."""
+    return getattr(sampler, "max_model_len", None)
+
+
 def opening_too_long(
     policy: Policy,
     dialogue: Dialogue,
@@ -38,9 +52,10 @@ def opening_too_long(
     original: Original,
     reply: int,
     others: Sequence[Original] = (),
+    most: int | None = None,
 ) -> str | None:
     """The same of a conversation that has not begun, with all its pictures. No text is encoded twice."""
-    return too_long(policy, (), opening(policy, dialogue, Trajectory.begin(question, original, *others)), reply)
+    return too_long(policy, (), opening(policy, dialogue, Trajectory.begin(question, original, *others)), reply, most)
 
 
 def opening(policy: Policy, dialogue: Dialogue, trajectory: Trajectory) -> Prompt:

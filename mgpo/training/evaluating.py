@@ -19,7 +19,7 @@ from mgpo.metrics.record import Record
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Sampler
-from mgpo.rollout.fitting import opening_too_long
+from mgpo.rollout.fitting import most_of, opening_too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.training.phase_timer import PhaseTimer
 from mgpo.types import Question
@@ -90,7 +90,8 @@ class EvaluatedModule(L.LightningModule):
         """Those whose first prompt leaves room for a reply; the others are counted and shown."""
         fitting: list[tuple] = []
         for question, image, *others in samples:
-            why = opening_too_long(self.policy, self.dialogue, question, image, sampling.max_new_tokens, others)
+            reply, most = sampling.max_new_tokens, most_of(self.sampler)
+            why = opening_too_long(self.policy, self.dialogue, question, image, reply, others, most)
             if why is None:
                 fitting.append((question, image, *others))
             else:

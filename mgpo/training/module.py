@@ -163,6 +163,8 @@ class MGPO(RolloutModule):
         penalised = self.objective.kl_weight and not self.supervised
         if penalised and not self.references and self.policy.reference() is None:
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
+            if self.trainer.state.fn != "fit" and not isinstance(self.trainer.strategy, FSDP2Strategy):
+                self.references[0].to("cpu")  # no evaluation asks it
         if isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
             data.see_at(self.policy.resolution.full)
         if self.teacher is not None:

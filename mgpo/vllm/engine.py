@@ -4,6 +4,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +37,15 @@ class Settings:
 class LocalEngine:
     """`vllm.LLM` with ids and patches going in and ids coming out. It starts without weights.
 
+    Args:
+        settings: What it has to know.
+        device: The number of the trainer's GPU, beside which it starts.
+
     Raises:
-        UserError: If vLLM is not installed.
+        UserError: If vLLM is not installed, or can't start on that GPU.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, device: int | None = None) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
@@ -52,6 +57,11 @@ class LocalEngine:
         several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
         if several:  # vLLM finds the others by what torchrun would have set
             os.environ.setdefault("RANK", str(torch.distributed.get_rank()))
+        elif device:
+            raise UserError(
+                "model.sampler: vLLM starts on the first GPU that a process sees, and the trainer is on number "
+                f"{device}; hide the others with CUDA_VISIBLE_DEVICES, and take --trainer.devices 1"
+            )
         gpu = torch.cuda.is_available()
         options = {
             "enable_sleep_mode": gpu,
@@ -64,18 +74,19 @@ class LocalEngine:
         }
         if gpu:
             torch.cuda.empty_cache()  # as before waking
-        self.llm = vllm.LLM(
-            model=settings.folder,
-            dtype=settings.dtype,
-            load_format="dummy",  # the first push fills it
-            generation_config="vllm",  # no penalties of the checkpoint's
-            logprobs_mode="processed_logprobs",  # of the distribution that is sampled
-            enable_prefix_caching=True,
-            limit_mm_per_prompt={"video": 0},
-            mm_processor_cache_gb=0,  # nothing is processed,
-            mm_device_do_normalize=False,  # for patches come as the vision tower takes them
-            **options,
-        )
+        with _placed(local_rank() if device is None else device):
+            self.llm = vllm.LLM(
+                model=settings.folder,
+                dtype=settings.dtype,
+                load_format="dummy",  # the first push fills it
+                generation_config="vllm",  # no penalties of the checkpoint's
+                logprobs_mode="processed_logprobs",  # of the distribution that is sampled
+                enable_prefix_caching=True,
+                limit_mm_per_prompt={"video": 0},
+                mm_processor_cache_gb=0,  # nothing is processed,
+                mm_device_do_normalize=False,  # for patches come as the vision tower takes them
+                **options,
+            )
         self.settings, self.numbers = settings, itertools.count()
         # Minus infinity, where the constructor's converter would stop at -100.
         self.bias = dict.fromkeys(settings.banned, float("-inf"))
@@ -147,6 +158,25 @@ class LocalEngine:
             skip_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+
+def local_rank() -> int:
+    """The number of this process on its node, as torchrun and Lightning set it, or else SLURM."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+@contextmanager
+def _placed(device: int) -> Iterator[None]:
+    """Within it vLLM, which takes a process's number on its node for that of its GPU, finds the GPU."""
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = str(device)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LOCAL_RANK"]
+        else:
+            os.environ["LOCAL_RANK"] = before
 
 
 def _input(request: Request) -> Any:

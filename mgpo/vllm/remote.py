@@ -19,7 +19,7 @@ from mgpo.policy.families.qwen import QwenVL
 from mgpo.rollout.episodes import Conversations, Job
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Prompt, Trajectory
-from mgpo.vllm.engine import Settings
+from mgpo.vllm.engine import Settings, local_rank
 from mgpo.vllm.requests import Drawn, Engine, Request
 from mgpo.vllm.sampler import VLLMSampler
 from mgpo.vllm.wire import receive, send
@@ -92,7 +92,7 @@ class ServedVLLMSampler(VLLMSampler):
 
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy in a new process, without weights."""
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        rank = local_rank()
         if self.devices and rank >= len(self.devices):
             raise UserError(f"model.sampler.devices has {len(self.devices)} entries, but there is a trainer {rank}")
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mgpo.errors import UserError
-from mgpo.inference.saving import merged_weights, save_processors
+from mgpo.inference.saving import merged_weights, published, save_processors
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen import QwenVL
 from mgpo.rollout.episodes import Conversations, Job, Sampler
@@ -42,7 +42,8 @@ class VLLMSampler:
     def __init__(
         self, dtype: str | None = None, max_model_len: int | None = None, options: dict[str, Any] | None = None
     ) -> None:
-        self.dtype, self.max_model_len, self.options = dtype, max_model_len, options or {}
+        self.dtype, self.options = dtype, options or {}
+        self.max_model_len: int | None = max_model_len or self.options.get("max_model_len")
         self.engine: Engine | None = None
         self.current = False  # whether the engine has the policy's weights as they are
         self.numbers = itertools.count()
@@ -87,7 +88,7 @@ class VLLMSampler:
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy, without weights."""
         with tempfile.TemporaryDirectory() as folder:
-            engine = LocalEngine(self.settings(policy, folder))
+            engine = LocalEngine(self.settings(policy, folder), policy.device.index)
         keep_workspaces()
         return engine
 
@@ -136,8 +137,9 @@ def served(policy: Policy) -> QwenVL:
 
 
 def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
-    """The plain model's weights by name, whole where they are sharded; all ranks must go through them."""
-    for name, value in merged_weights(policy.model):
+    """The plain model's weights by name as they are published, whole where they are sharded; all ranks must go through
+    them."""
+    for name, value in published(policy.model, merged_weights(policy.model)):
         yield name, value.full_tensor() if isinstance(value, DTensor) else value
 
 

@@ -5,6 +5,7 @@ import pickle
 import signal
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -12,11 +13,13 @@ from torch import distributed
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from mgpo.checkpoints import sharded as shards
+from mgpo.data import Scenes, VQAData
 from mgpo.distributed import FSDP2Strategy
 from mgpo.distributed.saver import Saver
 from mgpo.errors import UserError
 from mgpo.policy.hub.run_weights import policy_weights
 from tests.conftest import make_policy
+from tests.helpers import sharded
 from tests.helpers.sharded import LORA, fit, launch, make
 
 STEPS, BETWEEN = 4, 2
@@ -46,6 +49,7 @@ def save_and_resume(rank, folder):
     whole = FSDP2Strategy(save_distributed_checkpoint=False)
     keep(rank, folder, uninterrupted=train(folder, "sharded"), resumed=go_on(folder, "sharded"))
     keep(rank, folder, whole=train(folder, "whole", strategy=whole))
+    keep(rank, folder, cut=go_on(folder, "whole"), evaluated=evaluated(folder, "whole"))
     later = FSDP2Strategy(save_in_background=True)
     keep(rank, folder, adapters=train(folder, "adapters", "sft", LORA, strategy=later))
     keep(rank, folder, again=go_on(folder, "adapters", "sft", LORA))
@@ -53,6 +57,17 @@ def save_and_resume(rank, folder):
 
 def on_one(rank, folder):
     keep(rank, folder, one=go_on(folder, "sharded", ranks=1, strategy=FSDP2Strategy()))
+
+
+def evaluated(folder, name):
+    """The weights under which shards are validated, out of one file."""
+    module, data = make("mgpo"), VQAData(val=[Scenes(2, side=128)], num_workers=0)
+    trainer = L.Trainer(
+        accelerator="cpu", devices=2, strategy=FSDP2Strategy(), default_root_dir=folder, logger=False,
+        enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False, inference_mode=False,
+    )  # fmt: skip
+    trainer.validate(module, data, str(folder / name / "step=2.ckpt"), verbose=False, weights_only=True)
+    return sharded.whole(module.policy)
 
 
 def on_four(rank, folder):
@@ -68,11 +83,14 @@ def close(a, b, atol):
 
 
 def test_a_run_goes_on_from_shards_and_from_one_file(two_ranks):
-    """On as many ranks bit for bit; from one file on a single device, without any strategy, like on two."""
+    """On as many ranks bit for bit; from one file on a single device, without any strategy, like on two. An evaluation
+    takes the weights alone."""
     assert (two_ranks / "sharded" / "step=2.ckpt").is_dir() and (two_ranks / "whole" / "step=2.ckpt").is_file()
     uninterrupted = read(two_ranks, "uninterrupted")
     assert close(read(two_ranks, "resumed"), uninterrupted, 0)
-    assert close(read(two_ranks, "whole"), uninterrupted, 0)
+    assert close(read(two_ranks, "whole"), uninterrupted, 0) and close(read(two_ranks, "cut"), uninterrupted, 0)
+    saved = policy_weights(str(two_ranks / "whole" / "step=2.ckpt"))
+    assert all(torch.equal(value, saved[name]) for name, value in read(two_ranks, "evaluated").items())
     assert close(read(two_ranks, "again"), read(two_ranks, "adapters"), 0)
     alone = fit(make("mgpo"), two_ranks, steps=STEPS, ckpt_path=str(two_ranks / "whole" / "step=2.ckpt"))[1]
     assert close(alone, uninterrupted, 1e-5)

@@ -1,6 +1,9 @@
 """One-token passes that are replayed. A tape stands in for a graph: it knows tensors and operations, and no Python."""
 
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -43,9 +46,10 @@ class Tape(TorchDispatchMode):
 
 
 captured = []
+REAL_CAPTURE = graphs.capture
 
 
-def capture(run: Callable, pool: None) -> tuple[Callable, None]:
+def capture(run: Callable, pool: None, device: torch.device) -> tuple[Callable, None]:
     with Tape() as tape:
         result = run()
     captured.append(tape)
@@ -115,10 +119,37 @@ def test_families(family, samples, tmp_path, monkeypatch):
     assert bool(captured) != ("moe" in family.name)
 
 
+def test_it_is_captured_and_replayed_on_the_policys_device(monkeypatch):
+    """Not on the process's current one: there the graph would be empty, and its result stay as it was."""
+    done: list[Any] = []
+
+    @contextmanager
+    def entered(device):
+        done.append(("device", device))
+        yield
+        done.append("left")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    graph = SimpleNamespace(
+        capture_begin=lambda pool, capture_error_mode: done.append("begin"), capture_end=lambda: done.append("end"),
+        replay=lambda: done.append("replay"), pool=lambda: "pool",
+    )  # fmt: skip
+    for name, stand_in in {
+        "device": entered, "CUDAGraph": lambda: graph, "Stream": lambda device: done.append(device) or stream,
+        "stream": nullcontext, "current_stream": lambda: stream,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    second = torch.device("cuda", 1)
+    replay, pool = REAL_CAPTURE(lambda: done.append("run"), None, second)
+    assert (done, pool) == ([("device", second), second, "begin", "run", "end", "left"], "pool")
+    replay()
+    assert done[6:] == [("device", second), "replay", "left"]
+
+
 def test_what_cannot_be_captured_is_passed_plainly(policy, samples, plain, taped, monkeypatch):
     tried = []
 
-    def fail(run, pool):
+    def fail(run, pool, device):
         tried.append(run)
         raise RuntimeError("operation not permitted when stream is capturing")
 

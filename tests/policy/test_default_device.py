@@ -5,10 +5,13 @@ The default is the meta device here, on which a tensor has no values: whatever i
 
 from collections.abc import Iterator
 from functools import wraps
+from importlib.metadata import requires
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
@@ -81,3 +84,16 @@ def test_the_walk_notices_a_tensor_that_is_left_behind(family_policy):
 def test_a_base_without_frozen_weights_is_known_again():
     with torch.device("meta"):
         assert torch.equal(fingerprint({}), torch.empty(0, dtype=torch.bfloat16, device="cpu"))
+
+
+def test_what_reads_weights_onto_a_gpu_comes_with_the_package():
+    """With a GPU as the default device transformers asks for accelerate, which the extras for tests and adapters bring
+    along too."""
+    needed, wanted = set(), ["mgpo"]
+    while wanted:
+        needed.add(name := wanted.pop())
+        for requirement in map(Requirement, requires(name) or ()):
+            here = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if here and requirement.name not in needed and find_spec(requirement.name.replace("-", "_")):
+                wanted.append(requirement.name)
+    assert "accelerate" in needed and "peft" not in needed

@@ -52,6 +52,17 @@ def test_without_the_kernel_it_is_one_sentence():
         Qwen25VL(fused_head=True)
 
 
+@pytest.mark.parametrize(("found", "said"), [("0.8.1", "liger-kernel 0.8.1 gives every token"), ("0.10.0", None)])
+def test_a_kernel_with_wrong_gradients_is_refused(monkeypatch, found, said):
+    monkeypatch.setattr(fused, "version", lambda name: found)
+    monkeypatch.setattr(fused, "_kernel", lambda *names: names[1])
+    if said is None:
+        assert fused.load_kernel() == "LigerFusedLinearCrossEntropyFunction"
+        return
+    with pytest.raises(UserError, match=said):
+        fused.load_kernel()
+
+
 def norm(x, weight, eps, offset, rounds, in_place):
     """As liger-kernel documents it: "llama" rounds before it multiplies, "gemma" after."""
     wide = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps)

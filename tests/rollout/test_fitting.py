@@ -101,6 +101,35 @@ def test_what_is_counted_is_what_is_shown(family, family_policy, monkeypatch):
         assert fits() is allowed
 
 
+class Short(Scripted):
+    """An engine that takes conversations of few tokens."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.max_model_len = most
+
+
+def test_an_engines_limit_costs_the_question_and_not_the_run(policy):
+    """It is of tokens, replies among them; one that is not known before ends in the middle of the run."""
+    whole = roll_out(policy, Scripted(), TwoTurn(), SAMPLES, 1, FEW, (0, 0))
+    first, all_ = (
+        [sum(len(turn.prompt.ids) for turn in t.turns[:n]) + len(t.turns[0].reply.ids) * (n - 1) for t in whole]
+        for n in (1, 2)
+    )
+    most = max(first) + FEW.max_new_tokens
+    assert most < min(all_) + FEW.max_new_tokens
+    for limit, turns in ((most, 1), (max(all_) + FEW.max_new_tokens, 2)):
+        played = roll_out(policy, Short(limit), TwoTurn(), SAMPLES, 1, FEW, (0, 0))
+        assert [len(t.turns) for t in played] == [turns] * len(SAMPLES)
+        assert all((t.failed is None) == (turns == 2) for t in played)
+    assert f"beyond the {most:,} of model.sampler.max_model_len" in str(
+        roll_out(policy, Short(most), TwoTurn(), SAMPLES, 1, FEW, (0, 0))[0].failed
+    )
+    question, image = SAMPLES[0]
+    fits = [opening_too_long(policy, TwoTurn(), question, image, 8, most=most) is None for most in (first[0] + 8, 9)]
+    assert fits == [True, False]
+
+
 def test_a_limit_of_ones_own(tokenizer):
     policy = make_policy(tokenizer, max_prompt_tokens=20)
     played = roll_out(policy, InProcessSampler(), TwoTurn(), SAMPLES, 1, FEW, (0, 0))

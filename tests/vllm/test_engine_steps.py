@@ -1,6 +1,7 @@
 """What an engine goes through in a run, with stand-ins for vLLM: pushing, sleeping, waking, several steps."""
 
 import logging
+import os
 import sys
 from itertools import pairwise
 from types import SimpleNamespace
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.accelerators import cuda
+from safetensors.torch import load_file
 
+import mgpo
+from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
 from mgpo.rollout.in_process import InProcessSampler, Sampling
@@ -19,7 +23,10 @@ from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Drawn
 from mgpo.vllm.sampler import weights_of
 from tests.conftest import make_policy
+from tests.helpers.families import ALL, save_checkpoint
 from tests.training.test_module import Noisy, fit
+
+SETTINGS = Settings("folder", "bfloat16", 1, (2,))
 
 
 class Twin:
@@ -148,7 +155,48 @@ def engine(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("give back"))
-    return LocalEngine(Settings("folder", "bfloat16", 1, (2,))), asked
+    return LocalEngine(SETTINGS), asked
+
+
+def test_it_starts_on_the_trainers_gpu(monkeypatch):
+    """Of several processes vLLM takes the number on the node for that of the GPU, and only from the environment; under
+    SLURM nobody sets it."""
+    seen: list[Any] = []
+    names = ("RANK", "LOCAL_RANK")
+    monkeypatch.setitem(
+        sys.modules, "vllm", SimpleNamespace(LLM=lambda **_: seen.append([os.environ.get(name) for name in names]))
+    )
+    with pytest.raises(UserError, match=r"the trainer is on number 1; hide the others with CUDA_VISIBLE_DEVICES"):
+        LocalEngine(SETTINGS, 1)
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 5}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    for name in names:
+        monkeypatch.setenv(name, "0")  # so that both are back afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    LocalEngine(SETTINGS, 2)
+    assert "LOCAL_RANK" not in os.environ
+    LocalEngine(SETTINGS)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    LocalEngine(SETTINGS, 7)
+    assert seen == [["5", "2"], ["5", "3"], ["5", "7"]] and os.environ["LOCAL_RANK"] == "1"
+
+
+@pytest.mark.parametrize("family", [f for f in ALL if f.name.startswith("qwen3_vl")], ids=lambda f: f.name)
+def test_weights_are_pushed_as_they_are_exported(family, tmp_path):
+    """And both as they are published, for an engine turns the experts of Qwen3-VL as it does a checkpoint's."""
+    folder = str(save_checkpoint(family, tmp_path / "plain"))
+    model = mgpo.load(folder, **family.caps)
+    model.save(tmp_path / "export")
+    exported, pushed = load_file(tmp_path / "export" / "model.safetensors"), dict(weights_of(model.policy))
+    assert exported.keys() == pushed.keys()
+    assert [name for name, value in exported.items() if not torch.equal(value, pushed[name])] == []
+    experts = {name.rpartition(".")[2]: value.shape for name, value in pushed.items() if ".experts." in name}
+    number, width, inner = 4, 32, 24
+    turned = {"gate_up_proj": (number, width, 2 * inner), "down_proj": (number, inner, width)}
+    assert experts == (turned if "moe" in family.name else {})
+    again = mgpo.load(tmp_path / "export").policy.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.policy.state_dict().items())
 
 
 def test_it_wakes_into_memory_that_the_trainer_gave_back(engine):
@@ -171,7 +219,7 @@ def test_trainers_that_begin_and_end_leave_the_memory_into_which_its_graphs_writ
     monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: freed.append(True), raising=False)
     monkeypatch.setattr(cuda, "_clear_cuda_memory", cuda._clear_cuda_memory)  # back again afterwards
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Lightning sets it
-    monkeypatch.setattr(sampler, "LocalEngine", lambda settings: None)
+    monkeypatch.setattr(sampler, "LocalEngine", lambda settings, device: None)
     monkeypatch.setattr(VLLMSampler, "settings", lambda self, policy, folder: None)
 
     def begin_and_end():
@@ -180,7 +228,7 @@ def test_trainers_that_begin_and_end_leave_the_memory_into_which_its_graphs_writ
 
     begin_and_end()
     assert len(freed) == 2
-    VLLMSampler().start(None)
+    VLLMSampler().start(SimpleNamespace(device=torch.device("cpu")))
     begin_and_end()
     assert len(freed) == 2
 

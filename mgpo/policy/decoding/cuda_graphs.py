@@ -23,35 +23,39 @@ def usable(policy: Policy) -> bool:
     return policy.device.type == "cuda" and policy.fixed and not policy.whole
 
 
-def capture(run: Run, pool: Any) -> tuple[Run, Any]:
+def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
     """What replays the kernels of a function, which has run before, and returns its result.
 
     Args:
+        run: Passes on that device.
         pool: Memory of earlier graphs, or None; the second result is what to give the next one.
+        device: The GPU; the process's current one may be another, on which nothing would be captured.
 
     Raises:
         RuntimeError: Where it does something that can't be replayed, such as waiting for the device.
     """
-    graph, stream = torch.cuda.CUDAGraph(), _side_stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may be busy
-        try:
-            result = run()
-        finally:
-            graph.capture_end()
-    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.device(device):
+        graph, stream = torch.cuda.CUDAGraph(), _side_stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may be busy
+            try:
+                result = run()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
 
     def replay() -> Tensor:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return result
 
     return replay, graph.pool()
 
 
 @cache
-def _side_stream() -> torch.cuda.Stream:
-    return torch.cuda.Stream()  # one for all: libraries keep a workspace for every stream
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # one for all: libraries keep a workspace for every stream
 
 
 class Steps:
@@ -93,7 +97,7 @@ class Steps:
         replay = self.replays.get(size)
         if replay is None and size in self.replays and not self.failed:
             try:
-                replay, self.pool = capture(run, self.pool)
+                replay, self.pool = capture(run, self.pool, self.id_N.device)
             except RuntimeError as error:  # an operation that can't be captured, or no memory for one more graph
                 self.failed = True
                 why = " ".join(str(error).split())[:SHOWN]
