@@ -87,7 +87,7 @@ _TAKEN_BACK = re.compile(
 )
 
 
-def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str | None:
+def extract(reply: str, choices: tuple[str, ...] = (), *truths: str) -> str | None:
     r"""The last commitment of a reply: `\boxed{…}`, `<answer>…</answer>`, "the answer is …", or a plain short answer.
 
     Nothing is guessed: a reply that commits to nothing ("Based on the picture …", "I doubt option B is correct.")
@@ -97,10 +97,11 @@ def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str |
     Args:
         reply: What the policy said.
         choices: The question's; a short reply then is an answer only where it is one of them.
-        truth: A reply that is this and nothing else is an answer, whatever it looks like ("unknown", "None" for 0).
+        truths: A reply that is one of these and nothing else is an answer, whatever it looks like ("unknown", "None"
+            for 0).
     """
     reply = spoken(reply)[-LONGEST_REPLY:].strip()
-    if reply and reply == truth.strip():
+    if reply and reply in map(str.strip, truths):
         return reply
     reply = re.sub(r"\*+|`+", "", reply)
     reply = _MEANT.sub("", reply, count=1) if _MEANT.match(reply) else reply
@@ -114,7 +115,7 @@ def extract(reply: str, choices: tuple[str, ...] = (), truth: str = "") -> str |
         if (instead := _commitment(end[again.end() :], choices)) is not None:
             return instead
     said = _commitment(reply, choices)
-    return reply if said is None and not choices and _is_truth(reply, truth) else said
+    return reply if said is None and not choices and any(_is_truth(reply, truth) for truth in truths) else said
 
 
 def _is_truth(reply: str, truth: str) -> bool:

@@ -50,8 +50,9 @@ _NO = {
     "لا",
 }
 _THINGS = r"(?:\w{2,20} )?(?:\w{2,20}s|people|(?:wo)?men|children|sheep|fish)(?: (?:at all|visible|there|here))?"
+_NOBODY = "nobody(?: is)?(?: (?:there|here|visible))?"
 _NONE = re.compile(
-    rf"(?:there (?:is|are) )?(?:none|nothing|zero|no {_THINGS}|not any(?: {_THINGS})?)"
+    rf"(?:there (?:is|are) )?(?:none|nothing|{_NOBODY}|zero|no {_THINGS}|not any(?: {_THINGS})?)"
     rf"|there (?:is|are)n't any(?: {_THINGS})?"
 )
 _SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
@@ -61,6 +62,7 @@ _COMMA = re.compile(r"[-+]?\d{1,15},\d{1,2}")  # "1,5"
 _EXTENT = re.compile(r" (?:tall|high|long|wide|deep|thick|old|away|apart)\Z")  # "2 m tall"
 _BEYOND = re.compile(r"\b(?:before|after|until|till|from|since|past|no)\b")
 _MEASURE = re.compile(rf"(\S+) ({'|'.join(map(re.escape, UNITS))})")
+_COUNTED = re.compile(r"(\S+) [^\W\d_]{3,20}")  # "12 cars"
 _SEAM = re.compile(r"(?<=\d)[ -](?=[^\W\d_])|(?<=[^\W\d_])[ -](?=\d)")  # "KX52 LMN"
 
 
@@ -115,7 +117,7 @@ def _says_more(answer: str, truth: str) -> bool:
     numbers = [word for word in answer.split() if any(sign.isdigit() for sign in word)]
     if len(numbers) != 1 or numbers[0] not in truth.split():
         return False
-    found = _EXTENT.sub("", answer).endswith(f" {truth}") if ends else truth in answer.split()
+    found = f" {_EXTENT.sub('', answer)}".endswith(f" {truth}") if ends else truth in answer.split()
     return found and not any(rule.search(answer) for rule in (BOUND, VOID, _BEYOND))
 
 
@@ -160,9 +162,20 @@ def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
 
 
 def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
-    """Whether both hold one number each, near enough to each other; equal by default."""
-    given, right = find_number(answer), find_number(truth)
+    """Whether an answer holds one number that is near enough to the truth's; equal by default.
+
+    The truth is a number, alone, with a unit or with what is counted: never a name, time or date that has one in it.
+    Its unit has to be the answer's too, but for the signs of money and degrees.
+    """
+    given, words = find_number(answer), normalise(truth)
+    right, unit = value(words), ""
+    if right is None and (measure := _MEASURE.fullmatch(words)):
+        right, unit = value(measure[1]), measure[2]
+    elif right is None and (counted := _COUNTED.fullmatch(words)) and not (time_of(words) or date_of(words)):
+        right = value(counted[1])
     if given is None or right is None:
+        return False
+    if unit and unit not in "$€£¥°" and not re.search(rf" {re.escape(unit)}(?!\S)", normalise(answer)):
         return False
     return abs(given - right) <= max(absolute, relative * abs(right))
 

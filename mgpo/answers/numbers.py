@@ -58,6 +58,9 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,3}(?:['\u2019\u202f ]\d{3}){1,5}|(?:0
 _PLAIN = re.compile(rf"[-+]?(?:{_DIGITS}|\.\d{{1,15}})(?:e[-+]?\d{{1,2}})?")
 _POWER = re.compile(rf"([-+]?{_DIGITS})\s?[x×*·]\s?10\s?\^\s?\(?(-?\d{{1,2}})\)?")
 _FRACTION = re.compile(r"([-+]?)(?:(\d{1,6})\s)?(\d{1,6})\s?[/⁄]\s?(\d{1,6})")
+_HALF_A = re.compile(rf"\bhalf\s(?:an?\s)?({'|'.join(_SCALES)})\b")
+_AND_HALF = re.compile(r"(?<![\w.,/])(\d{1,9})\sand\sa\shalf\b")
+_PART = re.compile(r"\b(one|two|1|2)[\s-](half|thirds?)(?![\w-])")  # no quarters, which may be coins
 _NUMERALS = "零〇一二两兩三四五六七八九十百千万"
 _CHINESE = re.compile(rf"[{_NUMERALS}]{{1,12}}")
 _MEASURED = re.compile(
@@ -93,7 +96,7 @@ def value(text: str) -> float | None:
         return _of_numerals(text)
     if _SEQUENCE.fullmatch(text):
         return _of_words(text)
-    return {"half": 0.5, "a half": 0.5, "one half": 0.5, "a quarter": 0.25}.get(
+    return {"half": 0.5, "a half": 0.5, "one half": 0.5, "quarter": 0.25, "a quarter": 0.25}.get(
         text, _foreign().get(unaccented(text.replace("-", " ")))
     )
 
@@ -117,7 +120,10 @@ def only_number(text: str) -> float | None:
 
 
 def in_digits(text: str) -> str:
-    """English numbers in words as digits: "twenty-one dogs" is "21 dogs". Lower case."""
+    """English numbers in words as digits: "twenty-one dogs" is "21 dogs", "half a dozen" 6. Lower case."""
+    text = _HALF_A.sub(lambda match: f"{_SCALES[match[1]] / 2:.12g}", text)
+    text = _PART.sub(lambda match: f"{'2' if match[1] in ('two', '2') else '1'}/{2 if match[2] == 'half' else 3}", text)
+    text = _AND_HALF.sub(r"\1.5", text)
     text = _SCALED.sub(lambda match: f"{float(match[1]) * _SCALES[match[2]]:.12g}", text)
     return _SEQUENCE.sub(_digits_of, text)
 

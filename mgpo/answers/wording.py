@@ -22,7 +22,7 @@ _SIGNS = {r"\times": "×", r"\cdot": "·", r"\div": "÷", r"\pm": "±", r"\appro
 _SIGN = re.compile("|".join(re.escape(sign) + ("(?![a-zA-Z])" if sign[-1].isalpha() else "") for sign in _SIGNS))
 _MARKUP = re.compile(
     r"\*{1,3}|`{1,3}|(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)|</?(?:b|i|u|em|strong|p|br|span|code)\s?/?>|"
-    r"^\s*(?:#{1,6}|>|[-•](?=\s*[^\d\s]))\s",
+    r"^\s*(?:#{1,6}|>(?!\s*\d)|[-•](?=\s*[^\d\s]))\s",
     re.MULTILINE,
 )
 _PAIRS = {
@@ -94,6 +94,8 @@ _ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|[.-](?!\d))+(?=\S)|[\
 def unwrap(answer: str) -> str:
     r"""An answer without what models wrap around it: \text{…}, \(…\), $…$, quotes, brackets, a full stop."""
     text = re.sub("[®©™]", "", answer[:LONGEST_ANSWER])
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)  # what follows makes "2½" 21/2, and "5²" 52
+    text = re.sub(r"(?<=\d)(?=[²³¹⁰⁴-⁹])", "^", text)
     text = unicodedata.normalize("NFKC", text)[:LONGEST_ANSWER]  # one sign may become eighteen
     text = "".join(sign for sign in text if unicodedata.category(sign) not in ("Cf", "Cs") or sign == "\n")
     text = _MARKUP.sub("", _plain_latex(text) if "\\" in text or "{" in text else text)
@@ -135,7 +137,7 @@ def normalise(answer: str) -> str:
     text = re.sub(r"[‘’‛´`]", "'", re.sub(r"[–—‐‑‒−]", "-", text))
     text = re.sub(r"[\"“”„«»]", "", text)
     text = _ENDS.sub("", text) or text
-    text = _INITIALS.sub(r"\1", text.strip())
+    text = re.sub(r"\bno[\s-]one\b", "nobody", _INITIALS.sub(r"\1", text.strip()))
     text = _NUMBERED.sub("#", text)
     text = re.sub(r"(?<=\d),(?=\s)|(?<=[^\W\d]),(?=\s)", " and ", text.replace(" & ", " and "))
     text = re.sub(r"\band\s+and\b", "and", re.sub(r"\s+", " ", text))
@@ -155,7 +157,7 @@ def _spelt(text: str) -> str:
     for i, word in enumerate(words):
         if i and word in _SHORT and (i == len(words) - 1 or len(words) == 2 or not words[i + 1].isalpha()):
             words[i] = _SHORT[word]
-        elif i < len(words) - 1 and word in _TITLES:
+        elif i < len(words) - 1 and word in _TITLES and not (word in UNITS and i and words[i - 1][0].isdigit()):
             words[i] = _TITLES[word]
         else:
             words[i] = _SAME.get(word, word)

@@ -92,7 +92,10 @@ class Annotations:
             elif isinstance(_unquoted(value), int | float):
                 self.numbers.add(column)
             else:
-                self._visit(column, column, column, value)
+                try:
+                    self._visit(column, column, column, value)
+                except RecursionError:
+                    raise too_deep(column) from None
 
     def found(self) -> dict[str, str]:
         """Columns that look like places in the image, each with the path within it."""
@@ -101,7 +104,7 @@ class Annotations:
 
     def _visit(self, column: str, path: str, name: str, value: Any, depth: int = 1) -> None:
         if depth > DEEPEST:
-            raise DataError(f"column {column[:60]}: lists or objects are nested more than {DEEPEST} deep")
+            raise too_deep(column)
         text, value = value if isinstance(value, str) else None, _unquoted(value)
         if value is None or value in ("", [], {}) or column in self.named:
             return
@@ -116,6 +119,11 @@ class Annotations:
         else:
             place = _is_place(value) or (text is not None and bool(MARKED.search(text) or FOUR.fullmatch(text)))
             self.shapes[column, path] = place and self.shapes.get((column, path), True)
+
+
+def too_deep(column: str) -> DataError:
+    """What is said of a column whose cells nobody looks to the end of."""
+    return DataError(f"column {column[:60]}: lists or objects are nested more than {DEEPEST} deep")
 
 
 def refuse(name: str, found: Mapping[str, str]) -> None:

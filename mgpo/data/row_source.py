@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from math import isfinite
 from reprlib import Repr
@@ -108,6 +108,8 @@ def text(value: Any, column: str) -> str:
         raise DataError(f"column {column}: a text is needed, not {shown(value)}")
     if isinstance(value, float) and not isfinite(value):
         raise DataError(f"column {column}: {value} is no number that can be meant; write a text in quotes")
+    if isinstance(value, datetime) and value.time() == time():
+        value = value.date()  # as tables of Parquet hold one
     words = str(value).strip()
     if not words:
         raise DataError(f"column {column}: it is empty")

@@ -6,7 +6,7 @@ JSON is read as it stands. Everything else `datasets` puts into memory-mapped ta
 import csv
 import gzip
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +174,24 @@ def _texts(path: Path) -> dict[str, Any]:
         first = lines.readline()
         separator = "\t" if ".tsv" in path.name.lower() else max(",;\t", key=first.count)
         lines.seek(0)
-        header = next(csv.reader(lines, delimiter=separator), [])
+        rows = csv.reader(lines, delimiter=separator)
+        header = next(rows, [])
+        _check_first(path, header, rows, separator)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]  # as pandas calls what has no name
     return {"sep": separator, "index_col": False, "chunksize": AT_ONCE, **_as_texts(names)}
+
+
+def _check_first(path: Path, header: list[str], rows: Iterator[list[str]], separator: str) -> None:
+    """Raises DataError where the first row has more cells than the header: pandas would cut off every row behind it."""
+    try:
+        row = next(rows, [])
+    except csv.Error:  # a cell may be a picture
+        return
+    if any(cell.strip() for cell in row[len(header) :]):
+        raise DataError(
+            f"{ending(str(path))}: row 1 has {len(row)} cells and the header {len(header)}; put texts that hold a "
+            f"{separator!r} in quotes, and give every column a name"
+        )
 
 
 def _as_texts(columns: Sequence[str] | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def begins_anew(messages: Sequence[Message]) -> bool:
 
 def answer_of(turn: Turn, question: Question) -> str | None:
     """What a reply commits to, thoughts aside; a reply that is the right answer and nothing else is its own answer."""
-    return extract(turn.said, question.choices, question.answer)
+    return extract(turn.said, question.choices, question.answer, *question.accepted)
 
 
 def see_whole(trajectory: Trajectory, resolution: VisionResolution) -> list[View]:

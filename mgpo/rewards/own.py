@@ -65,6 +65,11 @@ class _ByName:
         known = {"answer": answer, "question": question}
         return self.given(**{name: known[name] for name in self.names})
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("judge_all", "counts"):  # which a reward may have besides
+            return getattr(self.given, name)
+        raise AttributeError(name)
+
 
 def _binds(takes: Signature, count: int) -> bool:
     try:

@@ -133,6 +133,9 @@ def given_letter(answer, choices):
         ("5 May 2020", "May 5th, 2020"), ("2020-05-05", "5 May 2020"), ("Main St.", "main street"),
         ("St. Mary", "Saint Mary"),
         ("a dog", "dog"), ("The Shining", "shining"), ("ＥＸＩＴ！", "exit"), ("“Café”", "cafe"), ("grey", "gray"),
+        ("2½", "2.5"), ("2½ miles", "2 1/2 miles"), ("5²", "5^2"), ("half a dozen", "6"), ("half a million", "500000"),
+        ("one half", "0.5"), ("2 and a half", "2.5"), ("two and a half", "2.5"), ("a quarter", "0.25"),
+        ("two thirds", "2/3"), ("No one.", "0"), ("There is no one.", "0"), ("no-one", "nobody"),
         ("12 cars", "12"), ("no dots", "0"), ("U.S.A.", "USA"), ("Ja", "yes"), ("T-shirt", "t shirt"),
     ],
 )  # fmt: skip
@@ -149,7 +152,9 @@ def test_what_means_the_same(answer, truth):
      ("first", "1"), ("5th", "5"), ("1, 2", "1.2"), ("(1,2)", "1.2"), ("1,500", "1.5"),
      ("On Sale", "Sale"), ("$5M", "$5"), ("$5 per hour", "$5 per day"), ("before 9:15", "9:15"),
      ("not A12", "A12"), ("3 of A12", "A12"), ("under 5 kg", "5 kg"), ("Eiffel Tower", "el Tower"), ("$5", "€5"),
-     ("yes and no", "yes")],
+     ("yes and no", "yes"), ("No one", "1"), ("There is no one.", "1"), ("2½", "10.5"), ("5²", "52"), ("> 5", "5"),
+     ("5", "> 5"), ("half a dozen", "12"), ("half a million", "1000000"), ("one half", "1"), ("2 and a half", "2"),
+     ("two thirds", "2")],
 )  # fmt: skip
 def test_what_does_not_mean_the_same(answer, truth):
     assert not is_right(answer, truth)
@@ -179,3 +184,23 @@ def test_number_words_are_read_back(number):
     digits = "〇一二三四五六七八九"
     if number > 19:
         assert find_number(f"{digits[number // 10]}十{digits[number % 10] if number % 10 else ''}") == number
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [("6 m tall", "6 m"), ("about 6 ft tall", "6 ft"), ("The tower is 300 m high.", "300 m"), ("It's 5 m wide", "5 m"),
+     ("5 km away", "5 km"), ("20 years old", "20")],
+)  # fmt: skip
+def test_a_measure_may_say_of_what_it_is(answer, truth):
+    assert is_right(extract(answer, (), truth), truth) and not is_right(answer.replace(" m", " km"), "6 m")
+
+
+def test_nobody_is_no_option_of_one():
+    assert choice_letter("No one", ("0", "1", "2")) != "B" != choice_letter("There is no one.", ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("truths", [("not visible", "unknown"), ("Closed", "Sorry, we're closed"), ("n", "10 to 12")])
+def test_any_of_several_truths_is_an_answer_as_it_stands(truths):
+    for truth in truths:
+        assert extract(truth, (), *truths) == truth
+    assert extract("Based on the picture, it is hard to say.", (), *truths) is None

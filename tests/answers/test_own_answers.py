@@ -3,13 +3,14 @@
 import datasets
 import pytest
 
+from mgpo.answers import LETTERS
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks import MultipleChoice
 from mgpo.data.files import Files
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.rewards import ExactAnswer, NumericAnswer
 from tests.data.test_own_data import ROW, files, table
-from tests.helpers.published import png
+from tests.helpers.published import png, write_jsonl
 
 CHOICES = {**ROW, "choices": ["red", "blue"], "answer": "blue"}
 
@@ -32,13 +33,16 @@ def folder(tmp_path):
         ({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "B"), ('["red", "blue"]', "blue", "B"),
         ("['red', 'blue']", "B", "B"), ('{"A": "red", "B": "blue"}', "blue", "B"), ("A. red\nB. blue", "B", "B"),
         ([1, 2, 3], 2, "B"), ([1, 2, 3], "2", "B"), ([1.5, 2.0], 2, "B"), ("[1, 2, 3]", 2, "B"), ([5, 7], 7.0, "B"),
+        ({"A": "red", "C": "blue", "D": "green", "B": None}, "C", "B"),
+        ({"A": "red", "C": "blue", "D": "green"}, "(c)", "B"),
+        ({"A": "red", "C": "blue", "D": "green"}, "C. blue", "B"), (["K", "T", "A"], "T", "B"),
         (["red", "blue"], ["blue"], "B"), (["red", "blue"], ["B", "blue"], "B"), (["2", "1"], 1, "B"),
     ],
 )  # fmt: skip
 def test_choices_and_answers_in_every_form(folder, choices, answer, letter):
     source = files(folder, {**ROW, "choices": choices, "answer": answer})
     assert source[0].answer == letter
-    assert source[0].choices[1] in ("blue", "2", "2.0", "7", "1")
+    assert source[0].choices[1] in ("blue", "2", "2.0", "7", "1", "T")
     (question,) = unlabelled_questions(str(folder / "q.jsonl"))
     assert (question.answer, question.choices) == (letter, source[0].choices)
 
@@ -60,7 +64,9 @@ def test_choices_in_every_form_in_tables(folder, choices, answer):
     [
         (["red", "blue"], 1), (["red", "blue"], "2"), ({"1": "2", "2": "3"}, "2"), ({"A": "red", "C": "blue"}, "green"),
         (["red", "blue"], ["red", "blue"]), ({"A": ["red"]}, "A"), ([True, False], True),
-        ({"label": ["A"], "text": []}, "A"), ("[" * 5000, "A"), ({"A": "red"}, "A"),
+        ({"label": ["A"], "text": []}, "A"), ("[" * 5000, "A"), ({"A": "red"}, "A"), (["K", "B", "A", "T"], "A"),
+        (["C", "A", "D", "B"], "a"), (["A. red", "C. blue"], "B"),
+        ({"A": "red", "C": "blue", "D": "green"}, "C. green"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_not_guessed(folder, choices, answer):
@@ -93,3 +99,13 @@ def test_several_answers_are_accepted(folder):
     for nonsense in ([], [10, 20, 110, 120], [""], [["EXIT"]], [None]):
         with pytest.raises(DataError, match="row 1, column answer"):
             files(folder, {**ROW, "answer": nonsense})
+
+
+@pytest.mark.parametrize("answer", ["C", "(c)", "C. blue"])
+def test_a_letter_is_that_of_its_choice_where_letters_are_left_out(folder, answer):
+    """By its place C would be the third of them."""
+    question = files(folder, {**ROW, "choices": ["A. red", "C. blue", "D. green"], "answer": answer})[0]
+    assert question.choices[LETTERS.index(question.answer)] == "C. blue"
+    rows = [{**ROW, "A": "red", "B": None, "C": "blue", "D": "green", "answer": answer}]
+    source = MultipleChoice(choice_columns=["A", "B", "C", "D"], path=str(write_jsonl(folder / "m.jsonl", rows)))
+    assert source[0].choices[LETTERS.index(source[0].answer)] == "blue"

@@ -105,9 +105,10 @@ def test_columns_that_are_not_named_are_never_in_a_question(folder):
     assert {question.text, question.answer, question.category, question.part} == {"What?", "7", ""}
 
 
-def test_what_is_nested_without_end_is_refused(folder):
-    value: object = 1
-    for _ in range(100):
-        value = [value] if isinstance(value, dict) else {"a": value}
-    with pytest.raises(DataError, match="row 1: column deep: lists or objects are nested more than 64 deep"):
-        Files(str(write_jsonl(folder / "q.jsonl", [{**ROW, "deep": value}])))
+@pytest.mark.parametrize("column", ["deep", "gt_box"])
+@pytest.mark.parametrize("deep", [100, 960])
+def test_what_is_nested_without_end_is_refused(folder, column, deep):
+    row = json.dumps(ROW)[:-1] + f', "{column}": ' + '[{"a": ' * (deep // 2) + "1" + "}]" * (deep // 2) + "}"
+    (folder / "q.jsonl").write_text(row)
+    with pytest.raises(DataError, match=f"column {column}: lists or objects are nested more than 64 deep|nested too"):
+        Files(str(folder / "q.jsonl"))

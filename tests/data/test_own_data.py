@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+from datetime import datetime
 
 import datasets
 import pytest
@@ -13,6 +14,7 @@ from mgpo.data.module import Decoded
 from mgpo.data.scenes import Scenes
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
+from mgpo.rewards import ExactAnswer
 from tests.helpers.published import base64_png, png, same, snapshot, write_jsonl
 
 ROW = {"image": "0.png", "question": "What?", "answer": "7"}
@@ -275,3 +277,20 @@ def test_the_column_that_is_missing_is_the_one_to_be_named(tmp_path):
 def test_numbers_that_cannot_be_meant_are_refused(numbers):
     with pytest.raises(UserError, match=r"Scenes: \w+ is -?\d; it should be at least"):
         Scenes(**numbers)
+
+
+@pytest.mark.parametrize("row", ["0.png,What, then?,7", "1,0.png,What?,7"])
+def test_a_first_row_that_is_longer_than_the_header_is_not_cut(folder, row):
+    """All rows would have been, and "then?" be the answer."""
+    (folder / "q.csv").write_text(f"image,question,answer\n{row}\n0.png,What?,8\n")
+    with pytest.raises(DataError, match=r"q\.csv: row 1 has 4 cells and the header 3; put texts that hold a ',' in"):
+        Files(str(folder / "q.csv"))
+
+
+def test_a_date_in_a_table_is_a_date(folder):
+    """As pandas writes it to Parquet it has a time, midnight, which no answer has."""
+    days = [datetime(2024, 1, 5), datetime(2024, 1, 5, 9, 30), datetime(2024, 2, 1)]
+    table().remove_columns("answer").add_column("answer", days).to_parquet(str(folder / "q.parquet"))
+    questions = Files(str(folder / "q.parquet")).questions
+    assert [q.answer for q in questions] == ["2024-01-05", "2024-01-05 09:30:00", "2024-02-01"]
+    assert ExactAnswer()("January 5, 2024", questions[0]) == 1

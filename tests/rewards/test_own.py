@@ -1,6 +1,7 @@
 """Functions and classes of one's own, in any sensible form, are rewards; others are refused in a sentence."""
 
 import sys
+from dataclasses import replace
 
 import jsonargparse
 import pytest
@@ -9,7 +10,8 @@ from mgpo.cli import main
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.images.decoding import to_rgb
-from mgpo.rewards import ExactAnswer, as_reward, verdict_of
+from mgpo.rewards import BySource, ExactAnswer, Verdict, as_reward, verdict_of
+from mgpo.rewards.correctness import verdicts_of
 from mgpo.rollout import InProcessSampler, Sampling
 from mgpo.rollout.episodes import roll_out, shape_rewards
 from mgpo.training import MGPO
@@ -207,3 +209,30 @@ def test_modules_in_the_working_folder_are_found(tmp_path, monkeypatch):
         main(["fit", "--no_such_key"])
 
     assert str(tmp_path) in sys.path
+
+
+class Slow:
+    """Is asked at once, as a judge is, and counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def __call__(self, question, answer):  # by name
+        raise AssertionError("one at a time")
+
+    def judge_all(self, answers):
+        self.asked.append([answer for answer, _ in answers])
+        return [Verdict(0.5, answer == question.answer) for answer, question in answers]
+
+    def counts(self):
+        return {"judge_asked": float(sum(map(len, self.asked)))}
+
+
+def test_sources_ask_a_reward_for_all_its_answers_at_once_and_show_what_it_counts():
+    slow = Slow()
+    reward = BySource({"signs": slow, "charts": ExactAnswer()}, otherwise=slow)
+    asked = [("K", "signs"), ("K", "charts"), ("L", "signs"), ("K", ""), (None, "charts")]
+    questions = [replace(make_question(IMAGE, answer="K"), source=source) for _, source in asked]
+    said = verdicts_of(reward, [(answer, question) for (answer, _), question in zip(asked, questions)])
+    assert said == [(0.5, True), (1, True), (0.5, False), (0.5, True), (0, False)]
+    assert slow.asked == [["K", "L", "K"]] and reward.counts() == {"judge_asked": 3}

@@ -37,9 +37,21 @@ def test_numbers_with_tolerance():
     assert NumericAnswer(relative=0.01)("203", question) == 0
     assert NumericAnswer(absolute=3)("about 203 people", question) == 1
     assert NumericAnswer()(None, question) == 0
+    assert NumericAnswer(relative=0.1)("4.8 km", make_question(IMAGE, answer="5 km")) == 1
+    assert NumericAnswer(absolute=1)("about 13", make_question(IMAGE, answer="12 cars")) == 1
+    assert NumericAnswer(absolute=1)("4.50", make_question(IMAGE, answer="$5")) == 1
     assert NumericAnswer()("two", make_question(IMAGE, answer="2")) == 1
     assert NumericAnswer()("exit", make_question(IMAGE, answer="EXIT")) == 1
     assert NumericAnswer()("B", make_question(IMAGE, answer="B", choices=("1", "2"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [("5 m", "5 km"), ("100 mg", "100 kg"), ("3 am", "3 pm"), ("5 June", "5 May"), ("Room 5", "Gate 5"), ("5", "5 km"),
+     ("66 dogs", "Route 66"), ("-5", "-5 °C")],
+)  # fmt: skip
+def test_no_number_is_near_to_another_thing(answer, truth):
+    assert NumericAnswer(relative=0.5)(answer, make_question(IMAGE, answer=truth)) == 0
 
 
 def test_format_asks_for_boxes_and_one_boxed_answer():

@@ -39,9 +39,10 @@ class HRBench4K(Benchmark):
     def question(self, row: Row, number: int) -> Question:
         """The question with the choices that the row has, of A to D."""
         there = [letter for letter in LETTERS[:4] if _says(row.get(letter))]
-        choices = check_choices("A", [text_of(row, letter) for letter in there])
+        choices, answer = check_choices("A", [text_of(row, letter) for letter in there]), text_of(row, "answer").upper()
+        answer = LETTERS[there.index(answer)] if answer in there else answer  # the letter among those that there are
         return self.make(
-            row, number, text_of(row, "question"), text_of(row, "answer").upper(), choices,
+            row, number, text_of(row, "question"), answer, choices,
             text_of(row, "category"), text_of(row, "cycle_category"), row.get("index"),
         )  # fmt: skip
 

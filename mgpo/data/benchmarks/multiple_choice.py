@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from mgpo.answers import LETTERS
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
 from mgpo.data.benchmarks.harness import first_letter, options
@@ -66,7 +67,9 @@ class MultipleChoice(Benchmark):
             return *split_choices(text), ()
         if len(self.choice_columns) > 1:
             there = [column for column in self.choice_columns if row[column] not in (None, "")]
-            return text, check_choices(self.choice_columns[0], [text_of(row, column) for column in there]), ()
+            choices = check_choices(self.choice_columns[0], [text_of(row, column) for column in there])
+            letters = tuple(letter for letter, column in zip(LETTERS, self.choice_columns) if column in there)
+            return text, choices, () if "".join(letters) == LETTERS[: len(there)] else letters
         column = next(iter(self.choice_columns))
         choices, labels = choices_of(column, row[column])
         return text, choices or check_choices(column, ()), labels

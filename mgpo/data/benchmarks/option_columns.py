@@ -3,13 +3,16 @@
 import ast
 import json
 import re
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mgpo.answers import LETTERS, choice_letter, normalise
+from mgpo.answers.options import named_by_text
 from mgpo.data.base import DataError
 from mgpo.data.row_source import check_choices, shown, text
 
 _LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.:]\s*(.*)", re.DOTALL)
+_LABELLED = re.compile(r"\s*[(（]?(\w{1,9})[)）.:]\s*(.+)", re.DOTALL)
 _MARK, _SMALL_MARK = re.compile(r"[(（]([A-Z])[)）]"), re.compile(r"\(([a-z])\)")
 _BARE = re.compile(r"(?<![\w(（.])(?:(?:[Oo]ption|[Cc]hoice)\s)?([A-Z])[).:、．：](?=\s*\S)")
 _SMALL_BARE = re.compile(r"(?<![\w(.])([a-z])[).](?=\s*\S)")
@@ -114,7 +117,15 @@ def choices_of(column: str, value: Any) -> tuple[tuple[str, ...], tuple[str, ...
     try:
         return lettered(column, value), ()
     except DataError:
-        return check_choices(column, [text(choice, column) for choice in value]), ()
+        return check_choices(column, [text(choice, column) for choice in value]), _letters_with_gaps(value)
+
+
+def _letters_with_gaps(value: list[Any]) -> tuple[str, ...]:
+    """The labels of ["A. red", "C. blue"], where an answer "C" is no place in the list; none of other lists."""
+    found = [_LETTERED.fullmatch(choice) if isinstance(choice, str) else None for choice in value]
+    letters = tuple(match[1].upper() for match in found if match)
+    rising = len(letters) == len(value) and letters[0] == "A" and all(a < b for a, b in pairwise(letters))
+    return letters if rising else ()
 
 
 def _by_label(objects: list[dict[str, Any]]) -> Any:
@@ -153,14 +164,32 @@ def letter_of(
     if index_base is not None and re.fullmatch(r"-?\d{1,3}(?:\.0*)?", answer):
         index = int(float(answer)) - index_base
         return LETTERS[index] if 0 <= index < len(choices) else None
-    letter = choice_letter(answer, choices)
-    if answer in labels:
-        by_label = LETTERS[labels.index(answer)]
-        return by_label if normalise(answer) not in map(normalise, choices) or letter == by_label else None
+    by_text = named_by_text(answer, choices)
+    if (by_label := _labelled(answer, choices, labels)) is not None:
+        return by_label if by_text in (None, by_label) else None
+    letter = by_text if any(_bare(label).isalpha() for label in labels) else choice_letter(answer, choices)
+    if letter is not None and by_text not in (None, letter) and len(answer) == 1:
+        return None  # "A" of the choices K, B and A
     if letter is None:
         equal = [LETTERS[i] for i, choice in enumerate(choices) if _number(choice) == _number(answer) is not None]
         letter = equal[0] if len(equal) == 1 else None
     return letter
+
+
+def _labelled(answer: str, choices: tuple[str, ...], labels: tuple[str, ...]) -> str | None:
+    """The letter of the choice whose label an answer is, or has before its text: "c", "(C)", "C. blue"."""
+    known = [_bare(label) for label in labels]
+    marked = _LABELLED.fullmatch(answer)
+    for said, behind in ((answer, None), (marked[1], marked[2]) if marked else ("", None)):
+        if known.count(_bare(said)) == 1:
+            place = known.index(_bare(said))
+            if behind is None or normalise(behind) in normalise(choices[place]):
+                return LETTERS[place]
+    return None
+
+
+def _bare(label: str) -> str:
+    return label.strip("(（).）:： ").casefold()
 
 
 def _number(words: str) -> float | None:
