@@ -131,12 +131,14 @@ def test_a_corrupted_prompt_is_refused_and_the_engine_goes_on(policy, sampler, s
     assert ids_of(rollouts(policy, sampler, samples[:1])) == ids_of(trajectories[:4])
 
 
-def test_qwen3_vl_with_its_deep_features(engine, samples, tmp_path):
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_moe"])
+def test_qwen3_vl_with_its_deep_features_and_its_experts(engine, samples, tmp_path, name):
     """Random weights, and heads as wide as the engine's kernels need them."""
-    family = next(family for family in ALL if family.name == "qwen3_vl")
+    family = next(family for family in ALL if family.name == name)
     rope = family.text["rope_parameters"] | {"mrope_section": [6, 5, 5]}
+    inner = {"moe_intermediate_size": 96} if "moe" in name else {}  # of gate and value together not the width
     wide = replace(
-        family, text=family.text | dict(head_dim=32, hidden_size=64, rope_parameters=rope),
+        family, text=family.text | dict(head_dim=32, hidden_size=64, rope_parameters=rope) | inner,
         vision=family.vision | dict(hidden_size=64, out_hidden_size=64),
     )  # fmt: skip
     folder = str(save_checkpoint(wide, tmp_path))
