@@ -62,7 +62,10 @@ _COMMA = re.compile(r"[-+]?\d{1,15},\d{1,2}")  # "1,5"
 _EXTENT = re.compile(r" (?:tall|high|long|wide|deep|thick|old|away|apart)\Z")  # "2 m tall"
 _BEYOND = re.compile(r"\b(?:before|after|until|till|from|since|past|no)\b")
 _MEASURE = re.compile(rf"(\S+) ({'|'.join(map(re.escape, UNITS))})")
-_COUNTED = re.compile(r"(\S+) [^\W\d_]{3,20}")  # "12 cars"
+_ABOUT = re.compile(r"\A(?:(?:about|around|approximately|approx|roughly|nearly|almost|some) |[~≈] ?)")
+_LED = re.compile(rf"\s*(?:{_ABOUT.pattern[2:]})?[-+−]?[$€£¥]?\s?\.?\d", re.IGNORECASE)
+_BEHIND = re.compile(r"\d[\d.,/]* ?([^\s\d.,/]\S*)")
+_SIGNS = ("$", "€", "£", "¥", "°", "%")  # that may be left out
 _SEAM = re.compile(r"(?<=\d)[ -](?=[^\W\d_])|(?<=[^\W\d_])[ -](?=\d)")  # "KX52 LMN"
 
 
@@ -164,20 +167,25 @@ def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
 def is_number(answer: str, truth: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
     """Whether an answer holds one number that is near enough to the truth's; equal by default.
 
-    The truth is a number, alone, with a unit or with what is counted: never a name, time or date that has one in it.
-    Its unit has to be the answer's too, but for the signs of money and degrees.
+    The truth is a number or begins with one ("12 red cars", "about 3.5 V"): it is never a name, time or date. Its unit
+    has to be the answer's too, but that signs of money, degrees and percent may be left out.
     """
-    given, words = find_number(answer), normalise(truth)
-    right, unit = value(words), ""
-    if right is None and (measure := _MEASURE.fullmatch(words)):
-        right, unit = value(measure[1]), measure[2]
-    elif right is None and (counted := _COUNTED.fullmatch(words)) and not (time_of(words) or date_of(words)):
-        right = value(counted[1])
-    if given is None or right is None:
+    words, said = normalise(truth), normalise(answer)
+    if value(words) is None and (_LED.match(truth) is None or time_of(words) or date_of(words)):
         return False
-    if unit and unit not in "$€£¥°" and not re.search(rf" {re.escape(unit)}(?!\S)", normalise(answer)):
+    given, right = only_number(said), only_number(_ABOUT.sub("", words))
+    ours, theirs = _unit_of(said), _unit_of(words)
+    if given is None or right is None or not (ours == theirs or (not ours and theirs in _SIGNS)):
         return False
     return abs(given - right) <= max(absolute, relative * abs(right))
+
+
+def _unit_of(words: str) -> str:
+    """What stands behind the first number, where it is a unit and not what is counted."""
+    found = _BEHIND.search(words)
+    unit = found[1].rstrip(".,;:") if found else ""
+    short = unit.isascii() and (len(unit) < 3 or not unit.isalpha())
+    return unit if unit in UNITS or (short and unit not in ("of", "to", "or")) else ""
 
 
 def find_number(text: str) -> float | None:

@@ -58,16 +58,16 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,3}(?:['\u2019\u202f ]\d{3}){1,5}|(?:0
 _PLAIN = re.compile(rf"[-+]?(?:{_DIGITS}|\.\d{{1,15}})(?:e[-+]?\d{{1,2}})?")
 _POWER = re.compile(rf"([-+]?{_DIGITS})\s?[x×*·]\s?10\s?\^\s?\(?(-?\d{{1,2}})\)?")
 _FRACTION = re.compile(r"([-+]?)(?:(\d{1,6})\s)?(\d{1,6})\s?[/⁄]\s?(\d{1,6})")
-_HALF_A = re.compile(rf"\bhalf\s(?:an?\s)?({'|'.join(_SCALES)})\b")
+_HALF_A = re.compile(rf"(?<!\band\sa\s)\bhalf[\s-](?:an?\s)?({'|'.join(_SCALES)})\b")
 _AND_HALF = re.compile(r"(?<![\w.,/])(\d{1,9})\sand\sa\shalf\b")
-_PART = re.compile(r"\b(one|two|1|2)[\s-](half|thirds?)(?![\w-])")  # no quarters, which may be coins
+_PART = re.compile(r"\b(?:(one|1)[\s-]half|(one|two|1|2)[\s-]thirds?)(?=\s?$|\sof\b)")  # quarters may be coins
 _NUMERALS = "零〇一二两兩三四五六七八九十百千万"
 _CHINESE = re.compile(rf"[{_NUMERALS}]{{1,12}}")
 _MEASURED = re.compile(
     rf"(?<!第)([{_NUMERALS}]{{1,12}})(?=\s?[个個辆輛只隻人条條张張名位台匹艘本座棵块塊件つ枚頭匹羽])"
 )
 _ONES, _SCALE = "|".join(sorted(_ENGLISH, key=len, reverse=True)), "|".join(_SCALES)
-_SCALED = re.compile(rf"(?<![\w.])(\d{{1,9}}(?:\.\d{{1,6}})?)\s?-?({_SCALE})\b")
+_SCALED = re.compile(rf"(?<![\w.,])((?:\d{{1,3}}(?:,\d{{3}}){{1,3}}|\d{{1,9}})(?:\.\d{{1,6}})?)\s?-?({_SCALE})\b")
 _SEQUENCE = re.compile(
     rf"\b(?:an?\s(?:{_SCALE})|{_ONES})(?:(?:\s?-\s?|\s|\sand\s)(?:{_ONES}|{_SCALE})){{0,9}}(?:\sand\sa\shalf)?\b"
 )
@@ -122,9 +122,9 @@ def only_number(text: str) -> float | None:
 def in_digits(text: str) -> str:
     """English numbers in words as digits: "twenty-one dogs" is "21 dogs", "half a dozen" 6. Lower case."""
     text = _HALF_A.sub(lambda match: f"{_SCALES[match[1]] / 2:.12g}", text)
-    text = _PART.sub(lambda match: f"{'2' if match[1] in ('two', '2') else '1'}/{2 if match[2] == 'half' else 3}", text)
+    text = _PART.sub(lambda match: "1/2" if match[1] else "2/3" if match[2] in ("two", "2") else "1/3", text)
     text = _AND_HALF.sub(r"\1.5", text)
-    text = _SCALED.sub(lambda match: f"{float(match[1]) * _SCALES[match[2]]:.12g}", text)
+    text = _SCALED.sub(lambda match: f"{float(match[1].replace(',', '')) * _SCALES[match[2]]:.15g}", text)
     return _SEQUENCE.sub(_digits_of, text)
 
 

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from mgpo.answers.numbers import ascii_digits, in_digits, unaccented
+from mgpo.answers.numbers import WORDS, ascii_digits, in_digits, unaccented
 
 LONGEST_ANSWER = 500  # characters that are read
 QUOTES = "\"'`´‘’‚‛“”„‟«»‹›「」『』＂"
@@ -20,9 +20,10 @@ _SIGNS = {r"\times": "×", r"\cdot": "·", r"\div": "÷", r"\pm": "±", r"\appro
           r"\$": "$", r"\#": "#", r"\&": "&", r"\_": "_", r"\{": "{", r"\}": "}", r"\ldots": "...",
           r"\leq": "≤", r"\geq": "≥", "{,}": ","}  # fmt: skip
 _SIGN = re.compile("|".join(re.escape(sign) + ("(?![a-zA-Z])" if sign[-1].isalpha() else "") for sign in _SIGNS))
+_BOUND = rf"[-+]?[$€£¥~≈.]{{0,2}}\s?(?:\d|(?i:{'|'.join(WORDS)})\b)"  # "> 5" is no quote
 _MARKUP = re.compile(
     r"\*{1,3}|`{1,3}|(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)|</?(?:b|i|u|em|strong|p|br|span|code)\s?/?>|"
-    r"^\s*(?:#{1,6}|>(?!\s*\d)|[-•](?=\s*[^\d\s]))\s",
+    rf"^\s*(?:#{{1,6}}|>(?!\s*{_BOUND})|[-•](?=\s*[^\d\s]))\s",
     re.MULTILINE,
 )
 _PAIRS = {
@@ -70,6 +71,7 @@ _SHORT = {"st": "street", "ave": "avenue", "av": "avenue", "rd": "road", "blvd":
           "inc": "incorporated", "ltd": "limited", "jr": "junior", "sr": "senior"}  # fmt: skip
 _TITLES = {"dr": "doctor", "st": "saint", "mt": "mount", "ft": "fort", "mr": "mister", "prof": "professor",
            "rt": "route", "rte": "route", "hwy": "highway"}  # fmt: skip
+_EXTENTS = {"tall", "high", "long", "wide", "deep", "thick", "away", "apart", "by", "x", "×"}  # "6 ft tall"
 _SAME = {"grey": "gray", "colour": "color", "centre": "center", "theatre": "theater", "ok": "okay", "vs": "versus",
          "harbour": "harbor", "jewellery": "jewelry", "tyre": "tire", "aeroplane": "airplane", "programme": "program",
          "first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th", "sixth": "6th",
@@ -88,6 +90,8 @@ _ZEROS = re.compile(
     r"(?<![\w.])(?<=\d)\.0{1,9}(?![\w.])|(?<=\d)(?<!\.\d)\.0{1,2}(?=\s?[$€£¥%]|\s(?:km|m|kg|g|cm|mph)\b)"
 )
 _INITIALS = re.compile(r"(?<![^\W\d_])([^\W\d_])\.\s?(?=[^\W\d_](?:\.|$))|(?<=\b[^\W\d_])\.(?=\s|$)")
+_MIXED = re.compile(r"(?<![\w./-])(\d{1,5})\s(\d{1,2})\s?/\s?([1-9]\d?)(?![\w/.]\d)(?!\d)")
+_POWER_OF_UNIT = re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|mi|yd))\^(?=[23]\b)")  # "5 cm^3" is "5 cm3", as "5 cm³" is
 _ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|[.-](?!\d))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
 
 
@@ -95,7 +99,7 @@ def unwrap(answer: str) -> str:
     r"""An answer without what models wrap around it: \text{…}, \(…\), $…$, quotes, brackets, a full stop."""
     text = re.sub("[®©™]", "", answer[:LONGEST_ANSWER])
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)  # what follows makes "2½" 21/2, and "5²" 52
-    text = re.sub(r"(?<=\d)(?=[²³¹⁰⁴-⁹])", "^", text)
+    text = re.sub(r"(?<=\d)(?=⁻?[²³¹⁰⁴-⁹])", "^", text)
     text = unicodedata.normalize("NFKC", text)[:LONGEST_ANSWER]  # one sign may become eighteen
     text = "".join(sign for sign in text if unicodedata.category(sign) not in ("Cf", "Cs") or sign == "\n")
     text = _MARKUP.sub("", _plain_latex(text) if "\\" in text or "{" in text else text)
@@ -125,6 +129,13 @@ def _plain_latex(text: str) -> str:
     return re.sub(r"\^\{(-?\w{1,9})\}", r"^\1", re.sub(r"(?<![\w\\^_}])\{([^{}\\]*)\}", r"\1", text))
 
 
+def _decimal(match: re.Match[str]) -> str:
+    """ "2 1/2" as one number, where it is a short one in decimals."""
+    share = int(match[2]) / int(match[3])
+    exact = share < 1 and round(share, 3) == share
+    return f"{int(match[1]) + share:g}" if exact else match[0]
+
+
 def _divided(match: re.Match[str]) -> str:
     whole = " " if match.start() and match.string[match.start() - 1].isdigit() else ""
     return f"{whole}{match[1] or match[3]}/{match[2] or match[4]}"
@@ -135,7 +146,8 @@ def normalise(answer: str) -> str:
     """Unwrapped, in lower case, with one space between words, and what may be written in two ways in one of them."""
     text = ascii_digits(_AT.sub("", unwrap(answer))).casefold().replace("⁄", "/")
     text = re.sub(r"[‘’‛´`]", "'", re.sub(r"[–—‐‑‒−]", "-", text))
-    text = re.sub(r"[\"“”„«»]", "", text)
+    text = re.sub(r"[\"“”„«»]", "", _MIXED.sub(_decimal, text))
+    text = _POWER_OF_UNIT.sub(r"\1", text)
     text = _ENDS.sub("", text) or text
     text = re.sub(r"\bno[\s-]one\b", "nobody", _INITIALS.sub(r"\1", text.strip()))
     text = _NUMBERED.sub("#", text)
@@ -157,7 +169,7 @@ def _spelt(text: str) -> str:
     for i, word in enumerate(words):
         if i and word in _SHORT and (i == len(words) - 1 or len(words) == 2 or not words[i + 1].isalpha()):
             words[i] = _SHORT[word]
-        elif i < len(words) - 1 and word in _TITLES and not (word in UNITS and i and words[i - 1][0].isdigit()):
+        elif i < len(words) - 1 and word in _TITLES and not (word == "ft" and words[i + 1] in _EXTENTS):
             words[i] = _TITLES[word]
         else:
             words[i] = _SAME.get(word, word)

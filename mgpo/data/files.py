@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from mgpo.answers import normalise
+from mgpo.answers import LETTERS, normalise
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of
 from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
@@ -155,10 +155,11 @@ class Files(StoredRows):
             self._say_unsplit(words, choices, answers)
             return words, choices, labels
         same = [*map(normalise, choices)] == [*map(normalise, found[1])]
-        fits = not choices and all(letter_of(answer, found[1], (), self.index_base) for answer in answers)
+        letters = tuple(LETTERS[: len(found[1])])
+        fits = not choices and all(letter_of(answer, found[1], letters, self.index_base) for answer in answers)
         if same or fits:
             self.said["{} rows had their choices in the question, which were taken out and are shown as choices"] += 1
-            return found[0], choices or found[1], labels
+            return found[0], choices or found[1], labels or letters
         self._say_unsplit(words, choices, answers)
         return words, choices, labels
 

@@ -6,12 +6,14 @@ JSON is read as it stands. Everything else `datasets` puts into memory-mapped ta
 import csv
 import gzip
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from pandas.errors import ParserWarning
 
 from mgpo.data.arrow_rows import ArrowTable
 from mgpo.data.base import DataError
@@ -52,6 +54,8 @@ def open_files(paths: Sequence[Path], streaming: bool = False) -> Table:
         how = _texts(path) if kind == "csv" else {}
         files = {"train": [str(path) for path in paths]}
         return ArrowTable(_load(kind, None, "train", streaming, data_files=files, **how), str(path), path.parent)
+    except DataError:
+        raise
     except Exception as error:  # the readers raise many kinds; each means that the file can't be parsed
         raise DataError(f"{ending(str(path))}: the file can't be read ({_reason(error)})") from None
 
@@ -106,7 +110,7 @@ def open_hub(name: str, config: str | None, split: str | None, streaming: bool =
         if written == "json":
             return JsonTable(_downloaded(name, config, split))
         if written == "csv":
-            table = _load(name, config, split, **_as_texts(table.column_names))
+            table = _load(name, config, split, index_col=False, **_as_texts(table.column_names))
         return ArrowTable(table, name)
     except DatasetNotFoundError as error:
         if "gated" in str(error):
@@ -127,7 +131,9 @@ def open_hub(name: str, config: str | None, split: str | None, streaming: bool =
 
 def _load(name: str, config: str | None, split: str, streaming: bool = False, **how: Any) -> Any:
     """`load_dataset`, which else holds back up to 1000 rows before it writes them into its cache."""
-    return datasets.load_dataset(name, config, split=split, streaming=streaming, writer_batch_size=AT_ONCE, **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)  # of pandas, which has cut something off
+        return datasets.load_dataset(name, config, split=split, streaming=streaming, writer_batch_size=AT_ONCE, **how)
 
 
 def _saved(path: Path, split: str | None) -> datasets.Dataset:
@@ -184,7 +190,7 @@ def _texts(path: Path) -> dict[str, Any]:
 def _check_first(path: Path, header: list[str], rows: Iterator[list[str]], separator: str) -> None:
     """Raises DataError where the first row has more cells than the header: pandas would cut off every row behind it."""
     try:
-        row = next(rows, [])
+        row = next((row for row in rows if row), [])
     except csv.Error:  # a cell may be a picture
         return
     if any(cell.strip() for cell in row[len(header) :]):

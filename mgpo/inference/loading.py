@@ -65,6 +65,7 @@ def load(
     if name.startswith(ADDRESSES):
         limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
         return _served({"base_url": name, **limit, **options}, dialogue)
+    place = _device(device)  # before anything is read
     if name == EMBEDDED:
         model = _from_config(_model_part(shipped_config(EMBEDDED_CONFIG)), dialogue, options)
     elif (folder / SETTINGS).is_file():
@@ -89,7 +90,7 @@ def load(
         if "max_pixels" not in options:
             _tell_budget(name, model.policy)
     model.max_new_tokens = max_new_tokens or model.max_new_tokens
-    model.policy.to(_device(device))
+    model.policy.to(place)
     return model
 
 
@@ -161,7 +162,7 @@ def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dic
     policy = chosen["policy"]
     policy["init_args"] = {**policy["init_args"], **options}
     made = _made(parser, {"policy": policy, "dialogue": chosen.get("dialogue")})
-    if "{answer}" not in (form := chosen.get("answer_form", ANSWER_FORM)):
+    if not isinstance(form := chosen.get("answer_form", ANSWER_FORM), str) or "{answer}" not in form:
         raise UserError(f"answer_form is {form!r}; it needs the slot {{answer}}")
     limit = chosen.get("eval_sampling", {}).get("max_new_tokens", 1024)
     return Model(made.policy.load().eval(), dialogue or made.dialogue or TwoTurn(), limit, answer_form=form)

@@ -61,7 +61,7 @@ class Pretrained(Policy):
             of adapters to go on from, as `export --merge false` and peft save them.
         max_prompt_tokens: Tokens that may stand before a reply: texts, pictures, earlier replies. A question that has
             more is left out, and a conversation that gets more ends. By default as many as the model has positions
-            for, less a reply; an engine with a `max_model_len` of its own wants a limit that leaves room for a reply.
+            for, or an engine its `max_model_len`, less a reply.
     """
 
     model_types: ClassVar[tuple[str, ...]]  # as in config.json

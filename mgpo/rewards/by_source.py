@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from mgpo.errors import UserError
-from mgpo.rewards.correctness import ExactAnswer, Reward, Verdict, verdicts_of
-from mgpo.rewards.own import as_reward
+from mgpo.rewards.correctness import ExactAnswer, Reward, Verdict, counts_of, verdicts_of
+from mgpo.rewards.own import ByName, as_reward
 from mgpo.types import Question
 from mgpo.utils.own_code import Called
 
@@ -42,7 +42,7 @@ class BySource:
         """What the rewards count of themselves, summed up."""
         total: dict[str, float] = defaultdict(float)
         for reward in {_asked(reward): reward for reward in (*self.rewards.values(), self.otherwise)}.values():
-            for name, count in getattr(reward, "counts", dict)().items():
+            for name, count in counts_of(reward).items():
                 total[name] += count
         return dict(total)
 
@@ -58,4 +58,4 @@ class BySource:
 
 def _asked(reward: Reward) -> int:
     """What tells rewards apart: one that is asked by name is another object wherever it stands."""
-    return id(getattr(reward, "given", reward))
+    return id(reward.given if isinstance(reward, ByName) else reward)

@@ -23,7 +23,8 @@ class Reward(Protocol):
     apart. What is right is in the question: `answer`, and the texts of `accepted`, which are right as well.
 
     One that takes its time may have a method `judge_all` too, which is given a list of (answer, question) and gives
-    what it says of each, in order; it is then asked for all answers of a step at once.
+    what it says of each, in order; it is then asked for all answers of a step at once. A method `counts`, which gives
+    numbers by name, adds them to the curves of training.
 
     A class or a plain function, with or without annotations, its parameters in any order (`mgpo.rewards.as_reward`).
 
@@ -64,6 +65,12 @@ def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) 
             f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
         )
     return [_checked(reward, said, question) for said, (_, question) in zip(given, answers)]
+
+
+def counts_of(reward: Reward) -> dict[str, float]:
+    """What a reward counts of itself by name, where it does."""
+    counts: Any = getattr(reward, "counts", None)
+    return counts() if callable(counts) else {}
 
 
 def _asked(reward: Reward, answer: str | None, question: Question) -> Any:

@@ -36,7 +36,7 @@ def as_reward(given: Callable[..., Any] | str) -> Reward:
         by_name = all(takes.parameters[name].kind is not Parameter.POSITIONAL_ONLY for name in names)
         others = [p for name, p in takes.parameters.items() if name not in ASKED and _needed(p)]
         if by_name and not others:
-            return _ByName(given, names)
+            return ByName(given, names)
     elif len(takes.parameters) == 2 and _binds(takes, 2):  # others may do anything with an answer
         return given
     what = getattr(given, "__name__", type(given).__name__)
@@ -56,7 +56,9 @@ def _found(path: str) -> Callable[..., Any]:
         ) from None
 
 
-class _ByName:
+class ByName:
+    """A reward that is asked by the names of its parameters."""
+
     def __init__(self, given: Callable[..., Any], names: list[str]) -> None:
         self.given, self.names = given, names
         self.__name__ = getattr(given, "__name__", type(given).__name__)

@@ -15,6 +15,7 @@ from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
 from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import Shaping
+from mgpo.rewards.correctness import counts_of
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
@@ -69,8 +70,7 @@ class RolloutModule(EvaluatedModule):
         with self.timer.phase("rollout") as work:
             groups = self.play(samples)
             self.rolled_out = groups.trajectories
-            if (counts := getattr(self.reward, "counts", None)) is not None:
-                self.tally.add(counts(), 1)
+            self.tally.add(counts_of(self.reward), 1)
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None

@@ -35,7 +35,9 @@ def folder(tmp_path):
         ([1, 2, 3], 2, "B"), ([1, 2, 3], "2", "B"), ([1.5, 2.0], 2, "B"), ("[1, 2, 3]", 2, "B"), ([5, 7], 7.0, "B"),
         ({"A": "red", "C": "blue", "D": "green", "B": None}, "C", "B"),
         ({"A": "red", "C": "blue", "D": "green"}, "(c)", "B"),
-        ({"A": "red", "C": "blue", "D": "green"}, "C. blue", "B"), (["K", "T", "A"], "T", "B"),
+        ({"A": "red", "C": "blue", "D": "green"}, "C. blue", "B"), ({"optionA": "red", "optionB": "blue"}, "B", "B"),
+        ({"label": ["A", "B", "C"], "text": ["A", "1", "B"]}, "B", "B"), (["(A) B", "(B) blue", "(C) A"], "B", "B"),
+        ({"1": "2.5", "2": "2.0", "3": "7"}, "2.0", "B"), (["K", "T", "A"], "T", "B"),
         (["red", "blue"], ["blue"], "B"), (["red", "blue"], ["B", "blue"], "B"), (["2", "1"], 1, "B"),
     ],
 )  # fmt: skip
@@ -66,7 +68,7 @@ def test_choices_in_every_form_in_tables(folder, choices, answer):
         (["red", "blue"], ["red", "blue"]), ({"A": ["red"]}, "A"), ([True, False], True),
         ({"label": ["A"], "text": []}, "A"), ("[" * 5000, "A"), ({"A": "red"}, "A"), (["K", "B", "A", "T"], "A"),
         (["C", "A", "D", "B"], "a"), (["A. red", "C. blue"], "B"),
-        ({"A": "red", "C": "blue", "D": "green"}, "C. green"),
+        ({"A": "red", "C": "blue", "D": "green"}, "C. green"), ({"1": "2.5 m", "2": "1.5 m"}, "2.5"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_not_guessed(folder, choices, answer):

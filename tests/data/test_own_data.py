@@ -285,6 +285,11 @@ def test_a_first_row_that_is_longer_than_the_header_is_not_cut(folder, row):
     (folder / "q.csv").write_text(f"image,question,answer\n{row}\n0.png,What?,8\n")
     with pytest.raises(DataError, match=r"q\.csv: row 1 has 4 cells and the header 3; put texts that hold a ',' in"):
         Files(str(folder / "q.csv"))
+    (folder / "data").mkdir()
+    for part, second in enumerate(("0.png,What?,8", row)):
+        (folder / "data" / f"train-{part}.csv").write_text(f"image,question,answer\n{second}\n0.png,What?,8\n")
+    with pytest.raises(DataError, match=r"can't be read.*does not match length of data"):
+        Files(str(folder))
 
 
 def test_a_date_in_a_table_is_a_date(folder):

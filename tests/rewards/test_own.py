@@ -228,6 +228,23 @@ class Slow:
         return {"judge_asked": float(sum(map(len, self.asked)))}
 
 
+class Scaled:
+    """Has another reward, and no method `counts`."""
+
+    def __init__(self, given, weight):
+        self.given, self.weight, self.counts = given, weight, {}
+
+    def __call__(self, answer, question):
+        return self.weight * self.given(answer, question)
+
+
+def test_rewards_that_have_others_stay_apart():
+    exact, question = ExactAnswer(), make_question(IMAGE, answer="K")
+    reward = BySource({"a": Scaled(exact, 1.0), "b": Scaled(exact, 0.5)})
+    said = verdicts_of(reward, [("K", replace(question, source=source)) for source in ("a", "b")])
+    assert [verdict.reward for verdict in said] == [1.0, 0.5] and reward.counts() == {}
+
+
 def test_sources_ask_a_reward_for_all_its_answers_at_once_and_show_what_it_counts():
     slow = Slow()
     reward = BySource({"signs": slow, "charts": ExactAnswer()}, otherwise=slow)

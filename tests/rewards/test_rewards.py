@@ -40,6 +40,10 @@ def test_numbers_with_tolerance():
     assert NumericAnswer(relative=0.1)("4.8 km", make_question(IMAGE, answer="5 km")) == 1
     assert NumericAnswer(absolute=1)("about 13", make_question(IMAGE, answer="12 cars")) == 1
     assert NumericAnswer(absolute=1)("4.50", make_question(IMAGE, answer="$5")) == 1
+    for answer, truth in [("3.6 V", "3.5 V"), ("34 m/s", "35 m/s"), ("60 Hz", "60.0 Hz"), ("12", "12 red cars"),
+                          ("12", "about 12"), ("~12", "12 years old"), ("3", "3个"), ("3个", "3个人"), ("20", "20%"),
+                          ("3", "3 of them"), ("thirteen", "12 parking spaces")]:  # fmt: skip
+        assert NumericAnswer(relative=0.1)(answer, make_question(IMAGE, answer=truth)) == 1, (answer, truth)
     assert NumericAnswer()("two", make_question(IMAGE, answer="2")) == 1
     assert NumericAnswer()("exit", make_question(IMAGE, answer="EXIT")) == 1
     assert NumericAnswer()("B", make_question(IMAGE, answer="B", choices=("1", "2"))) == 1
@@ -48,7 +52,8 @@ def test_numbers_with_tolerance():
 @pytest.mark.parametrize(
     ("answer", "truth"),
     [("5 m", "5 km"), ("100 mg", "100 kg"), ("3 am", "3 pm"), ("5 June", "5 May"), ("Room 5", "Gate 5"), ("5", "5 km"),
-     ("66 dogs", "Route 66"), ("-5", "-5 °C")],
+     ("66 dogs", "Route 66"), ("-5", "-5 °C"), ("€5", "$5"), ("5 kg", "$5"), ("30 km", "30°"), ("7", "Seven Samurai"),
+     ("1", "One Direction"), ("35 km", "35 m/s")],
 )  # fmt: skip
 def test_no_number_is_near_to_another_thing(answer, truth):
     assert NumericAnswer(relative=0.5)(answer, make_question(IMAGE, answer=truth)) == 0

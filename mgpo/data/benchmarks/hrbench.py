@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mgpo.answers import LETTERS
+from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import PAPER, Benchmark
 from mgpo.data.benchmarks.harness import options
-from mgpo.data.row_source import Row, check_choices, text_of
+from mgpo.data.row_source import Row, check_choices, shown, text_of
 from mgpo.metrics.record import Record
 from mgpo.metrics.score import Score, share
 from mgpo.types import Question
@@ -40,7 +41,9 @@ class HRBench4K(Benchmark):
         """The question with the choices that the row has, of A to D."""
         there = [letter for letter in LETTERS[:4] if _says(row.get(letter))]
         choices, answer = check_choices("A", [text_of(row, letter) for letter in there]), text_of(row, "answer").upper()
-        answer = LETTERS[there.index(answer)] if answer in there else answer  # the letter among those that there are
+        if answer not in there:
+            raise DataError(f"column answer: {shown(answer)} is not among the {len(choices)} choices")
+        answer = LETTERS[there.index(answer)]
         return self.make(
             row, number, text_of(row, "question"), answer, choices,
             text_of(row, "category"), text_of(row, "cycle_category"), row.get("index"),

@@ -64,12 +64,12 @@ class MultipleChoice(Benchmark):
     def _choices(self, row: Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         text = text_of(row, self.question_column)
         if not self.choice_columns:
-            return *split_choices(text), ()
+            question, choices = split_choices(text)
+            return question, choices, tuple(LETTERS[: len(choices)])
         if len(self.choice_columns) > 1:
             there = [column for column in self.choice_columns if row[column] not in (None, "")]
             choices = check_choices(self.choice_columns[0], [text_of(row, column) for column in there])
-            letters = tuple(letter for letter, column in zip(LETTERS, self.choice_columns) if column in there)
-            return text, choices, () if "".join(letters) == LETTERS[: len(there)] else letters
+            return text, choices, tuple(letter for letter, name in zip(LETTERS, self.choice_columns) if name in there)
         column = next(iter(self.choice_columns))
         choices, labels = choices_of(column, row[column])
         return text, choices or check_choices(column, ()), labels

@@ -12,7 +12,7 @@ from mgpo.data.base import DataError
 from mgpo.data.row_source import check_choices, shown, text
 
 _LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.:]\s*(.*)", re.DOTALL)
-_LABELLED = re.compile(r"\s*[(（]?(\w{1,9})[)）.:]\s*(.+)", re.DOTALL)
+_LABELLED = re.compile(r"\s*[(（]?(\w{1,9})[)）.:](?!\d)\s*(.+)", re.DOTALL)
 _MARK, _SMALL_MARK = re.compile(r"[(（]([A-Z])[)）]"), re.compile(r"\(([a-z])\)")
 _BARE = re.compile(r"(?<![\w(（.])(?:(?:[Oo]ption|[Cc]hoice)\s)?([A-Z])[).:、．：](?=\s*\S)")
 _SMALL_BARE = re.compile(r"(?<![\w(.])([a-z])[).](?=\s*\S)")
@@ -98,7 +98,7 @@ def _is_plain(before: str, found: Split, ends: str) -> bool:
 
 
 def choices_of(column: str, value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A cell's choices, and the labels by which answers may name them, if they have others than letters.
+    """A cell's choices, and the labels by which answers may name them; none of a plain list.
 
     A list of texts or numbers, with or without letters before them; an object with a label for each, {"A": "red", …},
     {"label": ["A", …], "text": ["red", …]} or a list of {"label": "A", "text": "red"}; or a text of any of these.
@@ -115,7 +115,8 @@ def choices_of(column: str, value: Any) -> tuple[tuple[str, ...], tuple[str, ...
     if not isinstance(value, list) or any(isinstance(choice, list | dict | bool) or choice is None for choice in value):
         raise DataError(f"column {column}: a list of texts is needed, not {shown(value)}")
     try:
-        return lettered(column, value), ()
+        choices = lettered(column, value)
+        return choices, tuple(LETTERS[: len(choices)])
     except DataError:
         return check_choices(column, [text(choice, column) for choice in value]), _letters_with_gaps(value)
 
@@ -150,8 +151,7 @@ def _of_object(column: str, value: dict[str, Any]) -> tuple[tuple[str, ...], tup
     if alphabet and alphabet == LETTERS[: len(pairs)]:
         pairs = sorted((label.strip("(). ").upper(), choice) for label, choice in pairs)
     choices = check_choices(column, [text(choice, column) for _, choice in pairs])
-    labels = tuple(label for label, _ in pairs)
-    return choices, () if "".join(labels) == LETTERS[: len(labels)] else labels
+    return choices, tuple(label for label, _ in pairs)
 
 
 def letter_of(
@@ -165,10 +165,11 @@ def letter_of(
         index = int(float(answer)) - index_base
         return LETTERS[index] if 0 <= index < len(choices) else None
     by_text = named_by_text(answer, choices)
+    letters = any(len(_bare(label)) == 1 and label.strip("(). ").isalpha() for label in labels)
     if (by_label := _labelled(answer, choices, labels)) is not None:
-        return by_label if by_text in (None, by_label) else None
-    letter = by_text if any(_bare(label).isalpha() for label in labels) else choice_letter(answer, choices)
-    if letter is not None and by_text not in (None, letter) and len(answer) == 1:
+        return by_label if letters or by_text in (None, by_label) else None
+    letter = by_text if letters else choice_letter(answer, choices)
+    if not labels and len(answer) == 1 and by_text not in (None, letter):
         return None  # "A" of the choices K, B and A
     if letter is None:
         equal = [LETTERS[i] for i, choice in enumerate(choices) if _number(choice) == _number(answer) is not None]
@@ -183,7 +184,8 @@ def _labelled(answer: str, choices: tuple[str, ...], labels: tuple[str, ...]) ->
     for said, behind in ((answer, None), (marked[1], marked[2]) if marked else ("", None)):
         if known.count(_bare(said)) == 1:
             place = known.index(_bare(said))
-            if behind is None or normalise(behind) in normalise(choices[place]):
+            unmarked = _LETTERED.fullmatch(choices[place])
+            if behind is None or normalise(behind) in (normalise(choices[place]), unmarked and normalise(unmarked[2])):
                 return LETTERS[place]
     return None
 
