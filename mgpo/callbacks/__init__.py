@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mgpo.callbacks.early_warning import EarlyWarning as EarlyWarning
     from mgpo.callbacks.grounding_audit import GroundingAudit as GroundingAudit
     from mgpo.callbacks.grounding_gallery import GroundingGallery as GroundingGallery
+    from mgpo.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from mgpo.callbacks.metrics_file import MetricsFile as MetricsFile
     from mgpo.callbacks.progress import Progress as Progress
     from mgpo.callbacks.report_writer import ReportWriter as ReportWriter
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from mgpo.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 
 __all__ = [
-    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingAudit", "GroundingGallery", "MetricsFile",
-    "Progress", "ReportWriter", "Requeue", "RolloutLog", "ThroughputMonitor",
+    "BenchmarkTable", "Counterfactuals", "EarlyWarning", "GroundingAudit", "GroundingGallery",
+    "LastCheckpoint", "MetricsFile", "Progress", "ReportWriter", "Requeue", "RolloutLog", "ThroughputMonitor",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(
     __name__,
@@ -29,6 +30,7 @@ __getattr__, __dir__ = lazy(
         "early_warning": ("EarlyWarning",),
         "grounding_audit": ("GroundingAudit",),
         "grounding_gallery": ("GroundingGallery",),
+        "last_checkpoint": ("LastCheckpoint",),
         "metrics_file": ("MetricsFile",),
         "progress": ("Progress",),
         "report_writer": ("ReportWriter",),

@@ -57,13 +57,13 @@ class BenchmarkTable(L.Callback):
             title = title if title and title not in benchmarks else split
             of = getattr(source, "total", len(source))
             benchmarks[title] = {"split": split, "of": of, **summary(source, records)}
-        self._add_rows(benchmarks, trainer.global_step)
+        self._add_rows(benchmarks, pl_module.step)
         report = {
             "benchmarks": benchmarks,
             "rows": self.runs,
             "counts": self.counts,
             "published": {"source": cited(sources), "rows": published(sources)},
-            "step": trainer.global_step,
+            "step": pl_module.step,
         }
         path = run_folder(trainer) / f"{NAME}.json"
         with replaced(path) as unfinished:

@@ -39,7 +39,7 @@ class Counterfactuals(L.Callback):
         if not self.enabled or trainer.sanity_checking:
             return
         samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
-        with pl_module.under_precision():
+        with pl_module.under_precision(passes=pl_module.sampler.exact):
             if samples:
                 self.rows += counterfactuals(
                     pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,

@@ -84,10 +84,14 @@ def goes_on(trainer: L.Trainer) -> bool:
 
 
 class OwnFolder(L.Callback):
-    """Keeps other processes out of the run's folder until this one ends."""
+    """Keeps other processes out of the run's folder until this one ends.
 
-    def __init__(self) -> None:
-        self.held = ExitStack()
+    Args:
+        afresh: A run begins, which must not take the place of another.
+    """
+
+    def __init__(self, afresh: bool = False) -> None:
+        self.held, self.afresh = ExitStack(), afresh
         self.folder: Path | None = None
         atexit.register(self.held.close)
 
@@ -95,13 +99,15 @@ class OwnFolder(L.Callback):
         """Locks the run's folder from rank 0, for as long as the process lives.
 
         Raises:
-            UserError: On every rank, if another process holds the folder.
+            UserError: On every rank, if another process holds the folder, or another run has checkpoints there.
         """
         complaint = None
         if trainer.is_global_zero and self.folder != (folder := run_folder(trainer)):
             try:
                 self.held.enter_context(locked(folder / LOCK, str(folder), ELSEWHERE))
                 self.folder = folder
+                if self.afresh and any((folder / "checkpoints").glob("*.ckpt")):
+                    raise UserError(f"{folder} holds the checkpoints of another run; {ELSEWHERE}")
             except UserError as error:
                 complaint = str(error)
         if complaint := trainer.strategy.broadcast(complaint):

@@ -9,6 +9,7 @@ from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.callbacks.panels import forgets, post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
+from mgpo.types import Question
 from mgpo.utils.collectives import share_objects
 
 NAME = "gallery.html"
@@ -31,6 +32,7 @@ class GroundingGallery(L.Callback):
         self.looked = self.saved = -1  # the step of the latest look, here and when the checkpoint was saved
         self.shown: set[int] = set()  # steps whose pictures the loggers have had before this run went on
         self.begun = 0  # the step from which it went on
+        self.sent: set[tuple[str, str]] = set()  # questions of this rank whose pictures the gallery has
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the latest look, at which a run that goes on need not look again."""
@@ -80,18 +82,22 @@ class GroundingGallery(L.Callback):
         if not self.fixed.chosen:
             return
         samples = self.fixed.mine(trainer, pl_module.policy.resolution.full)
-        with pl_module.under_precision():
+        pl_module.sampler.prepare(pl_module.policy)  # on all ranks, of which some may have no question
+        with pl_module.under_precision(passes=pl_module.sampler.exact):
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
-        gone = {t.question.id for t in rolled if t.failed is not None}  # there is no crop to be shown
-        rolled = [t for t in rolled if t.question.id not in gone]
-        parts = share_objects(snapshot(rolled, self.rollouts, pictures=first), trainer.world_size)
+        gone = {name(t.question) for t in rolled if t.failed is not None}  # there is no crop to be shown
+        rolled = [t for t in rolled if name(t.question) not in gone]
+        unsent = {name(t.question) for t in rolled} - self.sent
+        self.sent |= unsent
+        parts = share_objects(snapshot(rolled, self.rollouts, unsent), trainer.world_size)
         if trainer.is_global_zero:
             shown = self.gallery.merge(step, parts)
             path = run_folder(trainer) / NAME
             write_page(path, self.gallery, f"{path.parent.parent.name}/{path.parent.name}")
             again = step in self.shown  # TensorBoard has forgotten the steps that are made again, others can't
             fresh = [own for own in trainer.loggers if not again or (forgets(own) and step > self.begun)]
-            post(fresh, step, shown)
+            places = {name(question): place for place, question in enumerate(self.fixed.chosen)}
+            post(fresh, step, {places[entry["split"], entry["id"]]: entry for entry in shown})
 
     def begin(self, trainer: L.Trainer, step: int) -> None:
         """Choose the questions; a run that goes on in its own folder goes on with its page."""
@@ -100,3 +106,8 @@ class GroundingGallery(L.Callback):
             self.fixed.choose((data.test or data.val) if trainer.testing else data.val)
         if self.fixed.chosen and trainer.is_global_zero and (path := run_folder(trainer) / NAME).is_file():
             self.gallery.restore(read_page(path), step)
+
+
+def name(question: Question) -> tuple[str, str]:
+    """What tells a question from all others of a run."""
+    return question.split, question.id

@@ -1,6 +1,6 @@
 """The gallery's questions in W&B, as a table with W&B's own boxes, and in TensorBoard, as pictures with frames."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,23 @@ LABELS = {0: "wrong", 1: "right", 2: "not usable"}
 KEY = "gallery"
 
 
-def post(loggers: Sequence[Logger], step: int, questions: Sequence[dict[str, Any]]) -> None:
-    """Show one look's questions wherever pictures can be shown; other loggers are left alone."""
+def post(loggers: Sequence[Logger], step: int, questions: Mapping[int, dict[str, Any]]) -> None:
+    """Show one look's questions, by their places, wherever pictures can be shown; other loggers are left alone.
+
+    One whose picture had no room on the page that a run went on with is left out.
+    """
+    questions = {place: question for place, question in questions.items() if _pictured(question)}
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            _to_wandb(logger, step, questions)
+            _to_wandb(logger, step, list(questions.values()))
         elif isinstance(logger, TensorBoardLogger):
-            for place, question in enumerate(questions):
+            for place, question in questions.items():
                 shown = explained(drawn(question, question["rollouts"]), GROUP)
                 logger.experiment.add_image(f"{KEY}/{place:03d}", np.asarray(shown), step, dataformats="HWC")
+
+
+def _pictured(question: dict[str, Any]) -> bool:
+    return picture_key(shown_picture(question, question["rollouts"])[0]) in question["images"]
 
 
 def forgets(logger: Logger) -> bool:
@@ -72,7 +80,7 @@ def _boxes(question: dict[str, Any]) -> list[dict[str, Any]]:
         boxes.append(
             {
                 "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
-                "class_id": 2 if not rollout["valid_box"] else int(rollout["right"]),
+                "class_id": int(rollout["right"]) if rollout["reasons"][turn] is None else 2,
                 "box_caption": str(rollout["answer"]),
                 "scores": {"reward": rollout["reward"]},
             }

@@ -23,7 +23,7 @@ class Requeue(L.Callback):
     Lightning's own handler saves wherever the signal finds a process: between two updates of a step, or while others
     wait for it in an exchange. Here the signal is only noted; all ranks save at the end of the same step, whichever of
     them it reached, and the process ends before the next one. Whatever the run does then, such as the evaluation at
-    its end, is left to the job's next start as well.
+    its end, is left to the job's next start as well. A signal that comes during an evaluation is heeded behind it.
     """
 
     def __init__(self) -> None:

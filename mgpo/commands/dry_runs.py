@@ -1,8 +1,9 @@
 """Commands that take what `fit` takes and train nothing."""
 
 import sys
+from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -10,6 +11,7 @@ from mgpo.commands.trainer_cli import CLI
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.tools.overview.command import arguments, overview
 from mgpo.tools.plan.command import plan
+from mgpo.training.module import MGPO
 
 
 class PlanCLI(CLI):
@@ -60,6 +62,8 @@ class DoctorCLI(CLI):
         return trainer
 
     def instantiate_classes(self) -> None:
-        """Builds everything and makes the checks, which end before the first step."""
+        """Builds everything but the reference, which no check asks, and makes the checks, then ends."""
         super().instantiate_classes()
+        module = cast(MGPO, self.model)
+        module.objective = replace(module.objective, kl_weight=0.0)
         self.trainer.fit(self.model, self.datamodule)

@@ -52,7 +52,12 @@ class SaveConfig(SaveConfigCallback):
     """Saves the resolved configuration into the run directory; that of a run which goes on is the same again."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Writes config.yaml whole or not at all, with every key, into the run's folder."""
+        """Writes config.yaml whole or not at all, with every key, into the run's folder.
+
+        That of a training run stays what it was trained with, whatever is evaluated in its folder.
+        """
+        if stage != "fit" and (run_folder(trainer) / "checkpoints").is_dir():
+            return
         with replaced(run_folder(trainer) / CONFIG) as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)
         log_configuration(trainer, run_folder(trainer) / CONFIG)
@@ -191,9 +196,10 @@ class CLI(LightningCLI):
             refuse_finished(Path(path), trainer)
         stop = StopOnSignal()
         stop.listen()
-        trainer.callbacks.insert(0, KeepRows(afresh=not config.get("ckpt_path") and self.last is None))
+        afresh = not config.get("ckpt_path") and self.last is None
+        trainer.callbacks.insert(0, KeepRows(afresh))
         trainer.callbacks.append(stop)  # after those that save
-        self._own_folder()
+        self._own_folder(afresh)
         if self.last is not None:
             self.config_init["fit"]["ckpt_path"] = str(self.last[0])
             self._say(f"going on from {self.last[0]}, after {self.last[1]} updates")
@@ -205,10 +211,10 @@ class CLI(LightningCLI):
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
-    def _own_folder(self) -> None:
+    def _own_folder(self, afresh: bool = False) -> None:
         trainer = cast(Any, self.trainer)
         if not trainer.fast_dev_run:
-            trainer.callbacks.insert(0, OwnFolder())
+            trainer.callbacks.insert(0, OwnFolder(afresh))
 
     before_validate = before_test = _own_folder
 

@@ -1,7 +1,7 @@
 """What the gallery page shows: each question once, and at every step what its group of rollouts did and saw."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mgpo.gallery.embed import number, shorten, size_of
@@ -17,15 +17,21 @@ PICTURE = "picture"  # the whole picture's key among a question's images; of fur
 Entry = dict[str, Any]  # one question, JSON-able
 
 
-def snapshot(trajectories: Sequence[Trajectory], group_size: int, pictures: bool = True) -> list[Entry]:
+def snapshot(
+    trajectories: Sequence[Trajectory], group_size: int, unsent: Collection[tuple[str, str]] | None = None
+) -> list[Entry]:
     """One JSON-able dict a question, from judged trajectories in which a question's rollouts stand next to each other.
 
-    A group's equal regions are encoded once. Ranks may send these to each other. Without `pictures` the whole
-    pictures are left out: of a question that was seen before, the gallery has its own.
+    A group's equal regions are encoded once. Ranks may send these to each other. Whole pictures are those of the
+    questions that are `unsent`, by split and id, or of all: of the others the gallery has its own.
     """
     records = records_of(list(trajectories), group_size)
-    starts = range(0, len(trajectories), group_size)
-    return [_entry(trajectories[i : i + group_size], records[i : i + group_size], pictures) for i in starts]
+    entries = []
+    for i in range(0, len(trajectories), group_size):
+        question = trajectories[i].question
+        wanted = unsent is None or (question.split, question.id) in unsent
+        entries.append(_entry(trajectories[i : i + group_size], records[i : i + group_size], wanted))
+    return entries
 
 
 def _entry(group: Sequence[Trajectory], records: Sequence[Record], picture: bool) -> Entry:

@@ -49,7 +49,7 @@ _SIDES = (
     ("x_min", "y_min", "x_max", "y_max"), ("left", "top", "right", "bottom"), ("x", "y", "width", "height"),
     ("x", "y", "w", "h"),
 )  # fmt: skip
-_SIDE = re.compile(rf"\b([xylrtbwh]\w{{0,5}})[\"']? ?[:=] ?({_ENTRY})(?![\d.])", re.IGNORECASE)  # "x1": 10, left=10
+_SIDE = re.compile(rf"\b([xylrtbwh]\w{{0,5}})[\"']? ?[:=] ?({_ENTRY})(?!\d|\.\d)", re.IGNORECASE)  # "x1": 10, left=10
 # What tells in which JSON object a number stands: braces outside of texts, and the number itself.
 _NAMING = re.compile(
     r"(?P<open>\{)|(?P<close>\})|[\"']picture[\"'] ?: ?[\"']?(?P<number>[-+]?\d{1,9})|: ?\"(?:[^\"\\]|\\.){0,200}\""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mgpo.errors import UserError
 from mgpo.images.resizing import filtered, pixels_of
@@ -20,8 +20,20 @@ LARGEST_FILE = 500_000_000  # bytes
 # A JPEG is decoded at no less than this times its first view. In noise a value is off by about 2 of 255 levels on
 # average and by 14 at most, by 18 where colours are subsampled and meet in hard edges, by 35 in fine coloured letters.
 SMALLEST_SCALE = 2.75
+Image.init()
+FORMATS = tuple(set(Image.OPEN) - {"EPS", "WMF"})  # which are programs, for Ghostscript and for Windows
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 # What Pillow raises for EXIF data that it can not read.
 DAMAGED_EXIF = (struct.error, ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError)
+
+# Once for all threads: what is set aside for a while in one of them may stay so, and for all warnings there are. The
+# size is checked here, and odd metadata is no reason to stop.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImage(UserError):
@@ -99,13 +111,11 @@ def size_of(picture: Picture) -> Size:
     else:  # drawn, or in memory
         return getattr(picture, "size", None) or picture.load().size
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in `_decode`
-            with Image.open(file) as image:
-                if image.format == "TIFF":  # keeps its orientation elsewhere, and Pillow turns it where it decodes
-                    image.load()
-                    return _upright(image).size
-                return (image.height, image.width) if _is_turned(image) else image.size
+        with Image.open(file, formats=FORMATS) as image:
+            if image.format == "TIFF":  # keeps its orientation elsewhere, and Pillow turns it where it decodes
+                image.load()
+                return _upright(image).size
+            return (image.height, image.width) if _is_turned(image) else image.size
     except MemoryError:
         raise
     except Exception as error:  # as in `_decode`
@@ -119,12 +129,10 @@ def first_view(data: bytes, full: Resize) -> tuple[Size, Image.Image] | None:
     ones. All of the entropy-coded data is read at any scale, so a file that gives a first view here can be decoded.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in `_decode`
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                if image.mode not in ("L", "RGB") or image.width * image.height > LARGEST_IMAGE:
-                    return None
-                return _shrunk(image, full)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            if image.mode not in ("L", "RGB") or image.width * image.height > LARGEST_IMAGE:
+                return None
+            return _shrunk(image, full)
     except MemoryError:
         raise
     except Exception:  # whatever it is, decoding in full says it
@@ -156,10 +164,8 @@ def _check_bytes(name: str, size: int) -> None:
 
 def _check_header(name: str, file: Path | io.BytesIO) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here; odd metadata is no reason to stop
-            with Image.open(file) as image:
-                _check_size(name, image)
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(name, image)
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -170,13 +176,11 @@ def _check_header(name: str, file: Path | io.BytesIO) -> None:
 
 def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size was checked; odd metadata is no reason to stop
-            with Image.open(file) as image:
-                image.load()
-                upright = _upright(image)
-                plain = upright.mode == "RGB" and not upright.has_transparency_data
-                return upright if plain else to_rgb(upright)  # a copy of a large image is dear
+        with Image.open(file, formats=FORMATS) as image:
+            image.load()
+            upright = _upright(image)
+            plain = upright.mode == "RGB" and not upright.has_transparency_data
+            return upright if plain else to_rgb(upright)  # a copy of a large image is dear
     except MemoryError:  # the image may be sound
         raise
     except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
@@ -193,11 +197,10 @@ def _is_turned(image: Image.Image) -> bool:
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF data has it; as it is stored where that can't be read, as viewers show it too."""
     try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9):
-            return image
-        return ImageOps.exif_transpose(image)
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DAMAGED_EXIF:
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _reason(error: Exception) -> str:
@@ -221,5 +224,5 @@ def _check_size(name: str, image: Image.Image) -> None:
     if image.width * image.height > LARGEST_IMAGE:
         pixels = f"{image.width} x {image.height}"
         raise BadImage(f"{name}: {pixels} pixels are more than the {LARGEST_IMAGE:,} that are decoded; shrink it")
-    if getattr(image, "n_frames", 1) > 1 and image.format in {"GIF", "PNG", "WEBP"}:
+    if getattr(image, "n_frames", 1) > 1 and image.format in {"GIF", "PNG", "WEBP", "AVIF"}:
         raise BadImage(f"{name}: the image is animated; save the frame that is meant as a file of its own")

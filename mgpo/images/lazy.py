@@ -123,8 +123,9 @@ def hand_over(originals: Sequence[LazyImage]) -> None:
     decoded: list[tuple[LazyImage, Image.Image]] = []
     room = HANDED
     for original in originals:
-        if original.decoded is not None and (room := room - BYTES * math.prod(original.size)) >= 0:
+        if original.decoded is not None and (size := BYTES * math.prod(original.size)) <= room:
             decoded.append((original, original.decoded))
+            room -= size
     firsts = [(original, original.first) for original in originals if isinstance(original.first, Image.Image)]
     if not firsts:
         return

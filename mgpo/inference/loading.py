@@ -47,9 +47,9 @@ def load(
     """A model to ask: "embedded", a run's folder, an export, a checkpoint of transformers, or a server's address.
 
     Args:
-        path: A run's folder and an export bring their own configuration; an export and a checkpoint of transformers
-            are a folder or a hub name, such as owner/name; an address, such as http://localhost:8000/v1, is that of an
-            OpenAI-compatible server.
+        path: A run's folder, a checkpoint in it, and an export bring their own configuration; an export and a
+            checkpoint of transformers are a folder or a hub name, such as owner/name; an address, such as
+            http://localhost:8000/v1, is that of an OpenAI-compatible server.
         dialogue: Overrides that of the configuration.
         device: Of the weights; by default the first GPU, where there is one.
         max_new_tokens: A reply is cut here; by default where the configuration says, or at 1024.
@@ -75,6 +75,10 @@ def load(
         model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
         model.policy.load_state_dict(policy_weights(str(trained(folder))))
         model.run = folder
+    elif folder.exists() and folder.suffix == ".ckpt" and (config := folder.parent.parent / "config.yaml").is_file():
+        model = _from_config(_model_part(config), dialogue, options)
+        model.policy.load_state_dict(policy_weights(name))
+        model.run = config.parent
     elif (shared := settings_on_hub(name)) is not None:
         settings = _checked(shared, json.loads)
         settings |= {} if dialogue is None else {"dialogue": None}  # the caller's takes its place

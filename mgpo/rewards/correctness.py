@@ -1,6 +1,6 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 from mgpo.answers import is_number, is_right
@@ -69,7 +69,7 @@ def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) 
 
 def counts_of(reward: Reward) -> dict[str, float]:
     """What a reward counts of itself by name, where it does."""
-    counts: Any = getattr(reward, "counts", None)
+    counts: Callable[[], dict[str, float]] | None = getattr(reward, "counts", None)
     return counts() if callable(counts) else {}
 
 

@@ -73,10 +73,16 @@ class EvaluatedModule(L.LightningModule):
         self.sampler.release()
 
     @contextmanager
-    def under_precision(self) -> Iterator[None]:
+    def under_precision(self, passes: bool = True) -> Iterator[None]:
         """The whole policy under the trainer's precision, which Lightning sets around its own steps only: callbacks
-        run the policy in it. All ranks must enter, and may then pass as often as they like."""
-        with self.trainer.precision_plugin.forward_context(), gathered(self.policy):
+        run the policy in it. All ranks must enter, and may then pass as often as they like.
+
+        An engine on the same device leaves no room for that, and is put to sleep. Without `passes` it stays awake, and
+        shards stay shards.
+        """
+        if passes:
+            self.sampler.release()
+        with self.trainer.precision_plugin.forward_context(), gathered(self.policy, passes):
             yield
 
     def usable(self, batch: Sequence[Sample]) -> list[tuple]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -22,6 +23,7 @@ from mgpo.gallery.drawing import BAD, GAP, GOOD, GREY, SIDE, film, steps
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.rollout.in_process import InProcessSampler
 from mgpo.world.model import CAPS
 from tests.training.test_module import Noisy, adam, equal, make, weights
 
@@ -119,11 +121,19 @@ def test_wandb_gets_pictures_with_its_own_boxes_and_a_table(logged):
 
 def test_boxes_in_wandbs_form():
     rollouts = [
-        {"named": [(100, 50, 300, 150), None], "valid_box": True, "right": True, "answer": "K", "reward": 1.0},
-        {"named": [(500, 150, -100, 50), None], "valid_box": False, "right": False, "answer": None, "reward": 0.0},
-        {"named": [None], "valid_box": False, "right": False, "answer": None, "reward": 0.0},
+        {"named": [(100, 50, 300, 150), None], "reasons": [None, None], "right": True, "answer": "K", "reward": 1.0},
+        {
+            "named": [(500, 150, -100, 50), None],
+            "reasons": ["inverted", None],
+            "right": False,
+            "answer": None,
+            "reward": 0.0,
+        },
+        {"named": [None], "reasons": ["no_box"], "right": False, "answer": None, "reward": 0.0},
+        {"named": [None, (0, 0, 40, 40)], "reasons": ["no_box", None], "right": False, "answer": "L", "reward": 0.0},
     ]
-    right, unusable = _boxes({"size": (400, 200), "rollouts": rollouts})
+    right, unusable, later = _boxes({"size": (400, 200), "rollouts": rollouts})
+    assert LABELS[later["class_id"]] == "wrong"  # its second turn's box can be used
     assert right["position"] == {"minX": 0.25, "minY": 0.25, "maxX": 0.75, "maxY": 0.75}
     assert LABELS[right["class_id"]] == "right"
     assert unusable["position"] == {"minX": 0.0, "minY": 0.25, "maxX": 1.0, "maxY": 0.75}
@@ -216,3 +226,52 @@ def test_the_axis_is_optimiser_updates(tokenizer, tmp_path):
     follow(make(tokenizer, mini_batches=2), tmp_path, CSVLogger(tmp_path, "csv"))
     rows = csv.DictReader((tmp_path / "csv/version_0/metrics.csv").read_text().splitlines())
     assert [int(row["step"]) for row in rows if row["train/reward"]] == [2, 4, 6, 8]
+
+
+def test_a_question_that_fails_once_has_its_picture_afterwards_and_keeps_its_place(tokenizer, tmp_path):
+    """In the first look the second of three can't be played to its end."""
+
+    class Failing(Noisy):
+        def roll_out(self, samples, step, copies=None):
+            played = super().roll_out(samples, step, copies)
+            if copies == 2 and self.global_step == 0:  # of the gallery
+                played[2].failed = "its crop is gone"
+            return played
+
+    follow(make(tokenizer, Failing), tmp_path, TensorBoardLogger(tmp_path, "tb"))
+    page = read_page(tmp_path / "tb/version_0/gallery.html")
+    assert [sorted(map(int, q["steps"])) for q in page["questions"]] == [[0, 2, 4], [0, 2, 4], [2, 4]]
+    assert all("picture" in question["images"] for question in page["questions"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(tmp_path / "tb/version_0"), {"images": 0}).Reload()
+    assert [[e.step for e in shown.Images(f"gallery/{i:03d}")] for i in range(3)] == [[0, 2, 4], [2, 4], [0, 2, 4]]
+
+
+class Engine(InProcessSampler):
+    """Has weights of its own, and writes down what is asked of it."""
+
+    exact = False
+
+    def __init__(self):
+        self.asked = []
+
+    def prepare(self, policy):
+        self.asked.append("prepare")
+
+    def release(self):
+        self.asked.append("release")
+
+
+def test_an_engine_sleeps_while_callbacks_pass_and_is_pushed_to_by_all_ranks(tokenizer, tmp_path):
+    engine = Engine()
+    module = make(tokenizer, sampler=engine)
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=1)
+    with module.under_precision():
+        assert engine.asked == ["release"]
+    gallery = GroundingGallery(questions=3)
+    gallery.fixed.chosen, gallery.looked = [VAL[0][0]], 1
+    gallery.fixed.mine = lambda trainer, whole: []  # those of another rank
+    trainer = SimpleNamespace(world_size=1, is_global_zero=False, global_rank=1)
+    gallery.look(trainer, module)
+    assert engine.asked == ["release", "prepare"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
+from mgpo.images.boxes import BoxRule, ParsedBox, box_candidates, parse_box
 from mgpo.images.views import Frame
 
 SIZE = (400, 300)
@@ -176,3 +176,8 @@ def test_boxes_are_found_however_they_are_laid_out(box, indent, quoted, random):
 )
 def test_long_texts_end(piece):
     parse_box(piece * 40_000, SIZE)
+
+
+@pytest.mark.parametrize("text", ["left=10, top=20, right=70, bottom=80.", "It is x1: 10, y1: 20, x2: 70, y2: 80."])
+def test_sides_at_the_end_of_a_sentence(text):
+    assert box_candidates(text) == [(10, 20, 70, 80)]

@@ -1,9 +1,10 @@
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from mgpo.images.decoding import BadImage, check_image, decode_image, open_image
 from tests.conftest import noise_image
@@ -107,3 +108,41 @@ def test_damaged_exif_leaves_the_picture_as_it_is_stored(kind, exif):
     picture = noise_image(24, 16)
     picture.save(buffer, kind, exif=b"Exif\x00\x00" + exif)
     assert decode_image(buffer.getvalue(), "odd").size == picture.size
+
+
+def test_a_picture_is_turned_whatever_else_its_exif_data_says():
+    """Of such a tag Pillow can't write the data back, which nobody needs."""
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 6, 2
+    Image.new("RGB", (60, 40)).save(buffer, "JPEG", exif=exif)
+    data = buffer.getvalue()
+    at = data.index(b"\x28\x01\x03\x00") if b"\x28\x01\x03\x00" in data else data.index(b"\x01\x28\x00\x03")
+    little = data[at : at + 2] == b"\x28\x01"
+    kind = b"\x02\x00" if little else b"\x00\x02"  # a text in place of a number
+    assert decode_image(data[: at + 2] + kind + data[at + 4 :], "odd").size == (40, 60)
+
+
+def test_what_is_a_program_is_no_picture():
+    with pytest.raises(BadImage, match="not an image that can be read"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 32\n{} loop\n%%EOF", "a.jpg")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_a_moving_avif_is_refused():
+    buffer, frames = io.BytesIO(), [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "AVIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(BadImage, match="animated"):
+        decode_image(buffer.getvalue(), "a.avif")
+
+
+def test_decoding_in_threads_mutes_nobody():
+    """What one thread sets aside for a while, another may have put back for good."""
+    buffer = io.BytesIO()
+    noise_image(300, 300).save(buffer, "PNG")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(decode_image, [buffer.getvalue()] * 40, ["a.png"] * 40))
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="heard"):
+        warnings.warn("heard", stacklevel=1)

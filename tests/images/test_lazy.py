@@ -238,3 +238,11 @@ def test_evaluation_leaves_out_what_is_gone(policy, vanished):
     with pytest.warns(UserWarning, match="left out: question q, .*gone.jpg"):
         records = assess(play, policy.resolution, TwoTurn(), [vanished], Sampling(8), ExactAnswer(), 0)
     assert records == []
+
+
+def test_an_original_that_does_not_fit_keeps_no_other_back(monkeypatch):
+    small_ones = [open_lazily(MemoryPicture(noise_image(60, 40, i)), small) for i in range(2)]
+    large = open_lazily(MemoryPicture(noise_image(600, 400)), small)
+    monkeypatch.setattr(originals, "HANDED", 20_000)
+    hand_over([large, *small_ones])
+    assert large.handed is None and all(one.handed is not None for one in small_ones)

@@ -118,6 +118,14 @@ def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
     model = mgpo.load(run)
     model.save(tmp_path / "export")
     assert model.answer_form == mgpo.load(tmp_path / "export").answer_form == "It is {answer}."
+    best = mgpo.load(run / "checkpoints" / "trained.ckpt")  # a checkpoint is its run's
+    assert best.run == run and best.answer_form == model.answer_form
+    assert all(torch.equal(v, best.policy.state_dict()[name]) for name, v in model.policy.state_dict().items())
+    before = (run / "config.yaml").read_text()
+    again = {"trainer.logger.init_args.version": 0, "data.val": source, "measure": "never"}
+    with pytest.raises(UserError, match="version_0 holds the checkpoints of another run; begin a run in a folder of"):
+        mgpo.fit("mgpo", again)
+    assert (run / "config.yaml").read_text() == before
     saved = policy_weights(str(trained(run)))
     assert all(torch.equal(value, saved[name]) for name, value in model.policy.state_dict().items())
     assert (

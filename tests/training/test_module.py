@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mgpo.callbacks import LastCheckpoint
 from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
@@ -183,6 +184,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):
     again = make(tokenizer)
     fit(again, tmp_path, ckpt_path=str(tmp_path / "step=2.ckpt"), enable_checkpointing=False)
     assert equal(weights(whole), weights(again))
+
+
+def test_a_checkpoint_comes_though_an_update_was_left_out(tokenizer, tmp_path):
+    """Two updates a step, of which the third is not finite: no step ends at a multiple of four any more."""
+
+    class Skipping(Noisy):
+        left = False
+
+        def loss(self, part):
+            loss, metrics = super().loss(part)
+            now, self.left = self.global_step == 2 and not self.left, self.left or self.global_step == 2
+            return (loss * torch.nan if now else loss), metrics
+
+    saver = LastCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    trainer = fit(make(tokenizer, Skipping, mini_batches=2), tmp_path, callbacks=[saver])
+    assert trainer.global_step % 2 == 1
+    saved = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("*.ckpt"))
+    assert saved == [n for n in range(5, trainer.global_step + 1, 2) if n // 4 > (n - 2) // 4]
+    assert saved
 
 
 def test_undecodable_samples_are_left_out(tokenizer):

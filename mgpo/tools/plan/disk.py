@@ -8,13 +8,16 @@ from mgpo.tools.plan.launch import GB, Launch
 from mgpo.tools.plan.memory import trained_parameters
 from mgpo.tools.plan.shape import Shape
 
+SAVERS = ("ModelCheckpoint", "LastCheckpoint")
+
 
 def disk(trainer: dict[str, Any], shape: Shape, launch: Launch) -> dict[str, Any]:
     """Bytes of a checkpoint, how many are kept (None: all), and the most that rollouts and page may take."""
     callbacks = {}
     for callback in trainer["callbacks"] or ():
         callbacks.setdefault(callback["class_path"].rsplit(".", 1)[-1], []).append(callback.get("init_args") or {})
-    savers = callbacks.get("ModelCheckpoint", [{}] if trainer["enable_checkpointing"] is not False else [])
+    savers = [saver for name in SAVERS for saver in callbacks.get(name, ())]
+    savers = savers or ([{}] if trainer["enable_checkpointing"] is not False else [])
     kept = [saver.get("save_top_k", 1) for saver in savers]
     value = launch.gradient if launch.lora else launch.weight
     copies = 2 if launch.teacher else 1  # of what is trained
