@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from mgpo.answers.meaning import is_right
+from mgpo.answers.meaning import find_number, is_right
 from mgpo.answers.options import choice_letter
-from mgpo.answers.phrases import CLAUSE, CONTRAST, REST, SAID, VOID, any_of
+from mgpo.answers.phrases import CLAUSE, CONTRAST, HYPOTHETICAL, REST, SAID, SUPPOSED, VOID, any_of
 from mgpo.answers.short import LONGEST_SENTENCE, READS, chosen, plain
 from mgpo.answers.thoughts import spoken
 from mgpo.answers.wording import LONGEST_ANSWER, QUOTES, normalise
@@ -29,7 +29,7 @@ _CHOOSE = any_of(
 _LETTER = r"['\"‘“]?[(\[]?[A-Z][)\]]?['\"’”]?"
 # "so B.", "I choose (C)": a letter and nothing else must follow
 _CHOSEN = re.compile(
-    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}}"
+    rf"(?i:\b{_CHOOSE}\b[,:]?\s{{1,3}}|[选選]择?\s{{0,3}}[:：]?\s{{0,3}}|(?<![不选選])是\s{{0,3}}|[=-]>\s{{0,3}}|[→⇒]\s{{0,3}}"
     r"|^(?:okay|ok|sure|well|hm+)[,.!…]{1,3}\s)"
     rf"(?i:(?:option|choice|letter|answer)\s)?({_LETTER})"
     r"(?!\W{1,5}(?i:or|also|maybe|possibly|perhaps|alternatively|but\salso)\b)(?=\s{0,3}(?:[.,;!。，]|$|\n|because\b|since\b))"
@@ -82,6 +82,13 @@ _AGAIN = re.compile(
     re.IGNORECASE,
 )
 _ANNOUNCED = re.compile(rf"(?:{SAID.pattern}|\b{READS}\s{{0,3}}:?)\Z", re.IGNORECASE)
+# "option B: …" and "the letter on the sign" describe, and do not choose
+_DESCRIBED = re.compile(r"\S+\s\(?[A-Z]\)?(?:\s|:|：|$)|(?i:letter)\s(?i:on|in|at|written|shown)\b")
+_ANSWER = re.compile(r"answer\b", re.IGNORECASE)
+# in front of a box or tag: "not \\boxed{A}", "\\boxed{A} or \\boxed{B}"
+_UNBOXED = re.compile(r"(?:\b(?:not|isn['’]t)|[}>$]\s?or)[\s$\\(\[]{0,6}\Z", re.IGNORECASE)
+# a sum behind an answer may be of other things
+_SUMS = re.compile(r"(?:total|count)\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
     r"(?i:that|this|it)(?i:['’]s|\s(?:is|seems|looks))\s(?i:wrong|incorrect|false|not\s(?:right|correct|it))\W*$"
 )
@@ -143,6 +150,8 @@ def _commitment(reply: str, choices: tuple[str, ...]) -> str | None:
     if (boxed := _last_boxed(reply)) is not None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
+    if marked and _UNBOXED.search(reply[: max(marked)[0]]):
+        return None
     said = list(_statements(reply, choices, end))
     picks = [(at, text) for at, text, picked in said if picked]
     if last is None and choices:
@@ -172,14 +181,20 @@ def _last_boxed(reply: str) -> tuple[int, int, str] | None:
 
 def _statements(reply: str, choices: tuple[str, ...], start: int) -> Iterator[tuple[int, str, bool]]:
     """Place and text of what "the answer is", where it is not denied, from the last to the first that is a pick."""
-    for said in reversed([*SAID.finditer(reply, max(start, len(reply) - LONGEST_END))][-MOST_STATEMENTS:]):
+    found = [*SAID.finditer(reply, max(start, len(reply) - LONGEST_END))][-MOST_STATEMENTS:]
+    answered = any(_ANSWER.match(said[0]) for said in found)
+    for said in reversed(found):
         if (rest := REST.match(reply, said.end())) is None or _void(reply, said.end()):
+            continue
+        if _DESCRIBED.match(said[0]) or (_SUMS.match(said[0]) and (start >= 0 or answered)):
             continue
         text, picked = _TAIL.sub("", rest[1].strip()), False
         if not (choices and choice_letter(text, choices)):
             text = _first_part(text)
         if text:
             picked = (choice_letter(text, choices) if choices else _PICK.match(text)) is not None
+            if picked and not choices and start >= 0 and text[:1].isdigit():  # behind a box, a number and nothing else
+                picked = find_number(text) is not None
             yield said.end(), text, picked
         if picked:
             return
@@ -197,7 +212,10 @@ def _lettered(reply: str, rule: re.Pattern[str], choices: tuple[str, ...]) -> It
 
 def _void(reply: str, at: int) -> bool:
     """Whether the clause that leads to a place denies what stands there, or leaves it open."""
-    return VOID.search(CLAUSE.split(reply[max(0, at - LONGEST_SENTENCE) : at].rstrip(" :：=-–—\n"))[-1]) is not None
+    before = reply[max(0, at - LONGEST_SENTENCE) : at].rstrip(" :：=-–—\n")
+    clause, sentence = CLAUSE.split(before)[-1], re.split(r"[.!?\n。！？]", before)[-1]
+    elsewhere = re.search(r"\bwould\b", clause) and HYPOTHETICAL.search(sentence)
+    return bool(VOID.search(clause) or SUPPOSED.search(clause) or elsewhere)
 
 
 def _first_part(text: str) -> str:

@@ -55,18 +55,19 @@ _NONE = re.compile(
     rf"(?:there (?:is|are) )?(?:none|nothing|{_NOBODY}|zero|no {_THINGS}|not any(?: {_THINGS})?)"
     rf"|there (?:is|are)n't any(?: {_THINGS})?"
 )
+_ABSENT = re.compile(r"(?:there (?:is|are) no|there (?:is|are)n't any)\b")
 _SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
 _LOOSE_SIGN = re.compile(r"(?:#\s?(\S+)|(\S+) [$€£¥°])")  # a sign that may be left out
 _RATE = re.compile(r"(\S+ [$€£¥])(?:\s?/\s?| (?:per|an?) )[^\W\d]+|(\S+ [$€£¥]) each")
 _COMMA = re.compile(r"[-+]?\d{1,15},\d{1,2}")  # "1,5"
 _EXTENT = re.compile(r" (?:tall|high|long|wide|deep|thick|old|away|apart)\Z")  # "2 m tall"
-_BEYOND = re.compile(r"\b(?:before|after|until|till|from|since|past|no)\b")
+_BEYOND = re.compile(r"\b(?:before|after|until|till|from|since|past|no|and|plus|near|opposite|beyond|behind)\b|[/,]")
 _MEASURE = re.compile(rf"(\S+) ({'|'.join(map(re.escape, UNITS))})")
 _ABOUT = re.compile(r"\A(?:(?:about|around|approximately|approx|roughly|nearly|almost|some) |[~≈] ?)")
 _LED = re.compile(rf"\s*(?:{_ABOUT.pattern[2:]})?[-+−]?[$€£¥]?\s?\.?\d", re.IGNORECASE)
 _BEHIND = re.compile(r"\d[\d.,/]* ?([^\s\d.,/]\S*)")
 _SIGNS = ("$", "€", "£", "¥", "°", "%")  # that may be left out
-_SEAM = re.compile(r"(?<=\d)[ -](?=[^\W\d_])|(?<=[^\W\d_])[ -](?=\d)")  # "KX52 LMN"
+_SEAM = re.compile(r"(?<=\d)[ -](?=[^\W\d_])|(?<=[^\W\d_])(?<!\de)[ -](?=\d)")  # "KX52 LMN"
 
 
 def given(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
@@ -96,7 +97,7 @@ def _same(answer: str, truth: str) -> bool:
     if _spaced(answer) == _spaced(truth):
         return True
     if truth in ("yes", "no"):
-        return _yes_or_no(answer) == truth
+        return (_yes_or_no(answer) or ("no" if _ABSENT.match(answer) else None)) == truth
     for reading in (time_of, date_of):
         if (read := reading(truth)) is not None and read == reading(answer):
             return True
@@ -129,14 +130,19 @@ def _spaced(words: str) -> str:
     return _SEAM.sub("", words).replace("-", " ")
 
 
+def yes_or_no_word(word: str) -> str | None:
+    """Of a word in lower case that means one of the two in some language, which; None for any other."""
+    return "yes" if word in _YES else "no" if word in _NO else None
+
+
 def _yes_or_no(answer: str) -> str | None:
-    if answer in _YES or answer in _NO:
-        return "yes" if answer in _YES else "no"
+    if (said := yes_or_no_word(answer)) is not None:
+        return said
     first, *more = answer.split()
     if first in _YES | _NO and more[:1] == ["and"] and not set(more) & (_YES | _NO):  # "ja, …"
         return "yes" if first in _YES else "no"
     match = YES_NO.match(answer)
-    return match[1] if match and not {"yes", "no"} <= set(answer.split()) else None
+    return match[1] if match and not {"yes", "no"} <= set(re.findall(r"\w+", answer)) else None
 
 
 def _count(answer: str) -> float | None:

@@ -73,10 +73,25 @@ _SEQUENCE = re.compile(
 )
 # a stretch with a digit in it, with whatever sticks to it: a code, a time or a date is no number
 _NUMERIC = re.compile(r"[A-Za-z0-9.,:/+#$€£¥%°~≈_'-]{0,40}\d[A-Za-z0-9.,:/+#$€£¥%°~≈_'-]{0,40}")
-_UNIT_END = re.compile(r"(?<=\d)(?:%|°[cf]?|[$€£¥]|km/h|km|cm|mm|m|mi|ft|in|kg|g|mg|lbs?|oz|mph|kph|l|ml|s|h|min|px)$")
+DECADE = r"(?<!\b1[5-9]\d0)(?<!\b20\d0)"  # not behind "1990", whose "s" is no second
+_UNIT_END = re.compile(
+    r"(?<=\d)(?:%|°[cf]?|[$€£¥]|km/h|km|cm|mm|m|mi|ft|in|kg|g|mg|lbs?|oz|mph|kph|l|ml|h|min|px|" + DECADE + "s)$"
+)
 _SPACED = re.compile(r"(?<!\d)\d{1,3}(?: \d{3}){1,5}(?!\d| \d)")
+# A number beside one of these is a bound, or a part of something else.
 BOUND = re.compile(
-    r"\b(?:not|less|more|fewer|than|least|most|over|under|below|above|up\sto|except|without)\b|n't\b|[<>≤≥]"
+    r"\b(?:not|less|more|fewer|than|least|most|over|under|below|above|up\sto|except|without|minimum|maximum|in\sexcess|"
+    r"exceed\w*|upwards|beyond|más|menos|plus|moins|mehr|weniger|mindestens|höchstens|über|unter|nicht|более|менее|больше|"
+    r"меньше)\b|n't\b|[<>≤≥]|\d\s?-?(?:odd|plus)\b"
+    r"|至少|至多|超过|超過|少于|少於|多于|以上|以下|不|\d[多余]|이상|이하"
+    # what is done with it
+    r"|[≠±√∛π∞^]|\\(?:sqrt|pi|pm|mp|[gl]e|[gl]t|[gl]eqslant|neq?|gg|ll|log|ln|sin|cos|tan|cot|sec|csc|exp|infty)(?![a-z])"
+    r"|\b[a-z]\s[-+]\s\d|\d\s[xyz]\Z|\b(?:half\sof|twice|double|triple|(?:root|log)\sof)\s\d"
+    r"|\d\s(?:squared|cubed|factorial|divided\sby)\b"
+    # parts and scales that are not read
+    r"|\b(?:fourths|fifths|sixths|sevenths|eighths|ninths|tenths)\b|\d\s?[亿億兆억조]"
+    r"|\b(?:[mb]illions|trillions?|lakhs?|crores?|bn|mrd|mio|mil|mille|mill?ones|mil(?:h|i)ões|million(?:en|er)|milliard\w*"
+    r"|тыс|млн|млрд)\b"
 )
 
 

@@ -32,6 +32,8 @@ _VERDICT = re.compile(
     r"\W*(?:(?:is|seems|looks)\s)?(?:wrong|incorrect|false|nope|no|out|excluded|not\s(?:it|right|correct))\W*|\W*[✗✘❌]\W*",
     re.IGNORECASE,
 )
+_MARKED = re.compile(r"(?<![\w'’])(?:\([A-Z]\)|[A-Z][.):](?!\w{2}))|(?<=\bor\s)[A-Z]\b(?!['’])")
+_TAKEN = re.compile(r"\s*[-–—:,;.]?\s*(?:(?:is|was|seems|looks)\s)?(?:not|wrong|incorrect|false|excluded)\b|\s?\?")
 _IT = re.compile(r"(?:it|this|that)(?: is|'s)? ")
 MOST_WORDS = 4  # around a number that is an option
 _NEITHER = re.compile(
@@ -82,8 +84,14 @@ def _lettered(words: str, choices: tuple[str, ...]) -> str | None:
     if option[2] and re.match(r"\s*\(?[A-Z]\b\)?(?!['’])", rest) and rest.split()[0].strip("().,") in letters:
         return letter if _NOT_OTHER.match(rest) else None  # "B C"
     text = texts[letters.index(letter)]
-    if text and normalise(rest).startswith(text):
+    said = normalise(rest)
+    if text and said == text:
         return letter
+    others = {found.strip("().:") for found in _MARKED.findall(rest)} & set(letters) - {letter}
+    if others and not _APART.search(rest):
+        return None
+    if text and said.startswith(text):
+        return None if _TAKEN.match(said[len(text) :]) else letter
     if _VERDICT.fullmatch(rest):
         return None
     two = _TWO.fullmatch(words)

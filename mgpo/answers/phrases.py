@@ -59,7 +59,7 @@ LEAD = re.compile(
 DENIED = re.compile(
     r"\b(?:not|neither|nor|none|no\sway|never|(?<!no\s)(?<!without\sa\s)doubt|cannot)\b|n['’]t\b|"
     r"\b(?:incorrect|wrong|false|impossible|unlikely|ruled\sout|rule\sout|excluded|eliminated|discarded|(?:is|are)\sout)\b|"
-    r"\b(?:rather\sthan|instead\sof|unlike|except|(?:any|every)thing\s(?:but|except)|all\sbut)\b|"
+    r"\b(?:rather\sthan|instead\sof|unlike|except|(?:any|every)thing\s(?:but|except)|all\sbut|far\sfrom|opposite\sof|nothing\slike|lacks)\b|"
     r"\b(?:nicht|kein\w*|weder|pas|jamais|no\s(?:es|era|fue|puede|ser\w+|parece|creo|sé|está|debe)|não|non|niet|geen|inte|ikke|"
     r"ei|nie|ni|nem|né|není|nu|не|ні|нет|ни|tidak|bukan|değil|không|δεν|όχι|nije|nisu|nėra|nav)\b|"
     # … or is called wrong
@@ -73,6 +73,17 @@ DENIED = re.compile(
 )
 # … or left open.
 VOID = re.compile(rf"\b(?:whether|which\sof|either|or)\b|{DENIED.pattern}", re.IGNORECASE)
+# What is supposed, somebody else's view, or a first guess.
+SUPPOSED = re.compile(
+    r"\b(?:suppose|assum\w+|imagine|tempt\w+|least|worst|second[\s-]best|unless|would\shave|obvious\sanswer|"
+    r"(?:initial|first)\s(?:guess|thought|impression|answer)|at\sfirst|initially|claims?|"
+    r"(?:some|many|one|people|you)(?:\speople)?\s(?:might|may|could|would)|"
+    r"(?:check|verify|confirm|see|know|determine|decide|sure|certain|say|tell)\s(?:if|that)|it\sis\swrong\sto)\b"
+    r"|(?:^|\W)if\s(?!I\b|we\b|you\b)",
+    re.IGNORECASE,
+)
+# Beside "would": in another world than this.
+HYPOTHETICAL = re.compile(r"\b(?:if(?!\s(?:I|we|you)\b)|without|otherwise|normally|were)\b", re.IGNORECASE)
 # Where a clause ends; the commas of "A, B or C" and ", nor" are within one.
 CLAUSE = re.compile(
     r"[.!?;:\n—。；：]|,(?!\s{0,3}(?:n?or\b|\(?[A-Z]\)?\s{0,3}(?:,|n?or\b|and\b)))|[，、]"
@@ -92,6 +103,19 @@ CONTRAST = re.compile(
     r"|\bnot\s(?!only\b|just\b)[^,.;!?\n]{1,40},?\sbut\s(?:rather\s)?"
     r"|[^\s,.;!?，。、]{1,40}(?:ではなくて?、?|[이가]\s?아니라\s|[이가]\s?아닌\s)"
     r"|^[^.;!?\n]{0,40}\b(?:thought|looks|looked|seems|seemed)\b[^.;!?\n]{1,40}\sbut\s(?=(?:it|that)(?:['’]s|\sis)\s)",
+    re.IGNORECASE,
+)
+# What is about to be done, or asked, is no answer.
+INTENT = re.compile(
+    r"\b(?:let\s(?:me|us)|let['’]s|(?:I|we)(?:['’]ll|\s(?:will|should|need|must|want))|(?:['’]d|would)\slike\sto|"
+    r"zoom(?:ing)?\s(?:in|out|on)|crop(?:ping)?\b|look(?:ing)?\s(?:at|for|closer|more|to)|now\s\w+ing|examin\w+|"
+    r"question|asks?|asked|expected|used\sto|could\sbe)\b",
+    re.IGNORECASE,
+)
+# The same in a reply that is nothing else.
+STEP = re.compile(
+    r"\b(?:(?:I|we)(?:['’]ll|\s(?:will|should))\s(?:zoom|crop|look|count|check|examine|divide|split|take)|zoom(?:ing)?\sin)"
+    r"\b|^step\s\d",
     re.IGNORECASE,
 )
 # Single words that commit to nothing.

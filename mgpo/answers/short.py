@@ -2,10 +2,10 @@
 
 import re
 
-from mgpo.answers.meaning import YES_NO
-from mgpo.answers.numbers import only_number
+from mgpo.answers.meaning import YES_NO, yes_or_no_word
+from mgpo.answers.numbers import BOUND, only_number, value
 from mgpo.answers.options import LETTER, LETTERS, choice_letter, counted, texts_of
-from mgpo.answers.phrases import CONTRAST, DENIED, FOREIGN, HEDGE, NOTHING, SILENT, VOID, any_of
+from mgpo.answers.phrases import CONTRAST, DENIED, FOREIGN, HEDGE, INTENT, NOTHING, SILENT, STEP, VOID, any_of
 from mgpo.answers.wording import normalise, unwrap
 
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
@@ -23,6 +23,15 @@ _PARTS = re.compile(
 )
 _SENTENCES = re.compile(r"(?<=[.!;])\s+|(?<=[。；！])\s*(?=\S)")
 _OPEN = re.compile(r"\bor\b|\?")
+# A yes or no that is turned round, or taken up by the other: "Yes. Looking closer, there is none", "yes and no"
+_TURNS = re.compile(
+    r"(?:closer|second|again|actually|however)\b[^.!?]{0,60}\b(?:no|not|yes)\b|\bso\s(?:yes|no)\b|\bcan\shelp\b",
+    re.IGNORECASE,
+)
+_BOTH = re.compile(r"\W{0,3}(?:(?:and|or)\s)?(?:yes|no)\b(?!\s\w)", re.IGNORECASE)
+# In front of what "is", and at its end, these leave it open.
+_IF = re.compile(r"\b(?:if|whether|imagine|suppose)\b", re.IGNORECASE)
+_UNKNOWN = re.compile(r"\b(?:unknown|unclear|false|wrong)\W*$")
 READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
 _IS = any_of(
     "is, are, was, were, is called, is named, looks, look, looks like, seems, seem, appears, appear, appears to be, "
@@ -97,7 +106,9 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
     names."""
     if _OPEN.search(reply):
         return None
-    if not HEDGE.search(reply) and not VOID.search(reply) and (letter := counted(normalise(reply), choices)):
+    meant = any(INTENT.search(part) and re.search(r"\d", normalise(part)) for part in _PARTS.split(reply))
+    plainly = not (meant or HEDGE.search(reply) or VOID.search(reply))
+    if plainly and (letter := counted(normalise(reply), choices)):
         return letter
     texts, said, named, stands = texts_of(choices), "", set(), False
     for clause in filter(str.strip, _PARTS.split(reply)):
@@ -105,7 +116,9 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
         found = {letter for letter, text in zip(LETTERS, texts) if _holds(words, text)}
         if found and VOID.search(clause):
             continue
-        if HEDGE.search(clause) or VOID.search(clause):
+        if HEDGE.search(clause) or VOID.search(clause) or (found and INTENT.search(clause)):
+            return None
+        if BOUND.search(clause) and any(value(texts[LETTERS.index(letter)]) is not None for letter in found):
             return None
         said, named = words.removesuffix("的"), named | found
         stands = stands or any(_stands(clause.casefold(), texts[LETTERS.index(letter)]) for letter in found)
@@ -135,6 +148,8 @@ def plain(reply: str) -> str | None:
         return said
     if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE:
         return None
+    if STEP.search(reply):
+        return None
     if SILENT.search(unwrap(reply) if "\\" in reply else reply):
         return None
     reply = _SURELY.sub("", reply, count=1) if _SURELY.match(reply) else reply
@@ -149,8 +164,13 @@ def plain(reply: str) -> str | None:
 
 def _yes_or_no(reply: str) -> str | None:
     match = YES_NO.match(reply)
-    both = {"yes", "no"} <= set(re.findall(r"\w+", re.split(r"[.?!]", reply.casefold())[0]))
-    return match[1].casefold() if match and not both else None
+    head = re.split(r"[,，、。!！]|\.(?!\d)", reply, maxsplit=1)[0]
+    said = match[1].casefold() if match else yes_or_no_word(head.strip().casefold())
+    rest = reply[match.end() if match else len(head) :]
+    if said is None or rest.startswith("?"):
+        return None
+    turned = _BOTH.match(rest) or _TURNS.search(rest) or INTENT.search(re.split(r"[.?!]", rest)[0])
+    return None if turned else said
 
 
 def _stated(reply: str) -> str | None:
@@ -159,6 +179,10 @@ def _stated(reply: str) -> str | None:
     if stated is None or not stated[1]:  # what something reads is left whole
         reply = CONTRAST.sub("", reply, count=1)
         stated = None if _NOBODY.match(reply) else _STATED.fullmatch(reply)
+    if stated is not None and not stated[1]:
+        before = reply[: stated.start(2)]
+        if _IF.search(before) or VOID.search(before) or _UNKNOWN.search(stated[2]):
+            return None
     if stated is not None and _DENIED_VERB.search(reply[: stated.start(2)]):
         return None
     if stated is not None and len(stated[2].split()) <= MOST_WORDS:

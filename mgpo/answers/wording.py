@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from mgpo.answers.numbers import WORDS, ascii_digits, in_digits, unaccented
+from mgpo.answers.numbers import DECADE, WORDS, ascii_digits, in_digits, unaccented
 
 LONGEST_ANSWER = 500  # characters that are read
 QUOTES = "\"'`´‘’‚‛“”„‟«»‹›「」『』＂"
@@ -61,9 +61,8 @@ UNITS = {
     "px": "pixel pixels",
 }  # fmt: skip
 _UNIT = {spelt.replace("_", " "): unit for unit, words in UNITS.items() for spelt in [unit, *words.split()]}
-_MEASURE = re.compile(
-    rf"(?<=\d)[\s-]?({'|'.join(map(re.escape, sorted(_UNIT, key=len, reverse=True)))})(?:\.(?=\s|$))?(?![\w/])"
-)
+_SPELT = "|".join(map(re.escape, sorted({*_UNIT} - {"s"}, key=len, reverse=True)))
+_MEASURE = re.compile(rf"(?<=\d)(?:[\s-]?({_SPELT}|(?<=[\s-])s)|({DECADE}s))(?:\.(?=\s|$))?(?![\w/])")
 _PRICE = re.compile(r"(?:\b(?:us|usd|eur)\s?)?([$€£¥])\s?(\d[\d,.]{0,18}\d|\d)")
 _SHORT = {"st": "street", "ave": "avenue", "av": "avenue", "rd": "road", "blvd": "boulevard", "dr": "drive",
           "ln": "lane", "hwy": "highway", "pkwy": "parkway", "sq": "square", "pl": "place", "ct": "court",
@@ -92,7 +91,9 @@ _ZEROS = re.compile(
 _INITIALS = re.compile(r"(?<![^\W\d_])([^\W\d_])\.\s?(?=[^\W\d_](?:\.|$))|(?<=\b[^\W\d_])\.(?=\s|$)")
 _MIXED = re.compile(r"(?<![\w./-])(\d{1,5})\s(\d{1,2})\s?/\s?([1-9]\d?)(?![\w/.]\d)(?!\d)")
 _POWER_OF_UNIT = re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|mi|yd))\^(?=[23]\b)")  # "5 cm^3" is "5 cm3", as "5 cm³" is
-_ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|[.-](?!\d))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
+# "minus 5", "x = - 5", but neither "7 - 5" nor "(x) - 5"
+_MINUS = re.compile(r"(?:\b(?:minus|negative)|(?<![^\s=(])-)\s(?=\d)(?<!\w\s-\s)(?<!\)\s-\s)")
+_ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|\.(?!\d)|-(?!\s?[\d.]))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
 
 
 def unwrap(answer: str) -> str:
@@ -146,6 +147,8 @@ def normalise(answer: str) -> str:
     """Unwrapped, in lower case, with one space between words, and what may be written in two ways in one of them."""
     text = ascii_digits(_AT.sub("", unwrap(answer))).casefold().replace("⁄", "/")
     text = re.sub(r"[‘’‛´`]", "'", re.sub(r"[–—‐‑‒−]", "-", text))
+    if len(re.findall(r"[\"“”]", text)) == 1:  # inches, and no quote
+        text = re.sub(r"(?<=\d)[\"”]", " in", text)
     text = re.sub(r"[\"“”„«»]", "", _MIXED.sub(_decimal, text))
     text = _POWER_OF_UNIT.sub(r"\1", text)
     text = _ENDS.sub("", text) or text
@@ -154,9 +157,9 @@ def normalise(answer: str) -> str:
     text = re.sub(r"(?<=\d),(?=\s)|(?<=[^\W\d]),(?=\s)", " and ", text.replace(" & ", " and "))
     text = re.sub(r"\band\s+and\b", "and", re.sub(r"\s+", " ", text))
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)-(?=[^\W\d_]{2})", " ", in_digits(text))
-    text = re.sub(r"\b(?:minus|negative)\s(?=\d)", "-", text)
+    text = _MINUS.sub("-", text)
     text = re.sub(r"\s?([=+×<>≤≥])\s?", r"\1", _TIMES.sub("×", text))
-    text = _MEASURE.sub(lambda match: f" {_UNIT[match[1]]}", _PRICE.sub(r"\2 \1", text))
+    text = _MEASURE.sub(lambda match: f" {_UNIT[match[1] or match[2]]}", _PRICE.sub(r"\2 \1", text))
     if not answer.lstrip().startswith(("(", "[")):  # "(1,5)" is a pair
         text = _COMMA.sub(lambda match: f"{(match[1] or match[3]).replace('.', '')}.{match[2] or match[4]}", text)
     text = _ZEROS.sub("", _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text))

@@ -19,6 +19,7 @@ def rows_of(name):
 
 ROWS = rows_of("replies.jsonl")
 JUDGED = rows_of("judged.jsonl")  # with a right answer, and whether a person would call the reply right
+FOOLING = rows_of("fooling.jsonl")  # the same, written to be misread
 CHOICES = ("red", "blue", "green", "yellow")
 
 
@@ -76,6 +77,14 @@ def test_no_wrong_reply_is_ever_right():
     wrong = [row for row in JUDGED if not row["right"]]
     assert len(wrong) > 120
     assert not [row for row in wrong if judged_right(row)]
+
+
+def test_few_replies_that_were_written_to_be_misread_are():
+    """A policy that is rewarded finds them: sums, suppositions, intents, several options in one box, yes/no."""
+    wrong, right = ([row for row in FOOLING if row["right"] is kind] for kind in (False, True))
+    taken, missed = sum(map(judged_right, wrong)), sum(not judged_right(row) for row in right)
+    assert len(wrong) > 590 and taken <= 0.045 * len(wrong), taken
+    assert len(right) > 510 and missed <= 0.22 * len(right), missed
 
 
 @given(st.text(max_size=200).filter(lambda text: text.strip() and "think" not in text.lower()))
