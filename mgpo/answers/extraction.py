@@ -83,7 +83,7 @@ _AGAIN = re.compile(
 )
 _ANNOUNCED = re.compile(rf"(?:{SAID.pattern}|\b{READS}\s{{0,3}}:?)\Z", re.IGNORECASE)
 # "option B: …" and "the letter on the sign" describe, and do not choose
-_DESCRIBED = re.compile(r"\S+\s\(?[A-Z]\)?(?:\s|:|：|$)|(?i:letter)\s(?i:on|in|at|written|shown)\b")
+_DESCRIBED = re.compile(r"\S+\s\(?(?!I\b)[A-Z]\)?(?:\s|:|：|$)|(?i:letter)\s(?i:on|in|at|written|shown)\b")
 _ANSWER = re.compile(r"answer\b", re.IGNORECASE)
 # in front of a box or tag: "not \\boxed{A}", "\\boxed{A} or \\boxed{B}"
 _UNBOXED = re.compile(r"(?:\b(?:not|isn['’]t)|[}>$]\s?or)[\s$\\(\[]{0,6}\Z", re.IGNORECASE)
@@ -150,14 +150,16 @@ def _commitment(reply: str, choices: tuple[str, ...]) -> str | None:
     if (boxed := _last_boxed(reply)) is not None:
         marked.append(boxed)
     _, end, last = max(marked, default=(-1, -1, None))
-    if marked and _UNBOXED.search(reply[: max(marked)[0]]):
-        return None
+    unboxed = marked and _UNBOXED.search(reply[: max(marked)[0]])
+    last = None if unboxed else last
     said = list(_statements(reply, choices, end))
     picks = [(at, text) for at, text, picked in said if picked]
     if last is None and choices:
         picks += [pick for rule in (_CHOSEN, _LAST, _RIGHT) for pick in _lettered(reply, rule, choices)]
     if picks:
         last = max(picks)[1]
+    elif unboxed:
+        return None
     if last is None and choices:
         last = chosen(reply.strip(), choices)
     if last is None and said:
@@ -182,7 +184,8 @@ def _last_boxed(reply: str) -> tuple[int, int, str] | None:
 def _statements(reply: str, choices: tuple[str, ...], start: int) -> Iterator[tuple[int, str, bool]]:
     """Place and text of what "the answer is", where it is not denied, from the last to the first that is a pick."""
     found = [*SAID.finditer(reply, max(start, len(reply) - LONGEST_END))][-MOST_STATEMENTS:]
-    answered = any(_ANSWER.match(said[0]) for said in found)
+    rests = [REST.match(reply, said.end()) for said in found if _ANSWER.match(said[0])]
+    answered = any(rest and find_number(_first_part(rest[1])) is not None for rest in rests)
     for said in reversed(found):
         if (rest := REST.match(reply, said.end())) is None or _void(reply, said.end()):
             continue

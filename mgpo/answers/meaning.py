@@ -55,7 +55,10 @@ _NONE = re.compile(
     rf"(?:there (?:is|are) )?(?:none|nothing|{_NOBODY}|zero|no {_THINGS}|not any(?: {_THINGS})?)"
     rf"|there (?:is|are)n't any(?: {_THINGS})?"
 )
-_ABSENT = re.compile(r"(?:there (?:is|are) no|there (?:is|are)n't any)\b")
+_ABSENT = re.compile(
+    r"(?:there (?:is|are) no|there (?:is|are)n't any) (?!doubt|question|denying|way|reason|other)"
+    r"(?!.*(?:\b(?:and|but|except|without)\b|:)).{1,60}\Z"
+)
 _SUM = re.compile(r"[\d\s+×*/().-]{1,99}=\s?(\S{1,20})")  # "3 + 4 = 7"
 _LOOSE_SIGN = re.compile(r"(?:#\s?(\S+)|(\S+) [$€£¥°])")  # a sign that may be left out
 _RATE = re.compile(r"(\S+ [$€£¥])(?:\s?/\s?| (?:per|an?) )[^\W\d]+|(\S+ [$€£¥]) each")

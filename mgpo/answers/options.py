@@ -33,7 +33,10 @@ _VERDICT = re.compile(
     re.IGNORECASE,
 )
 _MARKED = re.compile(r"(?<![\w'’])(?:\([A-Z]\)|[A-Z][.):](?!\w{2}))|(?<=\bor\s)[A-Z]\b(?!['’])")
-_TAKEN = re.compile(r"\s*[-–—:,;.]?\s*(?:(?:is|was|seems|looks)\s)?(?:not|wrong|incorrect|false|excluded)\b|\s?\?")
+_TAKEN = re.compile(
+    r"\s*[-–—:,;.]?\s*(?:(?:is|was|seems|looks)\s)?"
+    r"(?:not(?=\s(?:it|right|correct|so)\b|\W*\Z)|(?:wrong|incorrect|false|excluded)\b)|\s?\?"
+)
 _IT = re.compile(r"(?:it|this|that)(?: is|'s)? ")
 MOST_WORDS = 4  # around a number that is an option
 _NEITHER = re.compile(

@@ -78,7 +78,8 @@ SUPPOSED = re.compile(
     r"\b(?:suppose|assum\w+|imagine|tempt\w+|least|worst|second[\s-]best|unless|would\shave|obvious\sanswer|"
     r"(?:initial|first)\s(?:guess|thought|impression|answer)|at\sfirst|initially|claims?|"
     r"(?:some|many|one|people|you)(?:\speople)?\s(?:might|may|could|would)|"
-    r"(?:check|verify|confirm|see|know|determine|decide|sure|certain|say|tell)\s(?:if|that)|it\sis\swrong\sto)\b"
+    r"(?:check|verify|confirm|see|know|determine|decide|sure|certain|say|tell)\sif|"
+    r"(?:let\sme|to(?:\sbe)?)\s(?:check|verify|confirm|see|say|sure|certain)\sthat|it\sis\swrong\sto)\b"
     r"|(?:^|\W)if\s(?!I\b|we\b|you\b)",
     re.IGNORECASE,
 )
@@ -107,15 +108,15 @@ CONTRAST = re.compile(
 )
 # What is about to be done, or asked, is no answer.
 INTENT = re.compile(
-    r"\b(?:let\s(?:me|us)|let['’]s|(?:I|we)(?:['’]ll|\s(?:will|should|need|must|want))|(?:['’]d|would)\slike\sto|"
-    r"zoom(?:ing)?\s(?:in|out|on)|crop(?:ping)?\b|look(?:ing)?\s(?:at|for|closer|more|to)|now\s\w+ing|examin\w+|"
-    r"question|asks?|asked|expected|used\sto|could\sbe)\b",
+    r"\b(?:let\s(?:me|us)|let['’]s|(?:I|we)(?:['’]ll|\s(?:will|should|need\sto|must|want\sto))|(?:['’]d|would)\slike\sto|"
+    r"(?:I['’]m|I\sam)\slooking\s(?:at|for)|now\s\w+ing|question\s(?:asks?|is)\sabout|I\sexpected|used\sto|could\sbe)\b",
     re.IGNORECASE,
 )
+OPENS_A_STEP = re.compile(r"\W{0,3}(?:zoom(?:ing)?|crop(?:ping)?|look(?:ing)?|examin\w+)\s", re.IGNORECASE)
 # The same in a reply that is nothing else.
 STEP = re.compile(
-    r"\b(?:(?:I|we)(?:['’]ll|\s(?:will|should))\s(?:zoom|crop|look|count|check|examine|divide|split|take)|zoom(?:ing)?\sin)"
-    r"\b|^step\s\d",
+    r"\b(?:(?:I|we)(?:['’]ll|\s(?:will|should))\s(?:zoom|crop|look|count|check|examine|divide|split|take)\b|^zoom(?:ing)?\sin\b"
+    r"|^step\s\d)",
     re.IGNORECASE,
 )
 # Single words that commit to nothing.

@@ -5,7 +5,19 @@ import re
 from mgpo.answers.meaning import YES_NO, yes_or_no_word
 from mgpo.answers.numbers import BOUND, only_number, value
 from mgpo.answers.options import LETTER, LETTERS, choice_letter, counted, texts_of
-from mgpo.answers.phrases import CONTRAST, DENIED, FOREIGN, HEDGE, INTENT, NOTHING, SILENT, STEP, VOID, any_of
+from mgpo.answers.phrases import (
+    CONTRAST,
+    DENIED,
+    FOREIGN,
+    HEDGE,
+    INTENT,
+    NOTHING,
+    OPENS_A_STEP,
+    SILENT,
+    STEP,
+    VOID,
+    any_of,
+)
 from mgpo.answers.wording import normalise, unwrap
 
 LONGEST_SENTENCE = 120  # characters of a reply that is one plain statement
@@ -31,7 +43,8 @@ _TURNS = re.compile(
 _BOTH = re.compile(r"\W{0,3}(?:(?:and|or)\s)?(?:yes|no)\b(?!\s\w)", re.IGNORECASE)
 # In front of what "is", and at its end, these leave it open.
 _IF = re.compile(r"\b(?:if|whether|imagine|suppose)\b", re.IGNORECASE)
-_UNKNOWN = re.compile(r"\b(?:unknown|unclear|false|wrong)\W*$")
+_UNKNOWN = re.compile(r"\b(?:unknown|unclear)\W*$")
+_BOUND_BEFORE = re.compile(rf"(?:{BOUND.pattern})(?:\s(?:than|of|to|the|a))?\s*\Z")
 READS = any_of("say, says, read, reads, show, shows, display, displays, spell, spells, state, states")
 _IS = any_of(
     "is, are, was, were, is called, is named, looks, look, looks like, seems, seem, appears, appear, appears to be, "
@@ -106,7 +119,7 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
     names."""
     if _OPEN.search(reply):
         return None
-    meant = any(INTENT.search(part) and re.search(r"\d", normalise(part)) for part in _PARTS.split(reply))
+    meant = any(_intends(part) and re.search(r"\d", normalise(part)) for part in _PARTS.split(reply))
     plainly = not (meant or HEDGE.search(reply) or VOID.search(reply))
     if plainly and (letter := counted(normalise(reply), choices)):
         return letter
@@ -116,9 +129,10 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
         found = {letter for letter, text in zip(LETTERS, texts) if _holds(words, text)}
         if found and VOID.search(clause):
             continue
-        if HEDGE.search(clause) or VOID.search(clause) or (found and INTENT.search(clause)):
+        if HEDGE.search(clause) or VOID.search(clause) or (found and _intends(clause)):
             return None
-        if BOUND.search(clause) and any(value(texts[LETTERS.index(letter)]) is not None for letter in found):
+        numbers = [text for letter, text in zip(LETTERS, texts) if letter in found and value(text) is not None]
+        if any(_bounded(words, number) for number in numbers):
             return None
         said, named = words.removesuffix("的"), named | found
         stands = stands or any(_stands(clause.casefold(), texts[LETTERS.index(letter)]) for letter in found)
@@ -126,6 +140,16 @@ def _described(reply: str, choices: tuple[str, ...]) -> str | None:
         return None
     (letter,) = named
     return letter if stands or said.endswith(texts[LETTERS.index(letter)]) else None
+
+
+def _intends(clause: str) -> bool:
+    return bool(INTENT.search(clause) or OPENS_A_STEP.match(clause))
+
+
+def _bounded(words: str, number: str) -> bool:
+    """Whether a bound stands right in front of a number, or behind it: not in "the maximum speed is 50"."""
+    before, _, behind = words.rpartition(number)
+    return bool(BOUND.search(behind) or _BOUND_BEFORE.search(before))
 
 
 def _stands(clause: str, text: str) -> bool:
@@ -164,13 +188,15 @@ def plain(reply: str) -> str | None:
 
 def _yes_or_no(reply: str) -> str | None:
     match = YES_NO.match(reply)
-    head = re.split(r"[,，、。!！]|\.(?!\d)", reply, maxsplit=1)[0]
+    head = re.split(r"[,，、。!！]|\.(?!\s?\d)", reply, maxsplit=1)[0]
     said = match[1].casefold() if match else yes_or_no_word(head.strip().casefold())
     rest = reply[match.end() if match else len(head) :]
     if said is None or rest.startswith("?"):
         return None
-    turned = _BOTH.match(rest) or _TURNS.search(rest) or INTENT.search(re.split(r"[.?!]", rest)[0])
-    return None if turned else said
+    turn = _TURNS.search(rest)
+    turned = turn and not turn[0].casefold().endswith(said)  # "no, actually there is no …" is not
+    intends = INTENT.search(re.split(r"[.?!]", rest)[0])
+    return None if _BOTH.match(rest) or turned or intends else said
 
 
 def _stated(reply: str) -> str | None:

@@ -92,8 +92,8 @@ _INITIALS = re.compile(r"(?<![^\W\d_])([^\W\d_])\.\s?(?=[^\W\d_](?:\.|$))|(?<=\b
 _MIXED = re.compile(r"(?<![\w./-])(\d{1,5})\s(\d{1,2})\s?/\s?([1-9]\d?)(?![\w/.]\d)(?!\d)")
 _POWER_OF_UNIT = re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|mi|yd))\^(?=[23]\b)")  # "5 cm^3" is "5 cm3", as "5 cm³" is
 # "minus 5", "x = - 5", but neither "7 - 5" nor "(x) - 5"
-_MINUS = re.compile(r"(?:\b(?:minus|negative)|(?<![^\s=(])-)\s(?=\d)(?<!\w\s-\s)(?<!\)\s-\s)")
-_ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|\.(?!\d)|-(?!\s?[\d.]))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
+_MINUS = re.compile(r"\b(?:minus|negative)\s(?=\d)|(?<![^\s=(])-\s(?=[\d.,/]+\)?\Z)(?<!\w\s-\s)(?<!\)\s-\s)")
+_ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|\.(?!\d)|-(?![\d.]|\s[\d.,/]+\Z))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
 
 
 def unwrap(answer: str) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mgpo.errors import UserError
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Saves at the end of each step in which a multiple of `every_n_train_steps` updates was reached or passed.
@@ -12,10 +14,17 @@ class LastCheckpoint(ModelCheckpoint):
     Lightning's own saves where the updates behind a step are such a multiple: with four updates a step never again,
     once one of them was left out because it was not finite. Its arguments are those of Lightning's, but for `monitor`
     and `train_time_interval`.
+
+    Raises:
+        UserError: For one of these two.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        if self.monitor is not None or options.get("train_time_interval") is not None:
+            raise UserError(
+                "LastCheckpoint saves by updates; for a monitor or a clock take Lightning's ModelCheckpoint"
+            )
         self.passed = 0  # multiples so far
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -15,11 +15,7 @@ KEY = "gallery"
 
 
 def post(loggers: Sequence[Logger], step: int, questions: Mapping[int, dict[str, Any]]) -> None:
-    """Show one look's questions, by their places, wherever pictures can be shown; other loggers are left alone.
-
-    One whose picture had no room on the page that a run went on with is left out.
-    """
-    questions = {place: question for place, question in questions.items() if _pictured(question)}
+    """Show one look's questions, by their places, wherever pictures can be shown; other loggers are left alone."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             _to_wandb(logger, step, list(questions.values()))
@@ -27,10 +23,6 @@ def post(loggers: Sequence[Logger], step: int, questions: Mapping[int, dict[str,
             for place, question in questions.items():
                 shown = explained(drawn(question, question["rollouts"]), GROUP)
                 logger.experiment.add_image(f"{KEY}/{place:03d}", np.asarray(shown), step, dataformats="HWC")
-
-
-def _pictured(question: dict[str, Any]) -> bool:
-    return picture_key(shown_picture(question, question["rollouts"])[0]) in question["images"]
 
 
 def forgets(logger: Logger) -> bool:

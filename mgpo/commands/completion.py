@@ -13,6 +13,9 @@ from mgpo.utils.configurations import config_names
 FILES = {"data", "output", "model", "run", "page", "start", "ckpt_path"}  # keys whose values may be files or folders
 
 
+ANY = {"int", "float", "str", "bool", "null"}  # types of which a key takes other values than their names
+
+
 def script(shell: str) -> str:
     """What the shell is to read, as by `eval "$(mgpo completion bash)"`. Raises UserError for another shell."""
     if shell not in SHELLS:
@@ -24,7 +27,8 @@ def script(shell: str) -> str:
         _completed(command.add_argument("--config"), _configurations())
         for key, (kind, type_, *_) in keys_of(name).items():
             if kind != "group":
-                choices = type_.split("|") if kind == "value" and "|" in type_ and type_.islower() else None
+                parts = type_.split("|") if kind == "value" and "|" in type_ and type_.islower() else []
+                choices = None if not parts or set(parts) & ANY else parts
                 argument = command.add_argument(f"--{key}", choices=choices)
                 if key in FILES:
                     _completed(argument, shtab.FILE)

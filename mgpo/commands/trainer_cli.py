@@ -56,7 +56,7 @@ class SaveConfig(SaveConfigCallback):
 
         That of a training run stays what it was trained with, whatever is evaluated in its folder.
         """
-        if stage != "fit" and (run_folder(trainer) / "checkpoints").is_dir():
+        if stage != "fit" and any((run_folder(trainer) / "checkpoints").glob("*.ckpt")):
             return
         with replaced(run_folder(trainer) / CONFIG) as unfinished:
             self.parser.save(self.config, unfinished, skip_unset=False, overwrite=True, multifile=False)

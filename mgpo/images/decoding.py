@@ -21,7 +21,7 @@ LARGEST_FILE = 500_000_000  # bytes
 # average and by 14 at most, by 18 where colours are subsampled and meet in hard edges, by 35 in fine coloured letters.
 SMALLEST_SCALE = 2.75
 Image.init()
-FORMATS = tuple(set(Image.OPEN) - {"EPS", "WMF"})  # which are programs, for Ghostscript and for Windows
+PROGRAMS = ("EPS", "WMF")  # for Ghostscript and for Windows; what else Pillow knows is read
 TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -111,7 +111,7 @@ def size_of(picture: Picture) -> Size:
     else:  # drawn, or in memory
         return getattr(picture, "size", None) or picture.load().size
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             if image.format == "TIFF":  # keeps its orientation elsewhere, and Pillow turns it where it decodes
                 image.load()
                 return _upright(image).size
@@ -164,7 +164,7 @@ def _check_bytes(name: str, size: int) -> None:
 
 def _check_header(name: str, file: Path | io.BytesIO) -> None:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             _check_size(name, image)
     except (BadImage, MemoryError):
         raise
@@ -176,7 +176,7 @@ def _check_header(name: str, file: Path | io.BytesIO) -> None:
 
 def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             image.load()
             upright = _upright(image)
             plain = upright.mode == "RGB" and not upright.has_transparency_data
@@ -185,6 +185,11 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
         raise
     except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
         raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+
+
+def _formats() -> list[str]:
+    """In Pillow's order: some have no signature, and would take what is another's."""
+    return [name for name in Image.ID if name not in PROGRAMS]
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mgpo.errors import UserError
 from mgpo.inference.loading import load
 from mgpo.inference.local import Model
-from mgpo.inference.saving import Dtype
+from mgpo.inference.saving import Dtype, check_folder
 from mgpo.inference.sharing import check_push
 from mgpo.inference.sharing import push as upload
 
@@ -30,6 +30,7 @@ def export(
     """
     if push is not None:
         check_push(push)
+    check_folder(Path(output))
     model = load(run, device="cpu")
     if not isinstance(model, Model):
         raise UserError(f"{run} is a server; an export needs the weights")

@@ -20,6 +20,7 @@ from mgpo.inference.card import model_card
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
 from mgpo.rollout.episodes import ANSWER_FORM
+from mgpo.utils.atomic_files import check_output
 
 Dtype = Literal["float32", "bfloat16"]
 # Weights of experts, by model_type, whose last two dimensions are published the other way round than transformers has
@@ -79,10 +80,16 @@ def save_model(
     os.replace(unfinished, folder)
 
 
-def _check(policy: Policy, folder: Path, merge: bool) -> None:
-    start = getattr(policy, "start", None)
+def check_folder(folder: Path) -> None:
+    """Raises UserError, before anything is read, where a checkpoint can't be written, for whatever reason."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; name another folder")
+    check_output(folder.with_name(f".{folder.name}"))
+
+
+def _check(policy: Policy, folder: Path, merge: bool) -> None:
+    start = getattr(policy, "start", None)
+    check_folder(folder)
     if not merge and getattr(policy, "lora", None) is None:
         raise UserError("this model has no adapters to be saved alone; leave out --merge false")
     if not merge and start is not None:

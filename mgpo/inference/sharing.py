@@ -55,6 +55,8 @@ def settings_on_hub(name: str) -> Path | None:
 def check_own(settings: Any, name: str) -> None:
     """Look whether a stranger's settings name mgpo's own classes alone: what they name is imported and run.
 
+    A text may be a configuration too, which the parser would read.
+
     Raises:
         UserError: For the first that is another's, and for a policy or dialogue that is no class path with arguments.
     """
@@ -62,7 +64,7 @@ def check_own(settings: Any, name: str) -> None:
     if not all(part is None or isinstance(part, dict) for part in parts):
         raise UserError(f"{name}: its mgpo.json can't be read as the settings of an export")
     for text in _texts(parts):
-        if DOTTED.fullmatch(text) and not text.startswith("mgpo."):
+        if ("class_path" in text or DOTTED.fullmatch(text)) and not text.startswith("mgpo."):
             raise UserError(
                 f"{name}: its mgpo.json names {text[:SHOWN]}, which is not mgpo's own, and no stranger's code is run; "
                 f"if you trust it, `hf download {name} --local-dir …` and load that folder, or hand over a dialogue"
@@ -74,4 +76,4 @@ def _texts(value: Any) -> list[str]:
         return [text for part in value.values() for text in _texts(part)]
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
-    return [value.strip()] if isinstance(value, str) else []
+    return [value.strip("\"' \n\t")] if isinstance(value, str) else []

@@ -12,7 +12,8 @@ SHOWN = 12  # names in a sentence
 
 
 def check_validations(trainer: Any, data: Any, metrics: Collection[str]) -> None:
-    """Raises UserError for an interval longer than an epoch, and for a `monitor` that would never have a value.
+    """Raises UserError for fewer questions than a step takes, for an interval longer than an epoch, and for a `monitor`
+    that would never have a value.
 
     Lightning itself has a traceback for some of these, and for others no word.
 
@@ -21,6 +22,11 @@ def check_validations(trainer: Any, data: Any, metrics: Collection[str]) -> None
         data: A data module that knows its sources.
         metrics: The names of an evaluation's curves, without their split.
     """
+    if data.train is not None and (wanted := trainer.world_size * data.batch_size) > len(data.train):
+        raise UserError(
+            f"data.train has {len(data.train)} questions that can be used, and a step takes {wanted}; give it more, or "
+            "lower data.batch_size"
+        )
     check_interval(trainer, steps_of(trainer, data))
     splits = dict.fromkeys(split_of(source) for source in data.val)
     for callback in trainer.callbacks:

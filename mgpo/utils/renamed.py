@@ -19,6 +19,7 @@ MODULES = {  # in front of a class
     "mgpo.callbacks.counterfactuals.": "mgpo.callbacks.",
     "mgpo.callbacks.report.": "mgpo.callbacks.",
 }
+SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"  # which saved last.ckpt
 KEYS = {  # by the part of a configuration that holds them
     "model": {
         "extras": "shaping",
@@ -49,6 +50,8 @@ def under_present_names(loaded: Any) -> Any:
     if isinstance(path := present.get("class_path"), str):
         moved = (new + path.removeprefix(old) for old, new in MODULES.items() if path.startswith(old))
         present["class_path"] = next(moved, path)
+        if path == SAVER and (present.get("init_args") or {}).get("filename") == "last":
+            present["class_path"] = "mgpo.callbacks.LastCheckpoint"
     for part, names in KEYS.items():
         if isinstance(held := present.get(part), dict):
             present[part] = {names.get(key, key): _value(key, value) for key, value in held.items()}

@@ -214,3 +214,38 @@ def test_any_of_several_truths_is_an_answer_as_it_stands(truths):
     for truth in truths:
         assert extract(truth, (), *truths) == truth
     assert extract("Based on the picture, it is hard to say.", (), *truths) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "truth"),
+    [("Yes, a dog is looking at the ball.", "yes"), ("Yes, the crop shows a dog.", "yes"),
+     ("No, looking closer, there is no dog.", "no"), ("No, nobody is looking at the camera.", "no"),
+     ("No, actually there is no dog here.", "no"), ("After zooming in, there are 5 dogs.", "5"),
+     ("- 12 cars", "12 cars"), ("There is no dog in the picture.", "no"), ("x = - 5", "-5")],
+)  # fmt: skip
+def test_ordinary_words_are_no_intents(reply, truth):
+    assert is_right(extract(reply, (), truth) or "", truth)
+
+
+@pytest.mark.parametrize(
+    ("reply", "truth"),
+    [("There is no doubt that there is a dog.", "no"), ("There are no cats, but there is a dog.", "no"),
+     ("There are no people except one man on the left.", "no"), ("No. 12", "no")],
+)  # fmt: skip
+def test_no_at_the_beginning_is_not_always_no(reply, truth):
+    assert not is_right(extract(reply, (), truth) or reply, truth)
+
+
+@pytest.mark.parametrize(
+    ("reply", "choices", "letter"),
+    [("We can see that the correct answer is B.", CHOICES, "B"), ("I am certain that the answer is B.", CHOICES, "B"),
+     ("The answer I get is B.", CHOICES, "B"), ("It is not \\boxed{A}, so the answer is (B).", CHOICES, "B"),
+     ("The maximum speed is 50.", ("30", "50", "70"), "B"), ("B. blue - not red", CHOICES, "B"),
+     ("The year with the most sales is 2015.", ("2013", "2014", "2015"), "C"),
+     ("There are 3 people in the crop.", ("2", "3", "4"), "B")],
+)  # fmt: skip
+def test_what_is_plain_stays_an_option(reply, choices, letter):
+    assert choice_letter(extract(reply, choices) or "", choices) == letter
+    if "answer" in reply:
+        reply = "The picture shows a street with several cars and people on both of its sides. " * 2 + reply
+        assert choice_letter(extract(reply, choices) or "", choices) == letter

@@ -111,3 +111,12 @@ def test_a_letter_is_that_of_its_choice_where_letters_are_left_out(folder, answe
     rows = [{**ROW, "A": "red", "B": None, "C": "blue", "D": "green", "answer": answer}]
     source = MultipleChoice(choice_columns=["A", "B", "C", "D"], path=str(write_jsonl(folder / "m.jsonl", rows)))
     assert source[0].choices[LETTERS.index(source[0].answer)] == "blue"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Option B", "[B]", "**B**", "Answer: B", "B - blue", "B blue", "\\boxed{B}", "The answer is B", "B. blue car"],
+)
+@pytest.mark.parametrize("choices", [{"A": "red", "B": "blue"}, ["A. red", "B. blue"], ["red", "blue"]])
+def test_a_letter_may_be_written_in_many_ways(folder, choices, answer):
+    assert files(folder, {**ROW, "choices": choices, "answer": answer})[0].answer == "B"

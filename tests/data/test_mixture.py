@@ -205,7 +205,7 @@ def test_a_record_knows_its_source():
 
 def config(folder, parts, rewards=None):
     mixed = {"class_path": "mgpo.data.Mixture", "init_args": {"parts": parts}}
-    made = {"data": {"train": mixed, "val": [mixed]}}
+    made = {"data": {"train": mixed, "val": [mixed], "batch_size": 2}}
     made["trainer"] = {"fast_dev_run": True, "logger": False, "callbacks": []}
     if rewards is not None:
         made["model"] = {"reward": {"class_path": "mgpo.rewards.BySource", "init_args": {"rewards": rewards}}}

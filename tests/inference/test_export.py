@@ -176,6 +176,8 @@ def test_what_cant_be_exported_is_said_in_one_sentence(model, folder, adapted, t
     (tmp_path / "config.yaml").write_text('{"model": ' + (folder / "mgpo.json").read_text() + "}")
     with pytest.raises(UserError, match="has saved no weights"):
         export(str(tmp_path), str(tmp_path / "out"))
+    with pytest.raises(UserError, match="a part of the path is a file; name another --output"):
+        export("none that is read", str(tmp_path / "config.yaml" / "out"))
 
 
 def test_the_card_says_how_to_prompt(model, folder, tmp_path, capsys):

@@ -169,3 +169,9 @@ def test_where_it_can_not_write_it_says_so_before_it_looks(tmp_path, output, why
     (tmp_path / "a_file").touch()
     with pytest.raises(UserError, match=f"{output} can't be written: {why}; name another --output"):
         leaks(None, None, output=str(tmp_path / output))  # pyright: ignore[reportArgumentType]  # never looked at
+
+
+def test_two_sources_that_could_not_be_told_apart_are_not_counted_as_one(folder, tmp_path):
+    files = Files(str(folder / "test.jsonl"))
+    with pytest.raises(UserError, match="two sources report under the split"):
+        leaks(files, [files, files], output=str(tmp_path / "leaks.json"))

@@ -34,6 +34,7 @@ def test_what_is_kept_is_counted(tmp_path):
     log = "{class_path: mgpo.callbacks.RolloutLog, init_args: {keep_gb: 2}}"
     needed = planned(tmp_path, f"--trainer.callbacks=[{saver % (3, 'true')}, {log}]")
     assert needed["kept"] == 4 and needed["rollouts"] == 2 * 10**9 and needed["page"] == 0
+    assert planned(tmp_path, f"--trainer.callbacks={log}")["rollouts"] == 2 * 10**9  # one alone is no list
     all_kept = planned(tmp_path, f"--trainer.callbacks=[{saver % (-1, 'false')}]")
     assert all_kept["kept"] is None
     assert format_disk(all_kept).startswith("Disk: every checkpoint is kept, 0.0142 GB each; one more")

@@ -1,17 +1,23 @@
 """What `plan` reads of a configuration: types, optimiser states, devices; others' sharding is refused as in `fit`."""
 
+import json
+
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from mgpo.cli import main
+from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
+from mgpo.inference.local import Model
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
+from mgpo.policy.lora import Lora
 from mgpo.tools.plan.launch import Devices
 from mgpo.tools.plan.settings import devices_of, state_bytes, types_of
 from mgpo.training.module import MGPO
 from mgpo.utils.configurations import shipped_config
+from mgpo.world.model import CAPS
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,30 @@ def test_types_follow_the_precision(precision, dtype, adapters, types):
 def test_strategies_keep_what_they_say(name, options, buckets):
     strategy = name if options is None else {"class_path": name, "init_args": options}
     assert devices_of({"devices": 8, "num_nodes": 2, "strategy": strategy}) == Devices(8, 2, buckets)
+
+
+@pytest.mark.parametrize(("devices", "count"), [("0,", 1), ("0,1", 2), ("2", 2), ([0, 3], 2)])
+def test_devices_are_counted_as_lightning_does(devices, count):
+    assert devices_of({"devices": devices, "num_nodes": 1, "strategy": "auto"}).count == count
+
+
+def test_weights_are_as_large_as_the_checkpoint_has_them(tmp_path):
+    """Under dtype auto, which is known once it is read, and adapters to go on from are adapters."""
+    base = Qwen25VL(**CAPS).load()
+    Model(base, TwoTurn()).save(tmp_path / "half", dtype="bfloat16")
+    Model(Qwen25VL(**CAPS, lora=Lora(2)).load(), TwoTurn()).save(tmp_path / "adapters", merge=False)
+
+    def planned(**options):
+        keys = [f"--model.policy.init_args.{name}={value}" for name, value in options.items()]
+        main(["plan", "--config", "mgpo", f"--output={tmp_path / 'plan.json'}", *keys])
+        report = json.loads((tmp_path / "plan.json").read_text())
+        return report["launch"]["weight"], report["memory"]["assumed"]["peak"]
+
+    half = str(tmp_path / "half")
+    auto, same, twice = (planned(path=half, dtype=dtype) for dtype in ("auto", "bfloat16", "float32"))
+    assert auto == same and (auto[0], twice[0]) == (2, 4)
+    plain, going_on = (planned(**options) for options in ({}, {"start": str(tmp_path / "adapters")}))
+    assert going_on[1] < plain[1]
 
 
 def test_shards_are_as_many_as_a_replica_has_devices():

@@ -168,6 +168,11 @@ def test_other_questions_under_the_same_ids_are_not_paired(folder):
         Results(folder / "runs", [0, 1]).difference("ours", "theirs", "val")
 
 
+def test_what_a_row_never_logs_is_no_figure_of_it(folder):
+    """Groups without a signal, of rows that are supervised."""
+    assert Results(folder / "runs", [0, 1]).middle("ours", "train/never", max) is None
+
+
 def test_a_metric_that_was_never_logged_is_named(folder):
     with pytest.raises(ValueError, match="has logged train/wrong"):
         Results(folder / "runs", [0, 1]).curve("ours", "train/wrong", 2)

@@ -149,6 +149,7 @@ def test_a_run_goes_on_with_other_questions(tokenizer, tmp_path):
         ({"callbacks": [ModelCheckpoint(monitor="val/accuracy")], "check_val_every_n_epoch": 2}, "no validation comes"),
         ({"callbacks": [ModelCheckpoint(monitor="val/accuracy")], "limit_val_batches": 0}, "no validation comes"),
         ({"val_check_interval": 5}, r"val_check_interval is 5, but an epoch has 4 steps"),
+        ({"questions": 1}, "data.train has 1 questions that can be used, and a step takes 2; give it more, or lower"),
     ],
 )
 def test_what_could_never_be_seen_is_one_sentence(tokenizer, tmp_path, options, words):

@@ -165,10 +165,11 @@ def letter_of(
         index = int(float(answer)) - index_base
         return LETTERS[index] if 0 <= index < len(choices) else None
     by_text = named_by_text(answer, choices)
-    letters = any(len(_bare(label)) == 1 and label.strip("(). ").isalpha() for label in labels)
+    letters = any(len(_bare(label)) == 1 and _bare(label).isalpha() for label in labels)
     if (by_label := _labelled(answer, choices, labels)) is not None:
         return by_label if letters or by_text in (None, by_label) else None
-    letter = by_text if letters else choice_letter(answer, choices)
+    gaps = letters and "".join(map(_bare, labels)) != LETTERS[: len(labels)].casefold()
+    letter = by_text if gaps else choice_letter(answer, choices)
     if not labels and len(answer) == 1 and by_text not in (None, letter):
         return None  # "A" of the choices K, B and A
     if letter is None:

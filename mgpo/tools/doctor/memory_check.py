@@ -36,7 +36,7 @@ def memory(
     usable = int(gigabytes * FREE * GB)
     planned = summarise(shape, launch, usable, gigabytes)
     peak = planned["memory"]["assumed"]["peak"] / GB
-    text = f"a step takes {peak:.2g} GB of {gigabytes:.2g} with replies of {launch.reply} tokens"
+    text = f"a step takes {peak:.3g} GB of {gigabytes:.3g} with replies of {launch.reply} tokens"
     if planned["device"]["fits"]:
         return Result(NAME, True, text)
     return Result(NAME, False, f"{text}; `mgpo plan` says which settings fit")

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from mgpo.data.base import Source
+from mgpo.data.base import Source, check_ids
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
@@ -60,6 +60,7 @@ def leaks(
     if not 0 <= distance <= 16 or workers < 1:
         raise UserError(f"distance is {distance} (0 to 16 of {BITS} bits), workers {workers} (at least 1)")
     check_output(Path(output))
+    check_ids("test", test)
     index, left_out = Index(distance, tolerance), []
     for source in test:
         for question, print_ in fingerprints(source, workers, left_out):

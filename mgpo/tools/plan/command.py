@@ -60,7 +60,10 @@ def plan(
     path: str = getattr(policy, "path", "")
     family = family_of(policy)
     sizes = family.sizes if family else ()
-    shape = measure_shape(published_for(policy, model_size) if model_size else read_config(path, sizes))
+    checkpoint = published_for(policy, model_size) if model_size else read_config(path, sizes)
+    if getattr(policy, "kind", None) == "auto":  # which is known once the weights are read
+        setattr(policy, "dtype", checkpoint.dtype or torch.bfloat16)  # noqa: B010  # as all published ones are
+    shape = measure_shape(checkpoint)
     if memory is None and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / GB
     if memory is not None and memory <= 0:

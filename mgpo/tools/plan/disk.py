@@ -14,7 +14,8 @@ SAVERS = ("ModelCheckpoint", "LastCheckpoint")
 def disk(trainer: dict[str, Any], shape: Shape, launch: Launch) -> dict[str, Any]:
     """Bytes of a checkpoint, how many are kept (None: all), and the most that rollouts and page may take."""
     callbacks = {}
-    for callback in trainer["callbacks"] or ():
+    given = trainer["callbacks"] or ()
+    for callback in given if isinstance(given, list | tuple) else [given]:
         callbacks.setdefault(callback["class_path"].rsplit(".", 1)[-1], []).append(callback.get("init_args") or {})
     savers = [saver for name in SAVERS for saver in callbacks.get(name, ())]
     savers = savers or ([{}] if trainer["enable_checkpointing"] is not False else [])

@@ -10,6 +10,7 @@ from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.errors import UserError
 from mgpo.policy import liger
 from mgpo.policy.base import Policy
+from mgpo.policy.hub.adapters import read_adapters
 from mgpo.tools.plan.launch import Devices, Engine, Launch, Program
 from mgpo.tools.plan.lengths import QUESTION, converse, counter, look
 from mgpo.tools.plan.passes import FLOAT
@@ -27,13 +28,16 @@ REPLY = 512  # tokens that replies are assumed to have, unless something else is
 
 
 def build(config: Settings) -> tuple[Policy, Dialogue]:
-    """Policy and dialogue of a configuration; no weights are read."""
+    """Policy and dialogue of a configuration, with the adapters that it goes on from; no weights are read."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--policy", type=Policy)
     parser.add_argument("--dialogue", type=Dialogue | None)
     made = parser.instantiate(
         parser.parse_object({"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")})
     )
+    start = getattr(made.policy, "start", None)
+    if start is not None and Path(start).is_dir() and (adapters := read_adapters(start)) is not None:
+        made.policy.lora = adapters.lora
     return made.policy, made.dialogue or (answer_only() if config["model"].get("teacher") else TwoTurn())
 
 
@@ -191,4 +195,4 @@ def _count(devices: Any) -> int:
         return len(devices)
     if str(devices) in ("auto", "-1"):
         return max(1, torch.cuda.device_count())
-    return len(str(devices).split(",")) if "," in str(devices) else int(devices)
+    return len([part for part in str(devices).split(",") if part.strip()]) if "," in str(devices) else int(devices)

@@ -126,9 +126,13 @@ class Results:
             for steps, values in self.logged(name, metric)
         ]
 
-    def middle(self, name: str, metric: str, middle: Callable[[Sequence[float]], float]) -> Spread:
-        """The mean, or whatever `middle` takes of the logged values of a run, by seed."""
-        return spread([middle(values) for _, values in self.logged(name, metric)])
+    def middle(self, name: str, metric: str, middle: Callable[[Sequence[float]], float]) -> Spread | None:
+        """The mean, or whatever `middle` takes of the logged values of a run, by seed; None where there are none, as of
+        groups under supervision."""
+        try:
+            return spread([middle(values) for _, values in self.logged(name, metric)])
+        except UserError:
+            return None
 
 
 def _within(category: str, wanted: str | None) -> bool:
