@@ -11,6 +11,7 @@ from rich.table import Table
 from mgpo.callbacks.folder import run_folder, stays
 from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation.greedy import gather
+from mgpo.rollout.fitting import in_process
 from mgpo.utils.atomic_files import replaced
 from mgpo.utils.terminal_tables import first_that_fits
 
@@ -39,7 +40,7 @@ class Counterfactuals(L.Callback):
         if not self.enabled or trainer.sanity_checking:
             return
         samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
-        with pl_module.under_precision(passes=pl_module.sampler.exact):
+        with pl_module.under_precision(passes=in_process(pl_module.sampler)):
             if samples:
                 self.rows += counterfactuals(
                     pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,

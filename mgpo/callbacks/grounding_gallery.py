@@ -9,6 +9,7 @@ from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.callbacks.panels import forgets, post
 from mgpo.gallery.data import Gallery, snapshot
 from mgpo.gallery.page import read_page, write_page
+from mgpo.rollout.fitting import in_process
 from mgpo.types import Question
 from mgpo.utils.collectives import share_objects
 
@@ -83,7 +84,7 @@ class GroundingGallery(L.Callback):
             return
         samples = self.fixed.mine(trainer, pl_module.policy.resolution.full)
         pl_module.sampler.prepare(pl_module.policy)  # on all ranks, of which some may have no question
-        with pl_module.under_precision(passes=pl_module.sampler.exact):
+        with pl_module.under_precision(passes=in_process(pl_module.sampler)):
             rolled = pl_module.roll_out(samples, step=0, copies=self.rollouts) if samples else []
         gone = {name(t.question) for t in rolled if t.failed is not None}  # there is no crop to be shown
         rolled = [t for t in rolled if name(t.question) not in gone]

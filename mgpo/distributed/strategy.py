@@ -58,8 +58,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Starts the processes' group and lays out the devices.
 
         Raises:
-            UserError: If the replicas don't divide the devices, or the precision is float16.
+            UserError: If the replicas don't divide the devices, the precision is float16, or torch is too old.
         """
+        if not hasattr(FSDPModule, "reset_iter_state"):
+            raise UserError(f"sharded training takes torch 2.13, and this is {torch.__version__}: pip install -U torch")
         devices = self.num_nodes * self.num_processes
         if self.replicas < 1 or devices % self.replicas:
             raise UserError(f"trainer.strategy.replicas is {self.replicas}, which does not divide {devices} devices")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mgpo.policy.base import Policy
+from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.policy.passes.micro_batches import micro_batches
@@ -23,11 +23,9 @@ def image_reliance(
     evaluation mode. For tokens that the policy samples it estimates a divergence between the two: near 0, it
     would have said the same without looking. Weights, gradients and random numbers stay as they are.
     """
-    training = policy.training
-    policy.eval()
     parts = micro_batches(trajectories, micro_batch_tokens)
-    gains = torch.cat([_gains(policy, [trajectories[i] for i in rows], temperature) for rows in parts])
-    policy.train(training)
+    with evaluating(policy):
+        gains = torch.cat([_gains(policy, [trajectories[i] for i in rows], temperature) for rows in parts])
     return gains.mean().item()
 
 

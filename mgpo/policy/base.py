@@ -225,6 +225,8 @@ def evaluating(policy: nn.Module, switch: bool = True) -> Iterator[None]:
     training = policy.training
     if switch:
         policy.eval()
-    yield
-    if switch:
-        policy.train(training)
+    try:
+        yield
+    finally:
+        if switch:
+            policy.train(training)

@@ -223,8 +223,12 @@ def _exact(weight: Tensor) -> bool:
 def without_lora(model: Any) -> Iterator[None]:
     """Within it the model is the base, whatever the adapters had learnt before."""
     assert all(getattr(layer, "resting", None) is None for layer in model.modules()), "adapters are merged"
-    model.disable_adapters()
+    layers = [layer for layer in model.modules() if hasattr(layer, "_disable_adapters")]
+    # peft would freeze them, too, and FSDP take it from the first pass that nothing is trained
+    for layer in layers:
+        layer._disable_adapters = True
     try:
         yield
     finally:
-        model.enable_adapters()
+        for layer in layers:
+            layer._disable_adapters = False

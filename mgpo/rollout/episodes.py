@@ -17,7 +17,7 @@ from mgpo.policy.base import Policy
 from mgpo.rewards import Reward, verdicts_of
 from mgpo.rewards.shaping import Shaping, added
 from mgpo.rollout.crops import THREADS, CropCache, Swap, swaps_of
-from mgpo.rollout.fitting import most_of, too_long
+from mgpo.rollout.fitting import in_process, most_of, too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
 from mgpo.utils.own_code import Called, blaming
@@ -54,6 +54,9 @@ class Conversations(Protocol):
 
 class Sampler(Protocol):
     """Draws replies from a policy: in process, or an engine that has a copy of its weights.
+
+    One that passes the policy itself although its log-probs are not the trainer's says so with `in_process = True`, as
+    all do that derive from InProcessSampler; one that takes conversations of limited length, with `max_model_len`.
 
     Example:
         Cooler first replies, from the policy itself. In my_samplers.py::
@@ -150,7 +153,7 @@ def roll_out(
     firsts = [Trajectory.begin(*sample) for sample in samples]
     opened = [dialogue.open(first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
-    with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if sampler.exact else nullcontext():
+    with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if in_process(sampler) else nullcontext():
         crops = [CropCache(policy, first, own, threads) for first, own in zip(firsts, swaps_of(swap, firsts))]
         for c, messages in zip(crops, opened):
             c.begin(messages)

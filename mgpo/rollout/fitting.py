@@ -45,6 +45,12 @@ def most_of(sampler: Any) -> int | None:
     return getattr(sampler, "max_model_len", None)
 
 
+def in_process(sampler: Any) -> bool:
+    """Whether a sampler passes the policy itself, which then has to be whole and in evaluation mode; an engine has
+    weights of its own, and the policy may be learning meanwhile."""
+    return getattr(sampler, "in_process", sampler.exact)
+
+
 def opening_too_long(
     policy: Policy,
     dialogue: Dialogue,

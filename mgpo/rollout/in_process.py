@@ -23,6 +23,7 @@ class InProcessSampler:
     """Opens conversations on the policy's own weights."""
 
     exact = True
+    in_process = True
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "Conversation":
         """Show each prompt once; its cache serves `copies` rows, which lie next to each other."""

@@ -19,7 +19,7 @@ from mgpo.metrics.record import Record
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.episodes import Sampler
-from mgpo.rollout.fitting import most_of, opening_too_long
+from mgpo.rollout.fitting import in_process, most_of, opening_too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.training.phase_timer import PhaseTimer
 from mgpo.types import Question
@@ -130,7 +130,7 @@ class EvaluatedModule(L.LightningModule):
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Plays the questions of a batch greedily, and keeps a record of each."""
         samples = self.fitting(self.usable(batch), self.eval_sampling)
-        with self.timer.phase("evaluation"), gathered(self.policy, self.sampler.exact):  # on all ranks
+        with self.timer.phase("evaluation"), gathered(self.policy, in_process(self.sampler)):  # all ranks
             if samples:
                 records = evaluate(
                     self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,

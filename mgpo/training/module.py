@@ -173,8 +173,11 @@ class MGPO(RolloutModule):
             self.trainer.strategy.shard([self.policy, *self.references])
 
     def on_fit_start(self) -> None:
-        """Looks for the kernel of the device, drops old gradients, and moves the reference there."""
+        """Looks for the kernel of the device, drops what an earlier fit left behind, and moves the reference there."""
         check_kernel(self.device.type)
+        self.policy.train()
+        if (forget := getattr(self.sampler, "forget", None)) is not None:
+            forget()
         sizes = [(p.numel(), p.requires_grad) for p in self.policy.parameters()]
         rank_zero_info(
             f"{sum(n for n, learns in sizes if learns):,} of {sum(n for n, _ in sizes):,} parameters are trained"

@@ -17,6 +17,7 @@ from mgpo.policy.passes.micro_batches import passes
 from mgpo.rewards import Shaping
 from mgpo.rewards.correctness import counts_of
 from mgpo.rollout.episodes import force_answers, judge, roll_out, shape_rewards
+from mgpo.rollout.fitting import in_process
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
 from mgpo.training.credit import Credit, token_advantages
@@ -116,8 +117,8 @@ class RolloutModule(EvaluatedModule):
 
     def roll_out(self, samples: Sequence[tuple], step: int, copies: int | None = None) -> list[Trajectory]:
         """A judged group for each question, drawn from (seed, step, question, rollout) alone."""
-        exact = self.sampler.exact  # an engine has weights of its own, and the policy may be learning meanwhile
-        with evaluating(self.policy, exact), gathered(self.policy, exact):
+        here = in_process(self.sampler)
+        with evaluating(self.policy, here), gathered(self.policy, here):
             trajectories = roll_out(
                 self.policy, self.sampler, self.dialogue, samples,
                 copies=copies or self.group_size, sampling=self.sampling, key=(self.seed, step),

@@ -47,7 +47,7 @@ def check_interval(trainer: Any, steps: int) -> None:
 def check_monitor(who: str, monitor: str, trainer: Any, splits: Collection[str], metrics: Collection[str]) -> None:
     """Raises UserError where `monitor` names no curve, or one of validations that training never makes."""
     split, _, metric = monitor.rpartition("/")
-    if split not in splits and split not in OTHERS:
+    if split not in splits and monitor.partition("/")[0] not in OTHERS:
         near = (metric if metric in metrics else "", *get_close_matches(metric, metrics, 1), "accuracy")
         such = f"; take {next(iter(splits))}/{next(filter(None, near))}" if splits else ""
         raise UserError(f"{who}.monitor is {monitor}; the splits of data.val are {_listed(splits)}{such}")

@@ -25,6 +25,7 @@ from mgpo.vllm.sampler import VLLMSampler
 from mgpo.vllm.wire import receive, send
 
 PIECE = 1 << 28  # bytes of weights in one frame
+LEAVING = 10.0  # seconds that an engine takes to end
 
 
 class ServedVLLMSampler(VLLMSampler):
@@ -80,10 +81,15 @@ class ServedVLLMSampler(VLLMSampler):
         self.playing = self.threads.submit(self._inside, job)
         return played
 
-    def close(self) -> None:
-        """End the process; the next `open` starts another."""
+    def forget(self) -> None:
+        """Let go of rollouts that were played for a fit which has ended."""
         if self.playing is not None:
             wait([self.playing])
+        self.playing = None
+
+    def close(self) -> None:
+        """End the process; the next `open` starts another."""
+        self.forget()
         super().close()
 
     def _inside(self, job: Job) -> list[Trajectory]:
@@ -113,6 +119,7 @@ class ServedEngine:
                 [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=_environment(devices),
+                start_new_session=True,  # a terminal's Ctrl-C is the trainer's, which ends its step first
             )
         try:
             self._ask({"do": "start", "settings": asdict(settings)})
@@ -152,10 +159,13 @@ class ServedEngine:
         """Does nothing: the engine shares no device with the trainer."""
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, which goes when nobody is there to ask it."""
         self.pipe.close()
-        self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(LEAVING)
+        except subprocess.TimeoutExpired:  # in the middle of something
+            self.process.kill()
+            self.process.wait()
 
     def _ask(self, head: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> dict[str, Any]:
         try:

@@ -45,6 +45,7 @@ class VLLMSampler:
         self.dtype, self.options = dtype, options or {}
         self.max_model_len: int | None = max_model_len or self.options.get("max_model_len")
         self.engine: Engine | None = None
+        self.banned: frozenset[int] = frozenset()
         self.current = False  # whether the engine has the policy's weights as they are
         self.numbers = itertools.count()
 
@@ -54,11 +55,13 @@ class VLLMSampler:
 
     def talk(self, engine: Engine, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "EngineConversations":
         """Conversations under the weights that the engine has."""
-        return EngineConversations(engine, served(policy), prompts, copies, self.numbers)
+        return EngineConversations(engine, served(policy), prompts, copies, self.numbers, self.banned)
 
     def push(self, policy: Policy) -> Engine:
         """The engine, with the policy's weights as they are."""
         if self.engine is None:
+            # once, for each look at the policy's own would wait for all that its device has been given to do
+            self.banned = frozenset(served(policy).banned.nonzero().flatten().tolist())
             self.engine = self.start(served(policy))
         if not self.current:
             self.engine.load(weights_of(policy))
@@ -147,9 +150,15 @@ class EngineConversations:
     """A batch of open conversations. The engine's prefix cache makes it cheap to send each from its beginning."""
 
     def __init__(
-        self, engine: Engine, policy: QwenVL, prompts: Sequence[Prompt], copies: int, numbers: Iterator[int]
+        self,
+        engine: Engine,
+        policy: QwenVL,
+        prompts: Sequence[Prompt],
+        copies: int,
+        numbers: Iterator[int],
+        banned: frozenset[int],
     ) -> None:
-        self.engine, self.policy, self.numbers = engine, policy, numbers
+        self.engine, self.policy, self.numbers, self.banned = engine, policy, numbers, banned
         self.histories = [prompt for prompt in prompts for _ in range(copies)]
         self.named: dict[int, tuple[Pixels, str]] = {}  # holds the pixels, so that no other object takes their number
         self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
@@ -187,7 +196,7 @@ class EngineConversations:
 
     def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "EngineConversations":
         """New conversations, one a prompt, under the same weights; a row's history says nothing of them."""
-        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers)
+        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers, self.banned)
 
     def _request(self, history: Prompt, seed: int) -> Request:
         images = place_images(history, self.policy.chat.image_id, self._tokens, self._name)
@@ -202,7 +211,7 @@ class EngineConversations:
         return self.named[id(pixels)][1]
 
     def _reply(self, drawn: Drawn, sampling: Sampling, stop_text: str | None) -> Reply:
-        if any(bool(self.policy.banned[i]) for i in drawn.ids):
+        if not self.banned.isdisjoint(drawn.ids):
             raise RuntimeError("the engine sampled a token that is banned")
         length, stop = reply_end(self.policy, drawn.ids, stop_text)
         if stop == "length" and length < sampling.max_new_tokens:

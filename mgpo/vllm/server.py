@@ -61,5 +61,6 @@ def _request(asked: dict[str, Any], patches: dict[str, Tensor]) -> Request:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM sends it to every process; it is the trainer's business
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):  # sent to all processes; they are the trainer's
+        signal.signal(number, signal.SIG_IGN)
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
+from mgpo.distributed import FSDP2Strategy
+from mgpo.errors import UserError
 from mgpo.policy.hub.run_weights import policy_weights
 from tests.helpers.sharded import LORA, fit, launch, make
 from tests.test_cli import ROOT
@@ -86,3 +89,9 @@ def test_a_rank_that_is_killed_costs_nothing_but_time(tmp_path):
     assert start(f"--ckpt_path={last}").wait(300) == 0
     found, expected = (policy_weights(str(checkpoint(version, 8))) for version in (2, 0))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_torch_that_is_too_old_is_told(monkeypatch):
+    monkeypatch.delattr(FSDPModule, "reset_iter_state")
+    with pytest.raises(UserError, match=r"sharded training takes torch 2\.13"):
+        FSDP2Strategy().setup_environment()

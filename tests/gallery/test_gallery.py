@@ -251,7 +251,7 @@ def test_a_question_that_fails_once_has_its_picture_afterwards_and_keeps_its_pla
 class Engine(InProcessSampler):
     """Has weights of its own, and writes down what is asked of it."""
 
-    exact = False
+    exact = in_process = False
 
     def __init__(self):
         self.asked = []

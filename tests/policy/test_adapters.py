@@ -19,7 +19,7 @@ from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import LANGUAGE, VISION, Lora
 from mgpo.policy.passes.logprobs import score
 from tests.checkpoints.test_hostile_checkpoints import refused
-from tests.conftest import noise_image
+from tests.conftest import make_policy, noise_image
 from tests.helpers.cases import SAMPLES, case_of
 from tests.helpers.families import ALL, save_checkpoint
 
@@ -224,3 +224,14 @@ def test_adapters_of_another_model(tmp_path, alone, family):
 def test_an_export_of_adapters_by_command(alone, untied, tmp_path):
     export(str(alone), str(tmp_path / "merged"))
     assert load(tmp_path / "merged").lora is None
+
+
+def test_adapters_that_are_set_aside_are_still_trained(tokenizer):
+    """FSDP takes from its first pass what is trained, and that may be the reference's."""
+    policy = make_policy(tokenizer, lora=Lora(2))
+    learnt = [name for name, p in policy.named_parameters() if p.requires_grad]
+    layers = [m for m in policy.modules() if hasattr(m, "_disable_adapters")]
+    with policy.reference():
+        assert all(layer.disable_adapters for layer in layers) and layers
+        assert [name for name, p in policy.named_parameters() if p.requires_grad] == learnt
+    assert not any(layer.disable_adapters for layer in layers)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from transformers import Qwen2VLImageProcessorPil
 
 from mgpo.images.views import View
+from mgpo.policy.base import evaluating
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.policy.families.qwen_pixels import Patcher
 from mgpo.policy.passes.positions import mrope
@@ -141,3 +142,17 @@ def test_what_is_no_checkpoint_of_a_run_is_refused(policy, tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"trained\.ckpt is not a checkpoint of a run"):
         Qwen25VL(str(tmp_path), start=str(path)).load()
+
+
+def test_a_pass_that_breaks_leaves_training_mode_as_it_was(fresh_policy):
+    """Else layers would not be run again in the backward pass of the next fit, and a step not fit any more."""
+
+    def fail():
+        with evaluating(fresh_policy):
+            assert not fresh_policy.training
+            raise ZeroDivisionError
+
+    fresh_policy.train()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert all(module.training for module in fresh_policy.modules())

@@ -15,9 +15,10 @@ from mgpo.inference.local import Model
 from mgpo.inference.predict import answer
 from mgpo.rewards import ExactAnswer
 from mgpo.rollout.episodes import roll_out
-from mgpo.rollout.fitting import opening_too_long
+from mgpo.rollout.fitting import in_process, opening_too_long
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.doctor.preflight import Preflight
+from mgpo.vllm import VLLMSampler
 from tests.conftest import make_policy, make_question, noise_image
 from tests.rollout.test_rollout import Scripted
 from tests.training.test_module import Noisy, fit, make
@@ -213,3 +214,12 @@ def test_no_variant_counts_a_question_that_could_not_be_played(policy):
     samples = [(LONG, IMAGES[1]), SAMPLES[0]]
     rows = counterfactuals(policy, InProcessSampler(), TwoTurn(), samples, Sampling(8, 0), ExactAnswer(), 0)
     assert [row["id"] for row in rows] == ["q0"]
+
+
+def test_a_sampler_of_ones_own_on_the_policys_weights_needs_them_whole():
+    """Whether its log-probs are the trainer's is another matter."""
+
+    class Cool(InProcessSampler):
+        exact = False
+
+    assert in_process(Cool()) and in_process(InProcessSampler()) and not in_process(VLLMSampler())

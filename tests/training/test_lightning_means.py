@@ -13,6 +13,7 @@ from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
+from mgpo.training.validations import check_monitor
 from tests.conftest import make_record
 from tests.training.test_module import make, watch
 
@@ -163,3 +164,9 @@ def test_validations_may_be_counted_over_epochs(tokenizer, tmp_path):
         enable_checkpointing=False,
     )  # fmt: skip
     assert "val/accuracy" in trainer.callback_metrics
+
+
+def test_curves_of_a_source_can_be_followed():
+    check_monitor("ModelCheckpoint", "train/accuracy/signs", None, ["val"], {"accuracy"})
+    with pytest.raises(UserError, match=r"mine/accuracy; the splits of data\.val are val"):
+        check_monitor("ModelCheckpoint", "mine/accuracy", None, ["val"], {"accuracy"})

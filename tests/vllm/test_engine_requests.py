@@ -1,6 +1,9 @@
 """What goes to an engine and what comes back, without one."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from importlib.util import find_spec
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels, Prompt, Reply
-from mgpo.vllm import VLLMSampler
+from mgpo.vllm import ServedVLLMSampler, VLLMSampler
 from mgpo.vllm.requests import Drawn, place_images
 from mgpo.vllm.sampler import EngineConversations, reply_end
 from mgpo.vllm.wire import receive, send
@@ -75,8 +78,8 @@ class Parrot:
 
 
 def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),)):
-    engine = Parrot(ids)
-    return engine, EngineConversations(engine, policy, prompts, copies, iter(range(100)))
+    engine, banned = Parrot(ids), frozenset(policy.banned.nonzero().flatten().tolist())
+    return engine, EngineConversations(engine, policy, prompts, copies, iter(range(100)), banned)
 
 
 def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
@@ -158,3 +161,28 @@ def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
     )  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("mgpo: model.sampler needs vLLM") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_an_engines_process_goes_on_until_its_trainer_is_gone(number):
+    """Ctrl-C and what SLURM sends reach all processes; a step is ended first."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+    try:
+        for _ in range(2):
+            send(ours, {"do": "sleep"})
+            assert receive(ours)[0] == {}
+            process.send_signal(number)
+        ours.close()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+def test_rollouts_of_a_fit_that_has_ended_are_forgotten():
+    sampler = ServedVLLMSampler(ahead=True)
+    sampler.playing = sampler.threads.submit(lambda: ["old"])
+    sampler.forget()
+    assert sampler.playing is None

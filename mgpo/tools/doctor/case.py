@@ -15,7 +15,7 @@ from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import Batch, collate
 from mgpo.rollout.episodes import Conversations, Job, Sampler, roll_out
-from mgpo.rollout.fitting import most_of
+from mgpo.rollout.fitting import in_process, most_of
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.doctor.marker import CANVAS, box_text, draw_canvas, frame_of
 from mgpo.types import Asked, Pixels, Prompt, Reply, Trajectory
@@ -90,7 +90,8 @@ class Witness:
     """A sampler that writes down the ids it was shown and those it drew, turn by turn and row by row."""
 
     def __init__(self, sampler: Sampler) -> None:
-        self.sampler, self.exact, self.max_model_len = sampler, sampler.exact, most_of(sampler)
+        self.sampler, self.exact = sampler, sampler.exact
+        self.in_process, self.max_model_len = in_process(sampler), most_of(sampler)
         self.shown: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)  # by turn and row
         self.drawn: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)
 
