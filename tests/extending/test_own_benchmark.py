@@ -56,7 +56,7 @@ def table(tmp_path, sources, records):
         logger=SimpleNamespace(log_dir=str(tmp_path)), default_root_dir=str(tmp_path),
         state=SimpleNamespace(fn="validate"),
     )  # fmt: skip
-    BenchmarkTable().on_validation_end(trainer, SimpleNamespace(records=records))
+    BenchmarkTable().on_validation_end(trainer, SimpleNamespace(records=records, step=0))
     (path,) = tmp_path.rglob("benchmarks.json")
     return json.loads(path.read_text()), path.with_suffix(".md").read_text()
 

@@ -105,8 +105,9 @@ def test_a_folder_that_is_no_run_names_one(tmp_path):
     for folder in (run.parent, run.parent.parent, run / "checkpoints"):
         with pytest.raises(UserError, match=r"holds neither a run .* run (there )?is .*version_3$"):
             mgpo.load(folder)
+    (run / "notes.txt").touch()
     with pytest.raises(UserError, match="is a file; name the folder of a run"):
-        mgpo.load(run / "checkpoints/trained.ckpt")
+        mgpo.load(run / "notes.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds neither a run \(config.yaml\) nor a model \(config.json\)$"):
         mgpo.load(tmp_path / "empty")

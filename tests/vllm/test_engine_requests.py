@@ -163,15 +163,14 @@ def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
     assert last.startswith("mgpo: model.sampler needs vLLM") and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_an_engines_process_goes_on_until_its_trainer_is_gone(number):
+def test_an_engines_process_goes_on_until_its_trainer_is_gone():
     """Ctrl-C and what SLURM sends reach all processes; a step is ended first."""
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
     try:
-        for _ in range(2):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, 0):
             send(ours, {"do": "sleep"})
             assert receive(ours)[0] == {}
             process.send_signal(number)
