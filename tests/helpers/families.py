@@ -119,7 +119,8 @@ ALL = [
     ),
     Family(
         "qwen3_vl_moe", Frame.THOUSAND, 32, TOWER_3 | dict(deepstack_visual_indexes=[1]),
-        TEXT | EXPERTS | dict(rope_parameters=ROPE, decoder_sparse_step=1, mlp_only_layers=[]),
+        # Of norm_topk_prob only vLLM asks: published configurations have it.
+        TEXT | EXPERTS | dict(rope_parameters=ROPE, decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True),
     ),
     Family("qwen3_5", Frame.THOUSAND, 32, TOWER_3, TEXT | HYBRID, THINKING),
     Family(
