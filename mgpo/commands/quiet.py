@@ -14,6 +14,7 @@ WARNINGS = (
     "The number of training batches .* is smaller than the logging interval",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "The '(val|train|test)_dataloader' does not have many workers",
+    "It is recommended to use `self.log",  # where there is one trainer, but an engine has begun a group of its own
 )
 REMARKS = (
     "Tip:", "litlogger", "litmodels", "will override existing callbacks", "TPU available", "GPU available: False",

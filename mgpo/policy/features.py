@@ -12,7 +12,9 @@ from mgpo.types import Pixels
 from mgpo.utils.allocator import moved
 from mgpo.utils.collectives import share_objects
 
-TOGETHER = 2**26  # values of the pictures that go through a tower in one call: more take memory, and no less time
+# Values of the pictures that go through a tower in one call: more take memory, and no less time; beside an engine that
+# is awake memory is short.
+TOGETHER, BESIDE = 2**26, 2**24
 Tower = Callable[[Sequence[Pixels]], Sequence[Tensor]]  # of each image its features (image tokens, width)
 
 
@@ -45,7 +47,7 @@ class Features:
         new = [image for image in distinct if image not in found]
         if exchanged and self.frozen and any(share_objects(bool(new), get_world_size())) and not new:
             tower(images[:1])
-        for part in [new] if exchanged and new else portions(new):
+        for part in [new] if exchanged and new else portions(new, TOGETHER):
             made = dict(zip(part, tower(part)))
             found |= made
             if self.frozen:
@@ -53,15 +55,15 @@ class Features:
         return torch.cat([found[image] for image in images])
 
 
-def portions(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
-    """Images in order, as many at a time as have at most `TOGETHER` values, or one that has more."""
+def portions(images: Sequence[Pixels], values: int) -> Iterator[list[Pixels]]:
+    """Images in order, as many at a time as have at most so many values, or one that has more."""
     part: list[Pixels] = []
-    values = 0
+    count = 0
     for image in images:
-        values += image.patches.numel()
-        if part and values > TOGETHER:
+        count += image.patches.numel()
+        if part and count > values:
             yield part
-            part, values = [], image.patches.numel()
+            part, count = [], image.patches.numel()
         part.append(image)
     if part:
         yield part

@@ -195,15 +195,15 @@ def _input(request: Request) -> Any:
 
 
 def _item(image: Shown) -> Any:
-    """The patches as the Qwen families' own processors in vLLM lay them out."""
+    """Patches or features, as the Qwen families' own processors in vLLM lay them out."""
     from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 
-    grid = torch.tensor([image.pixels.grid])
+    name = "pixel_values" if image.features is None else "image_embeds"
     fields = {
-        "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", grid.prod(-1)),
+        name: MultiModalFieldConfig.flat_from_sizes("image", torch.tensor([len(image.sent)])),
         "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
     }
-    data: Any = {"pixel_values": image.pixels.patches, "image_grid_thw": grid}
+    data: Any = {name: image.sent, "image_grid_thw": torch.tensor([image.pixels.grid])}
     return MultiModalKwargsItems.from_hf_inputs(data, fields)["image"][0]
 
 

@@ -96,6 +96,10 @@ class ServedVLLMSampler(VLLMSampler):
         self.inside.job = True
         return job()
 
+    def sees(self, policy: QwenVL) -> bool:
+        """As for VLLMSampler; but rollouts that are played ahead leave the trainer's device to the update."""
+        return not self.ahead and super().sees(policy)
+
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy in a new process, without weights."""
         rank = local_rank()
@@ -134,17 +138,17 @@ class ServedEngine:
 
         Each image goes over once, however many histories show it.
         """
-        patches = {image.name: image.pixels.patches for request in requests for image in request.images}
+        images = {image.name: image.sent for request in requests for image in request.images}
         asked = [
             {
                 "ids": request.ids,
                 "seed": request.seed,
-                "images": [(i.name, i.pixels.grid, i.offset, i.length) for i in request.images],
+                "images": [(i.name, i.features is not None, i.pixels.grid, i.offset, i.length) for i in request.images],
             }
             for request in requests
         ]
         answer = self._ask(
-            {"do": "sample", "requests": asked, "sampling": asdict(sampling), "stop_text": stop_text}, patches
+            {"do": "sample", "requests": asked, "sampling": asdict(sampling), "stop_text": stop_text}, images
         )
         yield from ((row, Drawn(tuple(ids), tuple(logprobs), cached)) for row, ids, logprobs, cached in answer["drawn"])
 

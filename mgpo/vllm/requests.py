@@ -13,12 +13,18 @@ from mgpo.types import Pixels, Prompt
 
 @dataclass(frozen=True)
 class Shown:
-    """An image in a history: its patches, and the run of placeholders that its features replace."""
+    """An image in a history, and the run of placeholders that its features replace."""
 
-    name: str  # by which the engine's caches know the patches
+    name: str  # by which the engine's caches know it
     pixels: Pixels
     offset: int
     length: int
+    features: Tensor | None = None  # (length, width), where the trainer's tower has seen it; else the engine's does
+
+    @property
+    def sent(self) -> Tensor:
+        """What goes to the engine: features, or else patches."""
+        return self.pixels.patches if self.features is None else self.features
 
 
 @dataclass(frozen=True)

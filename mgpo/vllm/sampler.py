@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 from lightning.pytorch.accelerators import cuda
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from mgpo.errors import UserError
 from mgpo.inference.saving import merged_weights, published, save_processors
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen import QwenVL
+from mgpo.policy.features import BESIDE, portions
 from mgpo.rollout.episodes import Conversations, Job, Sampler
 from mgpo.rollout.in_process import TAIL, InProcessSampler, Sampling
 from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
@@ -27,9 +30,9 @@ from mgpo.vllm.requests import Drawn, Engine, Request, place_images
 class VLLMSampler:
     """The vLLM engine in this process, beside the trainer and on its device. It is started by the first rollouts.
 
-    Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. Weights,
-    with adapters merged, are pushed before the first rollouts after every change. On a GPU the engine sleeps while the
-    policy learns.
+    Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. In place
+    of patches go the features that the trainer's tower gives, where that is not trained. Weights, with adapters merged,
+    are pushed before the first rollouts after every change. On a GPU the engine sleeps while the policy learns.
 
     Args:
         dtype: Type in which the engine computes, such as bfloat16; by default that of the policy's weights.
@@ -55,7 +58,13 @@ class VLLMSampler:
 
     def talk(self, engine: Engine, policy: Policy, prompts: Sequence[Prompt], copies: int) -> "EngineConversations":
         """Conversations under the weights that the engine has."""
-        return EngineConversations(engine, served(policy), prompts, copies, self.numbers, self.banned)
+        seen = self.sees(served(policy))
+        return EngineConversations(engine, served(policy), prompts, copies, self.numbers, self.banned, seen)
+
+    def sees(self, policy: QwenVL) -> bool:
+        """Whether the engine is given what the trainer's own tower sees, which an update needs anyway: where it is not
+        trained, and whole."""
+        return policy.seen.frozen and not isinstance(policy, FSDPModule)
 
     def push(self, policy: Policy) -> Engine:
         """The engine, with the policy's weights as they are."""
@@ -157,8 +166,9 @@ class EngineConversations:
         copies: int,
         numbers: Iterator[int],
         banned: frozenset[int],
+        seen: bool = False,
     ) -> None:
-        self.engine, self.policy, self.numbers, self.banned = engine, policy, numbers, banned
+        self.engine, self.policy, self.numbers, self.banned, self.seen = engine, policy, numbers, banned, seen
         self.histories = [prompt for prompt in prompts for _ in range(copies)]
         self.named: dict[int, tuple[Pixels, str]] = {}  # holds the pixels, so that no other object takes their number
         self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
@@ -178,6 +188,8 @@ class EngineConversations:
             ValueError: If a history's placeholders don't match its images.
             RuntimeError: If the engine samples a banned token, or stops for no reason that is known here.
         """
+        if self.seen:
+            self._look()
         requests = [self._request(history, seed) for history, seed in zip(self.histories, seeds, strict=True)]
         self.cached = [0] * len(requests)
         for row, drawn in self.engine.sample(requests, sampling, stop_text):
@@ -196,10 +208,20 @@ class EngineConversations:
 
     def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "EngineConversations":
         """New conversations, one a prompt, under the same weights; a row's history says nothing of them."""
-        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers, self.banned)
+        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers, self.banned, self.seen)
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Pass what is new through the trainer's tower, which keeps what it saw."""
+        shown = (image for history in self.histories for image in history.images)
+        new = [image for image in dict.fromkeys(shown) if image not in self.policy.seen.kept]
+        for part in portions(new, BESIDE):
+            self.policy.features(part)
 
     def _request(self, history: Prompt, seed: int) -> Request:
         images = place_images(history, self.policy.chat.image_id, self._tokens, self._name)
+        if self.seen:
+            images = (replace(image, features=self.policy.seen.kept[image.pixels]) for image in images)
         return Request(history.ids, tuple(images), seed)
 
     def _tokens(self, pixels: Pixels) -> int:

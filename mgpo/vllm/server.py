@@ -55,8 +55,11 @@ def _weights(pipe: socket.socket) -> Iterator[tuple[str, Tensor]]:
         yield from tensors.items()
 
 
-def _request(asked: dict[str, Any], patches: dict[str, Tensor]) -> Request:
-    images = [Shown(name, Pixels(patches[name], tuple(grid)), *run) for name, grid, *run in asked["images"]]
+def _request(asked: dict[str, Any], sent: dict[str, Tensor]) -> Request:
+    images = [
+        Shown(name, Pixels(sent[name], tuple(grid)), *run, features=sent[name] if seen else None)
+        for name, seen, grid, *run in asked["images"]
+    ]
     return Request(tuple(asked["ids"]), tuple(images), asked["seed"])
 
 

@@ -26,10 +26,9 @@ def image(number, values=4):
     ],
     ids=str,
 )
-def test_pictures_go_through_it_in_order_as_many_as_fit(sizes, calls, monkeypatch):
-    monkeypatch.setattr(features, "TOGETHER", 7)
+def test_pictures_go_through_it_in_order_as_many_as_fit(sizes, calls):
     images = [image(number, size) for number, size in enumerate(sizes)]
-    found = list(portions(images))
+    found = list(portions(images, 7))
     assert [[len(i.patches) for i in part] for part in found] == calls
     assert [i for part in found for i in part] == images
 

@@ -234,5 +234,17 @@ def test_an_engine_takes_its_share_and_sleeps_in_updates(shape):
     assert 0 < beside.of("update") - alone.of("update") < 2 * GB
     narrow = measure(shape, replace(start, drawn=True, engine=Engine(0.1, 2), memory=80 * GB))
     assert narrow.rollouts["engine"] > 2 * shape.parameters  # or it would not start
-    elsewhere = measure(shape, replace(start, drawn=True))
+    elsewhere = measure(shape, replace(start, drawn=True, ahead=True))
     assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "teacher", "gradient buckets"}
+
+
+def test_for_an_engine_a_tower_that_is_not_trained_looks_here(shape):
+    """At as many pictures as are passed together; what they become lies on the host."""
+    start = launch(lora=(16, Lora().pattern), gradient=4, drawn=True)
+    apart, beside = (
+        measure(shape, replace(start, engine=engine, memory=80 * GB)) for engine in (None, Engine(0.45, 2))
+    )
+    patches = 2**24 // shape.patch_values
+    assert beside.rollouts["work"] >= apart.rollouts["work"] > 4 * patches * shape.vision.width * start.value
+    for more in (dict(ahead=True), dict(lora=None, gradient=2)):
+        assert "work" not in measure(shape, replace(start, **more)).rollouts

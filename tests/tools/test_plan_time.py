@@ -95,8 +95,11 @@ def test_a_tower_that_is_not_trained_sees_once():
     here, none = (seconds(shape, frozen, UNIT, HERE, HERE) for shape in (SHAPE, blind))
     assert here["prefill"] > none["prefill"]
     assert (here["scoring"], here["training"]) == (none["scoring"], none["training"])
-    behind, none = (seconds(shape, replace(frozen, drawn=True, epochs=2), UNIT, HERE, HERE) for shape in (SHAPE, blind))
-    assert behind["training"] - none["training"] == pytest.approx(2 * 2 * 50 * 16 / 0.25)
+    for more, anew in ((dict(ahead=True), 2 * 2 * 50 * 16 / 0.25), (dict(), 0)):
+        drawn = replace(frozen, drawn=True, epochs=2, **more)
+        behind, none = (seconds(shape, drawn, UNIT, HERE, HERE) for shape in (SHAPE, blind))
+        assert behind["training"] - none["training"] == pytest.approx(anew)
+        assert behind["prefill"] > none["prefill"]
 
 
 def test_only_what_is_learnt_from_twice_is_scored_before():

@@ -1,5 +1,6 @@
 """What goes to an engine and what comes back, without one."""
 
+import copy
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.errors import UserError
+from mgpo.policy.features import Features
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels, Prompt, Reply
-from mgpo.vllm import ServedVLLMSampler, VLLMSampler
-from mgpo.vllm.requests import Drawn, place_images
+from mgpo.vllm import ServedVLLMSampler, VLLMSampler, server
+from mgpo.vllm.remote import ServedEngine
+from mgpo.vllm.requests import Drawn, Request, Shown, place_images
 from mgpo.vllm.sampler import EngineConversations, reply_end
 from mgpo.vllm.wire import receive, send
 from tests.conftest import noise_image
@@ -77,9 +80,9 @@ class Parrot:
         yield from enumerate(Drawn(self.ids, (-0.5,) * len(self.ids), 0) for _ in requests)
 
 
-def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),)):
+def open_talk(policy, ids, copies=1, prompts=(Prompt((105, 106)),), seen=False):
     engine, banned = Parrot(ids), frozenset(policy.banned.nonzero().flatten().tolist())
-    return engine, EngineConversations(engine, policy, prompts, copies, iter(range(100)), banned)
+    return engine, EngineConversations(engine, policy, prompts, copies, iter(range(100)), banned, seen)
 
 
 def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
@@ -97,6 +100,66 @@ def test_every_turn_sends_the_whole_history_of_the_rows_that_are_left(policy):
     assert [r.ids for r in second] == [(105, *tail, 107), (106, *shown, *tail, 108, *shown)]
     assert [i.offset for i in second[1].images] == [1, len(second[1].ids) - 4]
     assert len({i.name for r in (*first, *second) for i in r.images}) == 1
+
+
+@pytest.fixture
+def frozen(policy):
+    """The same weights, of whose tower nothing is trained; it counts what it looks at."""
+    frozen = copy.deepcopy(policy)
+    frozen.seen, frozen.looked = Features(frozen=True), []
+    frozen.tower = lambda images: frozen.looked.append(len(images)) or type(policy).tower(frozen, images)
+    return frozen
+
+
+def test_the_engine_is_given_what_a_tower_that_is_not_trained_saw_once(policy, frozen):
+    said = policy.chat.encode_text("yes")
+    image, crop = policy.pixels(noise_image(56, 56)), policy.pixels(noise_image(28, 56))
+    whole, part = (policy.chat.image_id,) * 4, (policy.chat.image_id,) * 2
+    prompt = Prompt((105, *whole), (image,))
+    engine, talk = open_talk(frozen, [*said, policy.chat.end_id], 2, [prompt], seen=True)
+    list(talk.reply([1, 2], Sampling(8)))
+    talk.extend([Prompt((106, *part), (crop,))] * 2)
+    list(talk.reply([3, 4], Sampling(8)))
+    for request in engine.asked[1]:
+        assert [i.pixels for i in request.images] == [image, crop]
+        for shown in request.images:
+            assert torch.allclose(shown.features, policy.features([shown.pixels]), atol=1e-6)
+            assert shown.sent is shown.features
+    frozen.features([image, crop])  # as the update does
+    assert frozen.looked == [1, 1]
+    _, talk = open_talk(frozen, [*said, policy.chat.end_id], 1, [prompt])
+    list(talk.reply([1], Sampling(8)))
+    assert all(i.features is None and i.sent is i.pixels.patches for i in talk.engine.asked[0][0].images)
+
+
+def test_only_towers_that_stay_see_for_an_engine(policy, frozen):
+    assert not VLLMSampler().sees(policy) and VLLMSampler().sees(frozen)
+    assert ServedVLLMSampler().sees(frozen) and not ServedVLLMSampler(ahead=True).sees(frozen)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_pictures_arrive_in_the_engines_process_as_what_they_are(frozen, seen, monkeypatch):
+    """Asked through a pair of sockets, whose other end has the Parrot's place."""
+    image = frozen.pixels(noise_image(56, 56))
+    features = frozen.features([image]) if seen else None
+    request = Request((105, 9, 9, 9, 9), (Shown("7", image, 1, 4, features),), 3)
+    ours, theirs = socket.socketpair()
+    engine, parrot = ServedEngine.__new__(ServedEngine), Parrot([1])
+    engine.pipe = ours
+    monkeypatch.setattr(server, "LocalEngine", lambda settings: parrot)
+    monkeypatch.setattr(server, "Settings", dict)
+    thread = threading.Thread(target=server.serve, args=(theirs,))
+    thread.start()
+    engine._ask({"do": "start", "settings": {}})
+    assert list(engine.sample([request], Sampling(8), None)) == [(0, Drawn((1,), (-0.5,), 0))]
+    ours.close()
+    thread.join()
+    theirs.close()
+    ((arrived,),) = parrot.asked
+    (shown,) = arrived.images
+    assert (arrived.ids, arrived.seed, shown.pixels.grid) == (request.ids, 3, image.grid)
+    assert (shown.name, shown.offset, shown.length, shown.features is not None) == ("7", 1, 4, seen)
+    assert torch.equal(shown.sent, features if seen else image.patches)
 
 
 def test_what_begins_anew_is_sent_alone(policy):

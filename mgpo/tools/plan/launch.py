@@ -74,6 +74,7 @@ class Launch:
         penalised: The objective needs a reference: a copy of the policy, or with adapters its base.
         drawn: An engine samples.
         engine: That one, where it is on the same device.
+        ahead: It does so while the policy learns.
         memory: Bytes of a device; 0 where that is not known.
         lora: Rank and targets of adapters, where they alone are trained.
         freeze_vision: Neither the tower nor what projects its features is trained.
@@ -111,6 +112,7 @@ class Launch:
     host: bool = False
     drawn: bool = False
     engine: Engine | None = None
+    ahead: bool = False
     memory: int = 0
     program: Program = Program()
     pictures: int = 1

@@ -6,7 +6,17 @@ from mgpo.tools.plan.extra_passes import evidence_passes, looking, more_pixels, 
 from mgpo.tools.plan.fsdp import in_rollouts, in_update
 from mgpo.tools.plan.launch import Engine, Launch
 from mgpo.tools.plan.passes import FLOAT, Micro, Trained
-from mgpo.tools.plan.peaks import Shown, conversations, deal, micro_batch, pixels, rollout_peak, score_peak, update_peak
+from mgpo.tools.plan.peaks import (
+    Shown,
+    conversations,
+    deal,
+    looking_peak,
+    micro_batch,
+    pixels,
+    rollout_peak,
+    score_peak,
+    update_peak,
+)  # fmt: skip
 from mgpo.tools.plan.shape import Shape
 
 Parts = dict[str, int]  # bytes by kind
@@ -76,21 +86,27 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
 
 def _rolling(shape: Shape, launch: Launch, turns: list[Shown]) -> Parts:
     """What rollouts add to what is held: gathered weights, cache and work in process, or an engine's share, and the
-    largest weight that is made on its way there, gathered or summed with its adapter."""
+    largest of the weights that are made on their way there, gathered or summed with their adapters, and of what is seen
+    for it."""
+    sizes = (shape, turns, launch.questions, launch.group, launch.types)
+    seen = looking_peak(*sizes) if sees_for_engine(shape, launch) else 0
     if launch.engine:
         width = shape.language.width
         gathered = launch.weight * shape.vocabulary * width if launch.devices.shards > 1 else 0
         summed = 2 * FLOAT * shape.language.mlp * width if launch.lora else 0
-        return {"engine": _engine(shape, launch, launch.engine), "work": max(gathered, summed)}
+        return {"engine": _engine(shape, launch, launch.engine), "work": max(gathered, summed, seen)}
     if launch.drawn and not launch.host:  # by an engine on other devices
-        return {}
+        return {"work": seen} if seen else {}
     return {
         **at_rest(shape, launch),
-        **rollout_peak(
-            shape, turns, launch.questions, launch.group, launch.types, resting_layers(shape, launch),
-            launch.program.shared, launch.nucleus,
-        ),
-    }  # fmt: skip
+        **rollout_peak(*sizes, resting_layers(shape, launch), launch.program.shared, launch.nucleus),
+    }
+
+
+def sees_for_engine(shape: Shape, launch: Launch) -> bool:
+    """Whether an engine is given what the trainer's own tower sees, as `VLLMSampler.sees` says."""
+    whole = launch.devices.shards == 1
+    return launch.drawn and not launch.ahead and whole and not trained_layers(shape, launch).sees
 
 
 def _evidence(shape: Shape, launch: Launch, reply: int | None) -> Parts:

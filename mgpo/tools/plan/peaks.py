@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from mgpo.policy.features import BESIDE
 from mgpo.tools.plan import passes
 from mgpo.tools.plan.passes import FLOAT, Micro, Trained, Types
 from mgpo.tools.plan.shape import Shape
@@ -132,6 +133,13 @@ def rollout_peak(
         )
         moments.append({"cache": grown, "work": grown // block.layers // 2 + max(drawn, casts)})
     return max(moments, key=lambda moment: sum(moment.values()))
+
+
+def looking_peak(shape: Shape, turns: Sequence[Shown], questions: int, group: int, types: Types) -> int:
+    """What the vision tower needs in bytes where it alone looks at what is shown, and the host keeps what it saw."""
+    rows = (questions, *[questions * group] * (len(turns) - 1))
+    calls = (shape.together(count * turn.image, turn.image, BESIDE) for count, turn in zip(rows, turns))
+    return max(passes.tower_work(shape, tokens, types) for tokens in calls)
 
 
 def score_peak(shape: Shape, micro: Micro, types: Types, trained: Trained, packs: bool, image: int) -> dict[str, int]:

@@ -72,7 +72,8 @@ def read(
     crop = options.get("crop_max_pixels") or whole
     supervised = model["supervised"]
     host = trainer["accelerator"] == "cpu"
-    drawn, engine = (False, None) if supervised else engine_of(model.get("sampler"), policy, host)
+    sampler = None if supervised else model.get("sampler")
+    drawn, engine = engine_of(sampler, policy, host)
     weight, value, gradient = types_of(trainer["precision"], policy.dtype.itemsize, policy.lora is not None)
     count, teacher = counter(policy.path), teacher_of(model)
     looked = look(dialogue, count, pictures) if model.get("credit") == "turn" and not supervised else ()
@@ -102,6 +103,7 @@ def read(
         host=host,
         drawn=drawn,
         engine=engine,
+        ahead=bool(options_of(sampler).get("ahead")),
         memory=memory,
         program=program_of(policy, weight, value, fused=not host and liger.is_installed()),
         pictures=pictures,
@@ -114,7 +116,7 @@ def read(
 def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | None]:
     """Whether vLLM draws rollouts, and what it takes of the trainer's device; on a host nothing is set aside for it."""
     path = sampler if isinstance(sampler, str) else (sampler or {}).get("class_path", "")
-    made = {} if isinstance(sampler, str) else (sampler or {}).get("init_args") or {}
+    made = options_of(sampler)
     name = path.rsplit(".", 1)[-1]
     if name not in ("VLLMSampler", "ServedVLLMSampler") and not (name == "where_installed" and is_installed()):
         return False, None
@@ -124,6 +126,11 @@ def engine_of(sampler: Any, policy: Any, host: bool) -> tuple[bool, Engine | Non
     kind = getattr(torch, made["dtype"]) if made.get("dtype") else policy.dtype
     weight = kind.itemsize / options.get("tensor_parallel_size", 1)
     return True, Engine(float(options.get("gpu_memory_utilization", ENGINE_SHARE)), weight)
+
+
+def options_of(named: Any) -> Settings:
+    """The arguments of a class that a configuration names, with or without any."""
+    return {} if isinstance(named, str) else (named or {}).get("init_args") or {}
 
 
 def program_of(policy: Any, weight: int, value: int, fused: bool = False) -> Program:
@@ -148,7 +155,7 @@ def own_cap(path: str) -> int | None:
 def state_bytes(optimizer: Any, value: int) -> float:
     """Bytes of state for a trained weight, by the optimiser's class path; as of Adam where it is unknown."""
     path = optimizer if isinstance(optimizer, str) else (optimizer or {}).get("class_path", "")
-    options = {} if isinstance(optimizer, str) else (optimizer or {}).get("init_args") or {}
+    options = options_of(optimizer)
     name = path.rsplit(".", 1)[-1].lower()
     if "paged" in name:
         return 0  # it lies in the host's memory
@@ -169,7 +176,7 @@ def devices_of(trainer: Settings, taught: bool = False) -> Devices:
     count, nodes = _count(trainer["devices"]), int(trainer["num_nodes"])
     strategy = trainer["strategy"]
     name = strategy if isinstance(strategy, str) else strategy["class_path"].rsplit(".", 1)[-1]
-    options = {} if isinstance(strategy, str) else strategy.get("init_args") or {}
+    options = options_of(strategy)
     check_strategy(name, taught)
     if name == SHARDED:
         shards = count * nodes // int(options.get("replicas") or 1)

@@ -67,9 +67,9 @@ class Shape:
         """The numbers of a patch that the tower is given: its frames are all the same."""
         return 3 * self.patch**2
 
-    def together(self, image_tokens: int, image: int) -> int:
-        """Of so many image tokens, in images of `image`, those that go through the tower in one call."""
-        return min(image_tokens, max(image, TOGETHER // (self.patch_values * self.merge**2)))
+    def together(self, image_tokens: int, image: int, values: int = TOGETHER) -> int:
+        """Of so many image tokens, in images of `image`, those that go through the tower in one call of `values`."""
+        return min(image_tokens, max(image, values // (self.patch_values * self.merge**2)))
 
     def adapter_parameters(self, rank: int, targets: str) -> int:
         """Parameters of low-rank adapters on the layers whose full name fits `targets`: rank x (inputs + outputs)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mgpo.tools.plan.extra_passes import evidence_passes, looking, teacher_passes
 from mgpo.tools.plan.fsdp import root_parameters
 from mgpo.tools.plan.launch import Launch
-from mgpo.tools.plan.memory import tokens, trained_layers, trained_parameters
+from mgpo.tools.plan.memory import sees_for_engine, tokens, trained_layers, trained_parameters
 from mgpo.tools.plan.passes import FLOAT, Micro, cache
 from mgpo.tools.plan.peaks import Passes, Shown, deal
 from mgpo.tools.plan.shape import Block, Shape
@@ -88,7 +88,7 @@ def seconds(
     shown = only if trained_layers(shape, launch).sees else 0
     drawing = engine if launch.drawn else here
     return {
-        "prefill": prefill(shape, launch, turns, rate, drawing),
+        "prefill": prefill(shape, launch, turns, rate, drawing, here if sees_for_engine(shape, launch) else drawing),
         "decode": decode(shape, launch, turns, device, drawing),
         "scoring": (only * spoken / here.products + shown * seen / here.vision) / rate,
         **({"evidence": scored(shape, evidence_passes(launch), rate, here)} if launch.looked else {}),
@@ -102,7 +102,7 @@ def teacher(shape: Shape, launch: Launch, device: Device, shares: Shares) -> flo
     """Seconds in which the teacher looks at every question, in process, and scores the replies behind its crops."""
     alone, rate = looking(launch), device.peak(launch.value)
     turns = alone.turns()
-    looked = prefill(shape, alone, turns, rate, shares) + decode(shape, alone, turns, device, shares)
+    looked = prefill(shape, alone, turns, rate, shares, shares) + decode(shape, alone, turns, device, shares)
     return looked + scored(shape, teacher_passes(launch), rate, shares)
 
 
@@ -137,21 +137,22 @@ def gradients(shape: Shape, launch: Launch) -> tuple[float, float]:
     """As how many passes without gradients one with them counts, of the decoder and of the tower: forward, again under
     checkpointing, backward for inputs and for weights.
 
-    What a tower that is not trained saw in rollouts is kept; of an engine's rollouts it sees everything once a step.
+    What a tower that is not trained saw in rollouts is kept; what an engine's tower saw it sees itself, once a step.
     """
     times = 2 + launch.checkpointing + (not launch.lora)
-    return times, times if trained_layers(shape, launch).sees else launch.drawn / launch.epochs
+    again = launch.drawn and not sees_for_engine(shape, launch)
+    return times, times if trained_layers(shape, launch).sees else again / launch.epochs
 
 
-def prefill(shape: Shape, launch: Launch, turns: list[Shown], rate: float, shares: Shares) -> float:
-    """Seconds of showing: the first turn once a question, later ones to every rollout."""
+def prefill(shape: Shape, launch: Launch, turns: list[Shown], rate: float, shares: Shares, looks: Shares) -> float:
+    """Seconds of showing: the first turn once a question, later ones to every rollout. `looks`: the tower's shares."""
     before, total = 0, 0.0
     for k, turn in enumerate(turns):
         rows, before = launch.rows if k else launch.questions, 0 if turn.fresh else before
         total += layers(shape.language, rows * turn.shown, rows * turn.shown * (before + turn.shown / 2))
         before += turn.shown + turn.reply
     seen = tower(shape, tokens(shape, launch)["patches in rollouts"])
-    return (total / shares.products + seen / shares.vision) / rate
+    return (total / shares.products + seen / looks.vision) / rate
 
 
 def decode(shape: Shape, launch: Launch, turns: list[Shown], device: Device, shares: Shares) -> float:

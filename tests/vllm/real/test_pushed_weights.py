@@ -73,6 +73,14 @@ def test_in_a_process_of_its_own_it_says_the_same(policy, served, trajectories, 
     assert max(gap.max() for gap in gaps(policy, played)) < 1e-3
 
 
+def test_what_the_trainer_saw_goes_there_too(served, samples):
+    frozen = load(freeze_vision=True)
+    served.release()
+    played = rollouts(frozen, served, samples)
+    served.release()
+    assert len(frozen.seen.kept) > 0 and max(gap.max() for gap in gaps(frozen, played)) < 1e-3
+
+
 def test_weights_go_to_the_other_process(policy, served, samples):
     other = copy.deepcopy(policy)
     torch.manual_seed(0)
@@ -93,10 +101,10 @@ def test_what_goes_wrong_there_is_told_here_and_ends_nothing(policy, served, sam
     assert ids_of(rollouts(policy, served, samples[:1])) == ids_of(trajectories[:4])
 
 
-def fit(sampler, tmp_path, **options):
+def fit(sampler, tmp_path, policy=None, **options):
     """The metrics of three steps on two questions each, with an evaluation before and after them."""
     module = MGPO(
-        load().train(), sampler=sampler, group_size=4, sampling=Sampling(max_new_tokens=24), mini_batches=2,
+        policy or load().train(), sampler=sampler, group_size=4, sampling=Sampling(max_new_tokens=24), mini_batches=2,
         optimizer=lambda p: torch.optim.AdamW(p, lr=3e-4), **options,
     )  # fmt: skip
     steps = []
@@ -112,8 +120,10 @@ def fit(sampler, tmp_path, **options):
     return trainer.global_step, steps
 
 
-def test_fit_learns_from_it_and_logs_the_gap(engine, tmp_path):
-    updates, steps = fit(engine, tmp_path, objective=Objective(kl_weight=0.01))
+@pytest.mark.parametrize("freeze_vision", [False, True])
+def test_fit_learns_from_it_and_logs_the_gap(engine, tmp_path, freeze_vision):
+    policy = load(freeze_vision=freeze_vision).train()
+    updates, steps = fit(engine, tmp_path, policy, objective=Objective(kl_weight=0.01))
     assert (updates, len(steps)) == (6, 3)
     for step in steps:  # each under the weights of its own time
         assert step["engine_gap_max"] < 1e-3 and step["engine_truncated"] == 0

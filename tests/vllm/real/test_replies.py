@@ -14,7 +14,7 @@ from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt, Trajectory
 from tests.helpers.families import ALL, save_checkpoint
-from tests.vllm.real.conftest import BLOCK, gaps, ids_of, rollouts
+from tests.vllm.real.conftest import BLOCK, gaps, ids_of, load, rollouts
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
@@ -113,6 +113,20 @@ def test_replies_end_behind_the_token_that_completes_the_box_block(policy, traje
         assert stop not in policy.chat.decode(reply.ids[:-1])
 
 
+def blind(model):
+    for name, parameter in model.named_parameters():
+        if "visual" in name:
+            parameter.data.fill_(torch.nan)
+
+
+def test_of_a_tower_that_is_not_trained_the_engine_is_given_what_it_saw(engine, samples, monkeypatch):
+    monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")  # lets a function in
+    frozen = load(freeze_vision=True)
+    engine.push(frozen).llm.apply_model(blind)
+    for gap in gaps(frozen, rollouts(frozen, engine, samples)):
+        assert len(gap) > 40 and gap.max() < 1e-3
+
+
 @pytest.mark.parametrize("wrong", ["one less", "one more", "no image", "another size"])
 def test_a_corrupted_prompt_is_refused_and_the_engine_goes_on(policy, sampler, samples, trajectories, wrong):
     prompt, image_id = trajectories[0].turns[0].prompt, policy.chat.image_id
@@ -138,8 +152,9 @@ def pack_experts(model):
             layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
 
 
+@pytest.mark.parametrize("freeze_vision", [False, True])
 @pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_moe"])
-def test_qwen3_vl_with_its_deep_features_and_its_experts(engine, samples, tmp_path, monkeypatch, name):
+def test_qwen3_vl_with_its_deep_features_and_its_experts(engine, samples, tmp_path, monkeypatch, name, freeze_vision):
     """Random weights, and heads as wide as the engine's kernels need them."""
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")  # lets a function in
     family = next(family for family in ALL if family.name == name)
@@ -150,7 +165,7 @@ def test_qwen3_vl_with_its_deep_features_and_its_experts(engine, samples, tmp_pa
         vision=family.vision | dict(hidden_size=64, out_hidden_size=64),
     )  # fmt: skip
     folder = str(save_checkpoint(wide, tmp_path))
-    policy = family_of(folder)(folder, **wide.caps).load().eval()
+    policy = family_of(folder)(folder, **wide.caps, freeze_vision=freeze_vision).load().eval()
     engine.push(policy).llm.apply_model(pack_experts)
     played = roll_out(policy, engine, TwoTurn(), samples, 2, Sampling(12), (0, 0))
     for gap in gaps(policy, played):
