@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -163,7 +164,9 @@ class ServedEngine:
         """Does nothing: the engine shares no device with the trainer."""
 
     def close(self) -> None:
-        """End the process, which goes when nobody is there to ask it."""
+        """End the process, which goes when nobody is there to ask it; children of this one may hold the pipe too."""
+        with suppress(OSError):  # it is gone already
+            self.pipe.shutdown(socket.SHUT_RDWR)
         self.pipe.close()
         try:
             self.process.wait(LEAVING)

@@ -66,6 +66,8 @@ class VLLMSampler:
         trained, and whole."""
         return policy.seen.frozen and not isinstance(policy, FSDPModule)
 
+    @torch.inference_mode(False)  # or what an evaluation has made could not be changed in training
+    @torch.no_grad()
     def push(self, policy: Policy) -> Engine:
         """The engine, with the policy's weights as they are."""
         if self.engine is None:

@@ -135,7 +135,7 @@ def test_it_is_captured_and_replayed_on_the_policys_device(monkeypatch):
         replay=lambda: done.append("replay"), pool=lambda: "pool",
     )  # fmt: skip
     for name, stand_in in {
-        "device": entered, "CUDAGraph": lambda: graph, "Stream": lambda device: done.append(device) or stream,
+        "device": entered, "CUDAGraph": lambda: graph, "Stream": lambda device, priority: done.append(device) or stream,
         "stream": nullcontext, "current_stream": lambda: stream,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)

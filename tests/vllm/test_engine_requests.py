@@ -1,10 +1,7 @@
 """What goes to an engine and what comes back, without one."""
 
 import copy
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from importlib.util import find_spec
 
@@ -21,7 +18,6 @@ from mgpo.vllm import ServedVLLMSampler, VLLMSampler, server
 from mgpo.vllm.remote import ServedEngine
 from mgpo.vllm.requests import Drawn, Request, Shown, place_images
 from mgpo.vllm.sampler import EngineConversations, reply_end
-from mgpo.vllm.wire import receive, send
 from tests.conftest import noise_image
 from tests.test_cli import ROOT, run
 
@@ -199,22 +195,6 @@ def test_other_families_are_refused():
         VLLMSampler().open(torch.nn.Identity(), [Prompt((1,))], 1)
 
 
-def test_frames_arrive_as_they_were_sent():
-    a, b = socket.socketpair()
-    shared = torch.randn(300, 1000)
-    tensors = {"whole": shared, "tied": shared, "half": shared[:, ::2].bfloat16(), "none": torch.zeros(0, 3)}
-    thread = threading.Thread(target=send, args=(a, {"do": "it", "ids": [1, 2]}, tensors))
-    thread.start()
-    head, got = receive(b)
-    thread.join()
-    assert head == {"do": "it", "ids": [1, 2]}
-    assert got.keys() == tensors.keys() and all(torch.equal(got[name], tensors[name]) for name in tensors)
-    a.close()
-    with pytest.raises(EOFError, match="has ended"):
-        receive(b)
-    b.close()
-
-
 def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
     if find_spec("vllm"):
         pytest.skip("vLLM is installed")
@@ -224,23 +204,6 @@ def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
     )  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("mgpo: model.sampler needs vLLM") and "Traceback" not in done.stderr
-
-
-def test_an_engines_process_goes_on_until_its_trainer_is_gone():
-    """Ctrl-C and what SLURM sends reach all processes; a step is ended first."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, 0):
-            send(ours, {"do": "sleep"})
-            assert receive(ours)[0] == {}
-            process.send_signal(number)
-        ours.close()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
 
 
 def test_rollouts_of_a_fit_that_has_ended_are_forgotten():

@@ -55,7 +55,9 @@ def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # one for all: libraries keep a workspace for every stream
+    # One for all: libraries keep a workspace for every stream, and lose it with a graph of that stream; an engine's
+    # graphs, whose streams have no priority, need theirs.
+    return torch.cuda.Stream(device, priority=-1)
 
 
 class Steps:

@@ -1,0 +1,60 @@
+"""The engine's own process, and the pair of sockets that lead there, without an engine."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from mgpo.vllm.remote import ServedEngine
+from mgpo.vllm.wire import receive, send
+
+
+def test_frames_arrive_as_they_were_sent():
+    a, b = socket.socketpair()
+    shared = torch.randn(300, 1000)
+    tensors = {"whole": shared, "tied": shared, "half": shared[:, ::2].bfloat16(), "none": torch.zeros(0, 3)}
+    thread = threading.Thread(target=send, args=(a, {"do": "it", "ids": [1, 2]}, tensors))
+    thread.start()
+    head, got = receive(b)
+    thread.join()
+    assert head == {"do": "it", "ids": [1, 2]}
+    assert got.keys() == tensors.keys() and all(torch.equal(got[name], tensors[name]) for name in tensors)
+    a.close()
+    with pytest.raises(EOFError, match="has ended"):
+        receive(b)
+    b.close()
+
+
+def test_an_engines_process_goes_on_until_its_trainer_is_gone():
+    """Ctrl-C and what SLURM sends reach all processes; a step is ended first."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, 0):
+            send(ours, {"do": "sleep"})
+            assert receive(ours)[0] == {}
+            process.send_signal(number)
+        ours.close()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+def test_its_process_is_ended_where_others_hold_the_pipe_too():
+    """As data workers do that were forked behind its start."""
+    ours, theirs = socket.socketpair()
+    engine = ServedEngine.__new__(ServedEngine)
+    with theirs, ours.dup():
+        command = [sys.executable, "-m", "mgpo.vllm.server", str(theirs.fileno())]
+        engine.pipe, engine.process = ours, subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        theirs.close()
+        engine._ask({"do": "sleep"})
+        engine.close()
+    assert engine.process.returncode == 0  # and was not killed
+    engine.close()  # once more
