@@ -30,7 +30,7 @@ from mgpo.types import Message, Question, Trajectory
 from tests.performance.live import AtOnce, Live
 
 SIDE = 28  # pixels of an image token
-HELD = ("weights", "gradients", "optimiser", "reference", "teacher", "pixels")
+HELD = ("weights", "gradients", "optimiser", "reference", "teacher", "pictures")
 
 
 @dataclass(frozen=True)

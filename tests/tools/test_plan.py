@@ -238,6 +238,13 @@ def test_an_engine_takes_its_share_and_sleeps_in_updates(shape):
     assert elsewhere.rollouts.keys() == {"weights", "optimiser", "reference", "teacher", "gradient buckets"}
 
 
+def test_what_a_tower_that_is_not_trained_saw_is_kept_with_the_pictures(shape):
+    """Of each image token 3,584 values beside its 4 patches: of 16 questions, and of 128 crops."""
+    counted = 1280 * (16 + 128)
+    whole, frozen = (measure(shape, launch(freeze_vision=frozen)).host["pictures"] for frozen in (False, True))
+    assert whole == counted * 4 * 1176 * 4 and frozen - whole == counted * 3584 * 2
+
+
 def test_for_an_engine_a_tower_that_is_not_trained_looks_here(shape):
     """At as many pictures as are passed together; what they become lies on the host."""
     start = launch(lora=(16, Lora().pattern), gradient=4, drawn=True)

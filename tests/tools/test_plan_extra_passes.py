@@ -65,7 +65,7 @@ def test_evidence_takes_what_was_planned(changes, tokenizer):
     pixels = [image.patches for t in trajectories for turn in t.turns for image in turn.prompt.images]
     with Live([*policy.parameters(), *policy.buffers(), *pixels]) as passing, policy.at_rest():
         look_margins(policy, trajectories, ANSWER_FORM, planned.micro_tokens, crops_alone=True)
-    black = needed.evidence["pixels"] - needed.rollouts["pixels"]
+    black = needed.evidence["pictures"] - needed.rollouts["pictures"]
     assert beyond(needed.evidence) + black == pytest.approx(passing.peak, rel=0.1)
     counted = tokens(shape, planned)
     unfed = len(trajectories) * (1 + setting.looks) * len(conversations(trajectories[0].turns))  # the last of each
@@ -93,7 +93,7 @@ def test_a_teacher_takes_what_was_planned(changes, tokenizer):
     with Live([*held, *pixels]) as passing, patch("mgpo.rollout.episodes.ThreadPoolExecutor", AtOnce):
         _, gaps = teacher.advantages(trajectories, setting.group, Sampling(setting.reply), KEY, planned.micro_tokens)
     assert len(gaps) == len(trajectories) * setting.reply  # all were taught
-    seen = needed.teacher["pixels"] - needed.rollouts["pixels"]
+    seen = needed.teacher["pictures"] - needed.rollouts["pictures"]
     assert beyond(needed.teacher) + seen == pytest.approx(passing.peak, rel=0.2)
     counted = tokens(shape, planned)
     parts = len(conversations(looks[0].turns))

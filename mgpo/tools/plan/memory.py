@@ -12,6 +12,7 @@ from mgpo.tools.plan.peaks import (
     deal,
     looking_peak,
     micro_batch,
+    patches,
     pixels,
     rollout_peak,
     score_peak,
@@ -65,7 +66,9 @@ def measure(shape: Shape, launch: Launch, reply: int | None = None) -> Memory:
     )
     asleep = {"engine": ENGINE} if launch.engine else {}
     size = pixels(shape, turns, launch.questions, launch.group)
-    seen, all_seen = {"pixels": size}, {"pixels": size + more_pixels(shape, launch)}
+    seen, all_seen = (
+        {"pictures": with_features(shape, launch, shown)} for shown in (size, size + more_pixels(shape, launch))
+    )
     here, all_here, host = (seen, all_seen, {}) if launch.host else ({}, {}, all_seen)
     work = {"optimiser's work": launch.gradient * parts // cut}
     if cut > 1:  # before anything is cut, every process has all of it
@@ -144,6 +147,13 @@ def _engine(shape: Shape, launch: Launch, engine: Engine) -> int:
     longest = max(conversations(launch.turns(launch.limit)))
     needed = engine.weight * (shape.parameters + 2 * shape.language.layers * shape.language.key_value * longest)
     return ENGINE + int(max(engine.share * launch.memory, needed))
+
+
+def with_features(shape: Shape, launch: Launch, size: int) -> int:
+    """Bytes of pictures with so many bytes of patches, and of what a tower that is not trained saw in them, which is
+    kept as long as they are."""
+    kept = 0 if trained_layers(shape, launch).sees else launch.value * shape.language.width
+    return size + size // patches(shape, 1) * kept
 
 
 def held(shape: Shape, launch: Launch) -> Parts:
