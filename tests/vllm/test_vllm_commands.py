@@ -25,7 +25,7 @@ def fit(folder, *options):
     assert done.returncode == 0, done.stderr[-3000:]
     with open(folder / "runs/mgpo/version_0/metrics.csv") as file:
         rows = [row["train/engine_gap_max"] for row in csv.DictReader(file) if row.get("train/engine_gap_max")]
-    return [float(row) for row in rows], done.stdout
+    return [float(row) for row in rows], done.stdout + done.stderr
 
 
 def configs(*names):
