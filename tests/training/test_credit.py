@@ -46,6 +46,19 @@ def test_a_look_is_learnt_with_its_evidence_beside_the_reward_and_the_answer_wit
     assert (answers[[0, 2]] > 0.5).all() and (answers[[1, 3]] < -0.5).all()
 
 
+def test_what_a_look_was_worth_by_hand():
+    """Grades of 1/2 and 0 within a cap of 8 nats: 0.25 from their mean, over a deviation of 0.25 and the floor."""
+    (first, _), expected = token_advantages(groups((1.0, 4.0), (1.0, 0.0), size=2), Objective()), 0.25 / (0.25 + 0.04)
+    assert first.tolist() == pytest.approx([expected] * 3 + [0.0] * 2)
+
+
+def test_turns_that_are_not_learnt_have_no_advantages():
+    some = groups((1.0, 4.0), (0.0, 0.0), size=2)
+    for trajectory in some.trajectories:
+        trajectory.turns[0].learnt = False
+    assert [len(values) for values in token_advantages(some, Objective())] == [LENGTHS[1]] * 2
+
+
 def test_without_evidence_every_token_has_the_answers_advantage():
     some = groups((1.0, None), (0.0, None), (0.0, None), (0.0, None))
     expected = Objective().advantages(some.rewards_BG, some.counted_BG).flatten()

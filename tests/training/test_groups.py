@@ -1,4 +1,6 @@
-from mgpo.training.groups import DynamicSamplingPool, Groups
+import torch
+
+from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
 
@@ -46,3 +48,21 @@ def test_a_pool_of_one_batch_takes_it_as_it_is():
     pool = DynamicSamplingPool(batches=1)
     assert pool.add(groups([0, 0], [0, 0]), wanted=2)
     assert len(pool.take(2).trajectories) == 4
+
+
+def test_there_are_no_more_mini_batches_than_groups_and_each_epoch_deals_them_anew():
+    some = groups(*[[1, 0]] * 6)
+    assert [len(rows) for rows in mini_batches(some, 8, key=(0, 0, 0))] == [2] * 6
+    assert mini_batches(some, 1, key=(0, 0, 0)) == [list(range(12))]
+    first, second, later = (mini_batches(some, 3, key) for key in ((0, 0, 0), (0, 0, 1), (0, 1, 0)))
+    assert first != second != later and first == mini_batches(some, 3, key=(0, 0, 0))
+    for parts in (first, second, later):
+        assert sorted(row for rows in parts for row in rows) == list(range(12))
+        assert all(a + 1 == b for rows in parts for a, b in zip(rows[::2], rows[1::2]))  # groups are whole
+
+
+def test_only_what_weighs_and_has_an_advantage_moves_the_policy():
+    some = groups([1, 0, 0, 0])
+    advantages = [torch.tensor(values) for values in ([0.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, -1.0])]
+    batch = MiniBatch(some.trajectories, advantages, torch.tensor([0.5, 0.5, 0.0, 0.5]))
+    assert batch.moved_N.tolist() == [True, False, False, True]

@@ -66,10 +66,19 @@ class Skewed(InProcessSampler):
         return conversation
 
 
-def play(policy, sampler, dialogue=TwoTurn()):
+def play(policy, sampler, dialogue=TwoTurn(), temperature=1.0):
     images = [noise_image(448, 448, 1), noise_image(640, 320, 2)]
     samples = [(make_question(image, f"q{i}"), image) for i, image in enumerate(images)]
-    return roll_out(policy, sampler, dialogue, samples, 3, Sampling(max_new_tokens=8), (0, 0))
+    return roll_out(policy, sampler, dialogue, samples, 3, Sampling(8, temperature), (0, 0))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_rescoring_is_under_the_temperature_of_the_draws(policy, temperature):
+    skewed = play(policy, Skewed(0.0), temperature=temperature)
+    metrics = rescore(policy, skewed, [range(6)], Objective(), temperature)
+    assert metrics.largest["engine_gap_max"] < 1e-3
+    for turn in (turn for t in skewed for turn in t.turns):
+        assert turn.scored == pytest.approx(turn.reply.logprobs, abs=1e-4)
 
 
 def test_rescoring_finds_the_trainers_log_probs_and_the_gap(policy):
