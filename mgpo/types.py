@@ -11,7 +11,7 @@ import torch
 from mgpo.answers.thoughts import spoken
 from mgpo.images.boxes import ParsedBox
 from mgpo.images.decoding import Picture
-from mgpo.images.views import Box, Original, View
+from mgpo.images.views import Box, Frame, Original, View
 
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
 # What a reply did, as its dialogue took it: named a part that is shown next; asked for one that is not, whatever the
@@ -164,6 +164,7 @@ class Trajectory:
     limited: bool = False  # the turns ran out on a look
     failed: str | None = None  # why it was not played to the end: by a server, or for want of a crop
     others: tuple[Original, ...] = ()  # the originals of the question's further pictures
+    frame: Frame = Frame.PIXELS  # in which the policy names places
 
     @classmethod
     def begin(cls, question: Question, image: Original, *others: Original) -> "Trajectory":

@@ -56,6 +56,9 @@ class BenchmarkTable(L.Callback):
             title = getattr(source, "title", "")
             title = title if title and title not in benchmarks else split
             of = getattr(source, "total", len(source))
+            if title in benchmarks:  # of the same split, whose records are all in there
+                benchmarks[title]["of"] += of
+                continue
             benchmarks[title] = {"split": split, "of": of, **summary(source, records)}
         self._add_rows(benchmarks, pl_module.step)
         report = {

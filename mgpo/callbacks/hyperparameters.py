@@ -8,6 +8,8 @@ import lightning as L
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
+from mgpo.data.base import split_of
+
 HPARAMS = 1000  # characters of a value in TensorBoard's table
 
 
@@ -52,7 +54,7 @@ def _to_tensorboard(logger: TensorBoardLogger, values: dict[str, Any], metrics: 
 
 def _accuracies(trainer: Any) -> list[str]:
     sources = getattr(getattr(trainer, "datamodule", None), "val", ())
-    return [f"{split}/accuracy" for split in dict.fromkeys(source.split for source in sources)]
+    return [f"{split}/accuracy" for split in dict.fromkeys(map(split_of, sources))]
 
 
 def _name_apart(run: Any) -> None:

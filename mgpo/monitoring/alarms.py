@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mgpo.errors import UserError
 from mgpo.monitoring.curves import Curve
 
 METRICS = (
@@ -69,6 +70,11 @@ class Limits:
     margin_drop: float = 0.8
     margin_checks: int = 3
     engine_gap: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("window", "constant_window", "reliance_checks", "margin_checks"):
+            if getattr(self, name) < 2:
+                raise UserError(f"limits.{name} is {getattr(self, name)}; a level is of 2 values at least")
 
 
 @dataclass(frozen=True)

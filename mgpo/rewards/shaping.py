@@ -82,7 +82,8 @@ class MatchedPoints:
             raise UserError(f"{self.path}: no points for question {trajectory.question.id}; add them, or leave it out")
         view = trajectory.views[0]
         named = [n for turn in trajectory.turns for n in number_lists(turn.said) if len(n) == 2]
-        places = np.array([view.to_original((x, y, x, y))[:2] for x, y in named]).reshape(-1, 2)
+        seen = [trajectory.frame.to_pixels((x, y, x, y), view.size) for x, y in named]
+        places = np.array([view.to_original(point)[:2] for point in seen]).reshape(-1, 2)
         radius = self.radius * float(np.hypot(*trajectory.image.size))
         return self.weight * matched_f1(places, self.points[trajectory.question.id], radius)
 

@@ -150,7 +150,7 @@ def roll_out(
     turns.
     """
     resolution = resolution or policy.resolution
-    firsts = [Trajectory.begin(*sample) for sample in samples]
+    firsts = [replace(Trajectory.begin(*sample), frame=resolution.frame) for sample in samples]
     opened = [dialogue.open(first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if in_process(sampler) else nullcontext():

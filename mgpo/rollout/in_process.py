@@ -16,7 +16,7 @@ from mgpo.policy.decoding.cuda_graphs import Steps
 from mgpo.rollout.draws import Sampling, choose, uniform
 from mgpo.types import Prompt, Reply, Stop, Trajectory
 
-TAIL = 16  # tokens decoded to look for a stop text; no stop text is longer
+TAIL = 16  # tokens decoded to look for a stop text that has no more bytes
 
 
 class InProcessSampler:
@@ -166,7 +166,12 @@ class Conversation:
     def _stop(self, ids: list[int], stop_text: str | None) -> Stop | None:
         if ids[-1] == self.policy.chat.end_id:
             return "end"
-        return "marker" if stop_text and stop_text in self.policy.chat.decode(ids[-TAIL:]) else None
+        return "marker" if stop_text and stop_text in self.policy.chat.decode(ids[-tail_of(stop_text) :]) else None
+
+
+def tail_of(stop_text: str) -> int:
+    """How many of a reply's last tokens may hold it: each has a byte of it at least."""
+    return max(TAIL, len(stop_text.encode()))
 
 
 class _Drawn:

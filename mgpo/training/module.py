@@ -240,7 +240,7 @@ class MGPO(RolloutModule):
         self.publish()
 
     def on_train_epoch_end(self) -> None:
-        """Lets go of groups that wait for others: an epoch's questions are learnt in that epoch."""
+        """Drops the groups that still wait for others: none is learnt in a later epoch, under other weights."""
         self.pool.clear()
 
     def mini_batch(self, groups: Groups, advantages: list[Tensor], rows: list[int]) -> MiniBatch:

@@ -1,4 +1,4 @@
-"""What processes tell each other besides gradients, and which strategies they may have."""
+"""What processes tell each other besides gradients."""
 
 from typing import TypeVar
 

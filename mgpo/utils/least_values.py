@@ -28,7 +28,7 @@ ARGUMENTS = {  # of classes of mgpo's own, where they have one of this name: the
     "count": 0, "side": 1, "seed": 0, "limit": 1, "per_question": 1, "from_step": 0,
     "every_n_steps": 1, "flush_logs_every_n_steps": 1, "rows": 1, "questions": 1, "rollouts": 1,
     "max_pixels": 1, "min_pixels": 1, "crop_max_pixels": 1, "max_prompt_tokens": 1, "max_model_len": 1,
-    "rank": 1, "alpha": 1, "replicas": 1, "parallel": 1, "cached": 0, "retries": 0, "patience": 1,
+    "rank": 1, "alpha": 1, "replicas": 1,
 }  # fmt: skip
 
 
@@ -44,6 +44,9 @@ def check_keys(values: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is {value}; rollouts of a group must differ, so take one above 0, such as 1.0")
 
 
+NOTHING = {"EarlyWarning": "every_n_steps", "GroundingGallery": "questions"}  # arguments that may be 0, for none
+
+
 def at_least(where: str, **values: Any) -> None:
     """Raises UserError for the first number below what `ARGUMENTS` has for its name; `where` says whose it is."""
     for name, value in values.items():
@@ -53,8 +56,9 @@ def at_least(where: str, **values: Any) -> None:
 
 
 def check_class_arguments(where: str, arguments: Mapping[str, Any]) -> None:
-    """The same for the arguments of a class, and for those of its parts that are no classes."""
-    at_least(where, **{str(name): value for name, value in arguments.items()})
+    """The same for the arguments of a class, in whose name `where` ends, and for those of its parts that are none."""
+    nothing = NOTHING.get(where.rpartition(".")[2])
+    at_least(where, **{str(name): value for name, value in arguments.items() if (name, value) != (nothing, 0)})
     for name, value in arguments.items():
         if isinstance(value, Mapping) and "class_path" not in value:
             check_class_arguments(f"{where}: {name}", value)

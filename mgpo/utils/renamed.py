@@ -50,7 +50,8 @@ def under_present_names(loaded: Any) -> Any:
     if isinstance(path := present.get("class_path"), str):
         moved = (new + path.removeprefix(old) for old, new in MODULES.items() if path.startswith(old))
         present["class_path"] = next(moved, path)
-        if path == SAVER and (present.get("init_args") or {}).get("filename") == "last":
+        made = present.get("init_args") or {}
+        if path == SAVER and made.get("filename") == "last" and not made.get("monitor"):
             present["class_path"] = "mgpo.callbacks.LastCheckpoint"
     for part, names in KEYS.items():
         if isinstance(held := present.get(part), dict):

@@ -21,7 +21,7 @@ from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen import QwenVL
 from mgpo.policy.features import BESIDE, portions
 from mgpo.rollout.episodes import Conversations, Job, Sampler
-from mgpo.rollout.in_process import TAIL, InProcessSampler, Sampling
+from mgpo.rollout.in_process import InProcessSampler, Sampling, tail_of
 from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
 from mgpo.vllm.engine import LocalEngine, Settings
 from mgpo.vllm.requests import Drawn, Engine, Request, place_images
@@ -251,9 +251,10 @@ def reply_end(policy: QwenVL, ids: Sequence[int], stop_text: str | None) -> tupl
     for count, token in enumerate(ids, 1):
         if token == policy.chat.end_id:
             return count, "end"
-        tail = ids[max(0, count - TAIL) : count]
-        if stop_text and stop_text[-1] in policy.token_texts[token] and stop_text in policy.chat.decode(tail):
-            return count, "marker"
+        if stop_text and stop_text[-1] in policy.token_texts[token]:
+            tail = ids[max(0, count - tail_of(stop_text)) : count]
+            if stop_text in policy.chat.decode(tail):
+                return count, "marker"
     return len(ids), "length"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -14,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mgpo.callbacks import GroundingGallery, MetricsFile
 from mgpo.callbacks.folder import root_for_loggers, run_folder, stays, unlogged_root
-from mgpo.callbacks.hyperparameters import flat, log_configuration
+from mgpo.callbacks.hyperparameters import _accuracies, flat, log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.checkpoints.resume import go_into, last_checkpoint
+from mgpo.data.mixture import Mixture, Part
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from tests.helpers.offline_wandb import runs
@@ -140,6 +142,12 @@ def test_tensorboard_shows_the_configuration_beside_the_accuracy(tokenizer, tmp_
     assert [metric.name.tag for metric in experiment.metric_infos] == ["val/accuracy"]
     assert "val/accuracy" in events.Tags()["scalars"] and "hp_metric" not in events.Tags()["scalars"]
     assert yaml.safe_load((run / "hparams.yaml").read_text())["model.group_size"] == 4
+
+
+def test_sources_that_say_no_split_have_an_accuracy_too():
+    """Such as a mixture, or one of somebody's own."""
+    data = SimpleNamespace(val=[Mixture([Part(Scenes(2, side=448, split="ood"))]), Scenes(2, split="val")])
+    assert _accuracies(SimpleNamespace(datamodule=data)) == ["ood/accuracy", "val/accuracy"]
 
 
 def test_metrics_are_kept_beside_any_logger_and_never_twice(tmp_path):

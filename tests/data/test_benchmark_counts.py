@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from mgpo.callbacks.benchmarks import BenchmarkTable
+from mgpo.data import Scenes
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks import HRBench4K, MMERealWorld, MMERealWorldLite, VStar
 from mgpo.data.files import Files
@@ -99,6 +100,14 @@ def test_a_score_says_over_how_many_questions_it_is(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "(8 of 191)" in said and "V* (8 of 191):" in said and "MME-RW (9):" in said
     assert report["counts"]["this run"] == {"V*": "8 of 191"}
+
+
+def test_sources_of_one_split_without_titles_are_counted_together(tmp_path):
+    sources = [Scenes(3, split="val"), Scenes(5, split="val", seed=1)]
+    records = [record(reply="A").__class__(**{**vars(record(reply="A")), "split": "val"})] * 7
+    report, written = table_of(tmp_path, sources, records)
+    assert (report["benchmarks"]["val"]["n"], report["benchmarks"]["val"]["of"]) == (7, 8)
+    assert "(7 of 8)" in written
 
 
 def test_a_whole_is_what_is_published_or_what_is_asked_for(tmp_path):

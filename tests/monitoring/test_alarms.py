@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mgpo.callbacks import EarlyWarning
 from mgpo.data.scenes import Scenes
+from mgpo.errors import UserError
 from mgpo.monitoring.alarms import RULES, Limits, Watch
 from mgpo.monitoring.curves import Curve
 from mgpo.monitoring.image_reliance import blank, image_reliance
@@ -53,6 +54,13 @@ def test_every_rule_says_its_own_once_and_again_after_recovery(kind):
     heard = sounded((30, {}), (30, SICK[kind]), (40, {}), (30, SICK[kind]))
     assert [name for name, _ in heard] == [kind, kind]
     assert 30 < heard[0][1] <= 60 and 100 < heard[1][1] <= 130
+
+
+@pytest.mark.parametrize("name", ["window", "constant_window", "reliance_checks", "margin_checks"])
+def test_a_level_of_one_value_has_no_scatter_and_is_refused(name):
+    with pytest.raises(UserError, match=f"limits.{name} is 1"):
+        Limits(**{name: 1})
+    assert Limits(**{name: 2})
 
 
 def test_the_margin_of_credit_by_turn_is_no_audit():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import find_number
-from mgpo.images.views import View
+from mgpo.images.views import Frame, View
 from mgpo.rewards import ExactAnswer, NumericAnswer
 from mgpo.rewards.shaping import Format, MatchedPoints, TurnCost, matched_f1
 from mgpo.types import Prompt, Reply, Trajectory, Turn
@@ -104,6 +104,10 @@ def test_matched_points_warn_and_map_to_the_original(tmp_path):
         reward = MatchedPoints(str(path), weight=0.5)
     assert reward(played('[{"point_2d": [10, 10]}, {"point_2d": [90, 45]}]')) == 0.5
     assert reward(played('[{"point_2d": [10, 10]}]')) == pytest.approx(0.5 * 2 / 3)
+    for frame, said in ((Frame.THOUSAND, "[100, 200] [900, 900]"), (Frame.UNIT, "[0.1, 0.2] [0.9, 0.9]")):
+        trajectory = played(said)
+        trajectory.frame = frame
+        assert reward(trajectory) == 0.5
     stranger = played("")
     object.__setattr__(stranger.question, "id", "other")
     with pytest.raises(ValueError, match="no points for question other"):

@@ -1,11 +1,13 @@
 """What is sampled: from a row's own seed alone, and until something ends it."""
 
+import pytest
 import torch
 
 from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
+from mgpo.vllm.sampler import reply_end
 from tests.conftest import make_policy
 from tests.rollout.test_rollout import BOX
 
@@ -43,9 +45,17 @@ def test_replies_end_where_they_should(policy, samples):
             assert len(turn.reply.logprobs) == len(turn.reply.ids)
 
 
-def test_the_stop_text_ends_a_turn(policy, samples):
-    """Logits that spell the box block: the reply ends behind its closing fence."""
-    ids = policy.chat.encode_text(BOX)
+LONG = "<" + "7 Q " * 12 + ">"
+
+
+@pytest.mark.parametrize(
+    ("said", "stop_text"), [(BOX, TwoTurn().stop_text(0)), (f"So {LONG}", LONG)], ids=["fence", "long"]
+)
+def test_the_stop_text_ends_a_turn(policy, samples, said, stop_text):
+    """Logits that spell it: the reply ends behind it, in process and as an engine's is cut, however long it is."""
+    ids = policy.chat.encode_text(said)
+    assert len(policy.chat.encode_text(LONG)) > 16
+    assert reply_end(policy, [*ids, *ids], stop_text) == (len(ids), "marker")
     spoken = iter([*ids, *ids])
 
     class Speller:
@@ -61,7 +71,7 @@ def test_the_stop_text_ends_a_turn(policy, samples):
         TwoTurn().open(Trajectory(*samples[0]), policy.resolution), lambda v: policy.pixels(v.pixels(samples[0][1]))
     )
     conversation = InProcessSampler().open(Speller(), [prompt], 1)
-    ((_, reply),) = conversation.reply([0], Sampling(60, 0), TwoTurn().stop_text(0))
+    ((_, reply),) = conversation.reply([0], Sampling(60, 0), stop_text)
     assert reply.stop == "marker"
     assert list(reply.ids) == ids
 

@@ -32,6 +32,12 @@ def test_names_of_earlier_runs_are_understood():
     assert config["data"] == {"silent_groups": "not a key of the model"}
 
 
+def test_a_saver_of_ones_own_stays_what_it_is():
+    saver = "class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {filename: last"
+    plain, best = (load(f"[{{{saver}{more}}}}}]")[0]["class_path"] for more in ("", ", monitor: val/accuracy"))
+    assert plain == "mgpo.callbacks.LastCheckpoint" and best == "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
 @pytest.mark.parametrize("home", sorted(set(MODULES.values())))
 def test_there_are_such_packages(home):
     importlib.import_module(home.rstrip("."))

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ def policy_weights(path: str) -> dict[str, Tensor]:
         if Path(path).is_dir():
             state = shards.weights(Path(path))
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            mapped = is_zipfile(path)  # the optimiser's states are then not read
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)["state_dict"]
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     except UserError:
         raise
