@@ -181,3 +181,26 @@ def test_long_texts_end(piece):
 @pytest.mark.parametrize("text", ["left=10, top=20, right=70, bottom=80.", "It is x1: 10, y1: 20, x2: 70, y2: 80."])
 def test_sides_at_the_end_of_a_sentence(text):
     assert box_candidates(text) == [(10, 20, 70, 80)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x1": 10, "y1": 20, "x2": 110, "y2": 120} or [200, 100, 300, 200]',
+        '{"box": [200, 100, 300, 200]} {"bbox_2d": [10, 20, 110, 120]}',
+    ],
+)
+def test_what_stands_first_counts_behind_the_key_that_was_asked_for(text):
+    assert parse_box(text, SIZE).box == GOOD
+
+
+def test_of_several_refusals_the_first_is_told():
+    assert parse_box("[10, 10, 20, 20] then [30, 30, 10, 10]", SIZE).reason == "too_small"
+    assert parse_box("[30, 30, 10, 10] then [10, 10, 20, 20]", SIZE).reason == "inverted"
+
+
+def test_bounds_of_a_box_are_no_boxes_themselves():
+    rule = BoxRule(max_aspect=4, min_side=28)
+    assert rule.refuse((0, 0, 200, 50), SIZE) == "too_thin" and rule.refuse((0, 0, 199, 50), SIZE) is None
+    assert rule.refuse((0, 0, 28, 100), SIZE) == "too_small" and rule.refuse((0, 0, 29, 100), SIZE) is None
+    assert rule.refuse((0, 0, *SIZE), SIZE) is None

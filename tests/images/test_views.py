@@ -163,3 +163,23 @@ def test_a_pixel_is_where_a_turned_view_says(turn, more, place):
     assert view.to_input((x, y, x + 1, y + 1)) == (*at, at[0] + 1, at[1] + 1)
     assert view.to_original((*at, at[0] + 1, at[1] + 1)) == (x, y, x + 1, y + 1)
     assert view.crop((*at, at[0] + 1, at[1] + 1), lambda size: size).region == (x, y, x + 1, y + 1)
+
+
+@given(sizes, st.tuples(*[st.integers(0, 5000)] * 4))
+def test_a_box_of_whole_pixels_is_cut_as_it_is(size, ends):
+    """Through the map to what was seen and back, whose rounding adds no pixel."""
+    x1, x2 = sorted(end % (size[0] + 1) for end in ends[:2])
+    y1, y2 = sorted(end % (size[1] + 1) for end in ends[2:])
+    box = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+    if box[2] <= size[0] and box[3] <= size[1]:
+        view = View.full(size, resize)
+        assert view.crop(view.to_input(box), resize).region == box
+
+
+@given(sizes, st.tuples(*[st.floats(-2, 3)] * 4))
+def test_what_is_cut_lies_in_the_picture_and_has_a_pixel(size, ends):
+    view = View.full(size, resize)
+    x1, x2 = sorted(end * view.size[0] for end in ends[:2])
+    y1, y2 = sorted(end * view.size[1] for end in ends[2:])
+    left, top, right, bottom = view.crop((x1, y1, x2, y2), resize).region
+    assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
