@@ -73,6 +73,31 @@ def test_its_advantages_make_the_gradient_of_the_reverse_divergence(monkeypatch,
     assert gaps == pytest.approx((logp - target).tolist(), abs=1e-6)
 
 
+def test_it_judges_what_was_played_to_the_end_as_it_was_drawn(monkeypatch):
+    """Under the temperature of the draws, against the trainer's log-probs where an engine drew them."""
+    scored, failed = (
+        Trajectory(make_question(IMAGE), IMAGE, [Turn(Prompt((7,)), Reply((3,), (-1.0,), "end"), "")], failed=why)
+        for why in (None, "its file is gone")
+    )
+    scored.turns[0].scored = (-2.0,)
+    views = [View((0, 0, 8, 8), (8, 8)), View((0, 0, 4, 4), (8, 8))]
+    look = replace(scored, turns=[Turn(Prompt((7,)), Reply((3,), (-1.0,), "end"), "")] * 2, views=views)
+    asked = []
+
+    def say(policy, judged, passes, temperature):
+        asked.append((len(judged), temperature))
+        return [torch.zeros(1) for _ in judged]
+
+    monkeypatch.setattr(self_teacher, "score_replies", say)
+    teacher = SelfTeacher()
+    teacher.policy = object()
+    for why, expected in ((None, [2.0, 0.0]), ("gone", [0.0, 0.0])):
+        monkeypatch.setattr(self_teacher, "roll_out", lambda *args, why=why: [replace(look, failed=why)])
+        advantages, _ = teacher.advantages([scored, failed], 2, Sampling(8, 0.7), (0, 0), 1000)
+        assert torch.cat(advantages).tolist() == expected
+    assert asked == [(1, 0.7), (0, 0.7)]
+
+
 def test_it_moves_by_its_decay_and_never_has_a_gradient(tokenizer):
     policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4)).train()
     teacher = SelfTeacher(decay=0.75)
