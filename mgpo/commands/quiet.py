@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import transformers
+from lightning.pytorch.loggers import WandbLogger
 
 WARNINGS = (
     "Using ModelCheckpoint with manual optimization",
@@ -40,7 +41,8 @@ def hush() -> None:
 def hush_loggers(loggers: list[Any]) -> None:
     """Takes out of Lightning's call of W&B an argument that W&B has dropped, and warns of."""
     for logger in loggers:
-        getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

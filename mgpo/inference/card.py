@@ -51,6 +51,7 @@ def model_card(
     max_new_tokens: int,
     place: str | None = None,
     run: Path | None = None,
+    step: int | None = None,
     library: str = "transformers",
 ) -> str:
     """The card of an export in Markdown, with the hub's front matter: how the model sees, is asked and is served.
@@ -61,6 +62,7 @@ def model_card(
         max_new_tokens: Of a reply.
         place: The folder or repository from which the card loads it.
         run: The folder of the run that trained it, whose report is shown.
+        step: Updates after which it was saved.
         library: What loads its weights: peft for adapters alone.
     """
     path = str(getattr(policy, "path", ""))
@@ -78,7 +80,7 @@ def model_card(
     return CARD.format(
         library=library,
         place=place or "this/folder",
-        figures=figures(run),
+        figures=figures(run, step),
         base="" if Path(path).exists() else f"base_model: {path}\n",
         images=turns,
         served="".join(f", {argument}" for argument in served),

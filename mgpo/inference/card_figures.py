@@ -21,8 +21,12 @@ KEYS = (
 LONGEST = 120  # characters of a value
 
 
-def figures(run: Path | None) -> str:
+def figures(run: Path | None, step: int | None = None) -> str:
     """The sections of a card that come from a run's folder, in Markdown; nothing where it has no report.
+
+    Args:
+        run: That folder.
+        step: Updates after which the model was saved; the figures of any other step are not its own, and left out.
 
     Raises:
         UserError: If the report can't be read.
@@ -35,15 +39,20 @@ def figures(run: Path | None) -> str:
         report = parse_json((run / REPORT).read_text(encoding="utf-8"))
         before = (report.get("before") or {}).get("by_split", {})
         rows = [_row(split, part, before.get(split, {})) for split, part in report["by_split"].items()]
-        step, commit = int(report["step"]), str(report.get("commit") or "")
+        reported, commit = int(report["step"]), str(report.get("commit") or "")
         settings = [(key, found) for key in KEYS if (found := _at(report.get("config"), key)) is not None]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{run / REPORT} can't be read as a run's report; move it away to export without it") from None
     head = f"| split | questions | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}"
+    reached = f"on the run's own questions; in brackets the 95 % interval.\n\n{head}\n" + "\n".join(rows)
+    if step is None:
+        step = reported
+    elif step != reported:
+        reached = f"and not evaluated: the run's report is of {reported:,} updates."
     made = f", with mgpo at commit {_cell(commit)}" if commit else ""
     return (
-        f"## What it reaches\n\nAfter {step:,} optimiser updates, on the run's own questions; in brackets the 95 % "
-        f"interval.\n\n{head}\n" + "\n".join(rows) + f"\n\n## How it was trained\n\nBy these settings{made}:\n\n"
+        f"## What it reaches\n\nAfter {step:,} optimiser updates, {reached}"
+        f"\n\n## How it was trained\n\nBy these settings{made}:\n\n"
         "| key | value |\n|---|---|\n" + "\n".join(f"| `{key}` | {_cell(value)} |" for key, value in settings) + "\n\n"
     )
 

@@ -11,7 +11,7 @@ import jsonargparse
 import torch
 import yaml
 
-from mgpo.checkpoints.whole import trained
+from mgpo.checkpoints.whole import load_state, trained
 from mgpo.dialogues import Dialogue, TwoTurn
 from mgpo.errors import UserError
 from mgpo.inference.class_paths import path_of
@@ -72,13 +72,9 @@ def load(
         settings = _checked(folder / SETTINGS, json.loads)
         model = _from_config(settings, dialogue, {"path": name, **options})
     elif (folder / "config.yaml").is_file():
-        model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
-        model.policy.load_state_dict(policy_weights(str(trained(folder))))
-        model.run = folder
+        model = _from_run(folder, trained(folder), dialogue, options)
     elif folder.exists() and folder.suffix == ".ckpt" and (config := folder.parent.parent / "config.yaml").is_file():
-        model = _from_config(_model_part(config), dialogue, options)
-        model.policy.load_state_dict(policy_weights(name))
-        model.run = config.parent
+        model = _from_run(config.parent, folder, dialogue, options)
     elif (shared := settings_on_hub(name)) is not None:
         settings = _checked(shared, json.loads)
         settings |= {} if dialogue is None else {"dialogue": None}  # the caller's takes its place
@@ -95,6 +91,14 @@ def load(
             _tell_budget(name, model.policy)
     model.max_new_tokens = max_new_tokens or model.max_new_tokens
     model.policy.to(place)
+    return model
+
+
+def _from_run(folder: Path, checkpoint: Path, dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
+    """The model of a run's configuration, with the weights of a checkpoint of it."""
+    model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
+    model.policy.load_state_dict(policy_weights(str(checkpoint)))
+    model.run, model.step = folder, load_state(checkpoint)["global_step"]
     return model
 
 

@@ -42,6 +42,7 @@ class Model(AskedModel):
         play = partial(roll_out, policy, InProcessSampler())
         super().__init__(play, policy.resolution, dialogue, max_new_tokens)
         self.policy, self.run, self.answer_form = policy, run, answer_form
+        self.step: int | None = None  # of that run, after which it was saved
 
     def identity(self) -> dict[str, Any]:
         """The sizes at which it sees, and a digest of the weights."""
@@ -69,7 +70,7 @@ class Model(AskedModel):
         name: str | None = None,
     ) -> None:
         """Save as a plain transformers checkpoint; see `mgpo.inference.saving.save_model`."""
-        more = (dtype, merge, name, self.run, self.answer_form)
+        more = (dtype, merge, name, self.run, self.step, self.answer_form)
         save_model(self.policy, self.dialogue, self.max_new_tokens, Path(folder), *more)
 
 

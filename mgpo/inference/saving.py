@@ -39,6 +39,7 @@ def save_model(
     merge: bool = True,
     name: str | None = None,
     run: Path | None = None,
+    step: int | None = None,
     answer_form: str = ANSWER_FORM,
 ) -> None:
     """Write weights, configuration, tokenizer, image and video processor, chat template and a model card.
@@ -55,6 +56,7 @@ def save_model(
         merge: Add adapters to the weights; otherwise they alone are saved, with the place of their base.
         name: The repository that it is for, by which the card loads it.
         run: The folder of the run that trained it, whose figures go into the card.
+        step: Updates after which it was saved there, of which the figures have to be.
         answer_form: The reply whose likelihood is the evidence of an audit.
 
     Raises:
@@ -65,7 +67,7 @@ def save_model(
     if name is not None and not merge and Path(getattr(policy, "path", "")).is_dir():
         raise UserError(f"the adapters' base is a folder here, which {name} can't point to; leave out --merge false")
     library = "transformers" if merge else "peft"
-    card = model_card(policy, dialogue, max_new_tokens, name, run, library)
+    card = model_card(policy, dialogue, max_new_tokens, name, run, step, library)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what an attempt that was broken off has left
     unfinished.mkdir(parents=True)

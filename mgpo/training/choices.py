@@ -13,6 +13,8 @@ def check_choices(module: Any) -> None:
     numbers = {f"model.{name}": getattr(module, name) for name in names}
     numbers |= {"model.resample_batches": module.pool.batches, TEMPERATURE: module.sampling.temperature}
     check_keys(numbers)
+    if not module.max_grad_norm > 0:
+        raise UserError(f"model.max_grad_norm is {module.max_grad_norm}; it is above 0, or .inf, which clips nothing")
     if "{answer}" not in module.answer_form:
         raise UserError(f"model.answer_form is {module.answer_form!r}; it needs the slot {{answer}}")
     if module.objective.entropy_weight and module.policy.fused_head:

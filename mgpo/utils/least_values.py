@@ -30,6 +30,7 @@ ARGUMENTS = {  # of classes of mgpo's own, where they have one of this name: the
     "max_pixels": 1, "min_pixels": 1, "crop_max_pixels": 1, "max_prompt_tokens": 1, "max_model_len": 1,
     "rank": 1, "alpha": 1, "replicas": 1,
 }  # fmt: skip
+NOTHING = {"EarlyWarning": "every_n_steps", "GroundingGallery": "questions"}  # arguments that may be 0, for none
 
 
 def check_keys(values: Mapping[str, Any]) -> None:
@@ -42,9 +43,6 @@ def check_keys(values: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is {value}; {why}")
         if key == TEMPERATURE and value <= 0:
             raise UserError(f"{key} is {value}; rollouts of a group must differ, so take one above 0, such as 1.0")
-
-
-NOTHING = {"EarlyWarning": "every_n_steps", "GroundingGallery": "questions"}  # arguments that may be 0, for none
 
 
 def at_least(where: str, **values: Any) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mgpo.rollout.in_process import Sampling
@@ -56,10 +57,10 @@ def _weights(pipe: socket.socket) -> Iterator[tuple[str, Tensor]]:
 
 
 def _request(asked: dict[str, Any], sent: dict[str, Tensor]) -> Request:
-    images = [
-        Shown(name, Pixels(sent[name], tuple(grid)), *run, features=sent[name] if seen else None)
-        for name, seen, grid, *run in asked["images"]
-    ]
+    images = []
+    for name, seen, grid, *run in asked["images"]:
+        patches, features = (torch.empty(0), sent[name]) if seen else (sent[name], None)
+        images.append(Shown(name, Pixels(patches, tuple(grid)), *run, features=features))
     return Request(tuple(asked["ids"]), tuple(images), asked["seed"])
 
 

@@ -11,6 +11,7 @@ import wandb
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgpo.callbacks import GroundingGallery, MetricsFile
@@ -18,6 +19,7 @@ from mgpo.callbacks.folder import root_for_loggers, run_folder, stays, unlogged_
 from mgpo.callbacks.hyperparameters import _accuracies, flat, log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.checkpoints.resume import go_into, last_checkpoint
+from mgpo.commands.quiet import hush_loggers
 from mgpo.data.mixture import Mixture, Part
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
@@ -142,6 +144,13 @@ def test_tensorboard_shows_the_configuration_beside_the_accuracy(tokenizer, tmp_
     assert [metric.name.tag for metric in experiment.metric_infos] == ["val/accuracy"]
     assert "val/accuracy" in events.Tags()["scalars"] and "hp_metric" not in events.Tags()["scalars"]
     assert yaml.safe_load((run / "hparams.yaml").read_text())["model.group_size"] == 4
+
+
+def test_loggers_that_answer_to_anything_are_left_alone():
+    """Lightning puts such ones in the place of all others for a fast_dev_run."""
+    wand = WandbLogger(offline=True, anonymous="must")
+    hush_loggers([DummyLogger(), CSVLogger("."), wand])
+    assert "anonymous" not in wand._wandb_init
 
 
 def test_sources_that_say_no_split_have_an_accuracy_too():

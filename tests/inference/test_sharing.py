@@ -79,6 +79,17 @@ def test_the_card_has_the_figures_of_the_run(trained, client, tmp_path):
     assert "What it reaches" not in _card_of(mgpo.load(), tmp_path / "plain")
 
 
+def test_a_checkpoint_of_another_step_has_no_figures_of_the_last_one(trained, tmp_path):
+    """Such as the best of a run, or what an interrupted one has left beside the report of its beginning."""
+    checkpoint = trained / "checkpoints/trained.ckpt"
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save(state | {"global_step": 80}, trained / "checkpoints/best.ckpt")
+    card = _card_of(mgpo.load(trained / "checkpoints/best.ckpt"), tmp_path / "best")
+    assert "After 80 optimiser updates, and not evaluated: the run's report is of 160 updates." in card
+    assert "0.750" not in card and "`model.optimizer.init_args.lr`" in card
+    assert "After 160 optimiser updates" in _card_of(mgpo.load(checkpoint), tmp_path / "trained")
+
+
 def _card_of(model, folder):
     model.save(folder)
     return (folder / "README.md").read_text()

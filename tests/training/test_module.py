@@ -229,7 +229,9 @@ def constant(questions, size):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(micro_batch_tokens=0), "micro_batch_tokens"),
+    [(dict(group_size=1), "at least 2"), (dict(epochs=0), "epochs"), (dict(max_grad_norm=-1.0), "max_grad_norm"),
+     (dict(max_grad_norm=0.0), "above 0"), (dict(max_grad_norm=float("nan")), "above 0"),
+     (dict(micro_batch_tokens=0), "micro_batch_tokens"),
      (dict(sampling=Sampling(temperature=0)), "temperature"), (dict(answer_form="K"), "slot")],
 )  # fmt: skip
 def test_impossible_options_are_refused(tokenizer, options, said):

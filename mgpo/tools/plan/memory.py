@@ -17,7 +17,7 @@ from mgpo.tools.plan.peaks import (
     rollout_peak,
     score_peak,
     update_peak,
-)  # fmt: skip
+)
 from mgpo.tools.plan.shape import Shape
 
 Parts = dict[str, int]  # bytes by kind
