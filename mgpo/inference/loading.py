@@ -72,7 +72,7 @@ def load(
         settings = _checked(folder / SETTINGS, json.loads)
         model = _from_config(settings, dialogue, {"path": name, **options})
     elif (folder / "config.yaml").is_file():
-        model = _from_run(folder, trained(folder), dialogue, options)
+        model = _from_run(folder, None, dialogue, options)
     elif folder.exists() and folder.suffix == ".ckpt" and (config := folder.parent.parent / "config.yaml").is_file():
         model = _from_run(config.parent, folder, dialogue, options)
     elif (shared := settings_on_hub(name)) is not None:
@@ -94,9 +94,10 @@ def load(
     return model
 
 
-def _from_run(folder: Path, checkpoint: Path, dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
-    """The model of a run's configuration, with the weights of a checkpoint of it."""
+def _from_run(folder: Path, checkpoint: Path | None, dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
+    """The model of a run's configuration, with the weights of this checkpoint of it, or those that it ended with."""
     model = _from_config(_model_part(folder / "config.yaml"), dialogue, options)
+    checkpoint = checkpoint or trained(folder)
     model.policy.load_state_dict(policy_weights(str(checkpoint)))
     model.run, model.step = folder, load_state(checkpoint)["global_step"]
     return model
