@@ -45,6 +45,7 @@ def kill_when(path, rows, *arguments):
     return path.read_bytes().count(b"\n")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_loses_or_repeats_nothing(pictures, tmp_path):
     arguments = ["--data", str(pictures), "--question", ASK, "--batch_size", "4"]
     written = kill_when(tmp_path / "killed.jsonl", 20, *arguments)
