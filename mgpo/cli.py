@@ -111,17 +111,20 @@ def look_at(command: str, args: Sequence[str]) -> None:
     Raises UserError.
     """
     from mgpo.commands.key_values import check_rows, check_values, check_words, given
-    from mgpo.commands.keys import check_arguments, check_configuration, laid_over
+    from mgpo.commands.keys import check_arguments, check_configuration, laid_over, replaced
     from mgpo.utils.configurations import load_file
 
     parts = [*(part for arg in args for part in arg.split("=", 1)), ""]
     configs = [value for name, value in pairwise(parts) if name in ("-c", "--config")]
     held: dict[str, Any] = {}
+    remarks: list[str] = []
     for config in configs:
         if Path(config).is_file():
-            held = laid_over(held, check_configuration(command, config, load_file(config)))
+            over = check_configuration(command, config, load_file(config))
+            remarks += replaced(held, over, config)
+            held = laid_over(held, over)
     check_words(command, args)
-    remarks = check_arguments(command, args, held)
+    remarks += check_arguments(command, args, held)
     check_values(command, held | given(args))
     if command == "study":
         check_rows(given(args), held.get("runs"))

@@ -85,6 +85,7 @@ _ANNOUNCED = re.compile(rf"(?:{SAID.pattern}|\b{READS}\s{{0,3}}:?)\Z", re.IGNORE
 # "option B: …" and "the letter on the sign" describe, and do not choose
 _DESCRIBED = re.compile(r"\S+\s\(?(?!I\b)[A-Z]\)?(?:\s|:|：|$)|(?i:letter)\s(?i:on|in|at|written|shown)\b")
 _ANSWER = re.compile(r"answer\b", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\banswer(?:\sis)?\Z", re.IGNORECASE)
 # in front of a box or tag: "not \\boxed{A}", "\\boxed{A} or \\boxed{B}"
 _UNBOXED = re.compile(r"(?:\b(?:not|isn['’]t)|[}>$]\s?or)[\s$\\(\[]{0,6}\Z", re.IGNORECASE)
 # a sum behind an answer may be of other things
@@ -104,13 +105,15 @@ def extract(reply: str, choices: tuple[str, ...] = (), *truths: str) -> str | No
     Args:
         reply: What the policy said.
         choices: The question's; a short reply then is an answer only where it is one of them.
-        truths: A reply that is one of these and nothing else is an answer, whatever it looks like ("unknown", "None"
-            for 0).
+        truths: A reply that is one of these and nothing else, or announces it as its answer and ends, is an answer,
+            whatever it looks like ("unknown", "None" for 0, "Oh no, not again").
     """
     reply = spoken(reply)[-LONGEST_REPLY:].strip()
     if reply and reply in map(str.strip, truths):
         return reply
     reply = re.sub(r"\*+|`+", "", reply)
+    if not choices and (announced := next((truth for truth in truths if _announces(reply, truth.strip())), None)):
+        return announced
     reply = _MEANT.sub("", reply, count=1) if _MEANT.match(reply) else reply
     if sure := _SURE.search(reply, max(0, len(reply) - LONGEST_SENTENCE)):
         reply = reply[: sure.start()]
@@ -123,6 +126,13 @@ def extract(reply: str, choices: tuple[str, ...] = (), *truths: str) -> str | No
             return instead
     said = _commitment(reply, choices)
     return reply if said is None and not choices and any(_is_truth(reply, truth) for truth in truths) else said
+
+
+def _announces(reply: str, truth: str) -> bool:
+    """Whether a reply ends with the answer as it is written, right behind "the answer is"."""
+    said, truth = reply.rstrip(" .。"), truth.rstrip(" .。")
+    before = said.removesuffix(truth).rstrip(" :") if truth else said
+    return said.endswith(truth) and bool(_ANSWER_IS.search(before)) and not _void(reply, len(before))
 
 
 def _is_truth(reply: str, truth: str) -> bool:

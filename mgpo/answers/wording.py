@@ -26,6 +26,7 @@ _MARKUP = re.compile(
     rf"^\s*(?:#{{1,6}}|>(?!\s*{_BOUND})|[-•](?=\s*[^\d\s]))\s",
     re.MULTILINE,
 )
+_TAGGED = re.compile(r"\s*<answer>\s*([^<\s][^<]*)</answer>\s*", re.IGNORECASE)
 _PAIRS = {
     "()",
     "[]",
@@ -97,8 +98,8 @@ _ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|\.(?!\d)|-(?![\d.]|\s
 
 
 def unwrap(answer: str) -> str:
-    r"""An answer without what models wrap around it: \text{…}, \(…\), $…$, quotes, brackets, a full stop."""
-    text = re.sub("[®©™]", "", answer[:LONGEST_ANSWER])
+    r"""An answer without what is wrapped around it: <answer>…</answer>, \text{…}, $…$, quotes, brackets, a stop."""
+    text = re.sub("[®©™]", "", _untagged(answer[:LONGEST_ANSWER]))
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)  # what follows makes "2½" 21/2, and "5²" 52
     text = re.sub(r"(?<=\d)(?=⁻?[²³¹⁰⁴-⁹])", "^", text)
     text = unicodedata.normalize("NFKC", text)[:LONGEST_ANSWER]  # one sign may become eighteen
@@ -116,6 +117,11 @@ def unwrap(answer: str) -> str:
             break
         text = bare
     return text
+
+
+def _untagged(answer: str) -> str:
+    tagged = _TAGGED.fullmatch(answer)
+    return tagged[1] if tagged else answer
 
 
 def _plain_latex(text: str) -> str:

@@ -69,7 +69,7 @@ class Progress(ProgressBar):
         """Begins the bar of steps with those that are done already, and starts the stopwatch."""
         self.watch.restart(pl_module.timer.read())
         if self.board is not None:
-            done, total = _steps(trainer)
+            done, total = _steps(trainer, pl_module)
             self.board.begin("step", total, done)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -79,7 +79,7 @@ class Progress(ProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the bar, with the latest metrics and the tokens per second since it was last moved."""
-        done = _steps(trainer)[0]
+        done = _steps(trainer, pl_module)[0]
         if self.board is not None and self.board.due("step", done):
             lap = self.watch.lap(pl_module.timer.read())
             metrics = trainer.callback_metrics
@@ -150,12 +150,13 @@ class Progress(ProgressBar):
                 self.board.hide()
 
 
-def _steps(trainer: L.Trainer) -> tuple[int, int | None]:
+def _steps(trainer: L.Trainer, module: Any) -> tuple[int, int | None]:
     """Steps done and, where it is known, steps in all."""
-    if trainer.max_steps > 0:
-        return trainer.global_step, trainer.max_steps
     epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
-    return trainer.fit_loop.total_batch_idx + 1, _whole(epochs * trainer.num_training_batches)
+    batches = epochs * trainer.num_training_batches
+    if trainer.max_steps > 0:  # updates, of which a batch makes these at most
+        return trainer.global_step, _whole(min(trainer.max_steps, batches * module.mini_batches * module.epochs))
+    return trainer.fit_loop.total_batch_idx + 1, _whole(batches)
 
 
 def _whole(number: float) -> int | None:

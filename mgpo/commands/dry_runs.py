@@ -8,13 +8,24 @@ from typing import Any, cast
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mgpo.commands.trainer_cli import CLI
+from mgpo.errors import UserError
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.tools.overview.command import arguments, overview
 from mgpo.tools.plan.command import plan
 from mgpo.training.module import MGPO
 
 
-class PlanCLI(CLI):
+class DryCLI(CLI):
+    """Takes whatever configuration `fit` takes, also one that a run has saved."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what Lightning gives to `fit` alone."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--ckpt_path", type=str | None, help="Of a run's configuration; nothing is read from it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Of a run's configuration; has no effect here.")
+
+
+class PlanCLI(DryCLI):
     """Takes what `fit` takes, and says what a step of it would cost; builds no trainer and reads no data."""
 
     command: Any = staticmethod(plan)
@@ -48,8 +59,16 @@ class DataCLI(PlanCLI):
         super().parse_arguments(parser, args)
 
 
-class DoctorCLI(CLI):
+class DoctorCLI(DryCLI):
     """Takes what `fit` takes, makes its checks on one device, and trains nothing; leaves no files."""
+
+    def before_instantiate_classes(self) -> None:
+        """Looks at the settings as `fit` does. Raises UserError for a checkpoint: what is examined are the policy's."""
+        if self.config["ckpt_path"]:
+            raise UserError(
+                "doctor examines the weights of model.policy; those of a checkpoint are named by model.policy.start"
+            )
+        super().before_instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Builds a trainer of one device that leaves no files and has the checks as its only callback."""

@@ -13,6 +13,7 @@ from mgpo.errors import UserError
 from mgpo.utils.least_values import check_class_arguments
 
 ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
+CALLBACKS = "trainer.callbacks"
 NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class
 Keys = Mapping[str, Sequence[str]]  # by key: kind, type, default, help
 
@@ -42,14 +43,16 @@ def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, 
     keys, held, remarks = keys_of(command), dict(configured or {}), list[str]()
     for arg, following in zip(args, [*args[1:], ""]):
         key, equals, value = arg[2:].partition("=")
-        key = key.rstrip("+")
+        adds, key = key.endswith("+"), key.rstrip("+")
         if not arg.startswith("--") or not key or key in ALWAYS:
             continue
         _check(command, keys, key, "--")
         if key in keys and keys[key][0] == "class":
             named = plain(value if equals else following)
-            held[key] = named if isinstance(named, Mapping | list) else {"class_path": named}
-            _check_classes(f"--{key}", held[key])
+            named = named if isinstance(named, Mapping | list | None) else {"class_path": named}
+            _check_classes(f"--{key}", named)
+            remarks += [] if adds else replaced(held, {key: named}, f"--{key}")
+            held = laid_over(held, {f"{key}+": named} if adds else {key: named})
             continue
         parent = next((k for k in keys if keys[k][0] == "class" and key.startswith(f"{k}.")), None)
         if parent is not None:
@@ -74,19 +77,42 @@ def check_configuration(command: str, file: str, loaded: Any) -> dict[str, Any]:
     keys = keys_of(command)
     held = dict(_flat(keys, loaded))
     for key, value in held.items():
-        _check(command, keys, key, f"{file}: ")
+        _check(command, keys, key.removesuffix("+"), f"{file}: ")
         _check_classes(f"{file}: {key}", value)
     return held
 
 
 def laid_over(held: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """What two configurations hold, the second in front; one that gives arguments alone keeps the first one's class."""
+    """What two configurations hold, the second in front; one that gives arguments alone keeps the first one's class.
+
+    A key with a "+" adds to a list.
+    """
     laid = {**held, **over}
     for key, value in over.items():
         before = held.get(key)
-        if isinstance(value, Mapping) and "class_path" not in value and isinstance(before, Mapping):
+        if key.endswith("+"):
+            laid[key[:-1]] = [*_as_list(held.get(key[:-1])), *_as_list(laid.pop(key))]
+        elif isinstance(value, Mapping) and "class_path" not in value and isinstance(before, Mapping):
             laid[key] = {**before, "init_args": {**(before.get("init_args") or {}), **(value.get("init_args") or {})}}
     return laid
+
+
+def replaced(held: Mapping[str, Any], over: Mapping[str, Any], what: str) -> list[str]:
+    """A remark where callbacks, some of which save, go because others are put in their place."""
+    before, others = (_as_list(each.get(CALLBACKS)) for each in (held, over))
+    if not others or {*map(_class_of, before)} <= {*map(_class_of, others)}:
+        return []
+    return [
+        f"{what} puts {len(others)} in place of the {len(before)} {CALLBACKS} before; {CALLBACKS}+ would add to them"
+    ]
+
+
+def _class_of(entry: Any) -> str:
+    return str(entry.get("class_path") if isinstance(entry, Mapping) else entry)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def explain(command: str, about: str, width: int) -> str:

@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from inspect import isfunction
+from inspect import isabstract, isfunction
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -70,7 +70,7 @@ def classes() -> Iterator[tuple[str, list[str]]]:
             public = getattr(module, name)
             made = get_type_hints(public).get("return") if isfunction(public) else None
             if getattr(made, "__module__", "").startswith("mgpo.") or (
-                isinstance(public, type) and not getattr(public, "_is_protocol", False)
+                isinstance(public, type) and not isabstract(public) and not getattr(public, "_is_protocol", False)
             ):
                 yield f"{package}.{name}", [parameter.name for parameter in get_signature_parameters(public)]
 

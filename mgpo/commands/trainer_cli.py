@@ -40,7 +40,7 @@ from mgpo.training.saved_run import CONFIG
 from mgpo.training.validations import check_validations
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused, replaced
-from mgpo.utils.configurations import reading, shipped_config
+from mgpo.utils.configurations import reading, shipped_config, with_whole_lists
 from mgpo.utils.own_code import unmade
 
 EVALUATIONS = ("validate", "test")
@@ -220,7 +220,13 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Evaluates what was trained, unless that is not wanted or training was interrupted."""
-        if self._measures("both", "after") and not self.trainer.interrupted:
+        trainer = cast(Any, self.trainer)
+        if 0 < (trainer.max_epochs or 0) <= trainer.current_epoch and trainer.global_step < trainer.max_steps:
+            self._say(
+                f"ended after {trainer.global_step} of {trainer.max_steps} updates: trainer.max_epochs "
+                f"{trainer.max_epochs} leaves no more; raise it, or take -1"
+            )
+        if self._measures("both", "after") and not trainer.interrupted:
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def _say(self, text: str) -> None:
@@ -241,6 +247,7 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
         with reading(args):
+            sys.argv = [sys.argv[0], *with_whole_lists(args)]
             return cli(
                 MGPO,
                 VQAData,

@@ -1,14 +1,16 @@
 """Where questions come from. A source is a sized collection of questions, named by its class path."""
 
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
 
 from mgpo.errors import UserError
 from mgpo.types import Question
+from mgpo.utils.interface import Interface
+from mgpo.utils.own_code import blaming
 
 
-class Source(Protocol):
+class Source(Interface):
     """A sized, indexable collection of questions; an index always gives the same question.
 
     Where its class has a `score`, from records to `mgpo.metrics.Score`, the table of benchmarks takes that for its
@@ -38,8 +40,10 @@ class Source(Protocol):
         and on the command line ``--data.train my_sources.Clocks --data.train.folder clocks``.
     """
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Question: ...
 
 
@@ -47,9 +51,19 @@ class DataError(UserError):
     """Data that can't be used; the message says what, where, and what to do."""
 
 
+def question_of(source: Source, index: int) -> Question:
+    """A question of a source. Raises UserError where the source fails, or gives something else."""
+    name = type(source).__name__
+    with blaming(f"the source {name}, asked for question {index},"):
+        question = source[index]
+    if not isinstance(question, Question):
+        raise DataError(f"the source {name} gives a {type(question).__name__} as question {index}, not a Question")
+    return question
+
+
 def split_of(source: Source) -> str:
     """The split under which a source reports: its own, or that of its questions where it does not say."""
-    return getattr(source, "split", None) or (source[0].split if len(source) else "")
+    return getattr(source, "split", None) or (question_of(source, 0).split if len(source) else "")
 
 
 def check_ids(key: str, sources: Sequence[Source]) -> None:
@@ -63,7 +77,7 @@ def check_ids(key: str, sources: Sequence[Source]) -> None:
     for split, sharing in by_split.items():
         known: set[str] = set()
         for source in sharing if len(sharing) > 1 else ():
-            own = {source[i].id for i in range(len(source))}
+            own = {question_of(source, i).id for i in range(len(source))}
             if both := known & own:
                 raise DataError(
                     f"{key}: two sources report under the split {split!r}, and both have a question {min(both)!r}; "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
-from mgpo.data.base import Source
+from mgpo.data.base import Source, question_of
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.images.lazy import LazyImage, hand_over, open_all
@@ -45,7 +45,7 @@ class Decoded(Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
-        question = self.source[index]
+        question = question_of(self.source, index)
         try:
             image, *others = open_all(question.pictures, self.whole)
             return Sample(question, image, others=tuple(others))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgpo.answers import LETTERS, normalise
+from mgpo.answers.options import named_by_text
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of
 from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
@@ -180,6 +181,11 @@ class Files(StoredRows):
                 counts = self.index_base is None and answer.isdecimal()
                 hint = "; if it counts them, say from 0 or 1 with index_base" if counts else ""
                 of = f"the {len(choices)} choices of column {self.of['choices']}"
+                if named_by_text(answer, choices):
+                    raise DataError(
+                        f"column {column}: {shown(answer)} is the place of one and the text of another of {of}; "
+                        'give these as an object of letters, such as {"A": "red", "B": "blue"}'
+                    )
                 raise DataError(f"column {column}: {shown(answer)} is not among {of}{hint}")
             letters.add(letter)
         if len(letters) > 1:

@@ -8,8 +8,9 @@ from pathlib import PurePath
 
 import numpy as np
 
-from mgpo.data.base import DataError, Source
+from mgpo.data.base import DataError, Source, question_of
 from mgpo.types import Question
+from mgpo.utils.interface import implementing
 
 MARKS = "/#"  # what parts an id from its source's name
 MOST = 50_000_000  # questions in an epoch
@@ -50,6 +51,8 @@ class Mixture:
     def __init__(self, parts: Sequence[Part]) -> None:
         if not parts:
             raise DataError("data: a mixture of no parts has no questions; name at least one source")
+        for part in parts:
+            implementing(Source, part.source, "data: a part of the mixture")
         names = [part.name or _name_of(part.source) for part in parts]
         for name, part in zip(names, parts):
             _check(name, part)
@@ -71,7 +74,7 @@ class Mixture:
             raise IndexError(index)
         name, source = self.named[self.part_of[index]]
         again, place = divmod(int(self.number[index]), len(source))
-        question = source[place]
+        question = question_of(source, place)
         begun = f"{name}#{again + 1}" if again else name
         return replace(question, id=f"{begun}/{question.id}", source=name)
 

@@ -10,6 +10,7 @@ from mgpo.data.base import DataError, Source, check_ids
 from mgpo.data.batches import Batches, Decoded, Sample
 from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
+from mgpo.utils.interface import implementing
 from mgpo.utils.least_values import check_keys
 
 
@@ -39,6 +40,9 @@ class VQAData(L.LightningDataModule):
         super().__init__()
         numbers = dict(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed or 0)
         check_keys({f"data.{name}": value for name, value in numbers.items()})
+        for key, sources in (("train", [train] if train is not None else []), ("val", val), ("test", test)):
+            for source in sources:
+                implementing(Source, source, f"data.{key}")
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed or 0

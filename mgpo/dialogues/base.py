@@ -1,16 +1,25 @@
 """What every dialogue shares: its interface, and how texts with slots become messages."""
 
+import difflib
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from mgpo.answers import LETTERS, extract
+from mgpo.errors import UserError
 from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
 from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.types import Message, Question, Trajectory, Turn
+from mgpo.utils.interface import Interface
+from mgpo.utils.own_code import blaming
 
 WHICH = '\nFor a part of picture number n add "picture": n.'  # behind a request for a box, where there are several
-_SLOT = re.compile(r"(\{(?:image|question|choices|reason|looks|units|width|height)\})")
+SLOTS = ("image", "question", "choices", "reason", "looks", "units", "width", "height")
+_SLOT = re.compile(rf"(\{{(?:{'|'.join(SLOTS)})\}})")
+_NAMED = re.compile(r"(?<!\\boxed)\{(\w+)\}")  # what may have been meant for a slot
+NEAR = 0.75  # from this likeness on a name is a slot's, misspelt
 
 UNITS = {  # in which a policy is asked to name a box
     Frame.PIXELS: "pixels of this picture",
@@ -19,7 +28,7 @@ UNITS = {  # in which a policy is asked to name a box
 }
 
 
-class Dialogue(Protocol):
+class Dialogue(Interface):
     """What is said in each turn, and when the episode ends. Knows texts and views, not engines.
 
     A dialogue holds no state: everything that has happened stands in the trajectory. `proceed` sets what it finds in
@@ -43,10 +52,12 @@ class Dialogue(Protocol):
         and on the command line ``--model.dialogue my_dialogues.Insisting``.
     """
 
+    @abstractmethod
     def stop_text(self, turn: int) -> str | None:
         """The text that ends the policy's reply in a turn (counted from 0), besides its end-of-turn token."""
         ...
 
+    @abstractmethod
     def open(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
         """The messages before the first reply; the views they show are appended to `trajectory.views`, whole pictures.
 
@@ -54,12 +65,62 @@ class Dialogue(Protocol):
         """
         ...
 
+    @abstractmethod
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Judge the last reply, then the messages before the next one; None when the episode is over.
 
         Messages that begin with one of the system begin a conversation of their own: the next reply sees them alone.
         """
         ...
+
+
+def check_texts(needs: Mapping[str, str], **texts: str) -> None:
+    """Refuse texts that would leave out what they are for.
+
+    Args:
+        needs: By the name of a text the slots that it must have, such as "image question"; "-image" is one that it
+            must not have.
+        texts: By name, all texts with slots.
+
+    Raises:
+        UserError: For a slot that is missing, misspelt, or can't be filled there.
+    """
+    for name, text in texts.items():
+        for word in _NAMED.findall(text):
+            if word not in SLOTS and (near := difflib.get_close_matches(word.lower(), SLOTS, 1, NEAR)):
+                raise UserError(f"dialogue.{name} has {{{word}}}, which is no slot; did you mean {{{near[0]}}}?")
+    for name, slots in needs.items():
+        for slot in slots.split():
+            if slot[0] == "-" and f"{{{slot[1:]}}}" in texts[name]:
+                raise UserError(f"dialogue.{name} has the slot {{{slot[1:]}}}, but nothing to show there; take it out")
+            if slot[0] != "-" and f"{{{slot}}}" not in texts[name]:
+                raise UserError(f"dialogue.{name} lacks the slot {{{slot}}}, without which the policy never sees it")
+
+
+def opening_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
+    """What `open` says. Raises UserError where it fails, says no messages, or shows no picture."""
+    with _blaming(dialogue, trajectory):
+        messages = _checked(dialogue.open(trajectory, resolution))
+        if not messages or not trajectory.views:
+            raise ValueError("its open gives no message with a picture, of which see_whole knows the views")
+        return messages
+
+
+def next_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
+    """What `proceed` says. Raises UserError where it fails, or says no messages."""
+    with _blaming(dialogue, trajectory):
+        messages = dialogue.proceed(trajectory, resolution)
+        return None if messages is None else _checked(messages)
+
+
+def _blaming(dialogue: Dialogue, trajectory: Trajectory) -> AbstractContextManager[None]:
+    return blaming(f"the dialogue {type(dialogue).__name__}, at question {trajectory.question.id},")
+
+
+def _checked(messages: Any) -> list[Message]:
+    if not isinstance(messages, list | tuple) or not all(isinstance(message, Message) for message in messages):
+        raise TypeError(f"a list of messages is needed, not {messages!r}")
+    return list(messages)
 
 
 def begins_anew(messages: Sequence[Message]) -> bool:

@@ -1,13 +1,12 @@
 """An answer that has to come from the crop: the answering turn sees neither the first picture nor the box reply."""
 
-from mgpo.dialogues.base import WHICH, fill, find_box
+from mgpo.dialogues.base import WHICH, check_texts, fill, find_box
 from mgpo.dialogues.cuts import PLAIN, Cut
 from mgpo.dialogues.single_turn import ASK_ANSWER
 from mgpo.dialogues.two_turn import ASK_BOX, SYSTEM, TwoTurn
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
-from mgpo.utils.own_code import Called
 
 NOTHING_TO_SEE = (
     "No part could be cut out, because {reason}. {question}{choices}\nGive your final answer inside \\boxed{}."
@@ -39,10 +38,12 @@ class BlindAnswer(TwoTurn):
         ask_answer: str = ASK_ANSWER,
         refuse: str = NOTHING_TO_SEE,
         rule: BoxRule = BoxRule(),
-        cut: Cut | Called | None = None,
+        cut: Cut | None = None,
         which: str = WHICH,
     ) -> None:
         super().__init__(system=system, ask_box=ask_box, rule=rule, cut=cut, which=which)
+        needs = {"ask_answer": "image question choices", "refuse": "question choices -image"}
+        check_texts(needs, ask_answer=ask_answer, refuse=refuse)
         self.ask_answer, self.refuse = ask_answer, refuse
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:

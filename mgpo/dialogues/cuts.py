@@ -1,16 +1,17 @@
 """What is cut out for a box that a reply names: the box itself, or whatever a view can show."""
 
-from typing import Protocol
+from abc import abstractmethod
 
 from mgpo.errors import UserError
 from mgpo.images.views import Box, Size, View, VisionResolution
+from mgpo.utils.interface import Interface, implementing
 
 
-class Cut(Protocol):
+class Cut(Interface):
     """From a usable box to the view that is shown: (the picture it was named in, box in its pixels, resolution).
 
     `View.crop` clips to that picture, turns by quarter turns, and takes the size at which crops are seen from
-    `resolution.crop`. A class, or a plain function known by the names and types of its parameters, as `dialogue.cut`.
+    `resolution.crop`. A class or a plain function, as `dialogue.cut`.
 
     Example:
         Tall parts lie down. In my_cuts.py::
@@ -26,6 +27,7 @@ class Cut(Protocol):
         and on the command line ``--model.dialogue.cut my_cuts.lying``.
     """
 
+    @abstractmethod
     def __call__(self, view: View, box: Box, resolution: VisionResolution) -> View: ...
 
 
@@ -90,3 +92,8 @@ class Enlarged:
 
 
 PLAIN = PlainCut()
+
+
+def implementing_cut(cut: Cut | None) -> Cut | None:
+    """The cut, where one is given. Raises UserError for what can't be called as cuts are."""
+    return None if cut is None else implementing(Cut, cut, "dialogue.cut")

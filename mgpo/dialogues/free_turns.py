@@ -1,13 +1,12 @@
 """The general algorithm (paper, algorithm 1): each turn the policy answers, or names a part to see first."""
 
-from mgpo.dialogues.base import answer_of, fill, find_box, see_whole
-from mgpo.dialogues.cuts import PLAIN, Cut
+from mgpo.dialogues.base import answer_of, check_texts, fill, find_box, see_whole
+from mgpo.dialogues.cuts import PLAIN, Cut, implementing_cut
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
-from mgpo.utils.own_code import Called
 
 ASK_FREELY = (
     "{image}{question}{choices}\n"
@@ -51,11 +50,15 @@ class FreeTurns:
         go_on: str = GO_ON,
         finish: str = FINISH,
         rule: BoxRule = BoxRule(),
-        cut: Cut | Called | None = None,
+        cut: Cut | None = None,
     ) -> None:
         if turns < 1:
             raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")
-        self.turns, self.system, self.rule, self.cut = turns, system, rule, cut
+        needs = {"ask": "image question choices", "show": "image"} | dict.fromkeys(
+            ("refuse", "go_on", "finish"), "-image"
+        )
+        check_texts(needs, ask=ask, show=show, refuse=refuse, go_on=go_on, finish=finish)
+        self.turns, self.system, self.rule, self.cut = turns, system, rule, implementing_cut(cut)
         self.ask, self.show, self.refuse, self.go_on, self.finish = ask, show, refuse, go_on, finish
 
     def stop_text(self, turn: int) -> str | None:

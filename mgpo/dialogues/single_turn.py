@@ -1,6 +1,6 @@
 """One turn: the GRPO baseline, and the same picture asked about without any box."""
 
-from mgpo.dialogues.base import WHICH, answer_of, fill, find_box, see_whole
+from mgpo.dialogues.base import WHICH, answer_of, check_texts, fill, find_box, see_whole
 from mgpo.dialogues.two_turn import SYSTEM
 from mgpo.images.boxes import BoxRule
 from mgpo.images.views import VisionResolution
@@ -35,6 +35,7 @@ class SingleTurn:
         judge_box: bool = True,
         which: str = WHICH,
     ) -> None:
+        check_texts({"ask": "image question choices"}, ask=ask)
         self.system, self.ask, self.rule, self.judge_box, self.which = system, ask, rule, judge_box, which
 
     def stop_text(self, turn: int) -> str | None:

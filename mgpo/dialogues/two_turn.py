@@ -1,12 +1,11 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.dialogues.base import WHICH, answer_of, fill, find_box, see_whole
-from mgpo.dialogues.cuts import PLAIN, Cut
+from mgpo.dialogues.base import WHICH, answer_of, check_texts, fill, find_box, see_whole
+from mgpo.dialogues.cuts import PLAIN, Cut, implementing_cut
 from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
-from mgpo.utils.own_code import Called
 
 SYSTEM = "You answer questions about pictures whose details may be too small to see at first."
 BOX_BLOCK_END = "]\n```"
@@ -63,14 +62,21 @@ class TwoTurn:
         name_again: str = NAME_AGAIN,
         rule: BoxRule = BoxRule(),
         turns: int = 2,
-        cut: Cut | Called | None = None,
+        cut: Cut | None = None,
         which: str = WHICH,
     ) -> None:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
+        shows = "image" if "{choices}" in ask_box else "image choices"
+        check_texts(
+            {"ask_box": "image question", "show_region": shows, "show_whole": shows, "look_again": "image",
+             "name_again": "image"},
+            ask_box=ask_box, show_region=show_region, show_whole=show_whole, look_again=look_again,
+            name_again=name_again,
+        )  # fmt: skip
         self.system, self.ask_box, self.rule, self.turns = system, ask_box, rule, turns
         self.show_region, self.show_whole = show_region, show_whole
-        self.look_again, self.name_again, self.cut, self.which = look_again, name_again, cut, which
+        self.look_again, self.name_again, self.cut, self.which = look_again, name_again, implementing_cut(cut), which
 
     def stop_text(self, turn: int) -> str | None:
         """The end of a box's block, in all turns but the last."""

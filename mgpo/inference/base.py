@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mgpo.answers import choice_letter, given
-from mgpo.data.base import Source
+from mgpo.data.base import Source, question_of
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.evaluation.greedy import assess
@@ -24,6 +24,7 @@ from mgpo.rewards import ExactAnswer, Reward
 from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Question, Trajectory, Turn
+from mgpo.utils.interface import implementing
 
 Samples = Sequence[Asked]
 Asking = Image.Image | str | Path  # a picture, or where it lies
@@ -112,7 +113,8 @@ class AskedModel(ABC):
     def __init__(
         self, play: Play, resolution: VisionResolution, dialogue: Dialogue, max_new_tokens: int = 1024
     ) -> None:
-        self.play, self.resolution, self.dialogue, self.max_new_tokens = play, resolution, dialogue, max_new_tokens
+        self.play, self.resolution, self.max_new_tokens = play, resolution, max_new_tokens
+        self.dialogue = implementing(Dialogue, dialogue, "dialogue")
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -170,6 +172,6 @@ def _picture(image: Asking) -> Picture:
 
 def in_batches(source: Source, limit: int | None, size: int, whole: Resize) -> Iterator[list[Asked]]:
     """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
-    questions = iter([source[i] for i in range(len(source))][:limit])
+    questions = iter([question_of(source, i) for i in range(len(source))][:limit])
     while batch := [(question, *open_all(question.pictures, whole)) for question in islice(questions, size)]:
         yield batch

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import Dialogue, TwoTurn
-from mgpo.dialogues.base import begins_anew
+from mgpo.dialogues.base import begins_anew, next_of, opening_of
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Frame, View, VisionResolution
@@ -128,7 +128,7 @@ class ServedModel(AskedModel):
     ) -> Trajectory:
         trajectory = Trajectory.begin(*sample)
         history: list[dict[str, Any]] = []
-        messages: Sequence[Message] | None = dialogue.open(trajectory, resolution)
+        messages: Sequence[Message] | None = opening_of(dialogue, trajectory, resolution)
         try:
             while messages is not None:
                 shown = [as_sent(message, trajectory, swap) for message in messages]
@@ -140,7 +140,7 @@ class ServedModel(AskedModel):
                     text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
                 history.append({"role": "assistant", "content": without_thoughts(text)})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
-                messages = dialogue.proceed(trajectory, resolution)
+                messages = next_of(dialogue, trajectory, resolution)
         except (NoReply, BadImage) as error:
             trajectory.failed = str(error)
         return trajectory

@@ -7,7 +7,6 @@ from mgpo.errors import UserError
 from mgpo.rewards.correctness import ExactAnswer, Reward, Verdict, counts_of, verdicts_of
 from mgpo.rewards.own import ByName, as_reward
 from mgpo.types import Question
-from mgpo.utils.own_code import Called
 
 
 class BySource:
@@ -18,9 +17,7 @@ class BySource:
         otherwise: Of all other questions; ExactAnswer unless given.
     """
 
-    def __init__(
-        self, rewards: Mapping[str, Reward | Called | str], otherwise: Reward | Called | str | None = None
-    ) -> None:
+    def __init__(self, rewards: Mapping[str, Reward], otherwise: Reward | None = None) -> None:
         self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
         self.otherwise = as_reward(otherwise or ExactAnswer())
 

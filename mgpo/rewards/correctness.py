@@ -1,11 +1,13 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 from mgpo.answers import is_number, is_right
 from mgpo.errors import UserError
 from mgpo.types import Question
+from mgpo.utils.interface import Interface
 from mgpo.utils.own_code import blaming
 
 
@@ -16,7 +18,7 @@ class Verdict(NamedTuple):
     right: bool
 
 
-class Reward(Protocol):
+class Reward(Interface):
     """Judges an extracted answer; None is a reply that commits to nothing.
 
     A number says both: what training sees, and that the answer is right where it is above 0. A `Verdict` says them
@@ -44,6 +46,7 @@ class Reward(Protocol):
         and on the command line ``--model.reward my_rewards.near``.
     """
 
+    @abstractmethod
     def __call__(self, answer: str | None, question: Question) -> Any: ...
 
 

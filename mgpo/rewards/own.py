@@ -1,7 +1,6 @@
 """Functions and classes of one's own as rewards, whatever order or names their parameters have."""
 
 from collections.abc import Callable
-from importlib import import_module
 from inspect import Parameter, Signature, signature
 from typing import Any
 
@@ -12,15 +11,14 @@ from mgpo.types import Question
 ASKED = ("answer", "question")
 
 
-def as_reward(given: Callable[..., Any] | str) -> Reward:
-    """A callable, or the dotted path of a function or a class, that is asked as rewards are.
+def as_reward(given: Callable[..., Any]) -> Reward:
+    """A callable that is asked as rewards are.
 
     It is called by position where it takes answer and question alone, and by the names of its parameters otherwise.
 
     Raises:
-        UserError: Where there is no such thing, or it takes neither an answer nor an answer and a question.
+        UserError: Where it can't be called, or takes neither an answer nor an answer and a question.
     """
-    given = _found(given) if isinstance(given, str) else given
     if not callable(given):
         raise UserError(
             f"the reward {type(given).__name__} can't be asked: it has no __call__, which takes answer and question"
@@ -41,19 +39,6 @@ def as_reward(given: Callable[..., Any] | str) -> Reward:
         return given
     what = getattr(given, "__name__", type(given).__name__)
     raise UserError(f"the reward {what} takes {takes}; it should take answer and question, by name or by position")
-
-
-def _found(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-        return found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, ValueError):
-        raise UserError(f"model.reward: there is no {path}, here or among what is installed") from None
-    except TypeError as error:
-        raise UserError(
-            f"model.reward: {path} can't be made without arguments ({error}); they stand under init_args"
-        ) from None
 
 
 class ByName:

@@ -1,9 +1,9 @@
 """Additions to the reward. None is part of the published method; each is a class path in `model.shaping`."""
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -13,16 +13,18 @@ from mgpo.errors import UserError
 from mgpo.images.boxes import box_candidates, number_lists
 from mgpo.types import Trajectory
 from mgpo.utils.atomic_files import parse_json
-from mgpo.utils.own_code import Called, blaming
+from mgpo.utils.interface import Interface
+from mgpo.utils.own_code import blaming
 
 
-class Shaping(Protocol):
+class Shaping(Interface):
     """Adds to the reward of a trajectory whose answer has been judged."""
 
+    @abstractmethod
     def __call__(self, trajectory: Trajectory) -> float: ...
 
 
-def added(shaping: Sequence[Shaping | Called], trajectory: Trajectory) -> float:
+def added(shaping: Sequence[Shaping], trajectory: Trajectory) -> float:
     """What all of them add. Raises UserError where one fails, or gives no number."""
     total = 0.0
     for each in shaping:

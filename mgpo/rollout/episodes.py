@@ -1,6 +1,7 @@
 """Rollouts: a dialogue played with a sampler, for every question a group of trajectories."""
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew
+from mgpo.dialogues.base import begins_anew, next_of, opening_of
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
@@ -20,7 +21,7 @@ from mgpo.rollout.crops import THREADS, CropCache, Swap, swaps_of
 from mgpo.rollout.fitting import in_process, most_of, too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
-from mgpo.utils.own_code import Called, blaming
+from mgpo.utils.interface import Interface
 
 Job = Callable[[], list[Trajectory]]  # plays the rollouts of a step
 ANSWER_FORM = "\\boxed{{answer}}"  # in which a right answer is forced
@@ -52,7 +53,7 @@ class Conversations(Protocol):
         ...
 
 
-class Sampler(Protocol):
+class Sampler(Interface):
     """Draws replies from a policy: in process, or an engine that has a copy of its weights.
 
     One that passes the policy itself although its log-probs are not the trainer's says so with `in_process = True`, as
@@ -88,19 +89,23 @@ class Sampler(Protocol):
 
     exact: bool  # whether its log-probs are the trainer's, but for rounding
 
+    @abstractmethod
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
         """Show each prompt to `copies` rows, which lie next to each other, under the policy's weights as they are."""
         ...
 
+    @abstractmethod
     def prepare(self, policy: Policy) -> None:
         """Have the policy's weights as they are. Where they are sharded all ranks must ask; then each may `open`."""
         ...
 
+    @abstractmethod
     def run(self, policy: Policy, job: Job) -> list[Trajectory]:
         """Have a step's rollouts played: these now, or while the policy learns from those of the step before, which are
         then returned."""
         ...
 
+    @abstractmethod
     def release(self) -> None:
         """The policy's weights are about to change, and memory is wanted elsewhere until the next `open`."""
         ...
@@ -151,7 +156,7 @@ def roll_out(
     """
     resolution = resolution or policy.resolution
     firsts = [replace(Trajectory.begin(*sample), frame=resolution.frame) for sample in samples]
-    opened = [dialogue.open(first, resolution) for first in firsts]
+    opened = [opening_of(dialogue, first, resolution) for first in firsts]
     trajectories = [replace(first, turns=[], views=list(first.views)) for first in firsts for _ in range(copies)]
     with ThreadPoolExecutor(THREADS) as threads, policy.at_rest() if in_process(sampler) else nullcontext():
         crops = [CropCache(policy, first, own, threads) for first, own in zip(firsts, swaps_of(swap, firsts))]
@@ -179,8 +184,7 @@ def roll_out(
                     i = active[row]
                     text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)
                     trajectories[i].turns.append(Turn(shown[i], reply, text, opened=thinks))
-                    with blaming(f"the dialogue {type(dialogue).__name__}, at question {trajectories[i].question.id},"):
-                        following[i] = dialogue.proceed(trajectories[i], resolution)
+                    following[i] = next_of(dialogue, trajectories[i], resolution)
                     crops[i // copies].begin(following[i])  # while other rows go on
             limits = (sampling.max_new_tokens, most_of(sampler))
             shown = _next_prompts(policy, trajectories, following, crops, copies, *limits)
@@ -241,7 +245,7 @@ def judge(trajectories: Sequence[Trajectory], reward: Reward) -> None:
         trajectory.reward, trajectory.right = verdict
 
 
-def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping | Called]) -> None:
+def shape_rewards(trajectories: Sequence[Trajectory], shaping: Sequence[Shaping]) -> None:
     """What training adds to the reward of judged trajectories, in place."""
     for trajectory in trajectories:
         trajectory.reward += added(shaping, trajectory)

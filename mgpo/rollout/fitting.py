@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgpo.dialogues import Dialogue
+from mgpo.dialogues.base import opening_of
 from mgpo.images.views import Original
 from mgpo.policy.base import Policy
 from mgpo.types import Prompt, Question, Trajectory, Turn, conversations
@@ -66,5 +67,5 @@ def opening_too_long(
 
 def opening(policy: Policy, dialogue: Dialogue, trajectory: Trajectory) -> Prompt:
     """The first prompt of a conversation with blanks for its pictures, of which no pixel is looked at."""
-    messages = dialogue.open(trajectory, policy.resolution)
+    messages = opening_of(dialogue, trajectory, policy.resolution)
     return policy.chat.open(messages, lambda view: policy.blank(view.size))

@@ -2,13 +2,21 @@
 
 from typing import Any
 
+from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
+from mgpo.rewards import Shaping
+from mgpo.rollout.episodes import Sampler
 from mgpo.training.self_teacher import AT_ONE_GLANCE
+from mgpo.utils.interface import implementing
 from mgpo.utils.least_values import TEMPERATURE, check_keys
 
 
 def check_choices(module: Any) -> None:
     """Raises UserError, in a sentence, for a module that could not learn as it was asked to."""
+    implementing(Dialogue, module.dialogue, "model.dialogue")
+    implementing(Sampler, module.sampler, "model.sampler")
+    for shaping in module.shaping:
+        implementing(Shaping, shaping, "model.shaping")
     names = ("group_size", "mini_batches", "epochs", "micro_batch_tokens", "seed")
     numbers = {f"model.{name}": getattr(module, name) for name in names}
     numbers |= {"model.resample_batches": module.pool.batches, TEMPERATURE: module.sampling.temperature}

@@ -10,6 +10,7 @@ from torch import nn
 
 from mgpo import metrics
 from mgpo.checkpoints.loop_state import check
+from mgpo.data.base import DataError
 from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.distributed import gathered
@@ -57,6 +58,7 @@ class EvaluatedModule(L.LightningModule):
         self.skipped: set[tuple[str, str]] = set()  # questions that could not be played: split and id
         self.records: list[Record] = []
         self.left_out: dict[tuple[str, str], str] = {}  # since the last evaluation began: (split, id), and why
+        self.asked: set[tuple[str, str]] = set()  # in it: split and id
         # a submodule, so that states follow the device; they are no parameters and in no checkpoint
         self.metrics = cast(dict[str, metrics.RecordMetric], nn.ModuleDict(evaluation_metrics()))
 
@@ -113,6 +115,19 @@ class EvaluatedModule(L.LightningModule):
             self.skipped.add(key)
             say(f"left out: question {question.id}, {why}")
 
+    def tell_apart(self, batch: Sequence[Sample]) -> None:
+        """Raises DataError where two questions of an evaluation have one name: their records would be one.
+
+        What pads the batches of several ranks is never a rank's own question again.
+        """
+        for question in (sample.question for sample in batch):
+            if (key := (question.split, question.id)) in self.asked:
+                raise DataError(
+                    f"two questions of the split {question.split!r} have the id {question.id!r}, and one would hide "
+                    "the other; give each an id of its own"
+                )
+            self.asked.add(key)
+
     def on_train_end(self) -> None:
         """Says how many questions were left out in the whole run, over all ranks."""
         skipped = gather(sorted(self.skipped), lambda key: key, self.trainer.world_size)
@@ -121,7 +136,7 @@ class EvaluatedModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Empties records and metrics, and has the sampler take the weights as they are; on all ranks."""
-        self.records, self.left_out = [], {}
+        self.records, self.left_out, self.asked = [], {}, set()
         for metric in self.metrics.values():
             metric.reset()
             metric.update([])  # a rank may get no batch
@@ -129,6 +144,7 @@ class EvaluatedModule(L.LightningModule):
 
     def validation_step(self, batch: list[Sample], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Plays the questions of a batch greedily, and keeps a record of each."""
+        self.tell_apart(batch)
         samples = self.fitting(self.usable(batch), self.eval_sampling)
         with self.timer.phase("evaluation"), gathered(self.policy, in_process(self.sampler)):  # all ranks
             if samples:

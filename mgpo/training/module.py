@@ -38,7 +38,6 @@ from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
-from mgpo.utils.own_code import Called
 
 
 class MGPO(RolloutModule):
@@ -84,8 +83,8 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | Called | str | None = None,
-        shaping: Sequence[Shaping | Called] = (),
+        reward: Reward | None = None,
+        shaping: Sequence[Shaping] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,

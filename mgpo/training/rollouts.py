@@ -28,7 +28,6 @@ from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory
 from mgpo.utils.collectives import share_objects
-from mgpo.utils.own_code import Called
 
 TEACHER = "teacher"  # in a checkpoint
 
@@ -36,7 +35,7 @@ TEACHER = "teacher"  # in a checkpoint
 class RolloutModule(EvaluatedModule):
     """An evaluated module that also rolls out groups to learn from."""
 
-    shaping: Sequence[Shaping | Called]
+    shaping: Sequence[Shaping]
     sampling: Sampling
     group_size: int
     credit: Credit

@@ -2,6 +2,8 @@
 
 import re
 
+from mgpo.utils.interface import not_implementing
+
 CLASS = "; name one by its class path, and its arguments under init_args"
 LIST, MAPPING = "a list in [ ]", "keys and values in { }"
 NEEDED = {
@@ -71,7 +73,8 @@ def _of_class(key: str, rest: str) -> str | None:
     if wanted := re.match(r"(?:Does not implement protocol|Not a valid subclass of) (\w+)", rest):
         return f"{key}: {_given(rest)} is no {wanted[1]}{CLASS}"
     if wanted := re.match(r"Import path (\S* ?)(does not (?:correspond to|implement) .*? \w+)(?= - |\. |$)", rest):
-        return f"{key}: {wanted[1].strip() or _given(rest)} {wanted[2]}"
+        what = wanted[1].strip() or str(_given(rest))
+        return f"{key}: {not_implementing(what, wanted[2].split()[-1]) or f'{what} {wanted[2]}'}"
     return None
 
 

@@ -8,6 +8,7 @@ import os
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ DEEPEST = 50  # levels
 MOST = 10_000  # values, once every alias is written out
 SHOWN = 1_000  # characters of a complaint
 NAMES = ("-c", "--config")
+LISTS = ("data.val", "data.test", "model.shaping", "trainer.callbacks", "trainer.logger")  # of classes
 LIBRARY = jsonargparse.get_loader("yaml")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -88,6 +90,39 @@ def load_file(path: str) -> Any:
     return loaded
 
 
+def with_whole_lists(args: Sequence[str]) -> list[str]:
+    """The arguments of a command, with lists of classes emptied in front of what gives them anew.
+
+    The parser would have each entry take over the arguments of the one that stood at its place before, whatever it
+    was. Entries without a class_path mean just that, and keep them.
+    """
+    whole: list[str] = []
+    for arg, following in zip(args, [*args[1:], ""]):
+        name, equals, value = arg.partition("=")
+        value = value if equals else following
+        if name in NAMES and os.path.isfile(value):
+            given = load_file(value)
+        elif name.removeprefix("--") in LISTS and value.startswith("["):
+            section, _, key = name.removeprefix("--").partition(".")
+            given = {section: {key: _loaded(value)}}
+        else:
+            given = {}
+        for key in LISTS:
+            section, _, last = key.partition(".")
+            entries = given[section].get(last) if isinstance(given.get(section), dict) else None
+            if isinstance(entries, list) and all(isinstance(e, str) or "class_path" in (e or ()) for e in entries):
+                whole.append(f"--{key}=[]")
+        whole.append(arg)
+    return whole
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return load(text)
+    except yaml.YAMLError:
+        return None  # which the parser refuses
+
+
 def check_file(path: str) -> None:
     """Raises UserError for a file that `load_file` refuses; one that is not there the parser refuses."""
     if os.path.isfile(path):
@@ -117,33 +152,55 @@ def load(text: str) -> Any:
         raise Unreadable(str(error)) from None
 
 
+@dataclass
+class _Open:
+    """A list or mapping that is being read."""
+
+    anchor: str | None
+    before: int  # values in front of it
+    keys: set[str] | None  # of a mapping
+    nodes: int = 0  # in it: of a mapping, keys and values
+
+
 def check_yaml(text: str) -> None:
     """Raises yaml.YAMLError for a text that is too long, nested too deep, too large once its aliases are written out,
-    or that holds itself. Builds nothing.
+    that holds itself, or that says a key twice, of which the first would be lost. Builds nothing.
     """
     if len(text) > LARGEST:
         raise Unreadable(f"more than {LARGEST:,} characters")
     sizes: dict[str, int] = {}  # of what an anchor names
-    open_: list[tuple[str | None, int]] = []  # what is being read: its anchor, and the values before it
+    open_: list[_Open] = []
     values = 0
     for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.NodeEvent) and open_:
+            _check_key(open_[-1], event)
         if isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in open_):
+            if any(event.anchor == each.anchor for each in open_):
                 raise Unreadable(f"*{event.anchor} holds itself{_place(event)}")
             values += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
         elif isinstance(event, yaml.CollectionStartEvent):
-            open_.append((event.anchor, values))
+            open_.append(_Open(event.anchor, values, set() if isinstance(event, yaml.MappingStartEvent) else None))
             values += 1
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_.pop()
-            sizes |= {anchor: values - before} if anchor else {}
+            ended = open_.pop()
+            sizes |= {ended.anchor: values - ended.before} if ended.anchor else {}
         if len(open_) > DEEPEST:
             raise Unreadable(f"lists or mappings are nested more than {DEEPEST} deep{_place(event)}")
         if values > MOST:
             raise Unreadable(f"more than {MOST:,} values, counting what aliases repeat{_place(event)}")
+
+
+def _check_key(within: _Open, event: yaml.NodeEvent) -> None:
+    """Raises yaml.YAMLError for a key of a mapping that it has already."""
+    is_key = within.keys is not None and within.nodes % 2 == 0
+    within.nodes += 1
+    if is_key and within.keys is not None and isinstance(event, yaml.ScalarEvent):
+        if event.value in within.keys:
+            raise Unreadable(f"{event.value[:SHOWN]} stands there twice{_place(event)}; write its parts together")
+        within.keys.add(event.value)
 
 
 def _what(error: yaml.YAMLError) -> str:

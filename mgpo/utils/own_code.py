@@ -1,33 +1,15 @@
-"""Classes that a configuration names: known by what they can do, and their failures told in one sentence."""
+"""Failures of code that a configuration names, told in one sentence."""
 
 import re
 import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FunctionType
-from typing import Any
 
 from mgpo.errors import UserError
 
 SHOWN = 200  # characters of an error
 PACKAGE = re.compile(r"pip install (?:-U )?['`]?(\w[\w.-]*)")
 MODULE = re.compile(r"[Nn]o module named '(\w[\w-]*)|`(\w[\w-]*)` is not installed")
-
-
-class Called(ABC):
-    """Every class whose objects can be called, whatever its `__call__` takes: a configuration may name it.
-
-    The command line compares a protocol with names and annotations, which classes of a user's own need not have.
-    """
-
-    @abstractmethod
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Whatever it is for."""
-
-    @classmethod
-    def __subclasshook__(cls, other: type) -> bool:
-        return isinstance(getattr(other, "__call__", None), FunctionType)  # noqa: B004  # of classes alone, not types
 
 
 @contextmanager

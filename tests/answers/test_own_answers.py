@@ -32,7 +32,9 @@ def folder(tmp_path):
         ({"1": "red", "2": "blue"}, 2, "B"), ({"label": ["A", "B"], "text": ["red", "blue"]}, "B", "B"),
         ({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "B"), ('["red", "blue"]', "blue", "B"),
         ("['red', 'blue']", "B", "B"), ('{"A": "red", "B": "blue"}', "blue", "B"), ("A. red\nB. blue", "B", "B"),
-        ([1, 2, 3], 2, "B"), ([1, 2, 3], "2", "B"), ([1.5, 2.0], 2, "B"), ("[1, 2, 3]", 2, "B"), ([5, 7], 7.0, "B"),
+        ([1, 2, 3], 2, "B"), ([1, 2, 3], "2", "B"), ([1.5, 2.0], 2, "B"), ("[1, 2, 3]", 2, "B"),
+        (["red", "blue"], "<answer>blue</answer>", "B"), (["red", "blue"], " <Answer> B </Answer>", "B"),
+        ([5, 7], 7.0, "B"),
         ({"A": "red", "C": "blue", "D": "green", "B": None}, "C", "B"),
         ({"A": "red", "C": "blue", "D": "green"}, "(c)", "B"),
         ({"A": "red", "C": "blue", "D": "green"}, "C. blue", "B"), ({"optionA": "red", "optionB": "blue"}, "B", "B"),
@@ -77,13 +79,26 @@ def test_what_is_not_plain_is_not_guessed(folder, choices, answer):
     assert len(str(caught.value)) <= 600
 
 
-@pytest.mark.parametrize(("base", "answer"), [(0, 1), (0, "1"), (1, 2), (1, "2"), (1, 2.0), (1, "blue"), (0, "B")])
+@pytest.mark.parametrize(
+    ("base", "answer"),
+    [(0, 1), (0, "1"), (1, 2), (1, "2"), (1, "<answer> 2 </answer>"), (1, 2.0), (1, "blue"), (0, "B")],
+)
 def test_answers_that_count_choices_say_from_where(folder, base, answer):
     assert files(folder, {**CHOICES, "answer": answer}, index_base=base)[0].answer == "B"
     with pytest.raises(DataError, match="not among the 2 choices"):
         files(folder, {**CHOICES, "answer": base + 2}, index_base=base)
     with pytest.raises(DataError, match=r"say from 0 or 1 with index_base"):
         files(folder, {**CHOICES, "answer": "1"})
+
+
+def test_a_letter_that_is_another_choice_s_text_says_how_to_be_plain(folder):
+    with pytest.raises(DataError, match="'A' is the place of one and the text of another of the 3 choices"):
+        files(folder, {**ROW, "choices": ["K", "B", "A"], "answer": "A"})
+
+
+def test_a_right_answer_may_be_tagged_as_replies_are(folder):
+    question = files(folder, {**ROW, "answer": "<answer> red </answer>"})[0]
+    assert [ExactAnswer()(answer, question) for answer in ("red", "blue")] == [1, 0]
 
 
 def test_names_of_classes_are_texts_not_numbers(folder):

@@ -95,7 +95,7 @@ def test_a_reply_that_is_the_right_answer_is_right(text):
 @given(st.sampled_from([row["truth"] for row in JUDGED if not row["choices"]]))
 def test_the_right_answer_is_right_however_it_is_announced(truth):
     for form in ("The answer is {}.", "\\boxed{{{}}}", "<answer>{}</answer>", "**Answer:** {}", "Final answer: {}"):
-        assert is_right(extract(form.format(truth)), truth), form
+        assert is_right(extract(form.format(truth), (), truth), truth), form
 
 
 @pytest.mark.parametrize("separator", [" ", ", ", " or ", " and ", "/", "\n", "; ", " | ", ""])

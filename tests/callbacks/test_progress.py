@@ -163,3 +163,6 @@ def test_steps_are_batches_or_updates_where_those_are_limited(tokenizer, tmp_pat
     fit(make(tokenizer, mini_batches=2), tmp_path, callbacks=[Progress(1)], max_steps=6, **bar)
     updates = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     assert updates == ["2/6", "4/6", "6/6"]
+    fit(make(tokenizer, mini_batches=2), tmp_path, callbacks=[Progress(1)], max_steps=60, **bar)
+    updates = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert updates == ["2/8", "4/8", "6/8", "8/8"]  # all that the epoch holds

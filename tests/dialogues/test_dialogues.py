@@ -221,7 +221,7 @@ def test_fewer_than_two_turns_are_refused():
 
 
 def test_a_text_may_say_the_size_at_which_the_picture_is_seen():
-    ask = "{image}{question} The picture is {width} x {height}; answer in {units}."
+    ask = "{image}{question}{choices} The picture is {width} x {height}; answer in {units}."
     for dialogue in (TwoTurn(ask_box=ask), SingleTurn(ask=ask), FreeTurns(ask=ask)):
         trajectory, messages = start(dialogue)
         assert trajectory.image.size == (448, 448)

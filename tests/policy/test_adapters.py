@@ -106,7 +106,7 @@ def trained(family, untied):
 
 @pytest.fixture
 def alone(trained, tmp_path):
-    Model(trained, TwoTurn(ask_box="Where? {question}"), 9).save(tmp_path / "alone", merge=False)
+    Model(trained, TwoTurn(ask_box="{image}Where? {question}"), 9).save(tmp_path / "alone", merge=False)
     return tmp_path / "alone"
 
 
@@ -119,7 +119,7 @@ def test_adapters_are_loaded_with_the_dialogue_of_their_training(trained, alone)
     picture = noise_image(300, 200)
     expected = Model(trained, model.dialogue, 9).ask(picture, "Which?").turns
     assert model.ask(picture, "Which?").turns == expected
-    assert model.max_new_tokens == 9 and model.dialogue.ask_box == "Where? {question}"
+    assert model.max_new_tokens == 9 and model.dialogue.ask_box == "{image}Where? {question}"
     assert model.resolution == trained.resolution
 
 

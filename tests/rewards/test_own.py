@@ -16,6 +16,7 @@ from mgpo.rollout import InProcessSampler, Sampling
 from mgpo.rollout.episodes import roll_out, shape_rewards
 from mgpo.training import MGPO
 from mgpo.types import Trajectory
+from mgpo.utils.complaints import plainly
 from tests.conftest import make_question, noise_image
 
 IMAGE = noise_image(200, 100)
@@ -184,15 +185,16 @@ def parsed(reward):
     ("path", "words"),
     [
         ("no_such_module.reward", "there is no no_such_module.reward"),
-        ("mgpo.rewards.Nice", "there is no mgpo.rewards.Nice"),
+        ("mgpo.rewards.Nice", "there is no Nice in mgpo.rewards"),
         ("shutil.rmtree", "it should take answer and question"),
-        ("os.rename", "it should take answer and question"),
-        ("os.system", "it should take answer and question"),
+        ("os.rename", "os.rename is no Reward"),
+        ("os.system", "os.system is no Reward"),
     ],
 )
 def test_what_is_none_is_refused_and_never_called(path, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises((UserError, jsonargparse.ArgumentError)) as raised:
         as_reward(parsed(path))
+    assert words in plainly(str(raised.value))
 
 
 def test_a_function_is_not_called_to_make_a_reward(tmp_path):

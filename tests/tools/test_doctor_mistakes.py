@@ -197,7 +197,8 @@ def test_sampler_and_trainer_agree_on_wrong_positions(fresh_policy, monkeypatch)
 
 
 def test_a_picture_that_is_not_shown_is_found(fresh_policy):
-    dialogue = TwoTurn(rule=RULE, show_region="{question}", show_whole="{reason} {question}")
+    dialogue = TwoTurn(rule=RULE)
+    dialogue.show_region, dialogue.show_whole = "{question}", "{reason} {question}"
     assert failures(case_of(fresh_policy, dialogue)).keys() == {"image tokens", "boxes land"}
 
 

@@ -7,8 +7,10 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mgpo.callbacks import BenchmarkTable, ReportWriter
+from mgpo.data.base import DataError
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
+from mgpo.errors import UserError
 from mgpo.evaluation.report import format_report, summarise
 from mgpo.metrics.record import Record
 from mgpo.rollout.in_process import Sampling
@@ -103,3 +105,29 @@ def test_a_validation_of_training_is_a_line_for_each_split(tokenizer, tmp_path, 
     ]
     assert best.best_model_score == pytest.approx(2 / 3)
     assert [path.name for path in tmp_path.rglob("report.json")] == ["report.json"]
+
+
+class Alike(Scenes):
+    def __getitem__(self, index):
+        return replace(super().__getitem__(index), id="the same" if index else "another")
+
+
+def test_questions_of_one_name_are_not_counted_as_one(module, trainer, monkeypatch):
+    play(monkeypatch)
+    trainer.validate(module, VQAData(val=[Alike(2, split="val")], num_workers=0), verbose=False)
+    with pytest.raises(DataError, match="two questions of the split 'val' have the id 'the same'"):
+        trainer.validate(module, VQAData(val=[Alike(3, split="val")], num_workers=0), verbose=False)
+
+
+class Rows(Scenes):
+    def __getitem__(self, index):
+        return {"question": "What?"} if self.count == 2 else 1 / 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_that_gives_no_question_or_fails_is_named(module, trainer, workers):
+    for count, said in ((2, "the source Rows gives a dict as question 0, not a Question"),
+                        (3, "the source Rows, asked for question 0, fails: ZeroDivisionError")):  # fmt: skip
+        with pytest.raises(UserError) as raised:
+            trainer.validate(module, VQAData(val=[Rows(count, split="val")], num_workers=workers), verbose=False)
+        assert said in str(raised.value)

@@ -55,14 +55,14 @@ SCHEDULE = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedule
     [
         (Source | None, [SCENES], "x: ['mgpo.data.Scenes'] is no Source; name one by its class path, and its "
          "arguments under init_args"),
-        (Source | None, "collections.OrderedDict", "x: collections.OrderedDict does not implement protocol Source"),
+        (Source | None, "collections.OrderedDict", "x: collections.OrderedDict is no Source"),
         (Source | None, "mgpo.data.Files", "x: mgpo.data.Files needs path; add --x.path"),
         (Source | None, {"class_path": SCENES, "init_args": {"count": "two"}},
          "x.count: a whole number is needed, not two"),
         (Sequence[Source], [{"class_path": SCENES, "init_args": {"count": 2.5}}],
          "x.count: a whole number is needed, not 2.5"),
         (Dialogue | None, {"class_path": "mgpo.dialogues.TwoTurn", "init_args": {"cut": SCENES}},
-         f"x.cut: {SCENES} does not implement protocol Cut"),
+         f"x.cut: {SCENES} is no Cut: it has no __call__"),
         (Policy, "torch.nn.Linear", "x: torch.nn.Linear does not correspond to a subclass of Policy"),
         (Policy, {"class_path": QWEN, "init_args": {"lora": 8}},
          "x.lora: 8 is no Lora; name one by its class path, and its arguments under init_args"),

@@ -51,10 +51,10 @@ FILES = {  # what the file holds, and what is said of it
     "word for a number": ("model:\n  group_size: many\n", "model.group_size"),
     "list for a mapping": ("model: [1, 2]\n", "model"),
     "nulls": ("model: null\ndata: null\ntrainer: null\n", "model.policy"),
-    "no such class": ("model:\n  reward: mgpo.rewards.Nice\n", "there is no mgpo.rewards.Nice"),
+    "no such class": ("model:\n  reward: mgpo.rewards.Nice\n", "there is no Nice in mgpo.rewards"),
     "a function": (
         "model:\n  reward: {class_path: os.system, init_args: {command: touch owned}}\n",
-        "os.system does not implement protocol Reward",
+        "os.system is no Reward",
     ),
     "another class": (
         "trainer:\n  callbacks:\n    - {class_path: subprocess.Popen, init_args: {args: [touch, owned]}}\n",
@@ -64,6 +64,8 @@ FILES = {  # what the file holds, and what is said of it
         "model:\n  optimizer: {class_path: subprocess.Popen, init_args: {args: [touch, owned]}}\n",
         "'subprocess.Popen' to be a subclass of <class 'Optimizer'>",
     ),
+    "a key twice": ("model:\n  seed: 1\ndata: {}\nmodel:\n  seed: 2\n", "model stands there twice, line 4"),
+    "a key twice within": ("model: {sampling: {top_p: 1, temperature: 1, top_p: 0.5}}\n", "top_p stands there twice"),
     "a module that is none": ("model:\n  dialogue: {class_path: nowhere.Dialogue}\n", "nowhere"),
 }
 
@@ -146,7 +148,7 @@ def test_a_class_path_is_imported_and_so_trusted(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stranger.py").write_text("open('owned', 'w').close()\nclass Thing: pass\n")
     (tmp_path / "hostile.yaml").write_text("model: {dialogue: {class_path: stranger.Thing}}\n")
-    with pytest.raises(SystemExit, match=r"stranger\.Thing does not implement protocol Dialogue"):
+    with pytest.raises(SystemExit, match=r"stranger\.Thing is no Dialogue: it has no open"):
         main(["fit", "--config", CONFIG, "--config", "hostile.yaml"])
     assert (tmp_path / "owned").exists()
 

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from mgpo.answers import LETTERS, choice_letter, normalise
+from mgpo.answers import LETTERS, choice_letter, normalise, unwrap
 from mgpo.answers.options import named_by_text
 from mgpo.data.base import DataError
 from mgpo.data.row_source import check_choices, shown, text
@@ -161,8 +161,8 @@ def letter_of(
 
     None where it stands for none, or for two.
     """
-    if index_base is not None and re.fullmatch(r"-?\d{1,3}(?:\.0*)?", answer):
-        index = int(float(answer)) - index_base
+    if index_base is not None and re.fullmatch(r"-?\d{1,3}(?:\.0*)?", counted := unwrap(answer)):
+        index = int(float(counted)) - index_base
         return LETTERS[index] if 0 <= index < len(choices) else None
     by_text = named_by_text(answer, choices)
     letters = any(len(_bare(label)) == 1 and _bare(label).isalpha() for label in labels)

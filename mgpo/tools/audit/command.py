@@ -43,7 +43,7 @@ def audit(
     output: str = "runs/audit",
     options: dict[str, Any] | None = None,
     dialogue: Dialogue | None = None,
-    reward: Reward | str | None = None,
+    reward: Reward | None = None,
     columns: dict[str, str] | None = None,
     rollouts: int = 4,
     batch_size: int = 16,

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from mgpo.data.base import Source, check_ids
+from mgpo.data.base import Source, check_ids, question_of
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
@@ -83,7 +83,7 @@ def fingerprints(source: Source, workers: int, left_out: list[str]) -> Iterator[
     """Each question's images, in order; one that can't be read is named in `left_out` instead."""
 
     def look(i: int) -> tuple[Question, list[Fingerprint | str]]:
-        question, prints = source[i], []
+        question, prints = question_of(source, i), []
         for picture in question.pictures:
             try:
                 prints.append(fingerprint(picture))

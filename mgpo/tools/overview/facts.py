@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from mgpo.answers.numbers import value
-from mgpo.data.base import Source
+from mgpo.data.base import Source, question_of
 from mgpo.data.remote_images import WebPicture
 from mgpo.dialogues import Dialogue
 from mgpo.gallery.embed import shorten
@@ -56,7 +56,7 @@ def look(policy: Policy, dialogue: Dialogue, source: Source, limit: int, reply: 
         reply: Tokens for which a prompt has to leave room.
     """
     chosen = sorted(Random(0).sample(range(len(source)), min(len(source), limit)))
-    return [_fact(policy, dialogue, source[i], reply) for i in chosen]
+    return [_fact(policy, dialogue, question_of(source, i), reply) for i in chosen]
 
 
 def _fact(policy: Policy, dialogue: Dialogue, question: Question, reply: int) -> Fact:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew
+from mgpo.dialogues.base import begins_anew, next_of, opening_of
 from mgpo.gallery.embed import shorten
 from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy
@@ -27,13 +27,13 @@ def conversation(policy: Policy, dialogue: Dialogue, fact: Fact) -> str:
         shown.append(view.size)
         return policy.blank(view.size)
 
-    prompt = policy.chat.open(dialogue.open(trajectory, policy.resolution), blank)
+    prompt = policy.chat.open(opening_of(dialogue, trajectory, policy.resolution), blank)
     box = middle(trajectory.views[0].size, policy.resolution.frame)
     said = [words(policy, prompt.ids, shown)]
     reply = Reply(tuple(policy.chat.encode_text(box)), (), "marker")
     while len(trajectory.turns) < MOST:
         trajectory.turns.append(Turn(prompt, reply, box))
-        if (messages := dialogue.proceed(trajectory, policy.resolution)) is None:
+        if (messages := next_of(dialogue, trajectory, policy.resolution)) is None:
             break
         shown.clear()
         anew = begins_anew(messages)

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew
+from mgpo.dialogues.base import begins_anew, next_of, opening_of
 from mgpo.images.decoding import FilePicture
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
@@ -71,11 +71,11 @@ def _play(dialogue: Dialogue, count: Callable[[str], int], pictures: int, reply:
     first, *others = [Image.new("1", (2048, 2048)) for _ in range(pictures)]
     asked = replace(QUESTION, others=(QUESTION.picture,) * len(others))
     trajectory = Trajectory(asked, first, others=tuple(others))
-    opened = _said(dialogue.open(trajectory, resolution), count, trajectory.wholes)
+    opened = _said(opening_of(dialogue, trajectory, resolution), count, trajectory.wholes)
     turns = [replace(opened, fresh=False)]
     while True:
         trajectory.turns.append(Turn(Prompt(()), Reply((), (), "marker"), reply))
-        messages = dialogue.proceed(trajectory, resolution)
+        messages = next_of(dialogue, trajectory, resolution)
         if messages is None:
             return turns
         said = _said(messages, count, trajectory.wholes)
