@@ -1,29 +1,36 @@
 """Questions to be answered rather than learnt from: pictures, or whatever `Files` reads; answers may be unknown."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from mgpo.data.base import DataError
 from mgpo.data.files import Files
 from mgpo.data.remote_images import WebPicture
-from mgpo.data.row_source import Row, ending, optional, shown
+from mgpo.data.row_source import Row, ending, listed, optional, shown
 from mgpo.data.table_source import StoredRows
 from mgpo.data.tables import HUB_NAME, KINDS, METADATA, is_saved, kind_of
 from mgpo.errors import UserError
 from mgpo.images.decoding import FilePicture, Picture
 from mgpo.types import Question
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2")
+SUFFIXES += (".heic", ".heif", ".jxl", ".svg")  # which can't be opened, and are not passed over in silence
 
 
 def unlabelled_questions(
-    path: str, question: str | None = None, columns: Mapping[str, str] | None = None
+    path: str,
+    question: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    images: str | None = None,
+    index_base: Literal[0, 1] | None = None,
 ) -> list[Question]:
     """The questions in a folder or a file, in order. Nothing is decoded: a bad picture shows when it is opened.
 
     `question` is asked of a picture, or of every picture in a folder, in the order of their paths, which are
-    their ids. Else `path` is anything that `Files` reads, with `columns` as there; answers are optional, and
-    `question` stands in where a row has none.
+    their ids. Else `path` is anything that `Files` reads, with `columns`, `images` and `index_base` as there; answers
+    are optional, and `question` stands in where a row has none. Warns of answers that can't be right.
 
     Raises:
         DataError: If there is nothing to ask, or a row that can't be read; it names the line.
@@ -41,11 +48,17 @@ def unlabelled_questions(
         raise DataError(
             f"{ending(path)}: a picture, a folder, a table ({', '.join(list(KINDS)[1:])}) or a .jsonl file is needed"
         )
-    return UnlabelledFiles(path, question, columns).questions
+    found = UnlabelledFiles(path, question, columns, images, index_base)
+    if found.unjudged:
+        count = f"{len(found.unjudged)} of {len(found)} answers can't be right and are not judged"
+        warnings.warn(f"{ending(path)}: {count}: {listed(found.unjudged)}", stacklevel=2)
+    return found.questions
 
 
 class UnlabelledFiles(Files):
-    """Rows whose answers may be unknown. Pictures are not looked at before they are opened, and no row is left out.
+    """Rows whose answers may be unknown, as they are where they can't be told (`unjudged` says which, and why).
+
+    Pictures are not looked at before they are opened, and no row is left out.
 
     Raises:
         DataError: For the first row that can't be asked.
@@ -54,9 +67,16 @@ class UnlabelledFiles(Files):
     needed = ("image",)
     checks = False
 
-    def __init__(self, path: str, question: str | None = None, columns: Mapping[str, str] | None = None) -> None:
-        self.asks = question
-        super().__init__(path, columns=columns)
+    def __init__(
+        self,
+        path: str,
+        question: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        images: str | None = None,
+        index_base: Literal[0, 1] | None = None,
+    ) -> None:
+        self.asks, self.unjudged = question, list[str]()
+        super().__init__(path, images, columns=columns, index_base=index_base)
 
     def check(self, columns: Sequence[str]) -> None:
         """Look only for columns that are missing: boxes do no harm where nothing is learnt. Raises DataError."""
@@ -69,15 +89,28 @@ class UnlabelledFiles(Files):
         """The question of a row, or the one that was handed over where the row has none. Raises DataError."""
         if self.asks is not None and optional(row, self.of["question"]) == "":
             row = {**row, self.of["question"]: self.asks}
+        self.place = f"{'line' if '.jsonl' in self.path.name else 'row'} {number}"
         return super().question({self.of["question"]: None, **row}, number)
 
     def unusable(self, number: int, error: UserError) -> None:
         """Raises DataError, which names the line: no row is left out, because every one is to be answered."""
-        word = "line" if ".jsonl" in self.path.name else "row"
-        raise DataError(f"{ending(self.name)}, {word} {number}: {error}") from None
+        raise DataError(f"{ending(self.name)}, {self.place}: {error}") from None
 
     def _answers(self, row: Row) -> tuple[str, ...]:
-        return () if row.get(self.of["answer"]) in (None, "", []) else super()._answers(row)
+        try:
+            return () if row.get(self.of["answer"]) in (None, "", []) else super()._answers(row)
+        except DataError as error:
+            return self._unjudged(error)
+
+    def _truths(self, answers: tuple[str, ...], choices: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return super()._truths(answers, choices, labels)
+        except DataError as error:
+            return self._unjudged(error) or ("",)
+
+    def _unjudged(self, error: DataError) -> tuple[str, ...]:
+        self.unjudged.append(f"{self.place}, {error}")
+        return ()
 
     def _known(self, picture: Picture, column: str) -> str | None:
         return super()._known(picture, column) if isinstance(picture, WebPicture) else None
@@ -104,7 +137,9 @@ def _is_table(folder: Path) -> bool:
 
 
 def _of_folder(folder: Path, question: str | None) -> list[Question]:
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = [path.relative_to(folder) for path in folder.rglob("*")]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    names = sorted(path.as_posix() for path in shown if path.suffix.lower() in SUFFIXES)
     if not (question or "").strip():
         raise DataError(f"{ending(str(folder))} is a folder of pictures; say with --question what to ask of each")
     if not names:

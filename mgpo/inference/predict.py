@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -41,6 +41,8 @@ def predict(
     batch_size: int = 16,
     threads: int = 1,
     columns: dict[str, str] | None = None,
+    images: str | None = None,
+    index_base: Literal[0, 1] | None = None,
 ) -> None:
     """Answer questions about pictures, one row of JSON a question, in their order.
 
@@ -58,11 +60,13 @@ def predict(
         batch_size: Questions that are answered side by side, and rows that are written at a time.
         threads: Torch threads on the CPU; for the embedded model one is best.
         columns: What columns are called in the data, such as {question: problem}.
+        images: The folder of the images; by default where the data are.
+        index_base: 0 or 1, the first choice's number, where answers are numbers that count choices.
     """
     if min(batch_size, threads) < 1:
         raise UserError("--batch_size and --threads are at least 1")
     torch.set_num_threads(threads)
-    questions = unlabelled_questions(data, question, columns)
+    questions = unlabelled_questions(data, question, columns, images, index_base)
     loaded = load_with(model, dialogue, options)
     with locked(Path(output + LOCK), output, "name another --output"):
         predictions = Predictions(Path(output), _origin(questions, loaded))

@@ -9,6 +9,7 @@ import pytest
 
 import mgpo
 from mgpo.data import Scenes
+from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.audit_summary import row_of, summarise
@@ -139,7 +140,7 @@ def test_a_file_of_questions_is_taken_and_those_without_an_answer_are_left_out(t
         rows.append({"image": f"{question.id}.png", "question": question.text, "answer": question.answer})
     del rows[0]["answer"]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    known_, unknown = questions("embedded", str(tmp_path / "q.jsonl"), None, None, None)
+    known_, unknown = questions("embedded", unlabelled_questions(str(tmp_path / "q.jsonl")), None, None)
     assert [q.answer for q in known_] == ["G", "B", "Y"] and [left["why"] for left in unknown] == [
         "its answer is not known"
     ]

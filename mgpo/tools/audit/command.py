@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -45,6 +45,8 @@ def audit(
     dialogue: Dialogue | None = None,
     reward: Reward | None = None,
     columns: dict[str, str] | None = None,
+    images: str | None = None,
+    index_base: Literal[0, 1] | None = None,
     rollouts: int = 4,
     batch_size: int = 16,
     threads: int = 1,
@@ -62,6 +64,8 @@ def audit(
         dialogue: What is said in each turn; by default the model's own.
         reward: Judges the answers; by default whether they are exactly right.
         columns: What columns are called in the data, such as {question: problem}.
+        images: The folder of the images; by default where the data are.
+        index_base: 0 or 1, the first choice's number, where answers are numbers that count choices.
         rollouts: Drawn for each question, to find a part that answers otherwise.
         batch_size: Questions that are answered side by side.
         threads: Torch threads on the CPU; for the embedded model one is best.
@@ -74,7 +78,8 @@ def audit(
     check_output(Path(output) / "audit.json")
     torch.set_num_threads(threads)
     judges = as_reward(reward or ExactAnswer())
-    asked, left_out = questions(model, data, source, columns, limit)
+    read = None if data is None else unlabelled_questions(data, None, columns, images, index_base)
+    asked, left_out = questions(model, read, source, limit)
     unknown = len(left_out)
     loaded = load_with(model, dialogue, options)
     rows, cards = list[Row](), Cards()
@@ -101,17 +106,15 @@ def audit(
 
 
 def questions(
-    model: str, data: str | None, source: Source | None, columns: dict[str, str] | None, limit: int | None
+    model: str, read: Sequence[Question] | None, source: Source | None, limit: int | None
 ) -> tuple[list[Question], list[Left]]:
     """What is asked, and which questions are left out because their answer is not known.
 
     Raises:
         UserError: Where no question with an answer is named.
     """
-    if data is not None:
-        sources: Sequence[Any] = [unlabelled_questions(data, None, columns)]
-    else:
-        sources = [source] if source is not None else validation_sources(model)
+    given: Any = read if read is not None else source
+    sources: Sequence[Any] = [given] if given is not None else validation_sources(model)
     found = [one[i] for one in sources for i in range(len(one) if limit is None else min(limit, len(one)))]
     known = [question for question in found if question.answer]
     if not known:
