@@ -23,6 +23,7 @@ REMARKS = (
     "`Trainer.fit` stopped: `max_", "Initializing distributed", "distributed_backend=",
     "Forcefully terminating",  # behind what the rank itself has said
 )  # fmt: skip
+LOCATED = warnings.formatwarning  # Python's own, with a place in the code
 SPEAKERS = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
 
@@ -38,11 +39,20 @@ def hush() -> None:
     datasets.disable_progress_bars()
 
 
+def warn_plainly() -> None:
+    """Has warnings that are for whoever started a command shown as a sentence, without a place in the code."""
+    warnings.formatwarning = _as_sentence
+
+
 def hush_loggers(loggers: list[Any]) -> None:
     """Takes out of Lightning's call of W&B an argument that W&B has dropped, and warns of."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger._wandb_init.pop("anonymous", None)
+
+
+def _as_sentence(message: Any, category: Any, *place: Any, **more: Any) -> str:
+    return f"warning: {message}\n" if category is UserWarning else LOCATED(message, category, *place, **more)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

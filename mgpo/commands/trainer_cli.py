@@ -30,7 +30,7 @@ from mgpo.checkpoints.resume import (
 )
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.command_table import resolve
-from mgpo.commands.quiet import hush, hush_loggers
+from mgpo.commands.quiet import hush, hush_loggers, warn_plainly
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError, find_user_error
 from mgpo.tools.doctor.preflight import Preflight
@@ -269,6 +269,7 @@ def execute(command: str, args: Sequence[str]) -> None:
         UserError: For such an error.
     """
     hush()
+    warn_plainly()
     target, args = resolve(command), list(args)
     try:
         if command in PARSED:

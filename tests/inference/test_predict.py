@@ -16,7 +16,6 @@ from mgpo.data.base import DataError
 from mgpo.data.scenes import Scenes
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
-from mgpo.images.decoding import FilePicture
 from mgpo.inference.predict import predict
 from mgpo.inference.prediction_file import ORIGIN, Predictions
 from tests.conftest import make_pictures
@@ -240,30 +239,3 @@ def test_there_must_be_something_to_ask(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             unlabelled_questions(str(data), question)
-
-
-def test_an_answer_that_cant_be_right_is_not_judged_and_told_of(tmp_path):
-    rows = [
-        {"image": "a.png", "question": "?", "choices": ["x", "y"], "answer": answer} for answer in ("z", 1, True, "y")
-    ]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.warns(
-        UserWarning, match=r"3 of 4 answers can't be right and are not judged: line 1, column answer: 'z'"
-    ):
-        assert [q.answer for q in unlabelled_questions(str(tmp_path / "rows.jsonl"))] == ["", "", "", "B"]
-    with pytest.warns(UserWarning, match="2 of 4 answers"):
-        counted = unlabelled_questions(str(tmp_path / "rows.jsonl"), index_base=0)
-    assert [q.answer for q in counted] == ["", "B", "", "B"]
-
-
-def test_pictures_may_lie_elsewhere_than_their_rows(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "question": "?"}')
-    (question,) = unlabelled_questions(str(tmp_path / "rows.jsonl"), images=str(tmp_path / "pictures"))
-    assert question.picture == FilePicture(str(tmp_path / "pictures" / "a.png"))
-
-
-def test_pictures_of_every_kind_are_asked_about_and_hidden_files_are_not(tmp_path):
-    for name in ("a.jfif", "b.HEIC", ".c.png", ".thumbs/d.png", "e/f.jpe", "g.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert [q.id for q in unlabelled_questions(str(tmp_path), ASK)] == ["a.jfif", "b.HEIC", "e/f.jpe"]
