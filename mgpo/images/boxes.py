@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Literal
 
 from mgpo.answers.thoughts import spoken
+from mgpo.errors import UserError
 from mgpo.images.views import Box, Frame, Size
 
 Reason = Literal["no_box", "not_four", "outside", "inverted", "too_small", "too_thin", "no_picture"]
@@ -71,6 +72,13 @@ class BoxRule:
     min_side: float = 28
     max_aspect: float = 100
     clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.min_side >= 0 and self.max_aspect > 1):
+            raise UserError(
+                f"dialogue.rule.min_side is {self.min_side} and max_aspect {self.max_aspect}; the one is at least 0, "
+                "the other above 1"
+            )
 
     def judge(self, box: Box, size: Size) -> "ParsedBox":
         """Whether a box in input pixels may be cut from an input image of that size, and which part of it."""

@@ -1,7 +1,7 @@
 """What can be asked about a picture, wherever its weights are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from mgpo.answers import choice_letter, given
+from mgpo.answers import LETTERS, choice_letter, given
 from mgpo.data.base import Source, question_of
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
@@ -25,6 +25,7 @@ from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Question, Trajectory, Turn
 from mgpo.utils.interface import implementing
+from mgpo.utils.least_values import at_least
 
 Samples = Sequence[Asked]
 Asking = Image.Image | str | Path  # a picture, or where it lies
@@ -130,12 +131,17 @@ class AskedModel(ABC):
     ) -> Answer:
         """Ask about a picture or a file, or several; greedy at temperature 0.
 
-        Raises UserError where there is none, or one that can't be opened.
+        A file is turned upright as its EXIF data say, as for training; a picture in memory is taken as it is.
+
+        Raises UserError where there is none, or one that can't be opened, and for what is no question.
         """
-        images = [image] if isinstance(image, Image.Image | str | Path) else list(image)
-        if not images:
-            raise UserError("there is no picture to ask about; hand over one at least")
-        picture, *others = map(_picture, images)
+        picture, *others = _pictures(image)
+        if not isinstance(question, str) or not question.strip():
+            raise UserError(f"a question is a text, not {question!r}")
+        if isinstance(choices, str | Mapping) or not all(isinstance(choice, str) for choice in choices):
+            raise UserError(f"choices are a list of texts, such as ['red', 'blue'], not {choices!r}")
+        if len(choices) == 1 or len(choices) > len(LETTERS):
+            raise UserError(f"{len(choices)} choices; 2 to {len(LETTERS)} can be lettered")
         asked = Question("asked", picture, question, "", tuple(choices), others=tuple(others))
         return self.group(asked, 1, temperature, seed)[0]
 
@@ -144,6 +150,7 @@ class AskedModel(ABC):
 
         Raises UserError where a server fails.
         """
+        at_least("to ask", seed=seed, rollouts=rollouts)
         sampling = Sampling(self.max_new_tokens, temperature)
         originals = open_all(question.pictures, self.resolution.full)
         played = self.play(self.dialogue, [(question, *originals)], rollouts, sampling, (seed, 0))
@@ -161,13 +168,29 @@ class AskedModel(ABC):
         self, source: Source, limit: int | None = None, batch_size: int = 16, reward: Reward = ExactAnswer()
     ) -> list[Record]:
         """Greedy episodes on the first `limit` questions of a source, and of each sub-image alone."""
+        at_least("evaluate", limit=limit)
         sampling = Sampling(self.max_new_tokens, 0.0)
         batches = in_batches(source, limit, batch_size, self.resolution.full)
         return [r for b in batches for r in assess(self.play, self.resolution, self.dialogue, b, sampling, reward, 0)]
 
 
-def _picture(image: Asking) -> Picture:
-    return InMemory(to_rgb(image)) if isinstance(image, Image.Image) else FilePicture(str(image))
+def _pictures(given: Any) -> list[Picture]:
+    """What was handed over to be asked about: one picture, or several. Raises UserError for anything else."""
+    images = given if isinstance(given, list | tuple) else [given]
+    if not images:
+        raise UserError("there is no picture to ask about; hand over one at least")
+    return [_picture(image) for image in images]
+
+
+def _picture(image: Any) -> Picture:
+    if isinstance(image, Image.Image):
+        return InMemory(to_rgb(image))
+    if isinstance(image, str | Path):
+        return FilePicture(str(image))
+    raise UserError(
+        f"a picture to ask about is a path or a PIL image, or a list of these, not a {type(image).__name__}; "
+        "PIL.Image.fromarray makes one of an array, and PIL.Image.open one of a file's bytes in io.BytesIO"
+    )
 
 
 def in_batches(source: Source, limit: int | None, size: int, whole: Resize) -> Iterator[list[Asked]]:

@@ -22,6 +22,7 @@ from mgpo.rollout.crops import Swap, picture_of, swaps_of
 from mgpo.rollout.episodes import seed_of
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Message, Prompt, Reply, Trajectory, Turn
+from mgpo.utils.least_values import at_least
 
 MOST_NAMES, LONGEST_NAME = 6, 60  # of models, in a message
 
@@ -72,6 +73,7 @@ class ServedModel(AskedModel):
     ) -> None:
         if parallel < 1:
             raise UserError(f"parallel is {parallel}; at least 1 question has to be asked at a time")
+        at_least("served", max_pixels=max_pixels, min_pixels=min_pixels, crop_max_pixels=crop_max_pixels)
         crop_max = crop_max_pixels or max_pixels
         resolution = VisionResolution(
             _frame_of(frame),

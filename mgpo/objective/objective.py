@@ -88,6 +88,8 @@ class Objective:
             raise UserError(f"objective.correction_cap is {self.correction_cap}; it is at least 1, or null for none")
         if not all(0 < tau < math.inf for tau in (self.tau_pos, self.tau_neg)):
             raise UserError(f"objective.tau_pos and tau_neg are above 0, not {self.tau_pos} and {self.tau_neg}")
+        if not all(0 <= weight < math.inf for weight in self.turn_weights):
+            raise UserError(f"objective.turn_weights are {list(self.turn_weights)}; each is at least 0, for no weight")
         if not 0 <= self.entropy_weight < math.inf:
             raise UserError(
                 f"objective.entropy_weight is {self.entropy_weight}; it is at least 0, which gives no bonus"

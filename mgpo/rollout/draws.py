@@ -3,6 +3,7 @@
 Shapes: N rows, V vocabulary, B blocks of it, W ids of a block.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise UserError(f"sampling.temperature is {self.temperature}; it is 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise UserError(f"sampling.top_p is {self.top_p}; it is a share above 0, and 1 at most")

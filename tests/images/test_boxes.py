@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mgpo.errors import UserError
 from mgpo.images.boxes import BoxRule, ParsedBox, box_candidates, parse_box
 from mgpo.images.views import Frame
 
@@ -204,3 +206,9 @@ def test_bounds_of_a_box_are_no_boxes_themselves():
     assert rule.refuse((0, 0, 200, 50), SIZE) == "too_thin" and rule.refuse((0, 0, 199, 50), SIZE) is None
     assert rule.refuse((0, 0, 28, 100), SIZE) == "too_small" and rule.refuse((0, 0, 29, 100), SIZE) is None
     assert rule.refuse((0, 0, *SIZE), SIZE) is None
+
+
+@pytest.mark.parametrize("options", [{"min_side": -1}, {"max_aspect": 1}, {"min_side": math.nan}])
+def test_rules_that_make_no_sense_are_refused(options):
+    with pytest.raises(UserError, match=r"dialogue\.rule\.min_side"):
+        BoxRule(**options)

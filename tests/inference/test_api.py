@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -54,6 +55,36 @@ def test_files_and_choices_can_be_asked_about(model, question, tmp_path):
     assert named.answer in ("A", "B", "C")
     with pytest.raises(UserError, match="no such file"):
         model.ask(tmp_path / "other.png", question.text)
+
+
+WRONG = {
+    "an array": (dict(image=np.zeros((8, 8, 3), np.uint8)), "not a ndarray; PIL.Image.fromarray makes one"),
+    "bytes": (dict(image=b"png"), "not a bytes"),
+    "nothing": (dict(image=None), "not a NoneType"),
+    "nothing among others": (dict(image=[Image.new("RGB", (8, 8)), None]), "not a NoneType"),
+    "no picture": (dict(image=[]), "there is no picture to ask about"),
+    "no text": (dict(question=3), "a question is a text, not 3"),
+    "an empty text": (dict(question=" "), "a question is a text"),
+    "a text for choices": (dict(choices="red"), "choices are a list of texts, .* not 'red'"),
+    "a mapping for choices": (dict(choices={"A": "red"}), "choices are a list of texts"),
+    "numbers for choices": (dict(choices=[1, 2]), "choices are a list of texts"),
+    "one choice": (dict(choices=["red"]), "1 choices; 2 to 26 can be lettered"),
+    "no temperature": (dict(temperature=float("nan")), "sampling.temperature is nan"),
+    "no seed": (dict(seed=-1), "to ask: seed is -1; it should be at least 0"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_no_question_is_told_of(model, given, said):
+    with pytest.raises(UserError, match=said):
+        model.ask(**{"image": Image.new("RGB", (8, 8)), "question": "Which?", **given})
+
+
+def test_a_limit_and_a_cap_below_one_are_told_of(model):
+    with pytest.raises(UserError, match="evaluate: limit is -1"):
+        model.evaluate(Scenes(2, split="val"), limit=-1)
+    with pytest.raises(UserError, match="policy: max_pixels is -100; it should be at least 1"):
+        mgpo.load(max_pixels=-100)
 
 
 def test_greedy_answers_repeat_and_a_group_varies(model, question):

@@ -172,7 +172,15 @@ def test_sapo_is_the_policy_gradient_where_the_policy_has_not_moved_and_fades_on
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("tau_pos", 0.0), ("tau_neg", -1.0), ("tau_pos", math.inf), ("tau_neg", math.nan), ("entropy_weight", -0.1)],
+    [
+        ("tau_pos", 0.0),
+        ("tau_neg", -1.0),
+        ("tau_pos", math.inf),
+        ("tau_neg", math.nan),
+        ("entropy_weight", -0.1),
+        ("turn_weights", (1.0, -1.0)),
+        ("turn_weights", (math.nan,)),
+    ],
 )
 def test_impossible_temperatures_and_bonuses_are_refused(option, value):
     with pytest.raises(UserError, match=f"objective.*{option}"):

@@ -16,6 +16,7 @@ from mgpo.policy.passes.positions import mrope
 from mgpo.policy.pretrained import Pretrained
 from mgpo.types import Pixels, Prompt
 from mgpo.utils.allocator import joined
+from mgpo.utils.least_values import at_least
 
 
 class QwenVL(Pretrained):
@@ -42,6 +43,7 @@ class QwenVL(Pretrained):
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
+        at_least("policy", max_pixels=max_pixels, min_pixels=min_pixels, crop_max_pixels=crop_max_pixels)
         self.min_pixels, self.max_pixels, self.crop_max_pixels = min_pixels, max_pixels, crop_max_pixels
 
     def attach(self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any) -> None:
