@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if not answered_at_once(args):
             command, args = args[0], with_named_configs(args[1:])
             look_at(command, args)
-            from mgpo.commands.trainer_cli import execute  # Lightning comes along
+            from mgpo.commands.execute import execute  # Lightning comes along
 
             execute(command, args)
     except UserError as error:

@@ -227,11 +227,11 @@ def test_help_version_and_typos_import_nothing_of_what_trains():
     "argument", ["model.dialogue=mgpo.dialogues.answer_only", "model.sampler=mgpo.vllm.where_installed"]
 )
 def test_functions_that_make_what_a_key_wants_are_class_paths_too(monkeypatch, argument):
-    monkeypatch.setattr("mgpo.commands.trainer_cli.execute", lambda *given: None)
+    monkeypatch.setattr("mgpo.commands.execute.execute", lambda *given: None)
     main(["fit", "--config", "grpo", f"--{argument}"])
 
 
 def test_an_option_on_a_list_says_which_entry_it_changes(capsys, monkeypatch):
-    monkeypatch.setattr("mgpo.commands.trainer_cli.execute", lambda *given: None)
+    monkeypatch.setattr("mgpo.commands.execute.execute", lambda *given: None)
     main(["fit", "--config", "mgpo", "--data.val.init_args.count=3"])
     assert "--data.val.init_args.count changes the last of the 2 in data.val" in capsys.readouterr().err

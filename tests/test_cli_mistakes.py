@@ -30,7 +30,7 @@ def test_services_without_a_key_are_told_in_a_sentence(monkeypatch):
     def fail(*args, **options):
         raise wandb.errors.UsageError("No API key configured.")
 
-    monkeypatch.setattr("mgpo.commands.trainer_cli.run", fail)
+    monkeypatch.setattr("mgpo.commands.execute.run", fail)
     with pytest.raises(SystemExit, match=r"mgpo: W&B: No API key configured; WANDB_MODE=offline keeps the run on disk"):
         main(["fit", "--config", "mgpo"])
 
@@ -72,7 +72,7 @@ def test_services_without_a_key_are_told_in_a_sentence(monkeypatch):
     ],
 )  # fmt: skip
 def test_what_can_be_seen_to_be_wrong_is_told_before_anything_is_imported(monkeypatch, arguments, words):
-    monkeypatch.setitem(sys.modules, "mgpo.commands.trainer_cli", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "mgpo.commands.execute", None)  # an import of it fails
     with pytest.raises(SystemExit) as ended:
         main(["fit", *arguments])
     assert words in str(ended.value)
@@ -89,7 +89,7 @@ def test_what_can_be_seen_to_be_wrong_is_told_before_anything_is_imported(monkey
 )
 def test_other_commands_and_files_are_looked_at_before_that_too(monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "mgpo.commands.trainer_cli", None)
+    monkeypatch.setitem(sys.modules, "mgpo.commands.execute", None)
     Path("own.yaml").write_text("model: {policy: mgpo.policy.Qwen25VL}\ndata: {batch_size: -1}\n")
     with pytest.raises(SystemExit, match=r"mgpo: .*(is -1|no such file|no key in front|no row nope)"):
         main(arguments.split())
@@ -107,6 +107,6 @@ def test_other_commands_and_files_are_looked_at_before_that_too(monkeypatch, tmp
 )
 def test_what_may_be_right_passes(monkeypatch, arguments):
     begun = []
-    monkeypatch.setattr("mgpo.commands.trainer_cli.execute", lambda *given: begun.append(given))
+    monkeypatch.setattr("mgpo.commands.execute.execute", lambda *given: begun.append(given))
     main(["fit", *arguments])
     assert len(begun) == 1

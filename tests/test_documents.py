@@ -19,10 +19,11 @@ from PIL import Image
 
 import mgpo
 from mgpo.cli import answered_at_once, with_named_configs
-from mgpo.commands.command_table import resolve
+from mgpo.commands.command_table import PARSED, resolve
 from mgpo.commands.dry_runs import DataCLI, PlanCLI
+from mgpo.commands.execute import run
 from mgpo.commands.keys import check_arguments
-from mgpo.commands.trainer_cli import CLI, PARSED, run
+from mgpo.commands.trainer_cli import CLI
 from mgpo.objective import Objective
 from mgpo.tools.overview.command import arguments as of_data
 from tests.helpers.documents import PAGES, SITE, anchors, blocks, commands, links, sections

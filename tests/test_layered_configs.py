@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from mgpo.cli import main
-from mgpo.commands.trainer_cli import run
+from mgpo.commands.execute import run
 from tests.test_cli import ROOT, SMALL
 
 MGPO = str(ROOT / "configs/mgpo.yaml")
@@ -58,7 +58,7 @@ def test_a_file_adds_to_a_list_as_an_option_does(folder, capsys):
     ],
 )  # fmt: skip
 def test_callbacks_do_not_go_without_a_word(folder, capsys, monkeypatch, given, remark):
-    monkeypatch.setattr("mgpo.commands.trainer_cli.execute", lambda *given: None)
+    monkeypatch.setattr("mgpo.commands.execute.execute", lambda *given: None)
     (folder / "own.yaml").write_text(f"trainer: {{{given.replace('%s', ADDED)}}}")
     main(["fit", "--config", "mgpo", "--config", "own.yaml"])
     said = capsys.readouterr().err
@@ -84,3 +84,11 @@ def test_updates_that_no_epoch_holds_are_told_of(folder, capsys):
     quiet = ["--measure=never", "--preflight=off", "--trainer.logger=false", "--trainer.callbacks=null"]
     run(["fit", "--config", MGPO, *SMALL, *quiet, "--trainer.max_steps=5", "--trainer.enable_checkpointing=false"])
     assert "ended after 2 of 5 updates: trainer.max_epochs 1 leaves no more" in capsys.readouterr().out
+
+
+def test_a_run_whose_callbacks_save_nothing_says_so(folder, capsys):
+    quiet = ["--measure=never", "--preflight=off", "--trainer.log_every_n_steps=1"]
+    run(["fit", "--config", MGPO, *SMALL, *quiet, "--trainer.callbacks=mgpo.callbacks.Progress"])
+    assert "none of trainer.callbacks saves the weights" in capsys.readouterr().out
+    run(["fit", "--config", MGPO, *SMALL, *quiet])
+    assert "saves the weights" not in capsys.readouterr().out

@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -106,12 +107,21 @@ class OwnFolder(L.Callback):
             try:
                 self.held.enter_context(locked(folder / LOCK, str(folder), ELSEWHERE))
                 self.folder = folder
+                if trainer.logger is None:
+                    _save_into(folder, trainer)
                 if self.afresh and any((folder / "checkpoints").glob("*.ckpt")):
                     raise UserError(f"{folder} holds the checkpoints of another run; {ELSEWHERE}")
             except UserError as error:
                 complaint = str(error)
         if complaint := trainer.strategy.broadcast(complaint):
             raise UserError(complaint)  # on every rank, or the others would wait
+
+
+def _save_into(folder: Path, trainer: L.Trainer) -> None:
+    """Has checkpoints lie with what else a run leaves, which without a logger Lightning does not know of."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / "checkpoints")
 
 
 def _next_version(parent: Path) -> Path:

@@ -17,6 +17,7 @@ COMMANDS = {  # what each does, and where it is
     "leaks": ("look for test images among training images", "mgpo.tools.leaks.command:leaks"),
     "pretrain": ("make the embedded base model again", "mgpo.tools.pretrain.command:pretrain"),
 }
+PARSED = ("fit", "validate", "test")  # commands that are LightningCLI's own
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 
 

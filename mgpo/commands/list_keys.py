@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jsonargparse
 from jsonargparse._parameter_resolvers import get_signature_parameters
 
-from mgpo.commands.command_table import COMMANDS, resolve
-from mgpo.commands.trainer_cli import PARSED, run
+from mgpo.commands.command_table import COMMANDS, PARSED, resolve
+from mgpo.commands.execute import run
 
 FILE = Path(__file__).with_name("known_keys.json")
 PACKAGES = (

@@ -1,24 +1,20 @@
-"""LightningCLI over one module and one data module, and what runs every command."""
+"""LightningCLI over one module and one data module."""
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import jsonargparse
 import torch
 import yaml
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from mgpo.callbacks import Counterfactuals, ReportWriter
-from mgpo.callbacks.folder import OwnFolder, root_for_loggers, run_folder, unlogged_root
+from mgpo.callbacks.folder import OwnFolder, root_for_loggers, run_folder, stays, unlogged_root
 from mgpo.callbacks.hyperparameters import log_configuration
 from mgpo.callbacks.metrics_file import KeepRows, keep_metrics
 from mgpo.callbacks.requeue import Requeue, under_srun
-from mgpo.callbacks.stop import StopOnSignal, handlers_kept
-from mgpo.callbacks.watch import RankWatch, end_of_a_rank
+from mgpo.callbacks.stop import StopOnSignal
+from mgpo.callbacks.watch import RankWatch
 from mgpo.checkpoints.resume import (
     MORE,
     finished,
@@ -29,23 +25,18 @@ from mgpo.checkpoints.resume import (
     refuse_finished,
 )
 from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
-from mgpo.commands.command_table import resolve
-from mgpo.commands.quiet import hush, hush_loggers, warn_plainly
-from mgpo.data.module import VQAData
-from mgpo.errors import UserError, find_user_error
+from mgpo.commands.command_table import PARSED
+from mgpo.commands.quiet import hush_loggers
+from mgpo.errors import UserError
+from mgpo.inference.loading import MODELS
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
-from mgpo.training.module import MGPO
 from mgpo.training.saved_run import CONFIG
 from mgpo.training.validations import check_validations
-from mgpo.utils.allocator import keep_freed_memory
-from mgpo.utils.atomic_files import refused, replaced
-from mgpo.utils.configurations import reading, shipped_config, with_whole_lists
-from mgpo.utils.own_code import unmade
+from mgpo.utils.atomic_files import replaced
 
 EVALUATIONS = ("validate", "test")
 SHOWN = 500  # characters of what Lightning complains of
-PARSED = ("fit", "validate", "test")  # commands that are LightningCLI's own
 
 
 class SaveConfig(SaveConfigCallback):
@@ -134,6 +125,8 @@ class CLI(LightningCLI):
             path = str(last_trained(config["trainer"], self._as_saved(config)))
         if "ckpt_path" in config:
             config["ckpt_path"] = path
+        if path and any((Path(path) / model).is_file() for model in MODELS):
+            raise UserError(f"{path} is a model, and no checkpoint of a run; name it with model.policy.path")
         if path and Path(path).is_dir() and not name.endswith(SHARDED):
             raise UserError(f"{path} is in shards; add --config configs/fsdp.yaml, which works on one device too")
         if path and path != "last":
@@ -207,6 +200,10 @@ class CLI(LightningCLI):
                 self._say(f"this run has ended: nothing is left to train; {MORE}")
         elif self.asked is not None:
             self._say(f"no run of this configuration has a checkpoint{self.nearest}; starting at the beginning")
+        if stays(trainer) and config["trainer"]["enable_checkpointing"] is None and not _saves(config["trainer"]):
+            self._say(
+                "none of trainer.callbacks saves the weights; trainer.callbacks+ mgpo.callbacks.LastCheckpoint would"
+            )
         check_validations(trainer, self.datamodule, cast(Any, self.model).metrics.keys())
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
@@ -238,55 +235,6 @@ class CLI(LightningCLI):
         return bool(config["measure"] in when and self.datamodule.val and not config["trainer"]["fast_dev_run"])
 
 
-@handlers_kept()
-def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
-    """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
-    if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
-        args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
-    keep_freed_memory()
-    before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
-    try:
-        with reading(args):
-            sys.argv = [sys.argv[0], *with_whole_lists(args)]
-            return cli(
-                MGPO,
-                VQAData,
-                save_config_callback=SaveConfig,
-                save_config_kwargs={"save_to_log_dir": False},  # that folder is shared under some loggers
-                trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
-                auto_configure_optimizers=False,  # they are the model's
-                parser_kwargs={"prog": "mgpo"},
-                **options,
-            )
-    finally:
-        sys.argv = before
-
-
-def execute(command: str, args: Sequence[str]) -> None:
-    """Run any command; errors that people can mend are UserErrors, whoever raised them.
-
-    Raises:
-        UserError: For such an error.
-    """
-    hush()
-    warn_plainly()
-    target, args = resolve(command), list(args)
-    try:
-        if command in PARSED:
-            run([command, *args])
-        elif isinstance(target, type):
-            run(args, target, run=False)
-        else:
-            how: dict[str, Any] = dict(args=args, prog=f"mgpo {command}", as_positional=False, exit_on_error=False)
-            with reading(args):
-                jsonargparse.auto_cli(target, **how)
-    except MisconfigurationException as error:  # options of the trainer that contradict each other
-        raise UserError(" ".join(str(error).split())[:SHOWN]) from None
-    except Exception as error:
-        end_of_a_rank(error)
-        if type(error).__module__.partition(".")[0] == "wandb":
-            why = " ".join(str(error).split())[:SHOWN].rstrip(".")
-            raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        if (mistake := find_user_error(error) or refused(error) or unmade(error)) is None:
-            raise
-        raise UserError(str(mistake)) from None
+def _saves(trainer: Any) -> bool:
+    """Whether a configured callback saves weights; the one that Lightning adds waits for validations of every epoch."""
+    return "Checkpoint" in str(trainer["callbacks"])

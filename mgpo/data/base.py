@@ -9,6 +9,8 @@ from mgpo.types import Question
 from mgpo.utils.interface import Interface
 from mgpo.utils.own_code import blaming
 
+CURVES = ("train", "speed", "memory", "warning", "audit")  # under whose names a run logs its own
+
 
 class Source(Interface):
     """A sized, indexable collection of questions; an index always gives the same question.
@@ -64,6 +66,14 @@ def question_of(source: Source, index: int) -> Question:
 def split_of(source: Source) -> str:
     """The split under which a source reports: its own, or that of its questions where it does not say."""
     return getattr(source, "split", None) or (question_of(source, 0).split if len(source) else "")
+
+
+def check_splits(key: str, sources: Sequence[Source]) -> None:
+    """Raises DataError where a source would report among other curves than its own, and as `check_ids` does."""
+    for split in map(split_of, sources):
+        if split in CURVES:
+            raise DataError(f"{key}: a split can't be called {split!r}, as other curves are; call it val, for instance")
+    check_ids(key, sources)
 
 
 def check_ids(key: str, sources: Sequence[Source]) -> None:

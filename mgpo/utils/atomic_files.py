@@ -132,6 +132,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
+        why = "it is none" if "weights_only" in why else why  # torch's advice would run what is in it
         raise UserError(
             f"{path} can't be read as a checkpoint of a run, such as runs/…/trained.ckpt ({why}); name another one"
         ) from None

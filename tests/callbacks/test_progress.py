@@ -22,7 +22,7 @@ RUN = """
 import sys
 import lightning as L
 from mgpo.callbacks import Progress
-from mgpo.commands.trainer_cli import hush
+from mgpo.commands.quiet import hush
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.world.tokenizer import train_tokenizer

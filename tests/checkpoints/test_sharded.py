@@ -61,7 +61,7 @@ def on_one(rank, folder):
 
 def evaluated(folder, name):
     """The weights under which shards are validated, out of one file."""
-    module, data = make("mgpo"), VQAData(val=[Scenes(2, side=128)], num_workers=0)
+    module, data = make("mgpo"), VQAData(val=[Scenes(2, side=128, split="val")], num_workers=0)
     trainer = L.Trainer(
         accelerator="cpu", devices=2, strategy=FSDP2Strategy(), default_root_dir=folder, logger=False,
         enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False, inference_mode=False,

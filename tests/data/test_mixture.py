@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgpo.cli import main
-from mgpo.commands.trainer_cli import run
+from mgpo.commands.execute import run
 from mgpo.data import DataError, Files, Mixture, Part, Scenes, VQAData
 from mgpo.data.batches import Batches, Decoded
 from mgpo.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mgpo.commands.trainer_cli import run
+from mgpo.commands.execute import run
 from tests.test_cli import ROOT, SMALL
 
 

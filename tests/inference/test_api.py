@@ -141,7 +141,7 @@ def test_evaluation_and_counterfactuals_of_a_source(model):
 
 def test_a_run_is_trained_and_loaded_by_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = "[{class_path: mgpo.data.Scenes, init_args: {count: 2, side: 256}}]"
+    source = "[{class_path: mgpo.data.Scenes, init_args: {count: 2, side: 256, split: val}}]"
     run = mgpo.fit("mgpo", {
         "data.train.init_args.count": 2, "data.train.init_args.side": 256, "data.batch_size": 2, "data.num_workers": 0,
         "data.val": source, "measure": "never", "trainer.log_every_n_steps": 1, "model.answer_form": "It is {answer}.",

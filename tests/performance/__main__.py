@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mgpo.commands.trainer_cli import hush
+from mgpo.commands.quiet import hush
 from mgpo.utils.allocator import keep_freed_memory
 from tests.performance import gpu
 from tests.performance.pairs import Options, Row, Skipped, table

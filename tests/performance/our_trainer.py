@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from mgpo.commands.trainer_cli import hush
+from mgpo.commands.quiet import hush
 from mgpo.data.module import VQAData
 from mgpo.rollout.in_process import Sampling
 from mgpo.training.module import MGPO

@@ -198,7 +198,7 @@ def test_a_run_with_adapters_resumes_and_validates_bit_for_bit(adapted, tokenize
     again = make(make_policy(tokenizer, lora=LORA), objective=Objective(kl_weight=0.1))
     fit(again, tmp_path, questions=4, ckpt_path=str(folder / "step=1.ckpt"), enable_checkpointing=False)
     shown = make(make_policy(tokenizer, lora=LORA))
-    data = VQAData(train=Scenes(2, side=128), val=[Scenes(1, side=128)], num_workers=0)
+    data = VQAData(train=Scenes(2, side=128), val=[Scenes(1, side=128, split="val")], num_workers=0)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.validate(shown, data, ckpt_path=str(folder / "step=2.ckpt"), weights_only=True, verbose=False)
     expected = weights(whole)

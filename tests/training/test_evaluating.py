@@ -131,3 +131,11 @@ def test_a_source_that_gives_no_question_or_fails_is_named(module, trainer, work
         with pytest.raises(UserError) as raised:
             trainer.validate(module, VQAData(val=[Rows(count, split="val")], num_workers=workers), verbose=False)
         assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("split", ["train", "speed"])
+def test_a_split_is_not_called_as_other_curves_are(module, trainer, split):
+    source = Alike(2, split="val")
+    source.split = split
+    with pytest.raises(DataError, match=rf"data\.val: a split can't be called '{split}'"):
+        trainer.validate(module, VQAData(val=[source], num_workers=0), verbose=False)

@@ -131,7 +131,7 @@ def test_a_run_goes_on_with_other_questions(tokenizer, tmp_path):
     module = module_of(tokenizer)
     play = module.playable
     module.playable = lambda batch: asked.update(sample.question.split for sample in batch) or play(batch)
-    data = VQAData(Scenes(6, side=128, split="ood"), [Scenes(2, side=128)], batch_size=2, num_workers=0)
+    data = VQAData(Scenes(6, side=128, split="ood"), [Scenes(2, side=128, split="val")], batch_size=2, num_workers=0)
     trainer = train(
         module, tmp_path, ckpt_path=str(tmp_path / "trained.ckpt"), data=data, max_epochs=2, val_check_interval=None,
         limit_val_batches=0, enable_checkpointing=False,

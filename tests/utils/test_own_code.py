@@ -5,7 +5,7 @@ import lightning.pytorch.loggers.wandb as pytorch_wandb
 import pytest
 from lightning_utilities.core.imports import RequirementCache
 
-from mgpo.commands.trainer_cli import execute
+from mgpo.commands.execute import execute
 from mgpo.errors import UserError
 from mgpo.utils.own_code import unmade
 from tests.test_cli import ROOT, SMALL

@@ -36,6 +36,11 @@ SHARED = (
 def read(path: str, what: str, load: Callable[[str], T]) -> T:
     """Call `load` on a path. Raises UserError, naming what could not be read, where it fails."""
     check_place(path)
+    if (Path(path) / "config.yaml").is_file() and not (Path(path) / "config.json").is_file():
+        raise UserError(
+            f"{path} is the folder of a run: model.policy.start takes a checkpoint of it, and mgpo export makes a "
+            "model of it"
+        )
     try:
         with unreached_at_once(path):
             return load(path)
