@@ -17,6 +17,7 @@ EXAMPLES = """\
   mgpo predict --model embedded --data street.jpg --question "What does the sign say?"
   mgpo COMMAND --help                        all keys of a command
   mgpo completion bash|zsh|tcsh|fish         completion of commands and keys, for your shell"""
+INTERRUPTED = 130  # as shells count a process that Ctrl-C has ended
 USAGE = f"""\
 usage: mgpo COMMAND [--config NAME|FILE ...] [--key value ...]
 
@@ -42,6 +43,9 @@ def main(args: Sequence[str] | None = None) -> None:
             execute(command, args)
     except UserError as error:
         raise SystemExit(f"mgpo: {error}") from None
+    except KeyboardInterrupt:
+        print("mgpo: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def answered_at_once(args: Sequence[str]) -> bool:

@@ -63,6 +63,9 @@ def test_services_without_a_key_are_told_in_a_sentence(monkeypatch):
         (["--config", "mgpo", "--trainer.callbacks+=mgpo.callbacks.GroundingGallery",
          "--trainer.callbacks.every_n_steps=0"],
          "mgpo.callbacks.GroundingGallery: every_n_steps is 0"),
+        (["--config", "mgpo", "--model.reward={class_path: mgpo.rewards.NumericAnswer, init_arg: {absolute: 1}}"],
+         "--model.reward: a class has no key init_arg; did you mean init_args?"),
+        (["--config", "mgpo", "--model.reward={class_pth: mgpo.rewards.NumericAnswer}"], "did you mean class_path?"),
         (["--config", "mgpo", "--ckpt_path", "nope.ckpt"], "ckpt_path nope.ckpt: there is no such file or folder"),
         (["--config", "mgpo", "--ckpt_path=best"], "ckpt_path best: there is no such file or folder"),
         (["--config", "mgpo", "--trainer.precision", "16-mixed"], "trainer.precision is 16-mixed; float16 overflows"),
@@ -110,3 +113,13 @@ def test_what_may_be_right_passes(monkeypatch, arguments):
     monkeypatch.setattr("mgpo.commands.execute.execute", lambda *given: begun.append(given))
     main(["fit", *arguments])
     assert len(begun) == 1
+
+
+def test_an_interruption_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mgpo.commands.execute.execute", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "--data", "none"])
+    assert ended.value.code == 130 and capsys.readouterr().err.endswith("mgpo: interrupted\n")

@@ -185,6 +185,9 @@ def _check_classes(where: str, value: Any) -> None:
             _check_classes(where, each)
     if not isinstance(value, Mapping):
         return
+    for name in value:
+        if name not in NESTED and (near := difflib.get_close_matches(str(name)[:80], NESTED, 1, 0.85)):
+            raise UserError(f"{where}: a class has no key {name}; did you mean {near[0]}?")
     path, classes = str(value.get("class_path", "")), known()["classes"]
     if path.startswith("mgpo.") and path not in classes:
         home, _, name = path.rpartition(".")

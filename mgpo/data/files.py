@@ -74,6 +74,8 @@ class Files(StoredRows):
         self.index_column = self.named.get("id", "index")
         self.seen: dict[tuple[Any, ...], int] = {}
         self.annotations, self.said = Annotations(), Counter[str]()
+        if images is not None and not Path(images).is_dir():
+            raise DataError(f"images: there is no folder {ending(images)}; the working folder is {Path.cwd()}")
         table = open_source(path, config, hub_split)
         places = Places(Path(images) if images else table.folder or Path("."), checked=self.checks)
         super().__init__(table, path, places)

@@ -23,6 +23,7 @@ from mgpo.data.row_source import ending
 Table = ArrowTable | JsonTable
 KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".ndjson": "json"}
 METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of images
+NO_ROWS = ("No columns to parse from file", "corresponds to no data")  # as readers say it
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # of a repository
 AT_ONCE = 8  # rows read and written together: with images in them they are megabytes long each
 
@@ -33,6 +34,8 @@ def open_source(path: str, config: str | None = None, split: str | None = None) 
     if place.is_dir():
         return open_folder(place, config, split)
     if place.is_file() or kind_of(place) is not None or not HUB_NAME.fullmatch(path):
+        if place.is_file() and (config or split):
+            raise DataError(f"{ending(path)} is one file; hub_split and config are of repositories and folders")
         return open_files([place])
     try:
         return open_hub(path, config, split)
@@ -57,7 +60,10 @@ def open_files(paths: Sequence[Path], streaming: bool = False) -> Table:
     except DataError:
         raise
     except Exception as error:  # the readers raise many kinds; each means that the file can't be parsed
-        raise DataError(f"{ending(str(path))}: the file can't be read ({_reason(error)})") from None
+        reason = _reason(error)
+        if any(words in reason for words in NO_ROWS):
+            raise DataError(f"{ending(str(path))}: there are no rows in it") from None
+        raise DataError(f"{ending(str(path))}: the file can't be read ({reason})") from None
 
 
 def kind_of(path: Path) -> str | None:

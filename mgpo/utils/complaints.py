@@ -1,6 +1,9 @@
 """What jsonargparse complains of, in plain words."""
 
+import difflib
 import re
+from importlib import import_module
+from inspect import signature
 
 from mgpo.utils.interface import not_implementing
 
@@ -67,7 +70,7 @@ def _of_class(key: str, rest: str) -> str | None:
     if several := re.search(r"Multiple subclasses with name (\w+)\. .*? ambiguity: ([\w., ]+\w)", rest):
         return f"{key}: {several[1]} may be {several[2].replace(', ', ' or ')}; give the whole path"
     if refused := re.search(r"given class_path '([^']+)': (?:Option|Key) '([^']+)' is not (?:accepted|expected)", rest):
-        return f"{key}: {refused[1]} has no argument {refused[2]}"
+        return f"{key}: {refused[1]} has no argument {refused[2]}{_meant(refused[1], refused[2])}"
     if lacking := _lacking(key, rest):
         return lacking
     if wanted := re.match(r"(?:Does not implement protocol|Not a valid subclass of) (\w+)", rest):
@@ -76,6 +79,17 @@ def _of_class(key: str, rest: str) -> str | None:
         what = wanted[1].strip() or str(_given(rest))
         return f"{key}: {not_implementing(what, wanted[2].split()[-1]) or f'{what} {wanted[2]}'}"
     return None
+
+
+def _meant(path: str, argument: str) -> str:
+    """Which argument of the class at a dotted path was probably meant, or which it has, as the end of a sentence."""
+    module, _, name = path.rpartition(".")
+    try:
+        takes = [*signature(getattr(import_module(module), name)).parameters]
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return ""
+    near = difflib.get_close_matches(argument[:80], takes, 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(takes[:12]) or 'none'}"
 
 
 def _of_value(key: str, rest: str, whole: str) -> str | None:

@@ -140,3 +140,20 @@ def test_questions_to_be_asked_name_the_line(folder, line):
     with pytest.raises(UserError, match="line 2") as caught:
         unlabelled_questions(str(folder / "q.jsonl"), "What?")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "image,question,answer\n"])
+def test_a_table_with_nothing_in_it_is_not_called_damaged(folder, text):
+    with pytest.raises(DataError, match=r"q\.csv: there are no rows in it"):
+        read(folder, text, name="q.csv")
+
+
+def test_arguments_that_a_file_can_not_have_are_told_of(folder):
+    read(folder, GOOD)
+    for options, said in (
+        (dict(images=str(folder / "none")), "images: there is no folder .*none"),
+        (dict(hub_split="test"), "q.jsonl is one file; hub_split and config"),
+        (dict(config="full"), "q.jsonl is one file"),
+    ):
+        with pytest.raises(DataError, match=said):
+            Files(str(folder / "q.jsonl"), **options)

@@ -28,6 +28,7 @@ def test_an_answer_that_cant_be_right_is_not_judged_and_told_of(tmp_path):
 
 def test_pictures_may_lie_elsewhere_than_their_rows(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "question": "?"}')
+    (tmp_path / "pictures").mkdir()
     (question,) = unlabelled_questions(str(tmp_path / "rows.jsonl"), images=str(tmp_path / "pictures"))
     assert question.picture == FilePicture(str(tmp_path / "pictures" / "a.png"))
 

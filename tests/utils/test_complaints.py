@@ -19,6 +19,8 @@ from mgpo.utils.complaints import plainly
         ("mgpo.policy.Nothing", "policy: there is no Nothing in mgpo.policy"),
         ("Nothing", "policy: Nothing is no class path"),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"pixels": 3}}, "Qwen25VL has no argument pixels"),
+        ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"max_pixel": 3}}, "did you mean max_pixels?"),
+        ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"zzz": 3}}, "no argument zzz; it has path, "),
     ],
 )
 def test_classes(value, words):
