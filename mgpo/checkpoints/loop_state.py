@@ -9,7 +9,6 @@ EPOCHS = "epoch_progress"
 BATCHES = "epoch_loop.batch_progress"
 VALIDATION = "epoch_loop.val_loop.batch_progress"
 COUNTED = ("ready", "started", "processed", "completed")
-WAITING = "waiting"  # in a checkpoint
 
 
 def check(checkpoint: Mapping[str, Any]) -> None:

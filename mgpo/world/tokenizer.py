@@ -64,8 +64,8 @@ def corpus() -> list[str]:
     return said * 20 + atoms * 40
 
 
-def train_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """Train the tokenizer on the templates; deterministic. The vocabulary ends up smaller than the bound."""
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """Train the tokenizer on the templates; deterministic. The vocabulary ends up smaller than the bound, 2,048."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -75,7 +75,7 @@ def train_tokenizer(vocab_size: int = 2048) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=2048, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False, min_frequency=2, max_token_length=400,
     )  # fmt: skip
     tokenizer.train_from_iterator(corpus(), trainer)

@@ -32,7 +32,7 @@ def offline(monkeypatch):
     return partial(monkeypatch.setattr, constants, "HF_HUB_OFFLINE", True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     """A server of this machine is asked without a proxy."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -19,7 +19,6 @@ from mgpo.types import Question
 from tests.helpers.judging import RIGHT, WRONG, ask, connect, said, serving
 from tests.training.test_module import fit, make, watch
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
 CONFIG = Path(__file__).parents[2] / "configs/judge.yaml"
 
 

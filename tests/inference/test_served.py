@@ -22,11 +22,6 @@ from tests.helpers.serving import Engine, Server
 CUT = "]\n```"
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 @pytest.fixture(scope="module")
 def model():
     return mgpo.load()

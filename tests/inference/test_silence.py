@@ -18,11 +18,6 @@ OTHER = "[[28, 28, 280, 280]]"
 CUT = "]\n```"
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 def replying(*messages, finish="stop"):
     """A server whose replies are these, the last again and again; messages are contents or whole messages."""
     left = list(messages)

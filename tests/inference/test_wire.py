@@ -18,11 +18,6 @@ from tests.helpers.serving import Server
 DEEP = b'{"choices": ' + b"[" * 100_000
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 @pytest.fixture
 def slept(monkeypatch):
     """The waits between two tries, which are not waited for."""

@@ -84,9 +84,9 @@ def _table(runs: Mapping[str, Figures], counts: Counts, sources: Sources, shown:
     return table
 
 
-def part_lines(parts: Mapping[str, float | None], names: Sequence[str] = ()) -> str:
+def part_lines(parts: Mapping[str, float | None]) -> str:
     """Parts of a score on one line: "single 70.0, cross 65.5"; errors as they are."""
-    shown = [(name, value) for name, value in parts.items() if value is not None and (not names or name in names)]
+    shown = [(name, value) for name, value in parts.items() if value is not None]
     return ", ".join(f"{name} {value:.2f}" if "error" in name else f"{name} {value:.1%}" for name, value in shown)
 
 

@@ -59,12 +59,12 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
+def interval(bounds: Sequence[float] | None) -> str:
     """Both ends in brackets; empty without any."""
     if bounds is None:
         return ""
-    low, high = (round(bound, digits) + 0.0 for bound in bounds)  # no -0.00
-    return f"({low:.{digits}f} to {high:.{digits}f})"
+    low, high = (round(bound, 2) + 0.0 for bound in bounds)  # no -0.00
+    return f"({low:.2f} to {high:.2f})"
 
 
 def left_out(summary: Summary) -> list[str]:
