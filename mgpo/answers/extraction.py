@@ -85,7 +85,7 @@ _ANNOUNCED = re.compile(rf"(?:{SAID.pattern}|\b{READS}\s{{0,3}}:?)\Z", re.IGNORE
 # "option B: …" and "the letter on the sign" describe, and do not choose
 _DESCRIBED = re.compile(r"\S+\s\(?(?!I\b)[A-Z]\)?(?:\s|:|：|$)|(?i:letter)\s(?i:on|in|at|written|shown)\b")
 _ANSWER = re.compile(r"answer\b", re.IGNORECASE)
-_ANSWER_IS = re.compile(r"\banswer(?:\sis)?\Z", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"(?:(?:the|my)\s)?(?:final\s|correct\s)?answer(?:\sis|:|\sis:)\s{1,3}", re.IGNORECASE)
 # in front of a box or tag: "not \\boxed{A}", "\\boxed{A} or \\boxed{B}"
 _UNBOXED = re.compile(r"(?:\b(?:not|isn['’]t)|[}>$]\s?or)[\s$\\(\[]{0,6}\Z", re.IGNORECASE)
 # a sum behind an answer may be of other things
@@ -105,7 +105,7 @@ def extract(reply: str, choices: tuple[str, ...] = (), *truths: str) -> str | No
     Args:
         reply: What the policy said.
         choices: The question's; a short reply then is an answer only where it is one of them.
-        truths: A reply that is one of these and nothing else, or announces it as its answer and ends, is an answer,
+        truths: A reply that is one of these, or "the answer is" and one of these, and nothing else, is an answer,
             whatever it looks like ("unknown", "None" for 0, "Oh no, not again").
     """
     reply = spoken(reply)[-LONGEST_REPLY:].strip()
@@ -129,10 +129,9 @@ def extract(reply: str, choices: tuple[str, ...] = (), *truths: str) -> str | No
 
 
 def _announces(reply: str, truth: str) -> bool:
-    """Whether a reply ends with the answer as it is written, right behind "the answer is"."""
+    """Whether a reply is "the answer is" and the answer as it is written, and nothing else."""
     said, truth = reply.rstrip(" .。"), truth.rstrip(" .。")
-    before = said.removesuffix(truth).rstrip(" :") if truth else said
-    return said.endswith(truth) and bool(_ANSWER_IS.search(before)) and not _void(reply, len(before))
+    return bool(truth) and said.endswith(truth) and bool(_ANSWER_IS.fullmatch(said.removesuffix(truth)))
 
 
 def _is_truth(reply: str, truth: str) -> bool:

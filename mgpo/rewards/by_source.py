@@ -17,7 +17,7 @@ class BySource:
         otherwise: Of all other questions; ExactAnswer unless given.
     """
 
-    def __init__(self, rewards: Mapping[str, Reward], otherwise: Reward | None = None) -> None:
+    def __init__(self, rewards: Mapping[str, Reward | str], otherwise: Reward | str | None = None) -> None:
         self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
         self.otherwise = as_reward(otherwise or ExactAnswer())
 

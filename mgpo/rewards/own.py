@@ -1,7 +1,9 @@
 """Functions and classes of one's own as rewards, whatever order or names their parameters have."""
 
 from collections.abc import Callable
+from importlib import import_module
 from inspect import Parameter, Signature, signature
+from types import FunctionType, MethodType
 from typing import Any
 
 from mgpo.errors import UserError
@@ -11,20 +13,22 @@ from mgpo.types import Question
 ASKED = ("answer", "question")
 
 
-def as_reward(given: Callable[..., Any]) -> Reward:
-    """A callable that is asked as rewards are.
+def as_reward(given: Callable[..., Any] | str) -> Reward:
+    """A callable, or the dotted path of one or of its class, that is asked as rewards are.
 
     It is called by position where it takes answer and question alone, and by the names of its parameters otherwise.
 
     Raises:
-        UserError: Where it can't be called, or takes neither an answer nor an answer and a question.
+        UserError: Where there is no such thing, or it takes neither an answer nor an answer and a question.
     """
+    given = _found(given) if isinstance(given, str) else given
     if not callable(given):
         raise UserError(
             f"the reward {type(given).__name__} can't be asked: it has no __call__, which takes answer and question"
         )
     try:
-        takes = signature(given)
+        method = given.__call__  # of which that of an object knows less, where it is of the class
+        takes = signature(method if isinstance(method, MethodType | FunctionType) else given)
     except (TypeError, ValueError):
         raise UserError(f"the reward {given!r} does not say what it takes; write a function around it") from None
     names = [name for name in takes.parameters if name in ASKED]
@@ -39,6 +43,20 @@ def as_reward(given: Callable[..., Any]) -> Reward:
         return given
     what = getattr(given, "__name__", type(given).__name__)
     raise UserError(f"the reward {what} takes {takes}; it should take answer and question, by name or by position")
+
+
+def _found(path: str) -> Callable[..., Any]:
+    """What lies at a path that the command line could not tell: a partial function, or an object that is called."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+        return found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"model.reward: there is no {path}, here or among what is installed") from None
+    except TypeError as error:
+        raise UserError(
+            f"model.reward: {path} can't be made without arguments ({error}); they stand under init_args"
+        ) from None
 
 
 class ByName:

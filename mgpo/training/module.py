@@ -83,7 +83,7 @@ class MGPO(RolloutModule):
         self,
         policy: Policy,
         dialogue: Dialogue | None = None,
-        reward: Reward | None = None,
+        reward: Reward | str | None = None,
         shaping: Sequence[Shaping] = (),
         objective: Objective = Objective(),
         optimizer: OptimizerCallable = torch.optim.AdamW,

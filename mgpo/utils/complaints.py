@@ -33,7 +33,7 @@ def plainly(complaint: str) -> str:
     key, whole = named[1], named[2]
     while inside := INSIDE.search(rest := _first(whole)):
         key, whole = f"{key}.{inside[1]}", inside[2]
-    return _of_class(key, rest) or _of_value(key, rest, whole) or _shortened(key, rest)
+    return _of_class(key, rest, whole) or _of_value(key, rest, whole) or _shortened(key, rest)
 
 
 def _first(rest: str) -> str:
@@ -59,7 +59,7 @@ def _stray(text: str) -> str | None:
     return f"{stray[1]} belongs to no key" if stray else None
 
 
-def _of_class(key: str, rest: str) -> str | None:
+def _of_class(key: str, rest: str, whole: str) -> str | None:
     """A class that is not there, is not meant, or is not made by what was given."""
     if module := re.search(r"No module named '([^']+)'", rest):
         wanted = re.search(r"given class_path '([^']+)'", rest)
@@ -75,6 +75,10 @@ def _of_class(key: str, rest: str) -> str | None:
         return lacking
     if wanted := re.match(r"(?:Does not implement protocol|Not a valid subclass of) (\w+)", rest):
         return f"{key}: {_given(rest)} is no {wanted[1]}{CLASS}"
+    if re.match(r"Expected an instantiatable class, but \S* ?is abstract", rest):
+        subtype = re.search(r"Subtypes: \[<class '[\w.]+\.(\w+)'>", whole)
+        what = _given(rest) or "the class"
+        return f"{key}: {(subtype and not_implementing(what, subtype[1])) or f'{what} is abstract'}"
     if wanted := re.match(r"Import path (\S* ?)(does not (?:correspond to|implement) .*? \w+)(?= - |\. |$)", rest):
         what = wanted[1].strip() or str(_given(rest))
         return f"{key}: {not_implementing(what, wanted[2].split()[-1]) or f'{what} {wanted[2]}'}"

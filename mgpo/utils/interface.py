@@ -2,7 +2,7 @@
 
 from abc import ABCMeta
 from importlib import import_module
-from inspect import isclass, isfunction, signature, unwrap
+from inspect import isclass, isfunction, ismethod, signature, unwrap
 from typing import TYPE_CHECKING, Any, cast
 
 from mgpo.errors import UserError
@@ -18,8 +18,11 @@ else:
             return super().__instancecheck__(thing) or (isfunction(thing) and methods(cls) == ["__call__"])
 
         def __subclasscheck__(cls, other: type) -> bool:
-            lacks = [name for name in methods(cls) if not isfunction(unwrap(getattr(other, name, None)))]
+            lacks = [name for name in methods(cls) if not _is_method(getattr(other, name, None))]
             return super().__subclasscheck__(other) or (Interface in cls.__bases__ and not lacks)
+
+    def _is_method(found: object) -> bool:
+        return isfunction(unwrap(found)) or ismethod(found)  # the latter of a class
 
     class Interface(metaclass=ByMethods):
         """What a configuration may name a class for. Its methods are abstract ones."""
@@ -70,5 +73,6 @@ def not_implementing(path: str, name: str) -> str | None:
         return None
     if interface is None:
         return None
-    lacks = [each for each in methods(interface) if each == "__call__" or not hasattr(found, each)]  # a type is called
+    left = getattr(found, "__abstractmethods__", ())  # of what derives from it
+    lacks = [each for each in methods(interface) if each in (*left, "__call__") or not hasattr(found, each)]
     return f"{path} is no {name}" + (f": it has no {lacks[0]}" if isclass(found) and lacks else "")

@@ -107,3 +107,15 @@ def test_several_options_at_once_are_none(separator, wrap):
     for listed in permutations(CHOICES, 3):
         reply = wrap.format((separator or " ").join(listed))
         assert choice_letter(extract(reply, CHOICES) or "", CHOICES) is None, reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "truth"),
+    [
+        ("\\boxed{right}. The opposite answer is left", "left"), ("Please answer yes", "yes"),
+        ("I refuse to answer no", "no"), ("Is the answer yes", "yes"), ("Is the answer red", "red"),
+        ("You asked me to answer no", "no"), ("<answer>blue</answer> The incorrect answer is red", "red"),
+    ],
+)  # fmt: skip
+def test_a_right_answer_at_the_end_is_not_yet_announced(reply, truth):
+    assert not is_right(extract(reply, (), truth), truth)

@@ -16,7 +16,6 @@ from mgpo.rollout import InProcessSampler, Sampling
 from mgpo.rollout.episodes import roll_out, shape_rewards
 from mgpo.training import MGPO
 from mgpo.types import Trajectory
-from mgpo.utils.complaints import plainly
 from tests.conftest import make_question, noise_image
 
 IMAGE = noise_image(200, 100)
@@ -59,11 +58,15 @@ def test_rewards_that_are_ones_stay_themselves():
     assert as_reward(reward) is reward
 
 
-@pytest.mark.parametrize("name", ["near", "Near"])
+@pytest.mark.parametrize("name", ["near", "Near", "Static", "OfClass", "made", "part", "kept"])
 def test_what_has_no_annotations_is_one_on_the_command_line(tmp_path, monkeypatch, name):
     (tmp_path / "unannotated.py").write_text(
-        "def near(question, answer): return 0.5 * (answer == question.answer)\n"
+        "import functools\ndef near(question, answer): return 0.5 * (answer == question.answer)\n"
         "class Near:\n    def __call__(self, question, answer): return near(question, answer)\n"
+        "class Static:\n    __call__ = staticmethod(near)\n"
+        "class OfClass:\n    @classmethod\n    def __call__(cls, question, answer): return near(question, answer)\n"
+        "made, part = Near(), functools.partial(near)\n"
+        "@functools.lru_cache\ndef kept(question, answer): return near(question, answer)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     reward = as_reward(parsed(f"unannotated.{name}"))
@@ -185,16 +188,15 @@ def parsed(reward):
     ("path", "words"),
     [
         ("no_such_module.reward", "there is no no_such_module.reward"),
-        ("mgpo.rewards.Nice", "there is no Nice in mgpo.rewards"),
+        ("mgpo.rewards.Nice", "there is no mgpo.rewards.Nice"),
         ("shutil.rmtree", "it should take answer and question"),
-        ("os.rename", "os.rename is no Reward"),
-        ("os.system", "os.system is no Reward"),
+        ("os.rename", "it should take answer and question"),
+        ("os.system", "it should take answer and question"),
     ],
 )
 def test_what_is_none_is_refused_and_never_called(path, words):
-    with pytest.raises((UserError, jsonargparse.ArgumentError)) as raised:
+    with pytest.raises(UserError, match=words):
         as_reward(parsed(path))
-    assert words in plainly(str(raised.value))
 
 
 def test_a_function_is_not_called_to_make_a_reward(tmp_path):

@@ -51,7 +51,7 @@ FILES = {  # what the file holds, and what is said of it
     "word for a number": ("model:\n  group_size: many\n", "model.group_size"),
     "list for a mapping": ("model: [1, 2]\n", "model"),
     "nulls": ("model: null\ndata: null\ntrainer: null\n", "model.policy"),
-    "no such class": ("model:\n  reward: mgpo.rewards.Nice\n", "there is no Nice in mgpo.rewards"),
+    "no such class": ("model:\n  reward: mgpo.rewards.Nice\n", "there is no mgpo.rewards.Nice"),
     "a function": (
         "model:\n  reward: {class_path: os.system, init_args: {command: touch owned}}\n",
         "os.system is no Reward",

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from mgpo.data import Scenes
 from mgpo.dialogues import SingleTurn
+from mgpo.dialogues.base import Dialogue as Interface
 
 
 class Dialogue(SingleTurn):
@@ -45,6 +46,11 @@ def shaping(trajectory):
 
 def cut(seen, box, how):
     return seen.crop(box, how.crop)
+
+
+class Abstract(Interface):
+    def open(self, trajectory, resolution): ...
+    def proceed(self, trajectory, resolution): ...
 
 
 class NoProceed:
@@ -81,6 +87,8 @@ def test_none_of_them_needs_annotations(parser):
     [
         (["--model.dialogue=own_kinds.NoProceed"],
          "model.dialogue: own_kinds.NoProceed is no Dialogue: it has no proceed"),
+        (["--model.dialogue=own_kinds.Abstract"],
+         "model.dialogue: own_kinds.Abstract is no Dialogue: it has no stop_text"),
         (["--data.train=own_kinds.Shaping"], "data.train: own_kinds.Shaping is no Source: it has no __getitem__"),
         (["--model.reward=own_kinds.Shaping", "--model.reward.weight=half"],
          "model.reward.weight: a number is needed, not half"),

@@ -43,7 +43,7 @@ def audit(
     output: str = "runs/audit",
     options: dict[str, Any] | None = None,
     dialogue: Dialogue | None = None,
-    reward: Reward | None = None,
+    reward: Reward | str | None = None,
     columns: dict[str, str] | None = None,
     images: str | None = None,
     index_base: Literal[0, 1] | None = None,
