@@ -14,7 +14,11 @@ from tests.test_cli import ROOT, run
     ("arguments", "words"),
     [
         (["--model.gruop_size=8"], "--model.gruop_size is no key of fit; did you mean --model.group_size?"),
-        (["--data.train=mgpo.data.Files", "--data.train.path=none.jsonl"], "none.jsonl: there is no such file"),
+        pytest.param(
+            ["--data.train=mgpo.data.Files", "--data.train.path=none.jsonl"],
+            "none.jsonl: there is no such file",
+            marks=pytest.mark.slow,
+        ),
         (["--model.group_size=1"], "at least 2 rollouts"),
         (["--data.val.0.init_args.kinds=[colour]"], "colour"),
     ],

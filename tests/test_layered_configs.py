@@ -86,6 +86,7 @@ def test_updates_that_no_epoch_holds_are_told_of(folder, capsys):
     assert "ended after 2 of 5 updates: trainer.max_epochs 1 leaves no more" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_whose_callbacks_save_nothing_says_so(folder, capsys):
     quiet = ["--measure=never", "--preflight=off", "--trainer.log_every_n_steps=1"]
     run(["fit", "--config", MGPO, *SMALL, *quiet, "--trainer.callbacks=mgpo.callbacks.Progress"])

@@ -27,7 +27,7 @@ def as_reward(given: Callable[..., Any] | str) -> Reward:
             f"the reward {type(given).__name__} can't be asked: it has no __call__, which takes answer and question"
         )
     try:
-        method = given.__call__  # of which that of an object knows less, where it is of the class
+        method = given.__call__  # a static or class one has all its parameters, of which its object loses the first
         takes = signature(method if isinstance(method, MethodType | FunctionType) else given)
     except (TypeError, ValueError):
         raise UserError(f"the reward {given!r} does not say what it takes; write a function around it") from None

@@ -40,6 +40,7 @@ def test_settings_that_can_not_be_are_told_of(setting, said):
         mgpo.fit(settings={**SMALL, **setting})
 
 
+@pytest.mark.slow
 def test_runs_without_a_logger_keep_their_checkpoints_apart(tmp_path):
     quiet = {**SMALL, "trainer.logger": False, "trainer.default_root_dir": tmp_path}
     runs = [mgpo.fit(settings=quiet) for _ in range(2)]

@@ -40,6 +40,7 @@ def test_pictures_of_every_kind_are_asked_about_and_hidden_files_are_not(tmp_pat
     assert [q.id for q in unlabelled_questions(str(tmp_path), ASK)] == ["a.jfif", "b.HEIC", "e/f.jpe"]
 
 
+@pytest.mark.slow
 def test_a_warning_is_a_sentence_without_a_place_in_the_code(tmp_path):
     make_pictures(tmp_path, 1)
     (tmp_path / "rows.jsonl").write_text(
