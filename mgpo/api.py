@@ -38,8 +38,19 @@ def fit(config: str | Path = "mgpo", settings: Mapping[str, Any] | None = None) 
 
 def _written(key: str, value: Any) -> str:
     """A setting as the command line has it."""
-    if isinstance(value, str | Path):
-        return str(value)
+    if isinstance(value, str | Path | type | FunctionType):
+        return _plain(key, value)
+    try:
+        return yaml.safe_dump(_plain(key, value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+    except yaml.YAMLError:
+        raise UserError(
+            f"{key}: a {type(value).__name__} can't be written into a configuration; name its class, and its arguments "
+            'under init_args: {"class_path": …, "init_args": {…}}'
+        ) from None
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A value as YAML can hold it: classes and functions by their paths, numbers of numpy and torch as Python's."""
     if isinstance(value, type | FunctionType):
         path = f"{value.__module__}.{value.__qualname__}"
         if value.__module__ == "__main__" or "<" in path:
@@ -47,10 +58,10 @@ def _written(key: str, value: Any) -> str:
                 f"{key}: {path} is in no module, from which other processes could import it; put it into one"
             )
         return path
-    try:
-        return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
-    except yaml.YAMLError:
-        raise UserError(
-            f"{key}: a {type(value).__name__} can't be written into a configuration; name its class, and its arguments "
-            'under init_args: {"class_path": …, "init_args": {…}}'
-        ) from None
+    if isinstance(value, Mapping):
+        return {name: _plain(key, each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, each) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if callable(getattr(value, "item", None)) else value

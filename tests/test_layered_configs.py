@@ -50,6 +50,13 @@ def test_a_file_adds_to_a_list_as_an_option_does(folder, capsys):
     assert paths[-1] == ADDED and "mgpo.callbacks.LastCheckpoint" in paths
 
 
+@pytest.mark.parametrize("text", ["data: {val: [1, 2]}", "trainer: {callbacks: [1], callbacks+: [2]}"])
+def test_lists_that_are_none_are_told_of(folder, text):
+    (folder / "own.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=r"^mgpo: [^\n]*(is no Source|stand beside each other)"):
+        main(["plan", "--config", "mgpo", "--config", "own.yaml"])
+
+
 @pytest.mark.parametrize(
     ("given", "remark"),
     [

@@ -78,6 +78,8 @@ def check_configuration(command: str, file: str, loaded: Any) -> dict[str, Any]:
     held = dict(_flat(keys, loaded))
     for key, value in held.items():
         _check(command, keys, key.removesuffix("+"), f"{file}: ")
+        if key.endswith("+") and key[:-1] in held:
+            raise UserError(f"{file}: {key[:-1]} and {key} stand beside each other; write one list")
         _check_classes(f"{file}: {key}", value)
     return held
 

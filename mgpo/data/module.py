@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import lightning as L
 import torch
 
-from mgpo.data.base import DataError, Source, check_splits
+from mgpo.data.base import DataError, Source, check_ids, check_splits
 from mgpo.data.batches import Batches, Decoded, Sample
 from mgpo.data.mixture import Mixture
 from mgpo.images.views import Resize
@@ -62,7 +62,7 @@ class VQAData(L.LightningDataModule):
             DataError: Where two of `val`, or of `test`, report questions of the same name, or one reports as `train`.
         """
         for key, sources in (("val", self.val), ("test", self.test)):
-            check_splits(f"data.{key}", sources)
+            (check_splits if stage == "fit" else check_ids)(f"data.{key}", sources)
         for source in [self.train, *self.val, *self.test]:
             complaint = source.complaint() if source is not None and hasattr(source, "complaint") else None
             if complaint:

@@ -18,7 +18,7 @@ from mgpo.utils.own_code import blaming
 WHICH = '\nFor a part of picture number n add "picture": n.'  # behind a request for a box, where there are several
 SLOTS = ("image", "question", "choices", "reason", "looks", "units", "width", "height")
 _SLOT = re.compile(rf"(\{{(?:{'|'.join(SLOTS)})\}})")
-_NAMED = re.compile(r"(?<!\\boxed)\{(\w+)\}")  # what may have been meant for a slot
+_NAMED = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")  # what may have been meant for a slot
 NEAR = 0.75  # from this likeness on a name is a slot's, misspelt
 
 UNITS = {  # in which a policy is asked to name a box
@@ -86,15 +86,17 @@ def check_texts(needs: Mapping[str, str], **texts: str) -> None:
         UserError: For a slot that is missing, misspelt, or can't be filled there.
     """
     for name, text in texts.items():
-        for word in _NAMED.findall(text):
-            if word not in SLOTS and (near := difflib.get_close_matches(word.lower(), SLOTS, 1, NEAR)):
+        for found in _NAMED.finditer(text):
+            word, latex = found[1], re.search(r"\\\w+$", text[: found.start()])
+            if not latex and word not in SLOTS and (near := difflib.get_close_matches(word.lower(), SLOTS, 1, NEAR)):
                 raise UserError(f"dialogue.{name} has {{{word}}}, which is no slot; did you mean {{{near[0]}}}?")
     for name, slots in needs.items():
         for slot in slots.split():
             if slot[0] == "-" and f"{{{slot[1:]}}}" in texts[name]:
                 raise UserError(f"dialogue.{name} has the slot {{{slot[1:]}}}, but nothing to show there; take it out")
             if slot[0] != "-" and f"{{{slot}}}" not in texts[name]:
-                raise UserError(f"dialogue.{name} lacks the slot {{{slot}}}, without which the policy never sees it")
+                empty = ", which is empty where a question has none" if slot == "choices" else ""
+                raise UserError(f"dialogue.{name} lacks the slot {{{slot}}}{empty}; the policy would never see it")
 
 
 def opening_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:

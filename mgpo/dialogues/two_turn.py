@@ -67,10 +67,9 @@ class TwoTurn:
     ) -> None:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
-        shows = "image" if "{choices}" in ask_box else "image choices"
+        choices = "" if "{choices}" in ask_box else "choices"
         check_texts(
-            {"ask_box": "image question", "show_region": shows, "show_whole": shows, "look_again": "image",
-             "name_again": "image"},
+            {"ask_box": "image question", "show_region": f"image {choices}", "show_whole": choices},
             ask_box=ask_box, show_region=show_region, show_whole=show_whole, look_again=look_again,
             name_again=name_again,
         )  # fmt: skip

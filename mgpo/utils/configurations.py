@@ -110,10 +110,14 @@ def with_whole_lists(args: Sequence[str]) -> list[str]:
         for key in LISTS:
             section, _, last = key.partition(".")
             entries = given[section].get(last) if isinstance(given.get(section), dict) else None
-            if isinstance(entries, list) and all(isinstance(e, str) or "class_path" in (e or ()) for e in entries):
+            if isinstance(entries, list) and all(map(_names_class, entries)):
                 whole.append(f"--{key}=[]")
         whole.append(arg)
     return whole
+
+
+def _names_class(entry: Any) -> bool:
+    return isinstance(entry, str) or (isinstance(entry, dict) and "class_path" in entry)
 
 
 def _loaded(text: str) -> Any:
@@ -197,7 +201,7 @@ def _check_key(within: _Open, event: yaml.NodeEvent) -> None:
     """Raises yaml.YAMLError for a key of a mapping that it has already."""
     is_key = within.keys is not None and within.nodes % 2 == 0
     within.nodes += 1
-    if is_key and within.keys is not None and isinstance(event, yaml.ScalarEvent):
+    if is_key and within.keys is not None and isinstance(event, yaml.ScalarEvent) and event.value != "<<":
         if event.value in within.keys:
             raise Unreadable(f"{event.value[:SHOWN]} stands there twice{_place(event)}; write its parts together")
         within.keys.add(event.value)

@@ -3,7 +3,7 @@
 from abc import ABCMeta
 from importlib import import_module
 from inspect import isclass, isfunction, ismethod, signature, unwrap
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from mgpo.errors import UserError
 
@@ -15,7 +15,16 @@ else:
         """Makes classes that know their kind by its methods' names; one of `__call__` alone has functions too."""
 
         def __instancecheck__(cls, thing: object) -> bool:
-            return super().__instancecheck__(thing) or (isfunction(thing) and methods(cls) == ["__call__"])
+            called = isfunction(thing) and methods(cls) == ["__call__"] and not cls._is_made_by(thing)
+            return super().__instancecheck__(thing) or called
+
+        def _is_made_by(cls, function: Any) -> bool:
+            """Whether a function says that it gives such a thing, and so is none itself."""
+            try:
+                given = get_type_hints(function).get("return")
+            except (NameError, TypeError):  # of names that are not there
+                return False
+            return isclass(given) and issubclass(given, cls)
 
         def __subclasscheck__(cls, other: type) -> bool:
             lacks = [name for name in methods(cls) if not _is_method(getattr(other, name, None))]

@@ -15,13 +15,12 @@ from tests.conftest import make_question, noise_image
     ("made", "said"),
     [
         (lambda: TwoTurn(ask_box="Where? {question}"),
-         "dialogue.ask_box lacks the slot {image}, without which the policy never sees it"),
+         "dialogue.ask_box lacks the slot {image}; the policy would never see it"),
         (lambda: TwoTurn(ask_box="{image} Where?"), "ask_box lacks the slot {question}"),
         (lambda: TwoTurn(ask_box="{image}{qestion}"),
          "ask_box has {qestion}, which is no slot; did you mean {question}?"),
         (lambda: TwoTurn(show_region="{image}{question}"), "show_region lacks the slot {choices}"),
-        (lambda: TwoTurn(show_whole="{question}{choices}"), "show_whole lacks the slot {image}"),
-        (lambda: TwoTurn(look_again="Once more."), "look_again lacks the slot {image}"),
+        (lambda: TwoTurn(show_whole="{question}"), "show_whole lacks the slot {choices}, which is empty where"),
         (lambda: TwoTurn(name_again="{Image} Once more."), "name_again has {Image}, which is no slot"),
         (lambda: SingleTurn(ask="{image}{question}{choice}"),
          "ask has {choice}, which is no slot; did you mean {choices}?"),
@@ -40,7 +39,7 @@ def test_a_text_that_leaves_out_what_it_is_for_is_refused(made, said):
 
 def test_other_words_in_braces_are_words():
     for dialogue in (
-        SingleTurn(ask='{image}{question}{choices} As {"x": 1}, {n} or \\boxed{image}, \\boxed{images}.'),
+        SingleTurn(ask='{image}{question}{choices} As {"x": 1}, {n} or \\boxed{images}, \\text{unit}, {{choice}}.'),
         TwoTurn(ask_box="{image}{question}{choices}", show_region="{image}", show_whole="{image}"),
     ):
         assert dialogue.stop_text(1) is None

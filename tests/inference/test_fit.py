@@ -1,5 +1,6 @@
 """Training from a few lines of Python: settings as Python has them, and where files lie."""
 
+import numpy as np
 import pytest
 
 import mgpo
@@ -21,7 +22,14 @@ def test_settings_are_what_python_has_for_them(tmp_path, monkeypatch):
     val = [{"class_path": "mgpo.Scenes", "init_args": {"count": 2, "side": 256, "split": "val"}}]
     for reward in (NumericAnswer, near):
         run = mgpo.fit(
-            settings={**SMALL, "model.reward": reward, "data.val": val, "model.sampler": None, "trainer.max_time": None}
+            settings={
+                **SMALL,
+                "model.reward": reward,
+                "data.val": val,
+                "data.batch_size": np.int64(2),
+                "model.sampler": None,
+                "trainer.max_time": None,
+            }
         )
         assert (mgpo.MGPO.load_from_checkpoint(run).reward is near) == (reward is near)
 

@@ -19,6 +19,7 @@ from functools import lru_cache
 from mgpo.data import Scenes
 from mgpo.dialogues import SingleTurn
 from mgpo.dialogues.base import Dialogue as Interface
+from mgpo.rewards import Shaping as Shape
 
 
 class Dialogue(SingleTurn):
@@ -42,6 +43,10 @@ class Shaping:
 
 def shaping(trajectory):
     return 0.5
+
+
+def halved(k: float = 0.5) -> Shape:
+    return lambda trajectory: k
 
 
 def cut(seen, box, how):
@@ -72,10 +77,12 @@ def parser(tmp_path, monkeypatch):
 
 def test_none_of_them_needs_annotations(parser):
     args = ["--model.dialogue=own_kinds.Dialogue", "--data.train=own_kinds.Source", "--data.train.count=3"]
-    args += ["--model.shaping=[own_kinds.shaping, own_kinds.Shaping]"]
+    args += [
+        "--model.shaping=[own_kinds.shaping, own_kinds.Shaping, {class_path: own_kinds.halved, init_args: {k: 3}}]"
+    ]
     made = parser.instantiate(parser.parse_args(args))
     assert type(made.model.dialogue).__name__ == "Dialogue" and len(made.data.train) == 3
-    assert [shaping(None) for shaping in made.model.shaping] == [0.5, 1.0]
+    assert [shaping(None) for shaping in made.model.shaping] == [0.5, 1.0, 3.0]
     args = ["--model.dialogue=mgpo.TwoTurn", "--model.dialogue.cut=own_kinds.cut"]
     config = parser.parse_args(args)
     assert parser.instantiate(config).model.dialogue.cut.__name__ == "cut"
