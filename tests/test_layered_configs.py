@@ -62,6 +62,7 @@ def test_lists_that_are_none_are_told_of(folder, text):
     [
         ("callbacks: [{class_path: %s}]", "own.yaml puts 1 in place of the 7 trainer.callbacks before"),
         ("callbacks+: [{class_path: %s}]", ""), ("callbacks: null", ""), ("max_epochs: 2", ""),
+        ("callbacks: [{init_args: {every_n_steps: 2}}]", ""),
     ],
 )  # fmt: skip
 def test_callbacks_do_not_go_without_a_word(folder, capsys, monkeypatch, given, remark):

@@ -102,15 +102,18 @@ def laid_over(held: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 def replaced(held: Mapping[str, Any], over: Mapping[str, Any], what: str) -> list[str]:
     """A remark where callbacks, some of which save, go because others are put in their place."""
     before, others = (_as_list(each.get(CALLBACKS)) for each in (held, over))
-    if not others or {*map(_class_of, before)} <= {*map(_class_of, others)}:
+    names = {*map(_class_of, others)}
+    if not others or None in names or {*map(_class_of, before)} <= names:  # arguments alone change those that are there
         return []
     return [
         f"{what} puts {len(others)} in place of the {len(before)} {CALLBACKS} before; {CALLBACKS}+ would add to them"
     ]
 
 
-def _class_of(entry: Any) -> str:
-    return str(entry.get("class_path") if isinstance(entry, Mapping) else entry)
+def _class_of(entry: Any) -> str | None:
+    """The name of the class, whose path may be left out."""
+    path = entry.get("class_path") if isinstance(entry, Mapping) else entry
+    return None if path is None else str(path).rpartition(".")[2]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -28,7 +28,7 @@ from mgpo.checkpoints.whole import FOLDER, load_state, newest, trained
 from mgpo.commands.command_table import PARSED
 from mgpo.commands.quiet import hush_loggers
 from mgpo.errors import UserError
-from mgpo.inference.loading import MODELS
+from mgpo.policy.hub.checkpoint_files import MODELS
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
 from mgpo.training.saved_run import CONFIG
@@ -236,5 +236,8 @@ class CLI(LightningCLI):
 
 
 def _saves(trainer: Any) -> bool:
-    """Whether a configured callback saves weights; the one that Lightning adds waits for validations of every epoch."""
-    return "Checkpoint" in str(trainer["callbacks"])
+    """Whether a configured callback saves weights, or the one that Lightning adds, which does at validations."""
+    callbacks = trainer["callbacks"] or []
+    named = [callback["class_path"] for callback in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    validates = (trainer["check_val_every_n_epoch"] or 1) <= (trainer["max_epochs"] or 1)
+    return validates or any(path.endswith("Checkpoint") for path in named)

@@ -16,7 +16,7 @@ from mgpo.images.decoding import FilePicture, Picture
 from mgpo.types import Question
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2")
-SUFFIXES += (".heic", ".heif", ".jxl", ".svg")  # which can't be opened, and are not passed over in silence
+SUFFIXES += (".heic", ".heif", ".jxl")  # which can't be opened, and are not passed over in silence
 
 
 def unlabelled_questions(
@@ -87,9 +87,9 @@ class UnlabelledFiles(Files):
 
     def question(self, row: Row, number: int) -> Question:
         """The question of a row, or the one that was handed over where the row has none. Raises DataError."""
+        self.place = f"{'line' if '.jsonl' in self.path.name else 'row'} {number}"
         if self.asks is not None and optional(row, self.of["question"]) == "":
             row = {**row, self.of["question"]: self.asks}
-        self.place = f"{'line' if '.jsonl' in self.path.name else 'row'} {number}"
         return super().question({self.of["question"]: None, **row}, number)
 
     def unusable(self, number: int, error: UserError) -> None:

@@ -1,7 +1,7 @@
 """What can be asked about a picture, wherever its weights are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -138,11 +138,12 @@ class AskedModel(ABC):
         picture, *others = _pictures(image)
         if not isinstance(question, str) or not question.strip():
             raise UserError(f"a question is a text, not {question!r}")
+        choices = choices if isinstance(choices, str | Mapping) else tuple(choices)
         if isinstance(choices, str | Mapping) or not all(isinstance(choice, str) for choice in choices):
             raise UserError(f"choices are a list of texts, such as ['red', 'blue'], not {choices!r}")
         if len(choices) == 1 or len(choices) > len(LETTERS):
             raise UserError(f"{len(choices)} choices; 2 to {len(LETTERS)} can be lettered")
-        asked = Question("asked", picture, question, "", tuple(choices), others=tuple(others))
+        asked = Question("asked", picture, question, "", choices, others=tuple(others))
         return self.group(asked, 1, temperature, seed)[0]
 
     def group(self, question: Question, rollouts: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Answer]:
@@ -176,7 +177,8 @@ class AskedModel(ABC):
 
 def _pictures(given: Any) -> list[Picture]:
     """What was handed over to be asked about: one picture, or several. Raises UserError for anything else."""
-    images = given if isinstance(given, list | tuple) else [given]
+    one = isinstance(given, Image.Image | str | Path | bytes) or hasattr(given, "__array__")
+    images = [given] if one or not isinstance(given, Iterable) else list(given)
     if not images:
         raise UserError("there is no picture to ask about; hand over one at least")
     return [_picture(image) for image in images]
@@ -195,6 +197,7 @@ def _picture(image: Any) -> Picture:
 
 def in_batches(source: Source, limit: int | None, size: int, whole: Resize) -> Iterator[list[Asked]]:
     """The first `limit` questions of a source with their pictures, which are first seen at the size of `whole`."""
-    questions = iter([question_of(source, i) for i in range(len(source))][:limit])
+    count = len(source) if limit is None else min(limit, len(source))
+    questions = iter([question_of(source, i) for i in range(count)])
     while batch := [(question, *open_all(question.pictures, whole)) for question in islice(questions, size)]:
         yield batch

@@ -22,7 +22,7 @@ from mgpo.inference.sharing import check_own, settings_on_hub
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen2_5_vl import EMBEDDED
 from mgpo.policy.families.qwen_pixels import PixelBudget
-from mgpo.policy.hub.checkpoint_files import ADAPTERS, family_of
+from mgpo.policy.hub.checkpoint_files import MODELS, family_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.utils.complaints import plainly
@@ -31,7 +31,6 @@ from mgpo.utils.configurations import read_text, shipped_config
 from mgpo.utils.renamed import under_present_names
 
 EMBEDDED_CONFIG = "mgpo"
-MODELS = ("config.json", ADAPTERS)  # one of which a folder has that holds a model
 ADDRESSES = ("http://", "https://")
 SHOWN = 200  # characters of torch's complaint
 MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe

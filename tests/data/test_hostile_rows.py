@@ -132,7 +132,8 @@ def test_what_would_end_the_reader_is_refused_before(folder, name, text):
 
 
 @pytest.mark.parametrize("line", ["[1]", "nul", "{", '{"image": "a.png", "id": {}}', "\0", "[" * 50_000,
-                                  '{"image": "../a.png"}', '{"image": "a.png", "choices": [[1]]}',
+                                  '{"image": "../a.png"}', '{"image": "a.png", "question": true}',
+                                  '{"image": "a.png", "choices": [[1]]}',
                                   '{"image": "a.png", "id": NaN, "choices": ["a", "b"]}', "9" * 5000,
                                   '{"image": "a.png", "question": ' + "9" * 5000 + "}"])  # fmt: skip
 def test_questions_to_be_asked_name_the_line(folder, line):

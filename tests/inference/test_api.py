@@ -74,6 +74,12 @@ WRONG = {
 }
 
 
+def test_pictures_and_choices_may_come_one_by_one(model, question, tmp_path):
+    question.picture.load().save(tmp_path / "0.png")
+    asked = model.ask(tmp_path.glob("*.png"), question.text, (choice for choice in ("C", question.answer)))
+    assert asked.trajectory.question.choices == ("C", question.answer)
+
+
 @pytest.mark.parametrize(("given", "said"), WRONG.values(), ids=WRONG)
 def test_what_is_no_question_is_told_of(model, given, said):
     with pytest.raises(UserError, match=said):

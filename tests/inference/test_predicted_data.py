@@ -34,7 +34,7 @@ def test_pictures_may_lie_elsewhere_than_their_rows(tmp_path):
 
 
 def test_pictures_of_every_kind_are_asked_about_and_hidden_files_are_not(tmp_path):
-    for name in ("a.jfif", "b.HEIC", ".c.png", ".thumbs/d.png", "e/f.jpe", "g.txt"):
+    for name in ("a.jfif", "b.HEIC", ".c.png", ".thumbs/d.png", "e/f.jpe", "g.svg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [q.id for q in unlabelled_questions(str(tmp_path), ASK)] == ["a.jfif", "b.HEIC", "e/f.jpe"]

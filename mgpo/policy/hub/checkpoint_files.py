@@ -23,6 +23,7 @@ from mgpo.policy.hub.registry import shipped_families
 T = TypeVar("T")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 ADAPTERS = "adapter_config.json"
+MODELS = ("config.json", ADAPTERS)  # one of which a folder has that holds a model
 PREPROCESSOR = "preprocessor_config.json"
 LONGEST = 300  # characters of a library's complaint that are passed on
 # Of the image processor, and of the vision tower that takes what it makes.
@@ -36,7 +37,7 @@ SHARED = (
 def read(path: str, what: str, load: Callable[[str], T]) -> T:
     """Call `load` on a path. Raises UserError, naming what could not be read, where it fails."""
     check_place(path)
-    if (Path(path) / "config.yaml").is_file() and not (Path(path) / "config.json").is_file():
+    if (Path(path) / "config.yaml").is_file() and not any((Path(path) / kind).is_file() for kind in MODELS):
         raise UserError(
             f"{path} is the folder of a run: model.policy.start takes a checkpoint of it, and mgpo export makes a "
             "model of it"
