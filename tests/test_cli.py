@@ -127,6 +127,7 @@ def test_validate_takes_the_embedded_default(tmp_path):
     assert (tmp_path / "runs/mgpo/version_0/report.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_single_turn_baseline_is_one_switch(tmp_path):
     options = ["--model.dialogue=mgpo.dialogues.SingleTurn", *SMALL]
     run("fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), *options, cwd=tmp_path)
@@ -148,6 +149,7 @@ def test_wandb_offline_twice(tmp_path):
     assert len(list(tmp_path.glob("runs/*/*/metrics.csv"))) == 2
 
 
+@pytest.mark.slow
 def test_without_a_logger_a_run_ends_well_and_leaves_nothing(tmp_path):
     done = run("fit", "--config", str(ROOT / "configs/mgpo.yaml"), "--trainer.logger=false", *SMALL, cwd=tmp_path)
     assert "before → after" in done.stdout and "keeps no files" in done.stderr

@@ -20,7 +20,7 @@ from tests.test_cli import ROOT, run
             marks=pytest.mark.slow,
         ),
         (["--model.group_size=1"], "at least 2 rollouts"),
-        (["--data.val.0.init_args.kinds=[colour]"], "colour"),
+        pytest.param(["--data.val.0.init_args.kinds=[colour]"], "colour", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, arguments, words):

@@ -38,14 +38,9 @@ def pictures(outputs):
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def short(path):
-    """Whether it runs in seconds."""
-    return path.stem not in FEWER and "learn" not in path.stem
-
-
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[] if short(path) else [pytest.mark.slow]) for path in NOTEBOOKS],
+    [pytest.param(path, marks=[] if path.stem == "01_first_look" else [pytest.mark.slow]) for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.conftest import noise_image
 from tests.helpers.licences import COPYLEFT, UNKNOWN, direct
 from tests.test_cli import ROOT, SMALL
 
@@ -61,7 +62,13 @@ def test_every_licence_is_listed_and_each_that_asks_for_something_has_a_remark()
 
 
 def test_a_default_run_reaches_for_no_network(tmp_path):
-    """No name is resolved and no host is called by anything that Python can see; its own processes may talk."""
+    """No name is resolved and no host is called by anything that Python can see; its own processes may talk.
+
+    Nor are files of one's own reported to anyone.
+    """
+    noise_image(64, 64).save(tmp_path / "a.png")
+    (tmp_path / "own.csv").write_text("image,question,answer\na.png,What?,7\n")
+    own = "[{class_path: mgpo.data.Files, init_args: {path: own.csv, split: mine}}]"
     (tmp_path / "listener").mkdir()
     (tmp_path / "listener" / "sitecustomize.py").write_text(LISTENER)
     online = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
@@ -72,7 +79,7 @@ def test_a_default_run_reaches_for_no_network(tmp_path):
     }
     probe = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"
     subprocess.run([sys.executable, "-c", probe], env=online | paths, check=True)
-    options = [f"--config={ROOT}/configs/mgpo.yaml", *SMALL, "--data.num_workers=1"]
+    options = [f"--config={ROOT}/configs/mgpo.yaml", *SMALL, "--data.num_workers=1", f"--data.val={own}"]
     done = subprocess.run(
         [sys.executable, "-m", "mgpo", "fit", *options],
         cwd=tmp_path,

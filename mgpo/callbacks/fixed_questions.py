@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from mgpo.data.base import question_of
 from mgpo.images.decoding import BadImage
 from mgpo.images.lazy import open_all
 from mgpo.images.views import Original, Resize
@@ -46,4 +47,4 @@ def choose(sources: list[Any], count: int) -> list[Question]:
     """Questions at even distances over all sources together."""
     places = [(source, i) for source in sources for i in range(len(source))]
     picked = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)) if places else ()
-    return [places[p][0][places[p][1]] for p in picked]
+    return [question_of(*places[p]) for p in picked]

@@ -1,9 +1,11 @@
 """Batches of questions with their originals, made ahead in workers, from any place in any epoch on."""
 
+import atexit
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -33,6 +35,8 @@ class Sample(NamedTuple):
 class Decoded(Dataset):
     """A source whose pictures are opened; a bad one costs its row, not the run.
 
+    Raises UserError where the source itself fails; a worker returns it, since torch would pass on a traceback as text.
+
     Args:
         source: The questions.
         whole: The size of first views, which are all that is made of a large JPEG; without it all is decoded.
@@ -44,8 +48,13 @@ class Decoded(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Sample:
-        question = question_of(self.source, index)
+    def __getitem__(self, index: int) -> Sample | UserError:
+        try:
+            question = question_of(self.source, index)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error
         try:
             image, *others = open_all(question.pictures, self.whole)
             return Sample(question, image, others=tuple(others))
@@ -102,9 +111,13 @@ class Batches(DataLoader):
         self._go_to(self.handed_out)
         self.loaded = None
         self._rest()
-        for batch in super().__iter__():
-            self.handed_out += 1
-            yield batch
+        batches = super().__iter__()
+        with _ended(batches) if self.num_workers else nullcontext():
+            for batch in batches:
+                if mistakes := [sample for sample in batch if isinstance(sample, UserError)]:
+                    raise mistakes[0]
+                self.handed_out += 1
+                yield batch
 
     def again(self, count: int) -> list[list[Sample]]:
         """The last batches before the loaded place; none where that is behind all."""
@@ -155,10 +168,26 @@ class Batches(DataLoader):
             time.sleep(REST)
 
 
-def _collate(samples: list[Sample]) -> list[Sample]:
+@contextmanager
+def _ended(batches: Any) -> Iterator[None]:
+    """Ends workers behind the loop and at the end of the program, which would else wait for them for ever.
+
+    Where the collection of garbage is left to end them, it may have taken their queues before.
+    """
+    end, unregister = batches._shutdown_workers, atexit.unregister  # a module may be empty by the time of `finally`
+    atexit.register(end)
+    try:
+        yield
+    finally:
+        unregister(end)
+        end()
+
+
+def _collate(samples: list[Sample | UserError]) -> list[Sample | UserError]:
     """The samples as they are; their pixels leave a worker through shared memory."""
     if get_worker_info() is not None:
-        originals = [original for sample in samples for original in (sample.image, *sample.others)]
+        given = [sample for sample in samples if isinstance(sample, Sample)]
+        originals = [original for sample in given for original in (sample.image, *sample.others)]
         hand_over([original for original in originals if isinstance(original, LazyImage)])
     return samples
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
+import datasets.config
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from pandas.errors import ParserWarning
 
@@ -25,6 +25,9 @@ KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"
 METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of images
 NO_ROWS = ("No columns to parse from file", "corresponds to no data")  # as readers say it
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # of a repository
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = (
+    False  # else a file on disk is reported to a server, which takes seconds offline
+)
 AT_ONCE = 8  # rows read and written together: with images in them they are megabytes long each
 
 

@@ -67,7 +67,11 @@ def cause_of(
             stack.enter_context(gathered(policy))
         found = describe(mini_batch, loss, parameters)
     lines = [line for line in share_objects(found, world_size) if line is not None]
-    return lines[0] if lines else "no single question gives such a number; their sum overflows"
+    if lines:
+        return lines[0]
+    if parameters:
+        return "no single question gives such a number; their sum overflows"
+    return "every question's loss by itself is finite; their gradients, sharded, were not looked at one by one"
 
 
 def describe(mini_batch: MiniBatch, loss: Loss, parameters: Sequence[Tensor]) -> str | None:

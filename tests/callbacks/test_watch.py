@@ -188,6 +188,7 @@ def test_ranks_at_work_are_not_spoken_of(ranks, clock, at):
     assert say(ranks, clock, 900) == []
 
 
+@pytest.mark.slow
 def test_the_last_line_of_a_run_of_two_ranks_names_the_one_that_failed(tmp_path):
     (tmp_path / "broken.py").write_text(REWARD)
     options = ["--measure=never", "--preflight=off", "--data.train.init_args.count=8", "--data.batch_size=2"]

@@ -78,6 +78,7 @@ def test_the_published_table_is_printed_and_written(evaluated):
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["val"][0]["init_args"]["path"] == "vstar"
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_not_there_is_one_sentence(tmp_path):
     done = run(
         "validate", "--config", str(ROOT / "configs" / "eval.yaml"),

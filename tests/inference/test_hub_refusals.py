@@ -195,6 +195,7 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_private_repository_by_the_real_client(tmp_path, monkeypatch):
     """The command itself, in an empty cache, against a server that answers as the hub does."""
     PICTURE.save(tmp_path / "a.png")

@@ -162,6 +162,7 @@ def test_adapters_of_a_base_that_is_here_alone_are_not_pushed(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_cache_by_the_command_itself(tmp_path, monkeypatch):
     """HF_HOME, and no network."""
     mgpo.load().save(tmp_path / "export")

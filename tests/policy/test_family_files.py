@@ -107,7 +107,8 @@ def test_overlays_name_classes_that_take_their_settings(path):
         assert (policy.max_pixels, policy.min_pixels) == (1280 * side**2, 256 * side**2)
 
 
-@pytest.mark.parametrize("name", [pytest.param("qwen3_5_9b", marks=pytest.mark.slow), "gemma3_4b"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3_5_9b", "gemma3_4b"])
 def test_a_recipe_runs_with_another_familys_model(name, tmp_path):
     """The published recipe with an overlay on top, on a tiny checkpoint: a step of training between two evaluations."""
     family = next(family for family in ALL if name.startswith(family.name))

@@ -164,6 +164,7 @@ def test_mistakes_are_told_in_one_sentence(arguments, said):
         audit(**arguments)
 
 
+@pytest.mark.slow
 def test_the_command_itself(tmp_path):
     command = [sys.executable, "-m", "mgpo", "audit", "--source=mgpo.data.Scenes", "--source.count=3"]
     command += ["--source.split=val", "--source.side=512", "--rollouts=1", f"--output={tmp_path}"]

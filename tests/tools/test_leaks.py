@@ -85,6 +85,7 @@ def test_leaks_are_found_by_kind_and_end_with_code_1(folder, capsys):
     assert "clean9" in report["left_out"][0]
 
 
+@pytest.mark.slow
 def test_the_command(folder):
     (folder / "leaks.yaml").write_text(
         "train: {class_path: mgpo.data.Files, init_args: {path: train.jsonl}}\n"

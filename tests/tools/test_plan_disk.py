@@ -16,6 +16,7 @@ def planned(folder, *options):
     return json.loads((folder / "plan.json").read_text())["disk"]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_was_planned(tmp_path, capsys):
     needed = planned(tmp_path)
     assert "2 checkpoints of 0.0142 GB" in capsys.readouterr().out

@@ -195,6 +195,7 @@ def test_other_families_are_refused():
         VLLMSampler().open(torch.nn.Identity(), [Prompt((1,))], 1)
 
 
+@pytest.mark.slow
 def test_without_vllm_the_overlay_says_so_in_one_sentence(tmp_path):
     if find_spec("vllm"):
         pytest.skip("vLLM is installed")

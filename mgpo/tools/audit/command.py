@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from mgpo.data.base import Source
+from mgpo.data.base import Source, question_of
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
@@ -115,7 +115,7 @@ def questions(
     """
     given: Any = read if read is not None else source
     sources: Sequence[Any] = [given] if given is not None else validation_sources(model)
-    found = [one[i] for one in sources for i in range(len(one) if limit is None else min(limit, len(one)))]
+    found = [question_of(one, i) for one in sources for i in range(len(one) if limit is None else min(limit, len(one)))]
     known = [question for question in found if question.answer]
     if not known:
         raise UserError("none of the questions has an answer, so nothing can be right or wrong; add a column answer")
