@@ -35,8 +35,6 @@ class Sample(NamedTuple):
 class Decoded(Dataset):
     """A source whose pictures are opened; a bad one costs its row, not the run.
 
-    Raises UserError where the source itself fails; a worker returns it, since torch would pass on a traceback as text.
-
     Args:
         source: The questions.
         whole: The size of first views, which are all that is made of a large JPEG; without it all is decoded.
@@ -49,12 +47,15 @@ class Decoded(Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample | UserError:
+        """As `sample`; an error is returned, since torch would pass on a worker's as a text with its traceback."""
         try:
-            question = question_of(self.source, index)
+            return self.sample(index)
         except UserError as error:
-            if get_worker_info() is None:
-                raise
             return error
+
+    def sample(self, index: int) -> Sample:
+        """A question and its originals. Raises UserError where the source fails."""
+        question = question_of(self.source, index)
         try:
             image, *others = open_all(question.pictures, self.whole)
             return Sample(question, image, others=tuple(others))
@@ -89,7 +90,7 @@ class Batches(DataLoader):
     def __init__(
         self, data: Decoded, world: int, rank: int, batch_size: int, shuffle: bool, seed: int, num_workers: int
     ) -> None:
-        self.dealt = Dealt(data, world, rank, shuffle, seed, drop_last=shuffle)
+        self.decoded, self.dealt = data, Dealt(data, world, rank, shuffle, seed, drop_last=shuffle)
         self.known = {"questions": len(data), "a step": world * batch_size, "seed": seed}
         self.epoch = self.handed_out = 0
         self.loaded: Mapping[str, int] | None = None  # what `known` was in the run that goes on here
@@ -125,7 +126,7 @@ class Batches(DataLoader):
             return []
         self.dealt.set_epoch(self.epoch)
         self._go_to(self.handed_out - count)
-        return [[self.dataset[i] for i in rows] for rows in islice(self.batch_sampler or (), count)]
+        return [[self.decoded.sample(i) for i in rows] for rows in islice(self.batch_sampler or (), count)]
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch: its number and how many batches were handed out."""

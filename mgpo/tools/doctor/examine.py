@@ -81,7 +81,7 @@ def some_samples(module: MGPO, data: VQAData) -> list[tuple]:
         raise UserError("data.train: name a source of training questions")
     decoded, found = Decoded(data.train), []
     for index in range(min(TRIED, len(decoded))):
-        found += module.fitting(module.usable([decoded[index]]), module.sampling)
+        found += module.fitting(module.usable([decoded.sample(index)]), module.sampling)
         if len(found) == QUESTIONS:
             return found
     if not found:
