@@ -1,5 +1,7 @@
 """Mistakes that the person at the keyboard can mend."""
 
+from collections.abc import Iterator
+
 LONGEST = 600  # characters of a message; what a person reads is at its ends
 
 
@@ -23,6 +25,11 @@ def shortened(text: str) -> str:
 
 def find_user_error(error: BaseException | None) -> UserError | None:
     """The UserError in a chain of exceptions, where libraries have wrapped it."""
-    while error is not None and not isinstance(error, UserError):
+    return next((cause for cause in chain_of(error) if isinstance(cause, UserError)), None)
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error

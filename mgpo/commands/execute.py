@@ -18,6 +18,7 @@ from mgpo.training.module import MGPO
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused
 from mgpo.utils.configurations import reading, shipped_config, with_whole_lists
+from mgpo.utils.memory_short import memory_short
 from mgpo.utils.own_code import unmade
 
 
@@ -70,6 +71,6 @@ def execute(command: str, args: Sequence[str]) -> None:
         if type(error).__module__.partition(".")[0] == "wandb":
             why = " ".join(str(error).split())[:SHOWN].rstrip(".")
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        if (mistake := find_user_error(error) or refused(error) or unmade(error)) is None:
+        if (mistake := find_user_error(error) or memory_short(error) or refused(error) or unmade(error)) is None:
             raise
         raise UserError(str(mistake)) from None

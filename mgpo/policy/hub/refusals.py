@@ -1,9 +1,9 @@
 """Why the hub refuses, in a few words with a remedy, out of its client's exceptions and those that wrap them."""
 
-from collections.abc import Iterator
-
 from huggingface_hub import errors
 from huggingface_hub.errors import HfHubHTTPError
+
+from mgpo.errors import chain_of
 
 PRIVATE = "there is no such repository on the hub, or it is private: `hf auth login` as someone who may see it"
 UNREACHED = (ConnectionError, TimeoutError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)
@@ -11,7 +11,7 @@ UNREACHED = (ConnectionError, TimeoutError, errors.OfflineModeIsEnabled, errors.
 
 def refusal(error: BaseException) -> str | None:
     """What the hub refused, and what to do; None where nothing in an exception's chain is a refusal of the hub's."""
-    chain = list(_chain(error))
+    chain = list(chain_of(error))
     for kind, said in (
         (errors.LocalTokenNotFoundError, "no token is known here: `hf auth login`, or set HF_TOKEN"),
         (errors.GatedRepoError, "it is gated: ask for access on its page, then `hf auth login`"),
@@ -35,9 +35,3 @@ def _by_status(status: int) -> str:
     if status == 403:
         return "the token here may not do that: take one that may write to this repository"
     return f"the hub answered with status {status}: try again later"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
