@@ -32,7 +32,7 @@ def memory_short(error: BaseException) -> UserError | None:
     how = "".join(f" ({found[1].lower()})" for found in lost[-1:] if found[1])  # the last knows of the signal, if any
     return UserError(
         f"a process that decodes pictures was ended{how}, as systems do where memory is short; lower data.num_workers "
-        "or data.batch_size, or give more memory, to a container also shared memory (docker run --ipc=host or --shm-size)"
+        "or data.batch_size, or give more memory, in containers shared memory too (docker run --ipc=host or --shm-size)"
     )
 
 
