@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from torch.distributed.checkpoint.api import CheckpointException
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, chain_of
 
 NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -164,10 +164,9 @@ def _stands(path: Path, file: BinaryIO) -> bool:
 
 def _code(error: BaseException | None) -> int | None:
     """The errno of the system's refusal."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in REFUSED:
-            return error.errno
-        if isinstance(error, CheckpointException):  # of several ranks
-            return next((code for cause, _ in error.failures.values() if (code := _code(cause))), None)
-        error = error.__cause__ or error.__context__
+    for cause in chain_of(error):
+        if isinstance(cause, OSError) and cause.errno in REFUSED:
+            return cause.errno
+        if isinstance(cause, CheckpointException):  # of several ranks
+            return next((code for each, _ in cause.failures.values() if (code := _code(each))), None)
     return None

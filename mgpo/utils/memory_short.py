@@ -11,6 +11,7 @@ from mgpo.errors import UserError, chain_of
 WORKER = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)")
 HOST = re.compile(r"DefaultCPUAllocator: .*?tried to allocate (\d+) bytes", re.DOTALL)
 DEVICE = re.compile(r"Tried to allocate ([\d.]+ \w+)")
+SIGNALS = {"Killed", "Bus error"}  # of a system without memory, and of one without shared memory
 REMEDY = "for a run `mgpo plan` says what fits; other commands take a smaller --batch_size"
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -27,9 +28,10 @@ def memory_short(error: BaseException) -> UserError | None:
             asked = f" ({int(host[1]) / 1e9:.1f} GB were asked for)" if host else ""
             return UserError(f"this machine's memory is used up{_place(cause)}{asked}; {REMEDY}")
     lost = [found for cause in causes if (found := WORKER.search(str(cause)))]
-    if not lost:
+    signals = {found[1] for found in lost if found[1]}
+    if not lost or signals - SIGNALS:
         return None
-    how = "".join(f" ({found[1].lower()})" for found in lost[-1:] if found[1])  # the last knows of the signal, if any
+    how = "".join(f" ({name.lower()})" for name in signals)  # not always known
     return UserError(
         f"a process that decodes pictures was ended{how}, as systems do where memory is short; lower data.num_workers "
         "or data.batch_size, or give more memory, in containers shared memory too (docker run --ipc=host or --shm-size)"

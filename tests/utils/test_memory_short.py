@@ -85,3 +85,6 @@ def test_of_what_workers_share(text, how):
 
 def test_other_errors_are_no_matter_of_memory():
     assert memory_short(RuntimeError("CUDA error: device-side assert triggered")) is None
+    error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    error.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ")
+    assert memory_short(error) is None
