@@ -29,7 +29,7 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, what caused it, what caused that, and so on."""
+    """An exception, what caused it, what caused that, and so on; `from None` ends it, as in a traceback."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

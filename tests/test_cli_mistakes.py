@@ -85,6 +85,13 @@ def test_what_can_be_seen_to_be_wrong_is_told_before_anything_is_imported(monkey
     assert words in str(ended.value)
 
 
+def test_callbacks_that_lightning_cannot_tell_apart(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    same = ["--trainer.callbacks+=mgpo.callbacks.LastCheckpoint", "--trainer.callbacks.every_n_train_steps=40"]
+    with pytest.raises(SystemExit, match="mgpo: trainer: Found more than one stateful callback of type `LastCheckpoin"):
+        main(["fit", "--config", "mgpo", *same])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -165,7 +165,7 @@ class CLI(LightningCLI):
             trainer: Any = super().instantiate_trainer(**{**unlogged_root(config["trainer"]), **kwargs})
         except UserError:
             raise
-        except (ValueError, TypeError) as error:  # of a setting that the trainer does not know
+        except (ValueError, TypeError, RuntimeError) as error:  # of settings that the trainer can't work with
             raise UserError(f"trainer: {' '.join(str(error).split())[:SHOWN]}") from None
         hush_loggers(trainer.loggers)
         keep_metrics(trainer)

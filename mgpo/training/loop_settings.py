@@ -1,10 +1,12 @@
 """Settings of Lightning's loop without effect here, or with a traceback: the module makes its updates itself."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pydoc import locate
 from typing import Any
 
 from mgpo.errors import UserError
+from mgpo.utils.own_code import blaming
 
 CLIPPING = "gradients are clipped to model.max_grad_norm"
 ACCUMULATING = "an update is over data.batch_size questions, in passes of model.micro_batch_tokens"
@@ -20,7 +22,7 @@ ACCUMULATOR = "GradientAccumulationScheduler"
 
 def check_loop(config: Mapping[str, Any]) -> None:
     """Raises UserError for a configuration of `fit` that asks for what another key does, before anything is loaded."""
-    trainer, scheduler = config["trainer"], config["model"].get("lr_scheduler")
+    trainer, model = config["trainer"], config["model"]
     for name, (idle, instead) in FLAGS.items():
         if (value := trainer.get(name)) != idle:
             raise UserError(f"trainer.{name} is {value}; leave it out: {instead}")
@@ -28,8 +30,35 @@ def check_loop(config: Mapping[str, Any]) -> None:
     for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
         if str(callback.get("class_path", "")).endswith(ACCUMULATOR):
             raise UserError(f"trainer.callbacks has a {ACCUMULATOR}; leave it out: {ACCUMULATING}")
-    if scheduler is not None:
-        check_scheduler(locate(str(scheduler.get("class_path", ""))))
+    for key, check in (("optimizer", check_optimizer), ("lr_scheduler", check_scheduler)):
+        if model.get(key) is not None:
+            check(locate(str(model[key].get("class_path", ""))))
+
+
+def made_optimizers(
+    parameters: Iterable[Any], optimizer: Callable[[Any], Any], scheduler: Callable[[Any], Any] | None
+) -> Any:
+    """What `configure_optimizers` gives Lightning. Raises UserError where it can't be made or doesn't fit the loop."""
+    with blaming("model.optimizer"):
+        made = optimizer(parameters)
+    check_optimizer(type(made))
+    if scheduler is None:
+        return made
+    with blaming("model.lr_scheduler"):
+        schedule = scheduler(made)
+    check_scheduler(type(schedule))
+    return {"optimizer": made, "lr_scheduler": schedule}
+
+
+def check_optimizer(kind: Any) -> None:
+    """Raises UserError for a class of optimisers whose step computes the loss anew: here passes sum it before."""
+    step = getattr(kind, "step", None)
+    closure = inspect.signature(step).parameters.get("closure") if step is not None else None
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"model.optimizer is {kind.__name__}, which computes the loss several times in a step, but here it is "
+            "computed once; take another, such as torch.optim.AdamW"
+        )
 
 
 def check_scheduler(kind: Any) -> None:

@@ -30,7 +30,7 @@ from mgpo.training.credit import Credit
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
-from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
+from mgpo.training.loop_settings import check_precision, check_strategy, made_optimizers
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
@@ -193,12 +193,8 @@ class MGPO(RolloutModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over all weights that are trained, with its scheduler where there is one."""
-        optimizer = self.make_optimizer(p for p in self.policy.parameters() if p.requires_grad)
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        check_scheduler(type(scheduler))
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        trained = (p for p in self.policy.parameters() if p.requires_grad)
+        return made_optimizers(trained, self.make_optimizer, self.make_scheduler)
 
     def training_step(self, batch: list[Sample], batch_idx: int) -> None:
         """One step: roll out, reward, advantages; then an update for each mini-batch (paper, sections 3.1 and 3.2).

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from mgpo.cli import main
 from mgpo.errors import UserError
@@ -25,6 +25,7 @@ REFUSED = {
     "--model.lr_scheduler={class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/accuracy}}": (
         "torch.optim.lr_scheduler.CosineAnnealingLR"
     ),
+    "--model.optimizer=torch.optim.LBFGS": "LBFGS, which computes the loss several times in a step",
     "--model.lr_scheduler={class_path: tests.training.test_loop_settings.Patient}": "Patient, which waits for a metric",
 }
 
@@ -69,6 +70,23 @@ def test_a_schedule_that_waits_for_a_metric_is_refused_before_a_rollout(tokenize
     module.roll_out = lambda *args, **options: pytest.fail("a rollout")
     with pytest.raises(UserError, match="goes by optimiser updates"):
         fit(module, tmp_path, questions=2, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(optimizer=lambda weights: torch.optim.SGD(weights, lr=-1.0)), "model.optimizer fails: ValueError: Inv"),
+        (dict(optimizer=torch.optim.LBFGS), "model.optimizer is LBFGS"),
+        (
+            dict(optimizer=torch.optim.Adafactor, lr_scheduler=lambda o: OneCycleLR(o, 1.0, 9)),
+            "model.lr_scheduler fails: ValueError: optimizer must support momentum",
+        ),
+    ],
+)
+def test_an_optimiser_that_cannot_be_made_is_told_in_a_sentence(tokenizer, options, words):
+    module = make(tokenizer, **options)
+    with pytest.raises(UserError, match=words):
+        module.configure_optimizers()
 
 
 def test_other_schedules_go_by_updates(tokenizer, tmp_path):

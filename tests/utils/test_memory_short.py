@@ -88,3 +88,12 @@ def test_other_errors_are_no_matter_of_memory():
     error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
     error.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ")
     assert memory_short(error) is None
+
+
+def test_what_was_handled_before_is_no_cause():
+    with pytest.raises(KeyError) as raised:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise KeyError("answer") from None
+    assert memory_short(raised.value) is None
