@@ -43,8 +43,10 @@ def main(args: Sequence[str] | None = None) -> None:
             execute(command, args)
     except UserError as error:
         raise SystemExit(f"mgpo: {error}") from None
-    except KeyboardInterrupt:
-        print("mgpo: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not isinstance(end.__context__ if isinstance(end, SystemExit) else end, KeyboardInterrupt):
+            raise
+        print("mgpo: interrupted", file=sys.stderr)  # of an evaluation Lightning makes a SystemExit
         raise SystemExit(INTERRUPTED) from None
 
 

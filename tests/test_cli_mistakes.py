@@ -126,9 +126,15 @@ def test_what_may_be_right_passes(monkeypatch, arguments):
     assert len(begun) == 1
 
 
-def test_an_interruption_ends_without_a_traceback(monkeypatch, capsys):
+@pytest.mark.parametrize("by_lightning", [False, True])
+def test_an_interruption_ends_without_a_traceback(monkeypatch, capsys, by_lightning):
     def interrupted(*given):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if not by_lightning:
+                raise
+            sys.exit(1)  # as its trainer.validate does
 
     monkeypatch.setattr("mgpo.commands.execute.execute", interrupted)
     with pytest.raises(SystemExit) as ended:

@@ -32,7 +32,7 @@ Trained with MGPO (arXiv 2507.05920): it names a box, is shown that part of the 
 
 or serve it and play the same dialogue through the server:
 
-    vllm serve {place} --served-model-name mgpo --limit-mm-per-prompt '{{"image": {images}}}'
+{merging}    vllm serve {whole} --served-model-name mgpo --limit-mm-per-prompt '{{"image": {images}}}'
     mgpo.load("http://localhost:8000/v1", model="mgpo"{served})
 
 ## Or prompt it yourself
@@ -77,9 +77,13 @@ def model_card(
         )
         served += [f"max_pixels={whole.max_pixels}", f"min_pixels={whole.min_pixels}", f"factor={whole.factor}"]
         served += [f"crop_max_pixels={crop.max_pixels}"] if crop.max_pixels != whole.max_pixels else []
+    place = place or "this/folder"
+    adapters = library == "peft"  # which a server can't take without their base
     return CARD.format(
         library=library,
-        place=place or "this/folder",
+        place=place,
+        whole="whole" if adapters else place,
+        merging=f"    python -m mgpo export --run {place} --output whole\n" if adapters else "",
         figures=figures(run, step),
         base="" if Path(path).exists() else f"base_model: {path}\n",
         images=turns,

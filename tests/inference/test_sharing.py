@@ -16,7 +16,9 @@ from mgpo.errors import UserError
 from mgpo.evaluation.report import summarise
 from mgpo.inference import sharing
 from mgpo.inference.card_figures import figures
+from mgpo.inference.export import export
 from mgpo.inference.local import Model
+from mgpo.inference.saving import merged_weights
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
 from mgpo.utils.configurations import shipped_config
@@ -140,6 +142,17 @@ def test_adapters_alone_are_loaded_by_their_name(adapted, hub, tmp_path):
     again = mgpo.load("owner/adapters")
     assert again.policy.lora is not None and again.max_new_tokens == 8
     assert again.ask(PICTURE, "Which?").turns == adapted.ask(PICTURE, "Which?").turns
+
+
+def test_the_card_of_adapters_has_them_added_before_a_server_is_started(adapted, hub, tmp_path):
+    adapted.save(tmp_path / "adapters", merge=False, name="owner/adapters")
+    card = (tmp_path / "adapters/README.md").read_text()
+    assert "mgpo export --run owner/adapters --output whole\n    vllm serve whole " in card
+    cache(hub, "owner/adapters", tmp_path / "adapters")
+    export("owner/adapters", str(tmp_path / "whole"))
+    whole = mgpo.load(tmp_path / "whole").policy.model.state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in merged_weights(adapted.policy.model))
+    assert "mgpo export" not in (tmp_path / "whole/README.md").read_text()
 
 
 def test_a_model_takes_the_place_of_adapters_in_its_repository(adapted, offline, request, tmp_path):
