@@ -28,6 +28,7 @@ from mgpo.types import Message, Prompt, Reply, Trajectory, Turn
 from mgpo.world.model import CAPS
 from tests.conftest import make_policy, make_question, noise_image
 from tests.training.test_module import adam, equal, fit, watch, weights
+from tests.training.test_rescore import Skewed
 
 IMAGE = noise_image(56, 56)
 SAMPLING = Sampling(max_new_tokens=32)
@@ -174,6 +175,14 @@ def test_no_label_is_learnt_from(whole, tmp_path):
     again = make(reward=lambda answer, question: 1.0)
     fit(again, tmp_path, questions=6, enable_checkpointing=False)
     assert equal(weights(module), weights(again))
+
+
+def test_it_judges_by_the_trainers_log_probs_not_by_an_engines(whole, tmp_path):
+    _, _, steps = whole
+    module = make(sampler=Skewed(1.0))
+    skewed = watch(module)
+    fit(module, tmp_path, questions=6, max_steps=1, enable_checkpointing=False)
+    assert skewed[0]["teacher_divergence"] == pytest.approx(steps[0]["teacher_divergence"], abs=1e-3)
 
 
 def test_a_checkpoint_without_a_teacher_is_refused_in_a_sentence(whole, tmp_path):

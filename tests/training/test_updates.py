@@ -1,8 +1,16 @@
 """What an update starts from: the weights of now, and no gradients of before."""
 
+import copy
+
+import pytest
 import torch
 
+from mgpo.objective import Objective
+from mgpo.policy.passes.batch import collate
+from mgpo.rollout.in_process import InProcessSampler
+from mgpo.training.loss import answer_loss, policy_loss
 from tests.training.test_module import Noisy, equal, fit, make, weights
+from tests.training.test_rescore import play
 
 
 class Watching(Noisy):
@@ -42,3 +50,22 @@ def test_gradients_are_neither_held_in_rollouts_nor_left_from_before(tokenizer, 
         fit(each, tmp_path, enable_checkpointing=False)
     assert len(module.held) == 4 and not any(module.held)
     assert equal(weights(module), weights(other))
+
+
+def test_what_weighs_nothing_is_neither_learnt_nor_shown(policy):
+    """Trajectories of weight 0, as a question that was drawn only to fill a rank's batch."""
+    frozen = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in frozen.parameters():
+            parameter.mul_(1.1)
+    shown = []
+    for count in (6, 4):
+        batch = collate(play(policy, InProcessSampler())[:count], policy.positions, policy.pad_id)
+        advantages, weights_N = torch.tensor([1.0, -1.0, 0.5, 0.5, 2.0, 3.0])[:count], torch.full((count,), 0.01)
+        weights_N[4:] = 0
+        loss, metrics = policy_loss(policy, batch, advantages, weights_N, Objective(kl_weight=0.1), 1.0, frozen)
+        nll, more = answer_loss(policy, batch, weights_N)
+        shown.append({"loss": loss.item(), "nll_loss": nll.item(), **metrics.sums, **more.sums})
+    assert shown[0].keys() == shown[1].keys() and {"kl", "kl_clamped", "clip_fraction", "nll"} <= shown[0].keys()
+    for name, value in shown[1].items():
+        assert shown[0][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
