@@ -24,8 +24,7 @@ from mgpo.policy.decoding.prompt_cache import DEVICES, SharedCache
 from mgpo.policy.decoding.row_cache import RowCache
 from mgpo.policy.features import Features
 from mgpo.policy.hub.adapters import Adapters, read_adapters
-from mgpo.policy.hub.checkpoint_files import base_of, read_config, read_processor, read_tokenizer
-from mgpo.policy.hub.registry import shipped_families
+from mgpo.policy.hub.checkpoint_files import base_of, read_config, read_processor, read_tokenizer, shipped_families
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.policy.hub.templates import choose_template
 from mgpo.policy.hub.weight_files import hollow, read_weights

@@ -9,7 +9,7 @@ from mgpo.cli import main
 from mgpo.dialogues import TwoTurn
 from mgpo.images.views import Frame
 from mgpo.inference.local import Model
-from mgpo.policy.hub.registry import shipped_families
+from mgpo.policy.hub.checkpoint_files import shipped_families
 from tests.conftest import noise_image
 from tests.helpers.cases import RULE
 from tests.helpers.families import PLAIN_ROPE, TEXT, Family, save_checkpoint

@@ -15,7 +15,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from mgpo.images.views import Frame
-from mgpo.policy.hub.registry import shipped_families
+from mgpo.policy.hub.checkpoint_files import shipped_families
 from mgpo.world.tokenizer import corpus
 
 QWEN_TOKENS = (

@@ -11,8 +11,7 @@ import mgpo
 from mgpo.policy.families.gemma3 import Gemma3
 from mgpo.policy.families.qwen import QwenVL
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
-from mgpo.policy.hub.checkpoint_files import family_of
-from mgpo.policy.hub.registry import shipped_families
+from mgpo.policy.hub.checkpoint_files import family_of, shipped_families
 from tests.conftest import noise_image
 from tests.helpers.families import ALL, save_checkpoint
 from tests.test_cli import ROOT, run

@@ -16,7 +16,7 @@ from mgpo.dialogues import TwoTurn
 from mgpo.inference.predict import predict
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.hub.run_weights import policy_weights
-from mgpo.tools.doctor.weights_check import finite_weights
+from mgpo.tools.doctor.examine import finite_weights
 from mgpo.utils.configurations import shipped_config
 from tests.checkpoints.test_hostile_checkpoints import refused
 from tests.conftest import noise_image

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from mgpo.cli import main
 from mgpo.errors import UserError
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
-from mgpo.policy.hub.registry import shipped_families
+from mgpo.policy.hub.checkpoint_files import shipped_families
 from mgpo.tools.plan.shape import measure_shape, read_config
 from mgpo.tools.plan.sizes import FAMILIES, GEMMA3, QWEN2_5_VL, QWEN3_5, QWEN3_VL
 from mgpo.utils.configurations import shipped_config

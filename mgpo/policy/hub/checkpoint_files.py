@@ -1,7 +1,9 @@
 """The files of a published checkpoint, from a folder or from the hub, with errors that name what is missing."""
 
+import importlib
 import json
 import math
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,9 +18,9 @@ from transformers.image_processing_backends import PilBackend
 from transformers.utils.hub import cached_file
 
 from mgpo.errors import UserError
+from mgpo.policy import families
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.refusals import refusal
-from mgpo.policy.hub.registry import shipped_families
 
 T = TypeVar("T")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -173,13 +175,26 @@ def read_processor(path: str, kind: type[PilBackend], vision: Any) -> Any:
     return processor
 
 
+@cache
+def shipped_families() -> dict[str, type[Any]]:
+    """Classes by the `model_type` in the config.json of the checkpoints that they take, as every family's file says.
+
+    The files of mgpo.policy.families are looked through when this is first asked.
+    """
+    found: dict[str, type[Any]] = {}
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if isinstance(kind, type) and kind.__module__ == module.name:
+                found |= dict.fromkeys(vars(kind).get("model_types", ()), kind)
+    return found
+
+
 def family_of(path: str) -> Callable[..., Policy]:
     """The class that takes a checkpoint, or adapters' base. Raises UserError where there is none."""
-    model_type = read_config(base_of(path)).model_type
-    families = shipped_families()
-    if model_type not in families:
-        raise UserError(f"{path} holds a {model_type} model; the families here are {', '.join(families)}")
-    return families[model_type]
+    model_type, shipped = read_config(base_of(path)).model_type, shipped_families()
+    if model_type not in shipped:
+        raise UserError(f"{path} holds a {model_type} model; the families here are {', '.join(shipped)}")
+    return shipped[model_type]
 
 
 def _is_number(value: Any) -> bool:

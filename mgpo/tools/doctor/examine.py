@@ -10,10 +10,11 @@ from torch.optim import Optimizer
 from mgpo.data.batches import Decoded
 from mgpo.data.module import VQAData
 from mgpo.errors import UserError
+from mgpo.policy.base import Policy
+from mgpo.policy.hub.weight_files import named, not_finite
 from mgpo.tools.doctor import agreement, learning, tokens, vision
 from mgpo.tools.doctor.case import Case, Result
 from mgpo.tools.doctor.memory_check import memory
-from mgpo.tools.doctor.weights_check import finite_weights
 from mgpo.training.module import MGPO
 
 QUESTIONS = 2
@@ -61,6 +62,17 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
             policy.train(training)
     pictures = max(len(question.pictures) for question, *_ in samples)
     return [weights, *results, memory(policy, module.dialogue, config, pictures=pictures)]
+
+
+def finite_weights(policy: Policy) -> Result:
+    """No weight is NaN or infinite, wherever it came from: a checkpoint that is gone on from may bring them too.
+
+    That none is missing is seen when they are read.
+    """
+    state = dict(policy.named_parameters())
+    if broken := not_finite(state):
+        return Result("weights", False, f"{len(broken)} of {len(state)} hold NaN or infinity: {named(broken)}")
+    return Result("weights", True, f"all {len(state)} are numbers")
 
 
 def case_of(module: MGPO, samples: list[tuple]) -> Case:
