@@ -126,6 +126,7 @@ class Places:
     private: bool = False
     checked: bool = True
     moved: dict[str, str] = field(default_factory=dict)  # names of files in the folder, by the paths they had elsewhere
+    sound: set[str] = field(default_factory=set)  # names of files that need no second look
 
     def picture(self, cell: Any, column: str, sha256: str | None = None) -> Picture | None:
         """The picture that a path or an address stands for; None where the cell is an image itself.
@@ -143,13 +144,16 @@ class Places:
             if not place.lower().startswith(SCHEMES):
                 raise DataError(f"column {column}: {place[:100]!r} is no http or https address")
             return WebPicture(place, str(self.cache), sha256, self.private)
-        if PurePath(place).suffix or is_file(self.folder / place):  # base64 has no full stop
-            check_inside(self.folder, place, column)
-            path = self.folder / place
-            if self.checked:
-                _check(path, place, column)
+        path = self.folder / place
+        if place in self.sound:
             return FilePicture(str(path))
-        return None
+        if not PurePath(place).suffix and not is_file(path):  # base64 has no full stop
+            return None
+        check_inside(self.folder, place, column)
+        if self.checked:
+            _check(path, place, column)
+            self.sound.add(place)
+        return FilePicture(str(path))
 
     def _moved(self, path: Any, column: str) -> Any:
         """A path that `datasets` noted on the machine where a table was made, by as much of its end as is here too."""

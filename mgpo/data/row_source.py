@@ -1,11 +1,14 @@
 """What sources that read rows share: which rows can't be used is counted and named, and costs those rows only."""
 
+import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from math import isfinite
 from reprlib import Repr
+from time import monotonic
 from typing import Any
 
 from mgpo.answers import LETTERS
@@ -16,6 +19,7 @@ from mgpo.types import Question
 
 SHOWN = 5  # bad rows named in a message
 LONGEST = 560  # characters of a message
+PATIENCE = 5.0  # seconds of reading in which nothing need be said
 Row = Mapping[str, Any]
 _BRIEF = Repr()
 _BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxother = 2, 3, 3, 80, 80
@@ -37,7 +41,7 @@ class RowSource(ABC):
         self.bad: list[str] = []
         self.notes: list[str] = []  # what else there is to say
         self.ids: set[str] = set()
-        self.questions = list(self._questions(rows))
+        self.questions = list(self._questions(counted(rows, name)))
         self.total = len(self.questions) + len(self.bad)
         if not self.questions:
             reasons = listed(self.bad) or "it holds no rows"
@@ -81,6 +85,17 @@ class RowSource(ABC):
         except UnicodeDecodeError:  # a table's texts are decoded where they are looked at
             reason = f"the file can't be read behind row {number}: it is not UTF-8"
             raise DataError(f"{ending(self.name)}: {reason}") from None
+
+
+def counted(rows: Iterable[tuple[int, Row]], name: str) -> Iterator[tuple[int, Row]]:
+    """The rows as they are; where they take long, the first process says now and then how many there were."""
+    first = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) == 0
+    said = monotonic()
+    for number, row in rows:
+        if first and monotonic() - said > PATIENCE:
+            print(f"{ending(name)}: {number - 1:,} rows read …", file=sys.stderr, flush=True)
+            said = monotonic()
+        yield number, row
 
 
 def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], remedy: str = "") -> None:

@@ -109,7 +109,9 @@ class StoredRows(RowSource):
         if isinstance(value, bool) or not isinstance(value, str | int):
             return False
         name = str(value).strip()
-        return 0 < len(name) <= LONGEST_INDEX and "://" not in name and not is_file(self.places.folder / name)
+        if not 0 < len(name) <= LONGEST_INDEX or "://" in name or name in self.places.sound:
+            return False
+        return not is_file(self.places.folder / name)
 
     def _rows(self, limit: int | None) -> Iterator[tuple[int, Row]]:
         if self.table.columns is not None:

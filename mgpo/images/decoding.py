@@ -5,6 +5,7 @@ import math
 import struct
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -188,8 +189,13 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
 
 
 def _formats() -> list[str]:
-    """In Pillow's order: some have no signature, and would take what is another's."""
-    return [name for name in Image.ID if name not in PROGRAMS]
+    return _in_order(tuple(Image.ID))
+
+
+@lru_cache(1)
+def _in_order(names: tuple[str, ...]) -> list[str]:
+    """Those with a signature first: the others take a closer look at every file, and might take what is another's."""
+    return sorted((name for name in names if name not in PROGRAMS), key=lambda name: Image.OPEN[name][1] is None)
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -3,6 +3,7 @@ import json
 import datasets
 import pytest
 
+from mgpo.data import image_columns, row_source
 from mgpo.data.base import DataError
 from mgpo.data.batches import Batches, Decoded
 from mgpo.data.files import Files
@@ -40,6 +41,23 @@ def test_parquet_reads_alike(folder):
     rows = [{**ROW, "choices": ["7", "8"]}, {**ROW, "image": "b.png", "choices": ["6", "7"]}]
     datasets.Dataset.from_list(rows).to_parquet(str(folder / "q.parquet"))
     assert [q.answer for q in Files(str(folder / "q.parquet")).questions] == ["A", "B"]
+
+
+def test_a_picture_of_many_questions_is_looked_at_once(folder, monkeypatch):
+    looks = []
+    monkeypatch.setattr(image_columns, "check_image", looks.append)
+    rows = [{**ROW, "image": f"{'ab'[i % 2]}.png", "question": f"What {i}?"} for i in range(6)]
+    assert len(Files(write(folder, rows))) == 6 and looks == [folder / "a.png", folder / "b.png"]
+
+
+def test_a_file_that_takes_long_to_read_is_told_by_one_process(folder, monkeypatch, capsys):
+    monkeypatch.setattr(row_source, "PATIENCE", -1.0)
+    path = write(folder, [ROW, {**ROW, "image": "b.png"}])
+    Files(path)
+    assert capsys.readouterr().err == f"{path}: 0 rows read …\n{path}: 1 rows read …\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    Files(path)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("column", ["bbox", "Boxes", "points"])

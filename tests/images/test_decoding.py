@@ -146,3 +146,12 @@ def test_decoding_in_threads_mutes_nobody():
     assert warnings.filters == before
     with pytest.warns(UserWarning, match="heard"):
         warnings.warn("heard", stacklevel=1)
+
+
+def test_formats_without_a_signature_look_at_no_file_that_has_one(tmp_path, monkeypatch):
+    noise_image(32, 32).save(tmp_path / "a.jpg")
+    for name, (_, accepts) in list(Image.OPEN.items()):
+        if accepts is None:
+            refuse = lambda *given, name=name: pytest.fail(f"{name} was tried")  # noqa: E731
+            monkeypatch.setitem(Image.OPEN, name, (refuse, None))
+    check_image(tmp_path / "a.jpg")
