@@ -1,5 +1,6 @@
 """What is wrong on a command line is told in a sentence, as early as it can be seen; what may be right passes."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import wandb
 
 from mgpo.cli import main
+from mgpo.utils.own_code import is_function
 from tests.test_cli import ROOT, run
 
 
@@ -99,14 +101,56 @@ def test_callbacks_that_lightning_cannot_tell_apart(monkeypatch, tmp_path):
         "export --run runs/none out",
         "fit --config own.yaml",
         "study --config study --runs.nope.config mgpo",
+        "validate --config overlay.yaml",
+        "data --config overlay.yaml",
     ],
 )
 def test_other_commands_and_files_are_looked_at_before_that_too(monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "mgpo.commands.execute", None)
     Path("own.yaml").write_text("model: {policy: mgpo.policy.Qwen25VL}\ndata: {batch_size: -1}\n")
-    with pytest.raises(SystemExit, match=r"mgpo: .*(is -1|no such file|no key in front|no row nope)"):
+    Path("overlay.yaml").write_text("data: {batch_size: 4}\n")
+    with pytest.raises(SystemExit, match=r"mgpo: .*(is -1|no such file|no key in front|no row nope|no model.policy)"):
         main(arguments.split())
+
+
+@pytest.mark.parametrize("gives", ["", " -> float", " -> Verdict"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model.reward={class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}"],
+        ["--model.reward", "rewards_of_mine.near", "--model.reward.tolerance", "0.1"],
+        ["--model.shaping=[{class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}]"],
+        ["--config", "own.yaml"],
+    ],
+)
+def test_arguments_of_a_function_are_not_passed_over(monkeypatch, tmp_path, given, gives):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "rewards_of_mine", raising=False)
+    head = "from mgpo.rewards import Verdict\n" if gives == " -> Verdict" else ""
+    Path("rewards_of_mine.py").write_text(f"{head}def near(answer, question, tolerance=0.5){gives}: ...\n")
+    Path("own.yaml").write_text(
+        "model: {reward: {class_path: mgpo.rewards.BySource, init_args: {rewards: {signs: "
+        "{class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}}}}}\n"
+    )
+    with pytest.raises(SystemExit, match=r"rewards_of_mine.near is a function, which takes no tolerance from a config"):
+        main(["fit", "--config", "mgpo", *given])
+
+
+def test_a_schedule_that_is_a_function_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = {"class_path": "transformers.get_cosine_schedule_with_warmup", "init_args": {"num_warmup_steps": 10}}
+    with pytest.raises(SystemExit, match=r"warmup is a function; name a class of schedules, such as torch.*OneCycleLR"):
+        main(["fit", "--config", "mgpo", f"--model.lr_scheduler={json.dumps(given)}"])
+
+
+def test_what_makes_a_reward_may_have_arguments(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "makers_of_mine.py").write_text(
+        "from mgpo.rewards import Reward\ndef near(tolerance: float) -> Reward: ...\n"
+    )
+    assert not is_function("makers_of_mine.near")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from typing import Any
 from mgpo.commands.key_values import plain
 from mgpo.errors import UserError
 from mgpo.utils.least_values import check_class_arguments
+from mgpo.utils.own_code import is_function
 
 ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
 CALLBACKS = "trainer.callbacks"
 NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class
+JUDGES = {"reward", "shaping"}  # which functions may be, whose arguments the parser would pass over in silence
 Keys = Mapping[str, Sequence[str]]  # by key: kind, type, default, help
 
 
@@ -200,6 +202,11 @@ def _check_classes(where: str, value: Any) -> None:
         if siblings and (meant := nearest(name, siblings)):
             raise UserError(f"{where}: there is no {path}{meant.replace('mean ', f'mean {home}.')}")
     arguments = value.get("init_args")
+    if arguments and JUDGES & {*where.split()[-1].lstrip("-").split(".")} and is_function(path):
+        raise UserError(
+            f"{where}: {path} is a function, which takes no {' or '.join(arguments)} from a configuration; make it a "
+            "class that does, or give it a default"
+        )
     if path in classes and isinstance(arguments, Mapping):
         check_class_arguments(f"{where}: {path}", arguments)
         for name in arguments:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mgpo.answers import LETTERS, normalise
 from mgpo.answers.options import named_by_text
 from mgpo.data.base import DataError
-from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of
+from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of, list_in
 from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
 from mgpo.data.image_marks import without_marks
 from mgpo.data.place_columns import REFUSED, Annotations, is_mask, refuse
@@ -140,9 +140,9 @@ class Files(StoredRows):
         return text(plain, column)
 
     def _answers(self, row: Row) -> tuple[str, ...]:
-        """The texts that are right, each once."""
+        """The texts that are right, each once: one, a list of them, or a text of a list, as cells of a CSV file are."""
         column = self.of["answer"]
-        value = row[column]
+        value = list_in(row[column]) or row[column]
         if not isinstance(value, list):
             return (text(value, column),)
         if not any(isinstance(answer, str) for answer in value):

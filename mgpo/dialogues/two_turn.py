@@ -68,8 +68,9 @@ class TwoTurn:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
         choices = "" if "{choices}" in ask_box else "choices"
+        needs = {"ask_box": "image question", "show_region": f"image {choices}", "show_whole": choices}
         check_texts(
-            {"ask_box": "image question", "show_region": f"image {choices}", "show_whole": choices},
+            needs | {"look_again": "image"},
             ask_box=ask_box, show_region=show_region, show_whole=show_whole, look_again=look_again,
             name_again=name_again,
         )  # fmt: skip

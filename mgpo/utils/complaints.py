@@ -8,6 +8,7 @@ from inspect import signature
 from mgpo.utils.interface import not_implementing
 
 CLASS = "; name one by its class path, and its arguments under init_args"
+SCHEDULE = "torch.optim.lr_scheduler.OneCycleLR, which warms up and then falls"
 LIST, MAPPING = "a list in [ ]", "keys and values in { }"
 NEEDED = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "list": LIST, "tuple": LIST,
@@ -50,6 +51,8 @@ def _lacking(key: str, rest: str) -> str | None:
     names = lacks[1].split(", ")
     options = ", ".join(f"--{key}.{name}" if key else f"--{name}" for name in names)
     whose = re.search(r"class_path[ =]'([^']+)'", rest)
+    if whose and key.endswith("lr_scheduler") and "optimizer" in names:  # of a class it is no argument to be given
+        return f"{key}: {whose[1]} is a function; name a class of schedules, such as {SCHEDULE}"
     subject = f"{key}: {whose[1]} needs {', '.join(names)}; add" if whose else "not all that is needed is there: add"
     return f"{subject} {options}"
 

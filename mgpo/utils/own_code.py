@@ -4,6 +4,9 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import isclass, isfunction
+from pydoc import ErrorDuringImport, locate
+from typing import get_type_hints
 
 from mgpo.errors import UserError
 
@@ -40,6 +43,16 @@ def unmade(error: BaseException) -> UserError | None:
             what = named[1] if named else "this configuration"
             return UserError(f"{what} needs {package}, which is not installed: pip install {package}")
     return UserError(f"{named[1]} can't be made: {_why(chain[-1])}") if named else None
+
+
+def is_function(path: str) -> bool:
+    """Whether a dotted path names a function that is called as it is, rather than one that makes what is called."""
+    try:
+        found = locate(path)
+        made = get_type_hints(found).get("return") if isfunction(found) else None
+    except (ErrorDuringImport, NameError, TypeError):  # which the parser tells
+        return False
+    return isfunction(found) and not (isclass(made) and any("__call__" in vars(base) for base in made.__mro__))
 
 
 def _why(error: BaseException) -> str:

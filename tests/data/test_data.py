@@ -1,3 +1,4 @@
+import csv
 import json
 
 import datasets
@@ -41,6 +42,23 @@ def test_parquet_reads_alike(folder):
     rows = [{**ROW, "choices": ["7", "8"]}, {**ROW, "image": "b.png", "choices": ["6", "7"]}]
     datasets.Dataset.from_list(rows).to_parquet(str(folder / "q.parquet"))
     assert [q.answer for q in Files(str(folder / "q.parquet")).questions] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "right"),
+    [
+        ('["3", "three"]', ("3", "three")),
+        ("['3', 'three', '3']", ("3", "three")),
+        ("[1, 2]", ("[1, 2]",)),  # a list of numbers may be what was asked for
+        ("[sic]", ("[sic]",)),
+        ("three", ("three",)),
+    ],
+)
+def test_a_cell_of_a_csv_file_may_list_answers(folder, cell, right):
+    with open(folder / "q.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["image", "question", "answer"], ["a.png", "How many?", cell]])
+    (question,) = Files(str(folder / "q.csv")).questions
+    assert (question.answer, *question.accepted) == right
 
 
 def test_a_picture_of_many_questions_is_looked_at_once(folder, monkeypatch):

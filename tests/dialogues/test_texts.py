@@ -21,6 +21,7 @@ from tests.conftest import make_question, noise_image
          "ask_box has {qestion}, which is no slot; did you mean {question}?"),
         (lambda: TwoTurn(show_region="{image}{question}"), "show_region lacks the slot {choices}"),
         (lambda: TwoTurn(show_whole="{question}"), "show_whole lacks the slot {choices}, which is empty where"),
+        (lambda: TwoTurn(look_again="{question} again"), "look_again lacks the slot {image}"),
         (lambda: TwoTurn(name_again="{Image} Once more."), "name_again has {Image}, which is no slot"),
         (lambda: SingleTurn(ask="{image}{question}{choice}"),
          "ask has {choice}, which is no slot; did you mean {choices}?"),

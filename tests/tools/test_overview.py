@@ -145,6 +145,7 @@ def test_reasons_are_of_one_kind_whatever_the_row(one, other):
 
 def test_reasons_are_bounded_and_differ_by_column():
     assert kind_of("row 1, column image: it is empty") != kind_of("row 1, column answer: it is empty")
+    assert kind_of('row 1, column answer: it is no choice; give {"A": "red"}') == "column answer: it is no choice"
     assert len(kind_of("x" * 100_000)) <= 300
 
 

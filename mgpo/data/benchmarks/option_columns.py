@@ -214,15 +214,25 @@ def lettered(column: str, value: Any) -> tuple[str, ...]:
     return check_choices(column, [match[2].strip() for match in found if match])
 
 
-def _parse(column: str, text: str) -> Any:
-    """A list or an object that stands in a text, as JSON or as Python writes it, or a list of lettered lines."""
-    value = None
+def list_in(value: Any) -> list[str] | None:
+    """The texts of a list that stands in a text, such as ["3", "three"]; None where there is none, or not of texts."""
+    found = _written(value.strip()) if isinstance(value, str) and value.lstrip().startswith("[") else None
+    return found if isinstance(found, list) and found and all(isinstance(each, str) for each in found) else None
+
+
+def _written(text: str) -> Any:
+    """What stands in a text as JSON or as Python writes it; None where it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
-            value = read(text) if len(text) <= LONGEST_LIST else None
+            return read(text) if len(text) <= LONGEST_LIST else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        break
+    return None
+
+
+def _parse(column: str, text: str) -> Any:
+    """A list or an object that stands in a text, or a list of lettered lines."""
+    value = _written(text)
     if isinstance(value, list | dict):
         return value
     if (found := find_choices(text)) is not None and not found[0]:

@@ -145,7 +145,7 @@ def kind_of(reason: str) -> str:
     plain = re.sub(r"^(?:[^:]{0,100}?, )?row \d{1,12}, ", "", plain)
     plain = re.sub(r"^(column [^:]{1,60}), picture \d{1,2}: ", r"\1: ", plain)
     column = re.match(r"column [^:]{1,60}: ", plain)
-    last = plain[column.end() if column else 0 :].split(": ")[-1].split("; ")[0].partition(" (")[0]
+    last = plain[column.end() if column else 0 :].split("; ")[0].split(": ")[-1].partition(" (")[0]
     kind = re.sub(r"\d[\d,.]*", "N", last)
     return shorten((column[0] if column else "") + kind, SHOWN)
 
