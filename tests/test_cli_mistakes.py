@@ -121,6 +121,10 @@ def test_other_commands_and_files_are_looked_at_before_that_too(monkeypatch, tmp
         ["--model.reward={class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}"],
         ["--model.reward", "rewards_of_mine.near", "--model.reward.tolerance", "0.1"],
         ["--model.shaping=[{class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}]"],
+        [
+            "--model.dialogue={class_path: mgpo.dialogues.TwoTurn, init_args: {cut: "
+            "{class_path: rewards_of_mine.near, init_args: {tolerance: 0.1}}}}"
+        ],
         ["--config", "own.yaml"],
     ],
 )

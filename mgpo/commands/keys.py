@@ -3,7 +3,7 @@
 import difflib
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -16,7 +16,7 @@ from mgpo.utils.own_code import is_function
 ALWAYS = ("help", "config", "print_config", "c", "h")  # of every command
 CALLBACKS = "trainer.callbacks"
 NESTED = ("class_path", "init_args", "dict_kwargs", "help")  # of a class
-JUDGES = {"reward", "shaping"}  # which functions may be, whose arguments the parser would pass over in silence
+CALLED = {"reward", "shaping", "cut"}  # which functions may be, whose arguments the parser would pass over in silence
 Keys = Mapping[str, Sequence[str]]  # by key: kind, type, default, help
 
 
@@ -186,10 +186,11 @@ def _flat(keys: Keys, loaded: Any, prefix: str = "") -> Iterable[tuple[str, Any]
             yield key, value
 
 
-def _check_classes(where: str, value: Any) -> None:
+def _check_classes(where: str, value: Any, names: Set[str] = frozenset()) -> None:
+    """`names` are those of the keys that lead to the value; by default the last part of `where`."""
     if isinstance(value, list):
         for each in value:
-            _check_classes(where, each)
+            _check_classes(where, each, names)
     if not isinstance(value, Mapping):
         return
     for name in value:
@@ -202,7 +203,8 @@ def _check_classes(where: str, value: Any) -> None:
         if siblings and (meant := nearest(name, siblings)):
             raise UserError(f"{where}: there is no {path}{meant.replace('mean ', f'mean {home}.')}")
     arguments = value.get("init_args")
-    if arguments and JUDGES & {*where.split()[-1].lstrip("-").split(".")} and is_function(path):
+    names = names or {*where.split()[-1].lstrip("-").split(".")}
+    if arguments and names & CALLED and is_function(path):
         raise UserError(
             f"{where}: {path} is a function, which takes no {' or '.join(arguments)} from a configuration; make it a "
             "class that does, or give it a default"
@@ -215,5 +217,5 @@ def _check_classes(where: str, value: Any) -> None:
                     f"{where}: {path} has no argument {name}"
                     f"{nearest(str(name), classes[path]) or '; it has ' + ', '.join(classes[path])}"
                 )
-    for inner in value.values():
-        _check_classes(where, inner)
+    for name, inner in value.items():
+        _check_classes(where, inner, names | {str(name)})
