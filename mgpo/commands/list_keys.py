@@ -81,6 +81,11 @@ def _kind(dest: str, actions: dict[str, Any]) -> str:
     return "group" if any(other.startswith(f"{dest}.") for other in actions) else "value"
 
 
+def plain_name(hint: str) -> str:
+    """A type as it is written, in every version of Python alike."""
+    return hint.replace("typing.", "").replace("pathlib._local.", "pathlib.")
+
+
 def _type(hint: Any) -> str:
     if hint is None:
         return ""
@@ -88,7 +93,7 @@ def _type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "|".join(map(str, options))
     if get_origin(hint) in (list, tuple, dict) or (isinstance(hint, Callable) and not isinstance(hint, type)):
-        return str(hint).replace("typing.", "")
+        return plain_name(str(hint))
     if options:
         return "|".join(dict.fromkeys(_type(option) for option in options))
     return {"NoneType": "null", "PositiveInt": "int"}.get(name := getattr(hint, "__name__", str(hint)), name)

@@ -1,13 +1,16 @@
 """Checkpoints and configurations from strangers: no code of theirs runs, and what is wrong is said in one sentence."""
 
+import io
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from mgpo.api import load
+from mgpo.checkpoints.sharded import _Index
 from mgpo.errors import UserError
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.hub.run_weights import policy_weights
@@ -127,3 +130,15 @@ BOMB = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)
 def test_a_run_whose_configuration_is_damaged(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     refused(lambda: load(tmp_path), "config.yaml|policy|model")
+
+
+@pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])  # the latter by Python 3.13 alone
+def test_an_index_of_shards_may_be_of_another_python(module):
+    pickled = b"c" + module + b"\nPosixPath\n(V/tmp\nVshards\ntR."
+    assert _Index(io.BytesIO(pickled)).load() == Path("/tmp/shards")
+
+
+def test_an_index_of_shards_holds_nothing_else(tmp_path):
+    with pytest.raises(pickle.UnpicklingError, match="open"):
+        _Index(io.BytesIO(pickle.dumps(Harm(tmp_path / LOADED)))).load()
+    assert not (tmp_path / LOADED).exists()
