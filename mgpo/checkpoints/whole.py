@@ -16,7 +16,7 @@ from mgpo.utils.atomic_files import reading, replaced
 
 State = dict[str, Any]
 FOLDER = "checkpoints"  # of a run's folder
-TRAINED = ("trained.ckpt", "last.ckpt")  # of a run, the better one first
+TRAINED = ("trained.ckpt", "last.ckpt")  # of a run
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -93,11 +93,14 @@ def newest(folder: Path) -> tuple[Path, int] | None:
 
 
 def trained(run: Path) -> Path:
-    """The checkpoint of a run's folder that holds what it learnt. Raises UserError where there is none."""
-    for name in TRAINED:
-        if (path := run / FOLDER / name).exists():
-            return path
-    raise UserError(f"{run}/{FOLDER} holds neither {' nor '.join(TRAINED)}; this run has saved no weights yet")
+    """The checkpoint of a run's folder that holds what it learnt: the one of more updates, of equals the later.
+
+    Raises UserError where there is none.
+    """
+    there = [path for name in TRAINED if (path := run / FOLDER / name).exists()]
+    if not there:
+        raise UserError(f"{run}/{FOLDER} holds neither {' nor '.join(TRAINED)}; this run has saved no weights yet")
+    return max(there, key=lambda path: _state(path) or (-1, 0)) if len(there) > 1 else there[0]
 
 
 def _state(path: Path) -> tuple[int, int] | None:

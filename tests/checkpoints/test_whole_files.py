@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from mgpo.callbacks.metrics_file import MetricsFile
-from mgpo.checkpoints.whole import WholeFiles, load_state, newest
+from mgpo.checkpoints.whole import WholeFiles, load_state, newest, trained
 from mgpo.cli import main
 from mgpo.errors import UserError
 from mgpo.utils.atomic_files import replaced, writing
@@ -139,3 +139,16 @@ def test_another_way_to_save_is_left_alone():
 
     save_whole_files(Strategy)
     assert type(Strategy.checkpoint_io) is Own
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"), [((8, 5), "trained.ckpt"), ((8, 11), "last.ckpt"), ((8, None), "trained.ckpt")]
+)
+def test_a_run_that_was_killed_is_known_by_the_later_of_its_checkpoints(tmp_path, steps, name):
+    """Behind the end of its first epoch `trained.ckpt` stays as it is until the second ends."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for file, step in zip(("trained.ckpt", "last.ckpt"), steps):
+        state = {"state_dict": {}, "global_step": step, "pytorch-lightning_version": "2.6.6"}
+        torch.save(state, folder / file)  # one without a step can't be read
+    assert trained(tmp_path) == folder / name
