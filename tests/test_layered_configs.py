@@ -44,6 +44,32 @@ def test_entries_that_name_no_class_change_those_that_are_there(folder, capsys):
     assert [(entry["init_args"]["count"], entry["init_args"]["split"]) for entry in val] == [(3, "val"), (4, "ood")]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config=own.yaml"],
+        ["--data.train", "mgpo.data.Files", "--data.train.path=a.jsonl", "--model.lr_scheduler=ConstantLR"],
+    ],
+)
+def test_another_class_takes_over_nothing_of_the_one_before(folder, capsys, given):
+    """Scenes has a split too, and LinearLR as many steps."""
+    (folder / "own.yaml").write_text(
+        "data: {train: {class_path: mgpo.data.Files, init_args: {path: a.jsonl}}}\n"
+        "model: {lr_scheduler: {class_path: torch.optim.lr_scheduler.ConstantLR}}\n"
+    )
+    found = resolved(capsys, *given)
+    assert found["data"]["train"]["init_args"]["split"] == "files"
+    assert found["model"]["lr_scheduler"]["init_args"]["total_iters"] == 5
+
+
+def test_the_same_class_keeps_what_it_had(folder, capsys):
+    (folder / "own.yaml").write_text("model: {lr_scheduler: {class_path: torch.optim.lr_scheduler.LinearLR}}\n")
+    given = ["--config=own.yaml", "--data.train=mgpo.data.Scenes", "--data.train.count=3"]
+    found = resolved(capsys, *given)
+    train, schedule = found["data"]["train"]["init_args"], found["model"]["lr_scheduler"]["init_args"]
+    assert (train["count"], train["split"], schedule["total_iters"]) == (3, "train", 160)
+
+
 def test_a_file_adds_to_a_list_as_an_option_does(folder, capsys):
     (folder / "own.yaml").write_text(f"trainer: {{callbacks+: [{{class_path: {ADDED}}}]}}")
     paths = [entry["class_path"] for entry in resolved(capsys, "--config=own.yaml")["trainer"]["callbacks"]]

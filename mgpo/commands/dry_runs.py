@@ -13,6 +13,7 @@ from mgpo.tools.doctor.preflight import Preflight
 from mgpo.tools.overview.command import arguments, overview
 from mgpo.tools.plan.command import plan
 from mgpo.training.module import MGPO
+from mgpo.utils.configurations import without_leftovers
 
 
 class DryCLI(CLI):
@@ -55,7 +56,7 @@ class DataCLI(PlanCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Reads the command line, in which `--data FILE` stands for that file alone."""
-        sys.argv[1:] = arguments(sys.argv[1:])
+        sys.argv[1:] = without_leftovers(arguments(sys.argv[1:]))
         super().parse_arguments(parser, args)
 
 

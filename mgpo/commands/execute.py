@@ -17,7 +17,7 @@ from mgpo.errors import UserError, find_user_error
 from mgpo.training.module import MGPO
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused
-from mgpo.utils.configurations import reading, shipped_config, with_whole_lists
+from mgpo.utils.configurations import reading, shipped_config, without_leftovers
 from mgpo.utils.memory_short import memory_short
 from mgpo.utils.own_code import unmade
 
@@ -31,7 +31,7 @@ def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
     try:
         with reading(args):
-            sys.argv = [sys.argv[0], *with_whole_lists(args)]
+            sys.argv = [sys.argv[0], *without_leftovers(args)]
             return cli(
                 MGPO,
                 VQAData,

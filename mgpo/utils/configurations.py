@@ -25,6 +25,7 @@ DEEPEST = 50  # levels
 MOST = 10_000  # values, once every alias is written out
 SHOWN = 1_000  # characters of a complaint
 NAMES = ("-c", "--config")
+ALONE = ("data.train", "model.lr_scheduler")  # single classes, of whose arguments another one takes over none
 LISTS = ("data.val", "data.test", "model.shaping", "trainer.callbacks", "trainer.logger")  # of classes
 LIBRARY = jsonargparse.get_loader("yaml")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -90,30 +91,41 @@ def load_file(path: str) -> Any:
     return loaded
 
 
-def with_whole_lists(args: Sequence[str]) -> list[str]:
-    """The arguments of a command, with lists of classes emptied in front of what gives them anew.
+def without_leftovers(args: Sequence[str]) -> list[str]:
+    """The arguments of a command, with lists of classes and some single ones emptied in front of what gives them anew.
 
     The parser would have each entry take over the arguments of the one that stood at its place before, whatever it
-    was. Entries without a class_path mean just that, and keep them.
+    was. Entries without a class_path mean just that, and keep them; so does a single class that is named again.
     """
     whole: list[str] = []
+    named: dict[str, str] = {}  # the class that stands at a key of `ALONE`
     for arg, following in zip(args, [*args[1:], ""]):
         name, equals, value = arg.partition("=")
         value = value if equals else following
+        option = name.removeprefix("--")
         if name in NAMES and os.path.isfile(value):
             given = load_file(value)
-        elif name.removeprefix("--") in LISTS and value.startswith("["):
-            section, _, key = name.removeprefix("--").partition(".")
+        elif option in ALONE or (option in LISTS and value.startswith("[")):
+            section, _, key = option.partition(".")
             given = {section: {key: _loaded(value)}}
         else:
             given = {}
-        for key in LISTS:
+        for key in (*LISTS, *ALONE):
             section, _, last = key.partition(".")
-            entries = given[section].get(last) if isinstance(given.get(section), dict) else None
-            if isinstance(entries, list) and all(map(_names_class, entries)):
+            entry = given[section].get(last) if isinstance(given.get(section), dict) else None
+            if key in LISTS and isinstance(entry, list) and all(map(_names_class, entry)):
                 whole.append(f"--{key}=[]")
+            if key in ALONE and _names_class(entry):
+                kind = _class_name(entry)
+                whole += [f"--{key}=null"] if named.get(key, kind) != kind else []
+                named[key] = kind
         whole.append(arg)
     return whole
+
+
+def _class_name(entry: Any) -> str:
+    """The last part of a class path, which may be all that is given."""
+    return str(entry["class_path"] if isinstance(entry, dict) else entry).rpartition(".")[2]
 
 
 def _names_class(entry: Any) -> bool:
