@@ -10,6 +10,8 @@ from mgpo.errors import UserError, chain_of
 
 WORKER = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)")
 HOST = re.compile(r"DefaultCPUAllocator: .*?tried to allocate (\d+) bytes", re.DOTALL)
+# As other allocators of a device, and its libraries, say that there is none left.
+UNNAMED = re.compile(r"CUDA (?:driver )?error: out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 DEVICE = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 SIGNALS = {"Killed", "Bus error"}  # of a system without memory, and of one without shared memory
 REMEDY = "for a run `mgpo plan` says what fits; other commands take a smaller --batch_size"
@@ -21,7 +23,8 @@ def memory_short(error: BaseException) -> UserError | None:
     causes = list(chain_of(error))
     for cause in causes:
         host = HOST.search(str(cause))
-        if isinstance(cause, torch.OutOfMemoryError):
+        unnamed = isinstance(cause, RuntimeError) and UNNAMED.search(str(cause))
+        if unnamed or isinstance(cause, torch.OutOfMemoryError):
             asked = "".join(f" ({size} were asked for)" for size in DEVICE.findall(str(cause)))
             return UserError(f"the device's memory is used up{_place(cause)}{asked}; {REMEDY}")
         if host or isinstance(cause, MemoryError):

@@ -15,6 +15,7 @@ from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
 from mgpo.vllm.requests import Drawn, Request, Shown
 
+SHOWN = 300  # characters of what vLLM says
 # Set before vLLM is imported, unless they are set already: the engine in this very process, and quiet.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -42,8 +43,10 @@ class LocalEngine:
         device: The number of the trainer's GPU, beside which it starts.
 
     Raises:
-        UserError: If vLLM is not installed, or can't start on that GPU.
+        UserError: If vLLM is not installed, or can't start on that GPU or with that memory.
     """
+
+    broken = False
 
     def __init__(self, settings: Settings, device: int | None = None) -> None:
         for name, value in ENVIRONMENT.items():
@@ -75,19 +78,24 @@ class LocalEngine:
         if gpu:
             torch.cuda.empty_cache()  # as before waking
         with _placed(local_rank() if device is None else device):
-            self.llm = vllm.LLM(
-                model=settings.folder,
-                dtype=settings.dtype,
-                load_format="dummy",  # the first push fills it
-                generation_config="vllm",  # no penalties of the checkpoint's
-                logprobs_mode="processed_logprobs",  # of the distribution that is sampled
-                enable_prefix_caching=True,
-                limit_mm_per_prompt={"video": 0},
-                mm_processor_cache_gb=0,  # nothing is processed,
-                mm_device_do_normalize=False,  # for patches come as the vision tower takes them
-                **options,
-            )
+            try:
+                self.llm = vllm.LLM(
+                    model=settings.folder,
+                    dtype=settings.dtype,
+                    load_format="dummy",  # the first push fills it
+                    generation_config="vllm",  # no penalties of the checkpoint's
+                    logprobs_mode="processed_logprobs",  # of the distribution that is sampled
+                    enable_prefix_caching=True,
+                    limit_mm_per_prompt={"video": 0},
+                    mm_processor_cache_gb=0,  # nothing is processed,
+                    mm_device_do_normalize=False,  # for patches come as the vision tower takes them
+                    **options,
+                )
+            except ValueError as error:  # of options, and of memory that is short
+                why = " ".join(str(error).split())[:SHOWN]
+                raise UserError(f"model.sampler: vLLM does not start ({why}); see model.sampler.options") from None
         self.settings, self.numbers = settings, itertools.count()
+        self.asked: set[str] = set()  # requests that have not ended
         # Minus infinity, where the constructor's converter would stop at -100.
         self.bias = dict.fromkeys(settings.banned, float("-inf"))
 
@@ -101,32 +109,43 @@ class LocalEngine:
         Raises:
             RuntimeError: If the engine has seen other ids than it was given.
         """
-        engine = self.llm.llm_engine
+        engine, kind = self.llm.llm_engine, "cuda" if torch.cuda.is_available() else "cpu"
+        self._forget()  # those of a reply that nobody takes to its end
         order: dict[str, int] = {}
         try:
             for row, request in enumerate(requests):
                 name = str(next(self.numbers))
                 engine.add_request(name, _input(request), self._params(request.seed, sampling, stop_text))
+                self.asked.add(name)
                 order[name] = row
             while engine.has_unfinished_requests():
-                for output in engine.step():
+                with torch.autocast(kind, enabled=False):  # the trainer's; the engine has types of its own
+                    outputs = engine.step()
+                for output in outputs:
                     if output.finished:
+                        self.asked.discard(output.request_id)
                         row = order[output.request_id]
                         yield row, _drawn(requests[row], output)
         except BaseException:
-            engine.abort_request(list(order))
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self.llm.llm_engine.abort_request(list(self.asked))
+        self.asked.clear()
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Wake up and take these weights; what was computed under others is forgotten."""
         self._wake("weights")
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.llm.collective_rpc(empty_deepstack)
         self._wake("kv_cache")
         self.llm.reset_prefix_cache()
         self.llm.llm_engine.reset_encoder_cache()
 
     def sleep(self) -> None:
         """Give weights and cache of a GPU back; on a CPU there is no such thing."""
+        self._forget()  # it would end them without saying so
         if torch.cuda.is_available():
             self.llm.sleep(level=2)
 
@@ -158,6 +177,13 @@ class LocalEngine:
             skip_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+
+def empty_deepstack(worker: Any) -> None:
+    """Empty what Qwen3-VL adds to its first layers, which is neither weight nor buffer: nobody brings it back from
+    sleep, and where no picture is it has to be zero."""
+    for added in getattr(worker.get_model(), "deepstack_input_embeds", None) or ():
+        added.zero_()
 
 
 def local_rank() -> int:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -117,6 +117,8 @@ class ServedEngine:
         UserError: If it does not start.
     """
 
+    broken = False  # after a question that was not answered to its end, of which the rest would answer the next
+
     def __init__(self, settings: Settings, devices: str | None) -> None:
         self.pipe, theirs = socket.socketpair()
         with theirs:
@@ -155,9 +157,10 @@ class ServedEngine:
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Hand over weights by name, in pieces of `PIECE` bytes or so."""
-        send(self.pipe, {"do": "load"})
-        for piece in _pieces(weights):
-            send(self.pipe, {"more": True}, piece)
+        with self._whole():
+            send(self.pipe, {"do": "load"})
+            for piece in _pieces(weights):
+                send(self.pipe, {"more": True}, piece)
         self._ask({"more": False})
 
     def sleep(self) -> None:
@@ -175,14 +178,25 @@ class ServedEngine:
             self.process.wait()
 
     def _ask(self, head: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> dict[str, Any]:
-        try:
+        with self._whole():
             send(self.pipe, head, tensors)
             answer, _ = receive(self.pipe)
-        except (EOFError, OSError):
-            raise RuntimeError("the engine's process has ended; what it said last stands above") from None
         if "error" in answer:
             raise RuntimeError(f"the engine says: {answer['error']}")
         return answer
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Within it a question is asked or answered; where it is broken off, the engine is ended."""
+        try:
+            yield
+        except BaseException as error:
+            self.broken = True
+            self.process.kill()
+            self.close()
+            if isinstance(error, EOFError | OSError):
+                raise RuntimeError("the engine's process has ended; what it said last stands above") from None
+            raise
 
 
 def _pieces(weights: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

@@ -48,6 +48,8 @@ class Drawn:
 class Engine(Protocol):
     """The vLLM engine, in this process or in another."""
 
+    broken: bool  # whether it can't be asked any more, and another has to be started
+
     def sample(
         self, requests: Sequence[Request], sampling: Sampling, stop_text: str | None
     ) -> Iterator[tuple[int, Drawn]]:

@@ -1,9 +1,11 @@
 """The sampler that asks vLLM: the same conversations as in process, with whole histories sent in every turn."""
 
+import gc
 import itertools
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.accelerators import cuda
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -19,12 +22,12 @@ from mgpo.errors import UserError
 from mgpo.inference.saving import merged_weights, published, save_processors
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen import QwenVL
-from mgpo.policy.features import BESIDE, portions
 from mgpo.rollout.episodes import Conversations, Job, Sampler
-from mgpo.rollout.in_process import InProcessSampler, Sampling, tail_of
-from mgpo.types import Pixels, Prompt, Reply, Stop, Trajectory
+from mgpo.rollout.in_process import InProcessSampler
+from mgpo.types import Prompt, Trajectory
+from mgpo.vllm.conversations import EngineConversations
 from mgpo.vllm.engine import LocalEngine, Settings
-from mgpo.vllm.requests import Drawn, Engine, Request, place_images
+from mgpo.vllm.requests import Engine
 
 
 class VLLMSampler:
@@ -49,7 +52,8 @@ class VLLMSampler:
         self.max_model_len: int | None = max_model_len or self.options.get("max_model_len")
         self.engine: Engine | None = None
         self.banned: frozenset[int] = frozenset()
-        self.current = False  # whether the engine has the policy's weights as they are
+        self.pushed: tuple[weakref.ref[Policy], int] | None = None  # the policy whose weights it has, and their version
+        self.awake = False
         self.numbers = itertools.count()
 
     def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations:
@@ -70,13 +74,21 @@ class VLLMSampler:
     @torch.no_grad()
     def push(self, policy: Policy) -> Engine:
         """The engine, with the policy's weights as they are."""
+        if self.engine is not None and self.engine.broken:
+            self.close()
+        policy = served(policy)
+        with torch.autocast(policy.device.type, enabled=False):  # the trainer's; the engine has types of its own
+            return self._pushed(policy)
+
+    def _pushed(self, policy: QwenVL) -> Engine:
         if self.engine is None:
+            self.engine = self.start(policy)
+        if self.pushed is None or self.pushed[0]() is not policy or self.pushed[1] != version_of(policy):
             # once, for each look at the policy's own would wait for all that its device has been given to do
-            self.banned = frozenset(served(policy).banned.nonzero().flatten().tolist())
-            self.engine = self.start(served(policy))
-        if not self.current:
+            self.banned = frozenset(policy.banned.nonzero().flatten().tolist())
+            self.pushed, self.awake = None, True
             self.engine.load(weights_of(policy))
-            self.current = True
+            self.pushed = weakref.ref(policy), version_of(policy)
         return self.engine
 
     def prepare(self, policy: Policy) -> None:
@@ -89,19 +101,19 @@ class VLLMSampler:
 
     def release(self) -> None:
         """The weights are about to change: sleep until the next `open` brings new ones."""
-        if self.engine is not None and self.current:
+        if self.engine is not None and self.awake:
             self.engine.sleep()
-        self.current = False
+        self.pushed, self.awake = None, False
 
     def close(self) -> None:
         """Shut the engine down; the next `open` starts another."""
         if self.engine is not None:
             self.engine.close()
-        self.engine, self.current = None, False
+        self.engine, self.pushed, self.awake = None, None, False
 
     def start(self, policy: QwenVL) -> Engine:
         """An engine for this policy, without weights."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, process_as_it_was():
             engine = LocalEngine(self.settings(policy, folder), policy.device.index)
         keep_workspaces()
         return engine
@@ -117,6 +129,33 @@ class VLLMSampler:
             banned=tuple(policy.banned.nonzero().flatten().tolist()),
             options={"max_model_len": self.max_model_len, **self.options},
         )
+
+
+def version_of(policy: Policy) -> int:
+    """A number that is another one once weights have been changed in place; always 0 of shards.
+
+    Training, which alone changes those, says so by `release`.
+    """
+    if isinstance(policy, FSDPModule):
+        return 0
+    return sum(parameter._version for parameter in policy.parameters() if not parameter.is_inference())
+
+
+@contextmanager
+def process_as_it_was() -> Iterator[None]:
+    """Within it an engine starts, which sets threads, precision and seeds of its process to its own liking.
+
+    It also has Python's collector pass over all that is there by then, so that no policy would ever be freed.
+    """
+    threads, precision, frozen = torch.get_num_threads(), torch.get_float32_matmul_precision(), gc.get_freeze_count()
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        if not frozen:
+            gc.unfreeze()
 
 
 def keep_workspaces() -> None:
@@ -155,108 +194,3 @@ def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
     them."""
     for name, value in published(policy.model, merged_weights(policy.model)):
         yield name, value.full_tensor() if isinstance(value, DTensor) else value
-
-
-class EngineConversations:
-    """A batch of open conversations. The engine's prefix cache makes it cheap to send each from its beginning."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        policy: QwenVL,
-        prompts: Sequence[Prompt],
-        copies: int,
-        numbers: Iterator[int],
-        banned: frozenset[int],
-        seen: bool = False,
-    ) -> None:
-        self.engine, self.policy, self.numbers, self.banned, self.seen = engine, policy, numbers, banned, seen
-        self.histories = [prompt for prompt in prompts for _ in range(copies)]
-        self.named: dict[int, tuple[Pixels, str]] = {}  # holds the pixels, so that no other object takes their number
-        self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
-
-    def extend(self, prompts: Sequence[Prompt]) -> None:
-        """Add the next prompt of every row to its history."""
-        self.histories = [_joined(history, p.ids, p.images) for history, p in zip(self.histories, prompts, strict=True)]
-
-    def reply(
-        self, seeds: Sequence[int], sampling: Sampling, stop_text: str | None = None
-    ) -> Iterator[tuple[int, Reply]]:
-        """Sample a reply in every row, until its end-of-turn token, the stop text, or the limit: (row, reply).
-
-        `seeds` holds one seed a row: the same seed behind the same history gives the same reply.
-
-        Raises:
-            ValueError: If a history's placeholders don't match its images.
-            RuntimeError: If the engine samples a banned token, or stops for no reason that is known here.
-        """
-        if self.seen:
-            self._look()
-        requests = [self._request(history, seed) for history, seed in zip(self.histories, seeds, strict=True)]
-        self.cached = [0] * len(requests)
-        for row, drawn in self.engine.sample(requests, sampling, stop_text):
-            reply = self._reply(drawn, sampling, stop_text)
-            self.histories[row] = _joined(self.histories[row], reply.ids)
-            self.cached[row] = drawn.cached
-            yield row, reply
-
-    def take(self, replies: Sequence[Reply]) -> None:
-        """Add these replies, a row each, to the histories, as if the engine had sampled them."""
-        self.histories = [_joined(history, reply.ids) for history, reply in zip(self.histories, replies, strict=True)]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let go of all rows but these."""
-        self.histories = [self.histories[i] for i in rows]
-
-    def begin(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> "EngineConversations":
-        """New conversations, one a prompt, under the same weights; a row's history says nothing of them."""
-        return EngineConversations(self.engine, self.policy, prompts, 1, self.numbers, self.banned, self.seen)
-
-    @torch.no_grad()
-    def _look(self) -> None:
-        """Pass what is new through the trainer's tower, which keeps what it saw."""
-        shown = (image for history in self.histories for image in history.images)
-        new = [image for image in dict.fromkeys(shown) if image not in self.policy.seen.kept]
-        for part in portions(new, BESIDE):
-            self.policy.features(part)
-
-    def _request(self, history: Prompt, seed: int) -> Request:
-        images = place_images(history, self.policy.chat.image_id, self._tokens, self._name)
-        if self.seen:
-            images = (replace(image, features=self.policy.seen.kept[image.pixels]) for image in images)
-        return Request(history.ids, tuple(images), seed)
-
-    def _tokens(self, pixels: Pixels) -> int:
-        return self.policy.expand(pixels).count(self.policy.image_token)
-
-    def _name(self, pixels: Pixels) -> str:
-        if id(pixels) not in self.named:
-            self.named[id(pixels)] = (pixels, str(next(self.numbers)))
-        return self.named[id(pixels)][1]
-
-    def _reply(self, drawn: Drawn, sampling: Sampling, stop_text: str | None) -> Reply:
-        if not self.banned.isdisjoint(drawn.ids):
-            raise RuntimeError("the engine sampled a token that is banned")
-        length, stop = reply_end(self.policy, drawn.ids, stop_text)
-        if stop == "length" and length < sampling.max_new_tokens:
-            raise RuntimeError(f"the engine stopped after {length} tokens, for no reason that is known here")
-        return Reply(drawn.ids[:length], drawn.logprobs[:length], stop)
-
-
-def reply_end(policy: QwenVL, ids: Sequence[int], stop_text: str | None) -> tuple[int, Stop]:
-    """Where a reply ends and why, by the rule of the in-process sampler: behind the token that completes the text.
-
-    An engine that decodes as it goes may hold back a text whose last character is incomplete, and stop later.
-    """
-    for count, token in enumerate(ids, 1):
-        if token == policy.chat.end_id:
-            return count, "end"
-        if stop_text and stop_text[-1] in policy.token_texts[token]:
-            tail = ids[max(0, count - tail_of(stop_text)) : count]
-            if stop_text in policy.chat.decode(tail):
-                return count, "marker"
-    return len(ids), "length"
-
-
-def _joined(history: Prompt, ids: tuple[int, ...], images: tuple[Pixels, ...] = ()) -> Prompt:
-    return Prompt(history.ids + ids, history.images + images)

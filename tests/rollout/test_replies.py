@@ -7,7 +7,7 @@ from mgpo.dialogues import SingleTurn, TwoTurn
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Trajectory
-from mgpo.vllm.sampler import reply_end
+from mgpo.vllm.conversations import reply_end
 from tests.conftest import make_policy
 from tests.rollout.test_rollout import BOX
 

@@ -83,6 +83,18 @@ def test_of_what_workers_share(text, how):
     assert f"was ended{how}, as systems do" in str(memory_short(RuntimeError(text)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA Error: out of memory at /csrc/cumem_allocator.cpp:62",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_of_a_device_by_whichever_allocator(text):
+    assert "the device's memory is used up; for a run" in str(memory_short(RuntimeError(text)))
+
+
 def test_other_errors_are_no_matter_of_memory():
     assert memory_short(RuntimeError("CUDA error: device-side assert triggered")) is None
     error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")

@@ -1,5 +1,6 @@
 """The engine's own process, and the pair of sockets that lead there, without an engine."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,7 +10,9 @@ import threading
 import pytest
 import torch
 
+from mgpo.rollout.in_process import Sampling
 from mgpo.vllm.remote import ServedEngine
+from mgpo.vllm.requests import Request
 from mgpo.vllm.wire import receive, send
 
 
@@ -58,3 +61,59 @@ def test_its_process_is_ended_where_others_hold_the_pipe_too():
         engine.close()
     assert engine.process.returncode == 0  # and was not killed
     engine.close()  # once more
+
+
+SLOW = """
+import socket, sys, time
+from mgpo.vllm.wire import receive, send
+pipe = socket.socket(fileno=int(sys.argv[1]))
+for asked in range(9):
+    receive(pipe)
+    time.sleep(60 * asked)
+    send(pipe, {"drawn": [[0, [1], [0.0], 0]]})
+"""
+
+
+@pytest.fixture
+def slow():
+    """A process that answers everything alike: the first question at once, any other after minutes."""
+    ours, theirs = socket.socketpair()
+    engine = ServedEngine.__new__(ServedEngine)
+    with theirs:
+        command = [sys.executable, "-c", SLOW, str(theirs.fileno())]
+        engine.pipe, engine.process = ours, subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    yield engine
+    engine.process.kill()
+    engine.close()
+
+
+def ask(engine):
+    return list(engine.sample([Request((1,), (), 0)], Sampling(4), None))
+
+
+def test_the_answer_to_a_question_that_was_broken_off_is_not_the_next_ones(slow):
+    """As by a notebook's stop button."""
+    assert len(ask(slow)) == 1 and not slow.broken
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask(slow)
+    assert slow.broken and slow.process.returncode is not None
+
+
+def test_weights_that_fail_halfway_end_the_engine(slow):
+    def weights():
+        yield "a", torch.zeros(1)
+        raise RuntimeError("no room to add them up")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        slow.load(weights())
+    assert slow.broken and slow.process.returncode is not None
+
+
+def test_weights_for_a_process_that_is_gone_are_told_so(slow):
+    slow.process.kill()
+    slow.process.wait()
+    with pytest.raises(RuntimeError, match="the engine's process has ended"):
+        slow.load(iter([("a", torch.zeros(1 << 20))]))
+    assert slow.broken

@@ -15,9 +15,9 @@ from mgpo.policy.features import Features
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Pixels, Prompt, Reply
 from mgpo.vllm import ServedVLLMSampler, VLLMSampler, server
+from mgpo.vllm.conversations import EngineConversations, reply_end
 from mgpo.vllm.remote import ServedEngine
 from mgpo.vllm.requests import Drawn, Request, Shown, place_images
-from mgpo.vllm.sampler import EngineConversations, reply_end
 from tests.conftest import noise_image
 from tests.test_cli import ROOT, run
 

@@ -1,5 +1,6 @@
 """What an engine goes through in a run, with stand-ins for vLLM: pushing, sleeping, waking, several steps."""
 
+import gc
 import logging
 import os
 import sys
@@ -19,9 +20,9 @@ from mgpo.policy.lora import Lora
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt
 from mgpo.vllm import VLLMSampler, sampler, where_installed
-from mgpo.vllm.engine import LocalEngine, Settings
+from mgpo.vllm.engine import LocalEngine, Settings, empty_deepstack
 from mgpo.vllm.requests import Drawn
-from mgpo.vllm.sampler import weights_of
+from mgpo.vllm.sampler import process_as_it_was, weights_of
 from tests.conftest import make_policy
 from tests.helpers.families import ALL, save_checkpoint
 from tests.training.test_module import Noisy, fit
@@ -31,6 +32,8 @@ SETTINGS = Settings("folder", "bfloat16", 1, (2,))
 
 class Twin:
     """An engine with a plain model of its own, which knows nothing but what is pushed to it."""
+
+    broken = False
 
     def __init__(self, policy: Any) -> None:
         self.policy, self.events = policy, []
@@ -135,8 +138,9 @@ def engine(monkeypatch):
             asked.append("start")
             core = SimpleNamespace(shutdown=lambda: asked.append("shutdown"))
             self.llm_engine = SimpleNamespace(
-                is_sleeping=lambda: self.asleep, reset_encoder_cache=lambda: asked.append("encoder"), engine_core=core
-            )
+                is_sleeping=lambda: self.asleep, reset_encoder_cache=lambda: asked.append("encoder"), engine_core=core,
+                abort_request=lambda ids: asked.extend(("abort", each) for each in ids),
+            )  # fmt: skip
 
         def sleep(self, level):
             self.asleep = True
@@ -146,8 +150,8 @@ def engine(monkeypatch):
             self.asleep = tags == ["weights"]  # the cache still sleeps
             asked.append(("wake", *tags))
 
-        def collective_rpc(self, method, kwargs):
-            asked.append((method, [name for name, _ in kwargs["weights_iterator"]]))
+        def collective_rpc(self, method, kwargs=None):
+            asked.append((method, [name for name, _ in kwargs["weights_iterator"]]) if kwargs else method.__name__)
 
         def reset_prefix_cache(self):
             asked.append("prefix")
@@ -205,13 +209,113 @@ def test_it_wakes_into_memory_that_the_trainer_gave_back(engine):
     push = ("reload_weights", ["a"])
     assert asked == ["give back", "start"]
     engine.load([("a", torch.zeros(1))])
-    assert asked[2:] == [push, "prefix", "encoder"]
+    assert asked[2:] == [push, "empty_deepstack", "prefix", "encoder"]
     engine.sleep()
     engine.load([("a", torch.zeros(1))])
-    woken = ["give back", ("wake", "weights"), push, "give back", ("wake", "kv_cache"), "prefix", "encoder"]
-    assert asked[5:] == [("sleep", 2), *woken]
+    woken = ["give back", ("wake", "weights"), push, "empty_deepstack", "give back", ("wake", "kv_cache")]
+    assert asked[6:] == [("sleep", 2), *woken, "prefix", "encoder"]
     engine.close()
     assert asked[-1] == "shutdown"
+
+
+def test_what_vllm_refuses_to_start_with_is_told(monkeypatch):
+    def refuse(**options):
+        raise ValueError("Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired\nGPU memory utilization")
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
+    with pytest.raises(UserError, match=r"does not start \(Free memory .* desired GPU .*\); see model.sampler.options"):
+        LocalEngine(SETTINGS)
+
+
+def test_requests_of_a_reply_that_nobody_took_are_ended(engine):
+    """As where a rollout failed amid one, and a traceback holds it."""
+    engine, asked = engine
+    engine.asked |= {"3", "4"}
+    engine.sleep()
+    assert sorted(asked[2:-1]) == [("abort", "3"), ("abort", "4")] and asked[-1] == ("sleep", 2)
+    engine.sleep()
+    assert asked[-1] == ("sleep", 2) and len(asked) == 6
+
+
+def test_what_is_added_to_the_first_layers_is_emptied():
+    added = [torch.ones(4, 2), torch.ones(4, 2)]
+    models = [SimpleNamespace(deepstack_input_embeds=added), SimpleNamespace(deepstack_input_embeds=None), object()]
+    for model in models:
+        empty_deepstack(SimpleNamespace(get_model=lambda model=model: model))
+    assert not any(part.any() for part in added)
+
+
+def test_another_policy_and_other_weights_are_pushed_too(tokenizer):
+    """As in a notebook, where nothing says so between two evaluations."""
+    first, second = make_policy(tokenizer, seed=1), make_policy(tokenizer, seed=2)
+    twin = Twin(make_policy(tokenizer, seed=7))
+    sampler = Beside(twin)
+
+    def pushed(policy):
+        before = twin.events.count("load")
+        sampler.prepare(policy)
+        held = twin.policy.model.state_dict()
+        assert all(torch.equal(held[name], value) for name, value in policy.model.state_dict().items())
+        return twin.events.count("load") - before
+
+    assert [pushed(first), pushed(first), pushed(second), pushed(first)] == [1, 0, 1, 1]
+    first.load_state_dict(second.state_dict())
+    assert [pushed(first), pushed(first)] == [1, 0]
+    del first, second  # and no number of theirs is taken for another's
+    assert pushed(make_policy(tokenizer, seed=3)) == 1
+
+
+def test_an_engine_whose_push_failed_is_put_to_sleep(tokenizer):
+    policy = make_policy(tokenizer)
+    twin = Twin(policy)
+    sampler = Beside(twin)
+
+    def load(weights):
+        raise RuntimeError("no room")
+
+    twin.load = load
+    with pytest.raises(RuntimeError, match="no room"):
+        sampler.prepare(policy)
+    sampler.release()
+    sampler.release()
+    assert twin.events == ["start", "sleep"]
+
+
+def test_a_broken_engine_is_followed_by_another(tokenizer):
+    policy = make_policy(tokenizer)
+    twin = Twin(make_policy(tokenizer, seed=7))
+    sampler = Beside(twin)
+    sampler.prepare(policy)
+    twin.broken = True
+    sampler.prepare(policy)
+    assert twin.events == ["start", "load", "close", "start", "load"]
+
+
+def test_adapters_are_pushed_in_float32_under_autocast_too(tokenizer):
+    policy = make_policy(tokenizer, lora=Lora(rank=4))
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    plain = dict(weights_of(policy))
+    twin = Twin(make_policy(tokenizer, seed=7))
+    with torch.autocast("cpu", torch.bfloat16):
+        Beside(twin).prepare(policy)
+    held = twin.policy.model.state_dict()
+    assert all(torch.equal(held[name], value) for name, value in plain.items())
+
+
+def test_a_process_stays_as_it_was_where_an_engine_starts():
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with process_as_it_was():
+        torch.set_num_threads(threads + 1)
+        torch.set_float32_matmul_precision("medium")
+        torch.manual_seed(0)
+        gc.freeze()
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
+    assert torch.equal(torch.rand(1), expected) and gc.get_freeze_count() == 0
 
 
 def test_trainers_that_begin_and_end_leave_the_memory_into_which_its_graphs_write(monkeypatch):
