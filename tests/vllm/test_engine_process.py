@@ -94,10 +94,13 @@ def ask(engine):
 def test_the_answer_to_a_question_that_was_broken_off_is_not_the_next_ones(slow):
     """As by a notebook's stop button."""
     assert len(ask(slow)) == 1 and not slow.broken
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        ask(slow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(slow)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert slow.broken and slow.process.returncode is not None
 
 

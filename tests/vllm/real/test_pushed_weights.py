@@ -40,14 +40,31 @@ def test_pushed_weights_are_those_that_sample(policy, fresh, sampler, samples):
     assert all(gap.mean() > 0.01 for gap in gaps(policy, played))
 
 
-def test_without_a_release_nothing_is_pushed(policy, sampler, trajectories, samples):
-    """The engine holds a copy: what changes in the trainer is not seen until it is told."""
+def test_what_has_changed_is_pushed_without_a_release(policy, sampler, trajectories, samples):
+    """Another policy, and weights that are changed in place, as in a notebook."""
     assert ids_of(rollouts(policy, sampler, samples)) == ids_of(trajectories)
     changed = copy.deepcopy(policy)
-    with torch.no_grad():
-        for parameter in changed.parameters():
-            parameter.mul_(1.1)
-    assert ids_of(rollouts(changed, sampler, samples)) == ids_of(trajectories)
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in changed.parameters():
+                parameter.mul_(1.1)
+        drawn = rollouts(changed, sampler, samples)
+        assert ids_of(drawn) != ids_of(trajectories)
+        assert max(gap.max() for gap in gaps(changed, drawn)) < 1e-3
+    assert ids_of(rollouts(policy, sampler, samples)) == ids_of(trajectories)
+
+
+def test_a_reply_that_nobody_takes_to_its_end_is_not_the_next_ones(policy, sampler):
+    """Its generator may be held, as by a traceback."""
+    prompt = Prompt(tuple(policy.chat.encode_text("What is there?")))
+
+    def replies():
+        return dict(sampler.open(policy, [prompt], 2).reply([7, 8], Sampling(8)))
+
+    expected = replies()
+    held = sampler.open(policy, [prompt], 4).reply(range(4), Sampling(64, 2.0))
+    next(held)
+    assert replies() == expected and expected.keys() == {0, 1}
 
 
 def test_adapters_are_merged_into_what_is_pushed(policy, fresh, sampler, samples):
