@@ -18,7 +18,7 @@ EXAMPLES = """\
   mgpo COMMAND --help                        all keys of a command
   mgpo completion bash|zsh|tcsh|fish         completion of commands and keys, for your shell"""
 NEED_POLICY = ("fit", "plan", "doctor")
-EVALUATE_IT = ("validate", "test", "data")  # which without a configuration take mgpo's
+DEFAULTED = ("validate", "test", "data")  # which without a configuration take mgpo's
 INTERRUPTED = 130  # as shells count a process that Ctrl-C has ended
 USAGE = f"""\
 usage: mgpo COMMAND [--config NAME|FILE ...] [--key value ...]
@@ -97,7 +97,7 @@ def check_policy(command: str, configs: Sequence[str], args: Sequence[str], held
     So may those that have arguments for a class, and name none.
     """
     asks = any(arg.startswith("--print_config") or arg.partition("=")[0].endswith(".help") for arg in args)
-    if asks or command not in NEED_POLICY + (EVALUATE_IT if configs else ()):
+    if asks or command not in NEED_POLICY + (DEFAULTED if configs else ()):
         return
     lacks = [] if "model.policy" in held else ["model.policy"]
     lacks += [key for key, value in held.items() if isinstance(value, dict) and {*value} == {"init_args"}]

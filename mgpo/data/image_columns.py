@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -30,14 +31,14 @@ EMBEDDED = b"in the table"  # in a cell's place where it is long: it stays in th
 CACHE = Path.home() / ".cache" / "mgpo" / "images"
 
 
-class _Encoded:
+class _Encoded(ABC):
     """An image that stays encoded where it lies until it is loaded."""
 
     name: str
 
+    @abstractmethod
     def cell(self) -> Any:
         """What lies there: bytes, or base64 text."""
-        raise NotImplementedError
 
     def read(self) -> bytes:
         """The image file itself. Raises BadImage."""

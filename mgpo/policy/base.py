@@ -1,5 +1,6 @@
 """The interface of a model family: what rollouts and training need of a policy, and nothing else."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
@@ -81,7 +82,7 @@ class Rows(Protocol):
         ...
 
 
-class Policy(nn.Module):
+class Policy(nn.Module, ABC):
     """A vision-language model in the pieces that rollouts and training put together.
 
     Both call the same `features`, `decode` and `logits`, so that they can differ only in how rows are
@@ -131,37 +132,45 @@ class Policy(nn.Module):
         """
         return work(self, *inputs)
 
+    @abstractmethod
     def load(self) -> "Policy":
         """Read tokenizer, image processor and weights, and give the policy back."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def pixels(self, shown: Image.Image) -> Pixels:
         """An image that has the size at which the model is to see it, as the vision tower takes it."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def blank(self, size: Size) -> Pixels:
         """What stands for an image that is seen at this size where only its tokens are counted: its grid alone."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def positions(self, prompt: Prompt, start: int) -> tuple[Tensor, int]:
         """Rotary positions (3, tokens) of a piece that begins at `start`, and the position behind it.
 
         The axes are time, height and width; of a text token all three are the same.
         """
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def features(self, images: Sequence[Pixels]) -> Tensor:
         """What `decode` puts in the placeholders' places: (image tokens of all images in order, width)."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def new_cache(self) -> Any:
         """What `decode` remembers of the tokens before, in training: gradients go through it."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def new_row_cache(self) -> Rows:
         """What `decode` remembers in rollouts, without gradients: rows that are repeated, set aside and taken up."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def decode(
         self,
         ids: Tensor,
@@ -181,16 +190,17 @@ class Policy(nn.Module):
         Raises:
             ValueError: If placeholders and features differ in number; nothing is trained on a shifted image.
         """
-        raise NotImplementedError
+        ...
 
     def stock_inputs(self, images: Sequence[Pixels], places: Tensor) -> dict[str, Tensor] | None:
         """What `model` itself takes beside token ids (1, tokens), for `mgpo doctor` to compare with; `places` is true
         at the images' placeholders, of which there may be none. None where that is not known."""
         return None
 
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """The logits (…, vocabulary) of states (…, width), in float32; minus infinity where nothing may be sampled."""
-        raise NotImplementedError
+        ...
 
     def enders(self, stop_text: str | None) -> frozenset[int]:
         """Ids after which a reply may have ended: at its end of turn, or at the last character of the stop text."""
@@ -205,9 +215,10 @@ class Policy(nn.Module):
         return nullcontext()
 
     @property
+    @abstractmethod
     def head_weight(self) -> Tensor:
         """The matrix (vocabulary, width) of a language head that is one matrix without a bias."""
-        raise NotImplementedError
+        ...
 
     def reference(self) -> AbstractContextManager | None:
         """Within it the policy is its base, with adapters off; None where it has none."""

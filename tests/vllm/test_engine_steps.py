@@ -1,33 +1,24 @@
 """What an engine goes through in a run, with stand-ins for vLLM: pushing, sleeping, waking, several steps."""
 
-import gc
 import logging
-import os
-import sys
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.accelerators import cuda
 from safetensors.torch import load_file
 
 import mgpo
-from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.types import Prompt
 from mgpo.vllm import VLLMSampler, sampler, where_installed
-from mgpo.vllm.engine import LocalEngine, Settings, empty_deepstack
 from mgpo.vllm.requests import Drawn
-from mgpo.vllm.sampler import process_as_it_was, weights_of
+from mgpo.vllm.sampler import weights_of
 from tests.conftest import make_policy
 from tests.helpers.families import ALL, save_checkpoint
 from tests.training.test_module import Noisy, fit
-
-SETTINGS = Settings("folder", "bfloat16", 1, (2,))
 
 
 class Twin:
@@ -127,65 +118,6 @@ def test_what_is_pushed_is_summed_in_float32_and_one_by_one(tokenizer):
     assert adapted > 0
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    """A local engine around a stand-in for `vllm.LLM` on what looks like a GPU, and the list of what is asked of it."""
-    asked: list[Any] = []
-
-    class LLM:
-        def __init__(self, **options):
-            self.asleep = False
-            asked.append("start")
-            core = SimpleNamespace(shutdown=lambda: asked.append("shutdown"))
-            self.llm_engine = SimpleNamespace(
-                is_sleeping=lambda: self.asleep, reset_encoder_cache=lambda: asked.append("encoder"), engine_core=core,
-                abort_request=lambda ids: asked.extend(("abort", each) for each in ids),
-            )  # fmt: skip
-
-        def sleep(self, level):
-            self.asleep = True
-            asked.append(("sleep", level))
-
-        def wake_up(self, tags):
-            self.asleep = tags == ["weights"]  # the cache still sleeps
-            asked.append(("wake", *tags))
-
-        def collective_rpc(self, method, kwargs=None):
-            asked.append((method, [name for name, _ in kwargs["weights_iterator"]]) if kwargs else method.__name__)
-
-        def reset_prefix_cache(self):
-            asked.append("prefix")
-
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("give back"))
-    return LocalEngine(SETTINGS), asked
-
-
-def test_it_starts_on_the_trainers_gpu(monkeypatch):
-    """Of several processes vLLM takes the number on the node for that of the GPU, and only from the environment; under
-    SLURM nobody sets it."""
-    seen: list[Any] = []
-    names = ("RANK", "LOCAL_RANK")
-    monkeypatch.setitem(
-        sys.modules, "vllm", SimpleNamespace(LLM=lambda **_: seen.append([os.environ.get(name) for name in names]))
-    )
-    with pytest.raises(UserError, match=r"the trainer is on number 1; hide the others with CUDA_VISIBLE_DEVICES"):
-        LocalEngine(SETTINGS, 1)
-    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 5}.items():
-        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
-    for name in names:
-        monkeypatch.setenv(name, "0")  # so that both are back afterwards
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("SLURM_LOCALID", "3")
-    LocalEngine(SETTINGS, 2)
-    assert "LOCAL_RANK" not in os.environ
-    LocalEngine(SETTINGS)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    LocalEngine(SETTINGS, 7)
-    assert seen == [["5", "2"], ["5", "3"], ["5", "7"]] and os.environ["LOCAL_RANK"] == "1"
-
-
 @pytest.mark.parametrize("family", [f for f in ALL if f.name.startswith("qwen3_vl")], ids=lambda f: f.name)
 def test_weights_are_pushed_as_they_are_exported(family, tmp_path):
     """And both as they are published, for an engine turns the experts of Qwen3-VL as it does a checkpoint's."""
@@ -201,48 +133,6 @@ def test_weights_are_pushed_as_they_are_exported(family, tmp_path):
     assert experts == (turned if "moe" in family.name else {})
     again = mgpo.load(tmp_path / "export").policy.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.policy.state_dict().items())
-
-
-def test_it_wakes_into_memory_that_the_trainer_gave_back(engine):
-    """Level 2 drops the weights, so they are pushed before the cache is there again; nothing that was cached stays."""
-    engine, asked = engine
-    push = ("reload_weights", ["a"])
-    assert asked == ["give back", "start"]
-    engine.load([("a", torch.zeros(1))])
-    assert asked[2:] == [push, "empty_deepstack", "prefix", "encoder"]
-    engine.sleep()
-    engine.load([("a", torch.zeros(1))])
-    woken = ["give back", ("wake", "weights"), push, "empty_deepstack", "give back", ("wake", "kv_cache")]
-    assert asked[6:] == [("sleep", 2), *woken, "prefix", "encoder"]
-    engine.close()
-    assert asked[-1] == "shutdown"
-
-
-def test_what_vllm_refuses_to_start_with_is_told(monkeypatch):
-    def refuse(**options):
-        raise ValueError("Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired\nGPU memory utilization")
-
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
-    with pytest.raises(UserError, match=r"does not start \(Free memory .* desired GPU .*\); see model.sampler.options"):
-        LocalEngine(SETTINGS)
-
-
-def test_requests_of_a_reply_that_nobody_took_are_ended(engine):
-    """As where a rollout failed amid one, and a traceback holds it."""
-    engine, asked = engine
-    engine.asked |= {"3", "4"}
-    engine.sleep()
-    assert sorted(asked[2:-1]) == [("abort", "3"), ("abort", "4")] and asked[-1] == ("sleep", 2)
-    engine.sleep()
-    assert asked[-1] == ("sleep", 2) and len(asked) == 6
-
-
-def test_what_is_added_to_the_first_layers_is_emptied():
-    added = [torch.ones(4, 2), torch.ones(4, 2)]
-    models = [SimpleNamespace(deepstack_input_embeds=added), SimpleNamespace(deepstack_input_embeds=None), object()]
-    for model in models:
-        empty_deepstack(SimpleNamespace(get_model=lambda model=model: model))
-    assert not any(part.any() for part in added)
 
 
 def test_another_policy_and_other_weights_are_pushed_too(tokenizer):
@@ -302,38 +192,6 @@ def test_adapters_are_pushed_in_float32_under_autocast_too(tokenizer):
         Beside(twin).prepare(policy)
     held = twin.policy.model.state_dict()
     assert all(torch.equal(held[name], value) for name, value in plain.items())
-
-
-def test_a_process_stays_as_it_was_where_an_engine_starts():
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    with process_as_it_was():
-        torch.set_num_threads(threads + 1)
-        torch.set_float32_matmul_precision("medium")
-        torch.manual_seed(0)
-        gc.freeze()
-    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
-    assert torch.equal(torch.rand(1), expected) and gc.get_freeze_count() == 0
-
-
-def test_trainers_that_begin_and_end_leave_the_memory_into_which_its_graphs_write(monkeypatch):
-    freed: list[bool] = []
-    monkeypatch.setattr(cuda, "_clear_cuda_memory", lambda: freed.append(True))  # an engine before may have changed it
-    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Lightning sets it
-    monkeypatch.setattr(sampler, "LocalEngine", lambda settings, device: None)
-    monkeypatch.setattr(VLLMSampler, "settings", lambda self, policy, folder: None)
-
-    def begin_and_end():
-        cuda.CUDAAccelerator().setup(SimpleNamespace(local_rank=0))
-        cuda.CUDAAccelerator().teardown()
-
-    begin_and_end()
-    assert len(freed) == 2
-    VLLMSampler().start(SimpleNamespace(device=torch.device("cpu")))
-    begin_and_end()
-    assert len(freed) == 2
 
 
 @pytest.mark.parametrize("installed", [True, False])
