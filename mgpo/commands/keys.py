@@ -5,6 +5,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
@@ -200,7 +201,7 @@ def _check_classes(where: str, value: Any, names: Set[str] = frozenset()) -> Non
     if path.startswith("mgpo.") and path not in classes:
         home, _, name = path.rpartition(".")
         siblings = [known.rpartition(".")[2] for known in classes if known.rpartition(".")[0] == home]
-        if siblings and (meant := nearest(name, siblings)):
+        if siblings and (meant := nearest(name, siblings)) and not hasattr(import_module(home), name):
             raise UserError(f"{where}: there is no {path}{meant.replace('mean ', f'mean {home}.')}")
     arguments = value.get("init_args")
     names = names or {*where.split()[-1].lstrip("-").split(".")}

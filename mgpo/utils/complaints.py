@@ -5,7 +5,7 @@ import re
 from importlib import import_module
 from inspect import signature
 
-from mgpo.utils.interface import not_implementing
+from mgpo.utils.interface import not_implementing, unfinished
 
 CLASS = "; name one by its class path, and its arguments under init_args"
 SCHEDULE = "torch.optim.lr_scheduler.OneCycleLR, which warms up and then falls"
@@ -78,10 +78,10 @@ def _of_class(key: str, rest: str, whole: str) -> str | None:
         return lacking
     if wanted := re.match(r"(?:Does not implement protocol|Not a valid subclass of) (\w+)", rest):
         return f"{key}: {_given(rest)} is no {wanted[1]}{CLASS}"
-    if re.match(r"Expected an instantiatable class, but \S* ?is abstract", rest):
+    if abstract := re.match(r"Expected an instantiatable class, but (\S*) ?is abstract", rest):
         subtype = re.search(r"Subtypes: \[<class '[\w.]+\.(\w+)'>", whole)
-        what = _given(rest) or "the class"
-        return f"{key}: {(subtype and not_implementing(what, subtype[1])) or f'{what} is abstract'}"
+        what = abstract[1] or str(_given(rest))
+        return f"{key}: {(subtype and not_implementing(what, subtype[1])) or unfinished(what)}"
     if wanted := re.match(r"Import path (\S* ?)(does not (?:correspond to|implement) .*? \w+)(?= - |\. |$)", rest):
         what = wanted[1].strip() or str(_given(rest))
         return f"{key}: {not_implementing(what, wanted[2].split()[-1]) or f'{what} {wanted[2]}'}"

@@ -85,3 +85,13 @@ def not_implementing(path: str, name: str) -> str | None:
     left = getattr(found, "__abstractmethods__", ())  # of what derives from it
     lacks = [each for each in methods(interface) if each in (*left, "__call__") or not hasattr(found, each)]
     return f"{path} is no {name}" + (f": it has no {lacks[0]}" if isclass(found) and lacks else "")
+
+
+def unfinished(path: str) -> str:
+    """Why nothing can be made of the abstract class at a dotted path."""
+    module, _, last = path.rpartition(".")
+    try:
+        left = methods(getattr(import_module(module), last))
+    except (ImportError, AttributeError, ValueError):
+        return f"{path} is abstract"
+    return f"{path} is abstract: it does not define {', '.join(left)}; define that, or name a class that does"

@@ -15,6 +15,7 @@ from mgpo.data.remote_images import WebPicture
 from mgpo.dialogues import FreeTurns, SingleTurn, TwoTurn
 from mgpo.errors import UserError
 from mgpo.images.decoding import FilePicture, open_image, size_of
+from mgpo.policy.base import Policy
 from mgpo.policy.hub.checkpoint_files import family_of
 from mgpo.policy.lora import Lora
 from mgpo.tools.overview.command import arguments, overview
@@ -236,7 +237,14 @@ def test_mistakes_are_one_sentence(folder):
         main(["data", "--data", str(folder / "q.jsonl"), "--output", str(folder / "file")])
 
 
+class NoFamily(Policy):
+    """A policy of someone's own that derives from no family; nothing of it is asked for."""
+
+    load = pixels = blank = positions = features = new_cache = new_row_cache = decode = logits = None
+    head_weight = None
+
+
 def test_a_policy_of_ones_own_is_refused():
-    config = {"model": {"policy": {"class_path": "mgpo.policy.base.Policy"}}, "data": {}}
+    config = {"model": {"policy": {"class_path": f"{__name__}.NoFamily"}}, "data": {}}
     with pytest.raises(UserError, match="no family"):
         overview(config, 1, str(Path("none")))

@@ -18,6 +18,10 @@ from mgpo.utils.complaints import plainly
         ("own.Reward", "policy: there is no own.Reward: no module own is found"),
         ("mgpo.policy.Nothing", "policy: there is no Nothing in mgpo.policy"),
         ("Nothing", "policy: Nothing is no class path"),
+        (
+            "mgpo.policy.Pretrained",
+            "policy.Pretrained is abstract: it does not define blank, decode, positions; define",
+        ),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"pixels": 3}}, "Qwen25VL has no argument pixels"),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"max_pixel": 3}}, "did you mean max_pixels?"),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"zzz": 3}}, "no argument zzz; it has path, "),

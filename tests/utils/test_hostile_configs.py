@@ -52,6 +52,7 @@ FILES = {  # what the file holds, and what is said of it
     "list for a mapping": ("model: [1, 2]\n", "model"),
     "nulls": ("model: null\ndata: null\ntrainer: null\n", "model.policy"),
     "no such class": ("model:\n  reward: mgpo.rewards.Nice\n", "there is no mgpo.rewards.Nice"),
+    "an abstract class": ("model:\n  policy: mgpo.policy.QwenVL\n", "QwenVL is abstract: it does not define decode"),
     "a function": (
         "model:\n  reward: {class_path: os.system, init_args: {command: touch owned}}\n",
         "os.system is no Reward",
