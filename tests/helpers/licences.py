@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("test", "lora", "docs")
-ALONE = ("qwen-agent",)  # installed beside them, without what they ask for
+ALONE = ("mlxtend", "qwen-agent")  # installed beside them, without what they ask for
 COPYLEFT = re.compile(r"GPL|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|CeCILL|OSL", re.IGNORECASE)
 UNKNOWN = "unknown"
 REMARKS = {
@@ -25,16 +25,14 @@ REMARKS = {
     "pathspec": "MPL-2.0 holds per file; for the site alone, used unchanged",
     "qwen-agent": "its LICENSE is Apache-2.0; tests read the vocabulary that it ships, and run none of its code",
     "numpy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
-    "scikit-learn": "its wheels carry libgomp (GPL with the runtime exception)",
-    "scipy": "its wheels carry libgfortran (GPL with the runtime exception) and libquadmath (LGPL)",
     "shtab": "MPL-2.0 holds per file; used unchanged, for the shell's completion",
     "tqdm": "MPL-2.0 holds per file; used unchanged",
 }
 HEAD = """# Licences
 
-Of every package that `pip install -e '.[test,lora,docs]'` brings on Linux, and of qwen-agent, by its own metadata:
-`python -m tests.helpers.licences`. Those of the NVIDIA libraries that a CUDA build of torch brings along are NVIDIA's
-own, and not listed. Nothing of these packages is part of this repository.
+Of every package that `pip install -e '.[test,lora,docs]'` brings on Linux, and of mlxtend and qwen-agent, by its own
+metadata: `python -m tests.helpers.licences`. Those of the NVIDIA libraries that a CUDA build of torch brings along are
+NVIDIA's own, and not listed. Nothing of these packages is part of this repository.
 
 | package | licence | remark |
 |---|---|---|"""

