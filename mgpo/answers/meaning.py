@@ -4,7 +4,7 @@ import re
 
 from mgpo.answers.moments import date_of, time_of
 from mgpo.answers.numbers import BOUND, only_number, value
-from mgpo.answers.options import choice_letter
+from mgpo.answers.options import choice_letter, first_alike
 from mgpo.answers.phrases import VOID
 from mgpo.answers.wording import UNITS, normalise
 
@@ -87,7 +87,7 @@ def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> b
     if answer is None:
         return False
     if choices:
-        return choice_letter(answer, choices) == truth
+        return first_alike(choice_letter(answer, choices), choices) == first_alike(truth, choices)
     if answer.strip() == truth.strip() or _same(normalise(answer), normalise(truth)):
         return True
     comma = _COMMA.fullmatch(answer.strip(" .$"))  # as a number in its own right it may be two of them
@@ -161,7 +161,7 @@ def vote_of(answer: str | None, choices: tuple[str, ...] = ()) -> str | None:
     if answer is None:
         return None
     if choices:
-        return choice_letter(answer, choices)
+        return first_alike(choice_letter(answer, choices), choices)
     words = normalise(answer)
     if words and (said := _yes_or_no(words)) is not None:
         return said

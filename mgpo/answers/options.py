@@ -114,7 +114,7 @@ def named_by_text(answer: str, choices: tuple[str, ...]) -> str | None:
         return letters[choices.index(answer)]
     for said in (text, _IT.sub("", text)):
         if said in texts:
-            return _only([letter for letter, other in zip(letters, texts) if other == said])
+            return _only([letter for letter, other in zip(letters, texts) if other == said], choices)
     if placed := _PLACED.fullmatch(_IT.sub("", text)):
         if any(placed[1] in other.split() for other in texts):  # "the second one" of "first floor", "second floor"
             return None
@@ -122,10 +122,10 @@ def named_by_text(answer: str, choices: tuple[str, ...]) -> str | None:
         return letters[place] if place < len(letters) else None
     for alike in (_NEITHER, _ALL):
         if alike.fullmatch(text):
-            return _only([letter for letter, other in zip(letters, texts) if alike.fullmatch(other)])
+            return _only([letter for letter, other in zip(letters, texts) if alike.fullmatch(other)], choices)
     for reading in (value, time_of):
         if (read := reading(text)) is not None:
-            return _only([letter for letter, other in zip(letters, texts) if reading(other) == read])
+            return _only([letter for letter, other in zip(letters, texts) if reading(other) == read], choices)
     return counted(text, choices) if len(text.split()) <= MOST_WORDS else None
 
 
@@ -135,11 +135,18 @@ def counted(text: str, choices: tuple[str, ...]) -> str | None:
     if None in numbers or re.search(r"\b(?:option|choice|answer)\b", text):
         return None
     number = only_number(text)
-    return _only([letter for letter, other in zip(LETTERS, numbers) if other == number])
+    return _only([letter for letter, other in zip(LETTERS, numbers) if other == number], choices)
 
 
-def _only(found: list[str]) -> str | None:
-    return found[0] if len(found) == 1 else None
+def _only(found: list[str], choices: tuple[str, ...]) -> str | None:
+    return found[0] if len({first_alike(letter, choices) for letter in found}) == 1 else None
+
+
+def first_alike(letter: str | None, choices: tuple[str, ...]) -> str | None:
+    """The letter of the first option with the text of this letter's: two options of one text are the same answer."""
+    if letter is None or letter not in [*LETTERS[: len(choices)]]:
+        return letter
+    return LETTERS[choices.index(choices[LETTERS.index(letter)])]
 
 
 @lru_cache(1024)  # a reply is compared with its question's options many times

@@ -172,6 +172,15 @@ def test_options_that_differ_in_case_or_article_alone_are_told_apart_or_left_ope
     assert choice_letter("sToP", ("Stop", "STOP", "stop")) is None
 
 
+@pytest.mark.parametrize("truth", ["A", "C"])
+@pytest.mark.parametrize("answer", ["A", "C", "red", "Red.", "(C) red"])
+def test_two_options_of_the_same_text_are_the_same_answer(answer, truth):
+    choices = ("red", "blue", "red")
+    assert is_right(answer, truth, choices) and vote_of(answer, choices) == "A"
+    assert not is_right(answer, "B", choices) and not is_right("blue", truth, choices)
+    assert is_right("3 cars", truth, ("3", "4", "3")) and not is_right("4 cars", truth, ("3", "4", "3"))
+
+
 @pytest.mark.parametrize(
     ("text", "number"), [("cent", None), ("zwölf Boote", 12), ("图中有三辆车", 3), ("第三", None), ("KA-01-1234", None),
                          ("two dogs and 1 cat", None), ("14 (fourteen)", 14), ("a hundred", 100), ("5 km/h", 5)]

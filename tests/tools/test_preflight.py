@@ -55,6 +55,10 @@ def test_preflight_comes_before_an_evaluation_that_precedes_training(tokenizer, 
     trainer.callbacks[0].done = False
     with pytest.raises(UserError, match="positions"):
         trainer.validate(module, data, verbose=False)
+    trainer.callbacks[0].done = False
+    module.make_optimizer = lambda weights: torch.optim.SGD(weights, lr=-1.0)
+    with pytest.raises(UserError, match="optimizer fails: ValueError: Invalid learning rate"):
+        trainer.validate(module, data, verbose=False)
 
 
 def test_the_verdict_is_one_sentence():

@@ -34,6 +34,8 @@ class Preflight(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Makes the checks before an evaluation that precedes training, unless they were made."""
+        if not self.done:
+            pl_module.configure_optimizers()  # what can't be made is told before the evaluation, not behind it
         self._once(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
