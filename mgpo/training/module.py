@@ -181,7 +181,6 @@ class MGPO(RolloutModule):
         rank_zero_info(
             f"{sum(n for n, learns in sizes if learns):,} of {sum(n for n, _ in sizes):,} parameters are trained"
         )
-        self.policy.zero_grad()  # those of an update that an earlier fit broke off
         for reference in self.references:
             reference.to(self.device)
         if self.teacher is not None:

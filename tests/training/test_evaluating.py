@@ -66,6 +66,16 @@ def test_the_next_epoch_begins_anew(module, trainer, monkeypatch):
     assert not {"val/zoom_factor", "val/valid_box_ratio", "val/subimage_share"} & logged.keys()  # not a number
 
 
+def test_what_one_epoch_left_out_the_next_has_not(module, trainer, monkeypatch):
+    play(monkeypatch)
+    data, seen = VQAData(val=[Scenes(2, side=128, split="val")], num_workers=0), []
+    for reasons in (iter(["too long", None]), iter([None, None])):
+        monkeypatch.setattr("mgpo.training.evaluating.opening_too_long", lambda *_, why=reasons: next(why))
+        trainer.validate(module, data, verbose=False)
+        seen.append((module.summary["n"], [question["why"] for question in module.summary["left_out"]]))
+    assert seen == [(1, ["too long"]), (2, [])]
+
+
 def test_a_random_policy_is_measured(module, trainer):
     logged = validate(module, trainer)
     assert (logged["val/turns"], logged["val/valid_box_ratio"], logged["val/fallback_rate"]) == (2, 0, 1)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mgpo.checkpoints.resume import finished, refuse_finished
 from mgpo.data.module import VQAData
+from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool
@@ -192,3 +193,33 @@ def test_groups_that_waited_are_there_again(tokenizer, tmp_path):
         again = make()
         test_module.fit(again, tmp_path, questions=12, ckpt_path=path, enable_checkpointing=False)
         assert test_module.equal(test_module.weights(whole), test_module.weights(again)), path
+
+
+class Dated(Rare):
+    """Knows in which epoch a trajectory was rolled out."""
+
+    def roll_out(self, samples, step, copies=None):
+        trajectories = super().roll_out(samples, step, copies)
+        self.born.update(dict.fromkeys(map(id, trajectories), self.current_epoch))
+        self.kept += trajectories  # so that no id is given again
+        return trajectories
+
+    def mini_batch(self, groups, *rest):
+        self.ages += [self.current_epoch - self.born[id(trajectory)] for trajectory in groups.trajectories]
+        return super().mini_batch(groups, *rest)
+
+    def on_train_epoch_end(self):
+        self.waited += len(self.pool.waiting)
+        super().on_train_epoch_end()
+
+
+def test_groups_that_wait_when_an_epoch_ends_are_not_learnt_in_the_next(tokenizer, tmp_path):
+    module = test_module.make(tokenizer, Dated, constant_reward_groups="resample", resample_batches=3)
+    module.born, module.kept, module.ages, module.waited = {}, [], [], 0
+    data = VQAData(train=Scenes(8, side=128), batch_size=2, num_workers=0)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, use_distributed_sampler=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert module.waited and module.ages and not any(module.ages)

@@ -19,7 +19,7 @@ from mgpo.rollout.in_process import Sampling
 from mgpo.training.groups import Groups, mini_batches
 from mgpo.training.loop_settings import check_precision
 from mgpo.training.module import MGPO
-from mgpo.training.step_metrics import Tally
+from mgpo.training.step_metrics import PassMetrics, Tally
 from tests.conftest import make_policy, make_question
 
 
@@ -254,7 +254,21 @@ def test_a_tally_weighs_what_it_is_given():
     tally = Tally()
     tally.add({"a": 1.0}, 1)
     tally.add({"a": 4.0, "b": 2.0}, 2)
-    assert tally.over_ranks(1) == {"a": 3.0, "b": 2.0}
+    for gap in (1.0, 3.0, 2.0):
+        tally.add_pass(PassMetrics(largest={"gap": gap}))
+    assert tally.over_ranks(1) == {"a": 3.0, "b": 2.0, "gap": 3.0}
+
+
+def test_gradients_that_an_earlier_fit_left_are_dropped(tokenizer, tmp_path):
+    """As an update leaves them that is broken off. Lightning drops them."""
+    ends = []
+    for left in (False, True):
+        module = make(tokenizer)
+        for parameter in module.policy.parameters() if left else ():
+            parameter.grad = torch.ones_like(parameter)
+        fit(module, tmp_path, questions=2, enable_checkpointing=False)
+        ends.append(weights(module))
+    assert equal(*ends)
 
 
 def test_with_adapters_the_reference_is_the_base(tokenizer, tmp_path):
