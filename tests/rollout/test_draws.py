@@ -30,6 +30,19 @@ def test_the_tail_of_a_published_vocabulary_is_not_lost(temperature):
     assert (logprobs - exact).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+@pytest.mark.parametrize("shift", [-1000.0, 60.0, 1000.0])
+def test_what_all_logits_have_in_common_changes_nothing(shift, top_p):
+    """However large it is: nothing overflows, or vanishes."""
+    logits = torch.randint(-4, 5, (512, 9), generator=torch.Generator().manual_seed(0)).float()
+    uniform = torch.rand(512, generator=torch.Generator().manual_seed(1))
+    (ids, logprobs), (again, shifted) = (
+        choose(each, uniform, Sampling(1, top_p=top_p)) for each in (logits, logits + shift)
+    )
+    assert torch.equal(ids, again)
+    torch.testing.assert_close(shifted, logprobs, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("width", [2**14 + 1, 130 * 128, 151_936])
 def test_wide_distributions_are_inverted_block_by_block_as_whole(width, monkeypatch):
     """Also where most ids have no share, and at the very ends."""
