@@ -16,6 +16,7 @@ from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
 from mgpo.dialogues import Dialogue, TwoTurn, answer_only
 from mgpo.distributed import FSDP2Strategy, clip_gradients
+from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.run_weights import policy_weights
@@ -141,19 +142,29 @@ class MGPO(RolloutModule):
         module.loaded_step = load_state(checkpoint)["global_step"]
         return module.to(map_location)
 
+    @property
+    def data(self) -> VQAData:
+        """What the trainer asks about."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
     def setup(self, stage: str) -> None:
-        """Checks strategy and precision, and has checkpoints saved whole or not at all.
+        """Checks strategy, precision and data, and has checkpoints saved whole or not at all.
 
         Raises:
-            UserError: For a strategy or precision with which this can't be trained.
+            UserError: For a strategy or precision with which this can't be trained, or loaders in place of `VQAData`.
         """
         check_strategy(type(self.trainer.strategy).__name__, taught=self.teacher is not None)
         check_precision(str(self.trainer.precision))
         save_whole_files(self.trainer.strategy)
-        if isinstance(self.reward, BySource) and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
-            self.reward.check(data.names())
-        if stage == "fit" and isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
-            check_validations(self.trainer, data, self.metrics.keys())
+        if not isinstance(self.data, VQAData):
+            raise UserError(
+                f"trainer.{self.trainer.state.fn.value}: questions come from a mgpo.data.VQAData, such as "  # type: ignore[union-attr]
+                "VQAData(train=Files(…), val=[Files(…)]), which makes its loaders itself"
+            )
+        if isinstance(self.reward, BySource):
+            self.reward.check(self.data.names())
+        if stage == "fit":
+            check_validations(self.trainer, self.data, self.metrics.keys())
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""
@@ -164,8 +175,7 @@ class MGPO(RolloutModule):
             self.references = [copy.deepcopy(self.policy).requires_grad_(False).eval()]
             if self.trainer.state.fn != "fit" and not isinstance(self.trainer.strategy, FSDP2Strategy):
                 self.references[0].to("cpu")  # no evaluation asks it
-        if isinstance(data := getattr(self.trainer, "datamodule", None), VQAData):
-            data.see_at(self.policy.resolution.full)
+        self.data.see_at(self.policy.resolution.full)
         if self.teacher is not None:
             self.teacher.begin(self.policy)
         if isinstance(self.trainer.strategy, FSDP2Strategy):

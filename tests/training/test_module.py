@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from mgpo.callbacks import LastCheckpoint
 from mgpo.data.batches import Sample
@@ -257,6 +258,17 @@ def test_a_tally_weighs_what_it_is_given():
     for gap in (1.0, 3.0, 2.0):
         tally.add_pass(PassMetrics(largest={"gap": gap}))
     assert tally.over_ranks(1) == {"a": 3.0, "b": 2.0, "gap": 3.0}
+
+
+@pytest.mark.parametrize("action", ["fit", "validate", "test"])
+def test_loaders_are_refused_in_a_sentence(tokenizer, tmp_path, action):
+    """They would know neither where a run goes on nor how large pictures are seen."""
+    loader = DataLoader(Scenes(4, side=128), batch_size=2, collate_fn=list)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path
+    )
+    with pytest.raises(UserError, match=rf"^trainer\.{action}: questions come from a mgpo\.data\.VQAData"):
+        getattr(trainer, action)(make(tokenizer), *([loader] * (1 + (action == "fit"))))
 
 
 def test_gradients_that_an_earlier_fit_left_are_dropped(tokenizer, tmp_path):
