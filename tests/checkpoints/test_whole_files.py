@@ -129,6 +129,11 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         raise FileNotFoundError("a file that was to be read")
 
 
+def test_the_refusal_behind_another_error_is_told(tmp_path):
+    with pytest.raises(UserError, match="can't be written: the disk is full"), writing(tmp_path / "page.html"):
+        raise OSError(errno.EIO, "the writer gave up") from OSError(errno.ENOSPC, "no space left")
+
+
 def test_another_way_to_save_is_left_alone():
     class Own(TorchCheckpointIO): ...
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from mgpo.images.decoding import BadImage, check_image, decode_image, open_image
+from mgpo.images.decoding import BadImage, FilePicture, check_image, decode_image, open_image
 from tests.conftest import noise_image
 
 
@@ -155,3 +155,13 @@ def test_formats_without_a_signature_look_at_no_file_that_has_one(tmp_path, monk
             refuse = lambda *given, name=name: pytest.fail(f"{name} was tried")  # noqa: E731
             monkeypatch.setitem(Image.OPEN, name, (refuse, None))
     check_image(tmp_path / "a.jpg")
+
+
+def test_a_file_is_looked_at_before_it_is_given_as_it_is(tmp_path):
+    with pytest.raises(BadImage, match=r"none\.png: there is no such file"):
+        FilePicture(str(tmp_path / "none.png")).read()
+    (tmp_path / "words.png").write_text("no picture")
+    with pytest.raises(BadImage, match=r"words\.png"):
+        FilePicture(str(tmp_path / "words.png")).read()
+    noise_image(8, 8).save(tmp_path / "a.png")
+    assert FilePicture(str(tmp_path / "a.png")).read() == (tmp_path / "a.png").read_bytes()

@@ -35,10 +35,10 @@ def test_a_reward_that_is_no_number_differs_from_all(counted):
 
 
 def test_a_trajectory_without_a_token_has_a_ratio_of_one():
-    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]], requires_grad=True)
-    mask = torch.tensor([[False, False], [True, True]])
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-2.0, -1.0]], requires_grad=True)
+    mask = torch.tensor([[False, False], [True, True], [True, False]])
     ratio = sequence_ratio(logprobs, logprobs.detach() - 0.5, mask)
-    assert ratio[0].item() == 1 and ratio[1].item() == pytest.approx(math.exp(0.5))
+    assert ratio[0].item() == 1 and ratio[1:, 0].tolist() == pytest.approx([math.exp(0.5)] * 2)
     ratio.sum().backward()
     assert logprobs.grad[0].tolist() == [0.0, 0.0] and logprobs.grad.isfinite().all()
 
