@@ -1,13 +1,13 @@
 """What the families share: a published checkpoint in its stock transformers class, without torchvision."""
 
 import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import Cache, DynamicCache, PreTrainedTokenizerBase
@@ -199,21 +199,20 @@ class Pretrained(Policy):
         if self.freeze_vision and any(p.requires_grad and id(p) not in language for p in model.parameters()):
             raise UserError("policy.freeze_vision contradicts the adapters on the vision tower; drop one of them")
 
+    @abstractmethod
     def resolution_of(self, processor: Any) -> VisionResolution:
         """The coordinate frame, and the sizes at which images are seen, by a checkpoint's image processor."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def expand(self, image: Pixels) -> str:
         """Give what takes the slot's place in the chat: a placeholder for each token of the image, and their frame."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def tower(self, images: Sequence[Pixels]) -> Sequence[Tensor]:
         """Give the features (image tokens, width) of each image, before anything is cached."""
-        raise NotImplementedError
-
-    def pixels(self, shown: Image.Image) -> Pixels:
-        """An image that has the size at which the model is to see it, as the vision tower takes it."""
-        raise NotImplementedError
+        ...
 
     def saved_options(self) -> dict[str, Any]:
         """Arguments besides `path` and `dtype` with which an export sees as this policy does."""

@@ -20,7 +20,7 @@ from mgpo.utils.complaints import plainly
         ("Nothing", "policy: Nothing is no class path"),
         (
             "mgpo.policy.Pretrained",
-            "policy.Pretrained is abstract: it does not define blank, decode, positions; define",
+            "policy.Pretrained is abstract: it does not define blank, decode, expand, pixels, positions, r",
         ),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"pixels": 3}}, "Qwen25VL has no argument pixels"),
         ({"class_path": "mgpo.policy.Qwen25VL", "init_args": {"max_pixel": 3}}, "did you mean max_pixels?"),
