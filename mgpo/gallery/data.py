@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from mgpo.gallery.embed import number, shorten, size_of
+from mgpo.gallery.html_page import number, shorten, size_of
 from mgpo.gallery.thumbnails import crop_uris, picture_uri
 from mgpo.images.boxes import IN_WORDS
 from mgpo.images.views import Box

@@ -8,8 +8,7 @@ from typing import Any
 
 from mgpo.errors import UserError
 from mgpo.gallery.data import Gallery
-from mgpo.gallery.embed import to_json
-from mgpo.gallery.html_page import asset, html_page
+from mgpo.gallery.html_page import asset, html_page, to_json
 from mgpo.utils.atomic_files import parse_json, replaced
 
 SCRIPTS = ("draw.js", "grid.js", "question.js", "page.js")  # one module, in this order

@@ -1,5 +1,6 @@
-"""The loss of a batch of trajectories under a policy, with what a training pass shows of itself."""
+"""The loss of a batch of trajectories under a policy, and the old log-probs that it starts from, with their metrics."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 from mgpo.objective import Objective, weighted_sum
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import Batch
-from mgpo.policy.passes.logprobs import score
+from mgpo.policy.passes.logprobs import score, score_replies
 from mgpo.training.step_metrics import PassMetrics, engine_metrics, score_metrics
+from mgpo.types import Trajectory
 
 
 def policy_loss(
@@ -68,3 +70,25 @@ def score_reference(policy: Policy, batch: Batch, temperature: float, frozen: Po
     back = policy.reference()
     with back or nullcontext():
         return policy(score, batch, temperature).logprobs_NC if back is not None else None
+
+
+def rescore(
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    passes: Sequence[Sequence[int]],
+    objective: Objective,
+    temperature: float,
+) -> PassMetrics:
+    """Put the log-probs under the current weights into the turns, in place; how far they are from the sampler's.
+
+    Each of `passes` holds the rows that go through the policy together.
+    """
+    gaps: list[Tensor] = []
+    for trajectory, scores_M in zip(trajectories, score_replies(policy, trajectories, passes, temperature)):
+        learnt = [turn for turn in trajectory.turns if turn.learnt]
+        for turn, score_M in zip(learnt, scores_M.split([len(turn.reply.ids) for turn in learnt])):
+            turn.scored = tuple(score_M.tolist())
+            gaps.append(score_M - torch.tensor(turn.reply.logprobs))
+    gap_M, metrics = torch.cat(gaps), PassMetrics()
+    engine_metrics(metrics, gap_M, torch.ones_like(gap_M, dtype=torch.bool), objective.correction_cap)
+    return metrics

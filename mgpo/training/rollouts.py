@@ -23,7 +23,7 @@ from mgpo.rollout.replay import play_again
 from mgpo.training.credit import Credit, token_advantages
 from mgpo.training.evaluating import EvaluatedModule
 from mgpo.training.groups import DynamicSamplingPool, Groups
-from mgpo.training.rescore import rescore
+from mgpo.training.loss import rescore
 from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import Tally, rollout_metrics
 from mgpo.types import Trajectory

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mgpo.errors import UserError
 from mgpo.gallery.data import TEXT, Gallery, snapshot
-from mgpo.gallery.embed import shorten, size_of, to_json
+from mgpo.gallery.html_page import shorten, size_of, to_json
 from mgpo.gallery.page import read_page, write_page
 from mgpo.gallery.thumbnails import crop_uris
 from mgpo.images.views import View

@@ -17,7 +17,7 @@ from mgpo.rollout.episodes import ANSWER_FORM, force_answers, roll_out
 from mgpo.rollout.fitting import too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.rollout.replay import play_again
-from mgpo.training.rescore import rescore
+from mgpo.training.loss import rescore
 from mgpo.types import Prompt, Reply, SavedRollout
 from tests.conftest import make_policy, make_question, noise_image
 from tests.policy.test_family_logprobs import Dictated, box_reply, plain_scores

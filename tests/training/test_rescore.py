@@ -14,9 +14,8 @@ from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
 from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.training import rescore as module_rescore
-from mgpo.training.loss import policy_loss
-from mgpo.training.rescore import rescore
+from mgpo.training import loss
+from mgpo.training.loss import policy_loss, rescore
 from tests.conftest import make_question, noise_image
 from tests.training.test_module import fit, make, watch, weights
 
@@ -127,8 +126,8 @@ def test_a_run_with_an_inexact_sampler_logs_how_inexact(tokenizer, tmp_path, min
 def test_the_only_update_of_a_step_needs_no_pass_to_begin_with(tokenizer, tmp_path, monkeypatch):
     """It learns what it would learn from log-probs that were scored before, with the same weights for the gap."""
     passes, ends = [], []
-    score_first = module_rescore.score_replies
-    monkeypatch.setattr(module_rescore, "score_replies", lambda *x: passes.append(1) or score_first(*x))
+    score_first = loss.score_replies
+    monkeypatch.setattr(loss, "score_replies", lambda *x: passes.append(1) or score_first(*x))
     for begins in (True, False):
         module = make(tokenizer, sampler=Skewed(0.4), objective=Objective(correction_cap=1.2, kl_weight=0.01))
         if not begins:

@@ -11,8 +11,7 @@ from mgpo.answers import LETTERS
 from mgpo.evaluation.audit import ALONE, DISTRACTOR, KINDS, Audited
 from mgpo.evaluation.audit_summary import Row
 from mgpo.gallery.drawing import BAD, GOOD, framed
-from mgpo.gallery.embed import shorten
-from mgpo.gallery.html_page import asset, html_page
+from mgpo.gallery.html_page import asset, html_page, shorten
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.metrics import CROP, NO_TOOLS

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from mgpo.data.base import DataError, Source
 from mgpo.errors import UserError
-from mgpo.gallery.embed import shorten
+from mgpo.gallery.html_page import shorten
 from mgpo.policy.pretrained import Pretrained
 from mgpo.tools.overview.facts import Fact, Summary, look, summarise
 from mgpo.tools.overview.sheet import some, write_sheet

@@ -14,7 +14,7 @@ from mgpo.answers.numbers import value
 from mgpo.data.base import Source, question_of
 from mgpo.data.remote_images import WebPicture
 from mgpo.dialogues import Dialogue
-from mgpo.gallery.embed import shorten
+from mgpo.gallery.html_page import shorten
 from mgpo.images.decoding import BadImage, size_of
 from mgpo.images.lazy import LazyImage
 from mgpo.images.views import Size

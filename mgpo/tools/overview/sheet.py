@@ -7,8 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from mgpo.answers import LETTERS
-from mgpo.gallery.embed import shorten
-from mgpo.gallery.html_page import asset, html_page
+from mgpo.gallery.html_page import asset, html_page, shorten
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.tools.overview.facts import Fact

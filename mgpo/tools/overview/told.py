@@ -5,7 +5,7 @@ from itertools import groupby
 
 from mgpo.dialogues import Dialogue
 from mgpo.dialogues.base import begins_anew, next_of, opening_of
-from mgpo.gallery.embed import shorten
+from mgpo.gallery.html_page import shorten
 from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy
 from mgpo.tools.overview.facts import Fact, unopened
