@@ -9,26 +9,26 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from mgpo.metrics import values
 from mgpo.metrics.intervals import paired_bootstrap, wilson
 from mgpo.metrics.record import Record
+from mgpo.metrics.values import known, subimage_shares
 from mgpo.utils.terminal_tables import first_that_fits
 
 Summary = dict[str, Any]
 Differences = dict[tuple[str, str | None, str], tuple[float, float]]  # by split, category and share
 ALL = None  # every category of a split, and questions of none
 RESAMPLES = 1000  # of the table's intervals, which show whole percentage points
-SHARES = {
-    "accuracy": values.right,
-    "valid_box_ratio": values.valid_box,
-    "crop_rate": values.crop,
-    "subimage_accuracy": values.subimage,
+SHARES = {  # by name the field of a record
+    "accuracy": "right",
+    "valid_box_ratio": "valid_box",
+    "crop_rate": "cropped",
+    "subimage_accuracy": "subimage_right",
 }
 MEANS = {
-    "zoom_factor": (values.zoom, geometric_mean),
-    "crop_area_share": (values.area, fmean),
-    "turns": (values.turns, fmean),
-    "fallback_rate": (values.fallback, fmean),
+    "zoom_factor": ("zoom", geometric_mean),
+    "crop_area_share": ("area", fmean),
+    "turns": ("turns", fmean),
+    "fallback_rate": ("fallback", fmean),
 }
 COLUMNS = {  # of the table
     "accuracy": "accuracy",
@@ -72,8 +72,8 @@ def _by(field: Literal["category", "source"], records: Sequence[Record]) -> dict
 
 def shares(records: Sequence[Record]) -> dict[str, list[float]]:
     """For each share, 1 or 0 for each of the records that it is over."""
-    found = {name: values.applicable(of, records) for name, of in SHARES.items()}
-    return {**found, "subimage_share": values.subimage_shares(records)}
+    found = {name: known(field, records) for name, field in SHARES.items()}
+    return {**found, "subimage_share": subimage_shares(records)}
 
 
 def _numbers(records: Sequence[Record]) -> Summary:
@@ -81,8 +81,8 @@ def _numbers(records: Sequence[Record]) -> Summary:
     for name, found in shares(records).items():
         numbers[name] = sum(found) / len(found) if found else None
         numbers[f"{name}_interval"] = wilson(int(sum(found)), len(found)) if found else None
-    for name, (of, mean) in MEANS.items():
-        found = values.applicable(of, records)
+    for name, (field, mean) in MEANS.items():
+        found = known(field, records)
         numbers[name] = mean(found) if found else None
     reasons = [r.reason for r in records if r.reason is not None]
     numbers["invalid_reasons"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
@@ -102,8 +102,8 @@ def differences(after: Sequence[Record], before: Sequence[Record]) -> Difference
                 parts[record.split, category].append((record, earlier))
     found: Differences = {}
     for part, pairs in parts.items():
-        for name, of in SHARES.items():
-            judged = [(of(record), of(earlier)) for record, earlier in pairs]
+        for name, field in SHARES.items():
+            judged = [(getattr(record, field), getattr(earlier, field)) for record, earlier in pairs]
             both = [float(new) - float(then) for new, then in judged if new is not None and then is not None]
             if both and len(both) == sum(new is not None or then is not None for new, then in judged):
                 found[*part, name] = paired_bootstrap(both, RESAMPLES)

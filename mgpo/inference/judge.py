@@ -13,7 +13,7 @@ from typing import Any
 from mgpo.answers.thoughts import spoken
 from mgpo.errors import UserError
 from mgpo.inference.client import ChatClient, NoReply, Unreachable, shown
-from mgpo.inference.reading import content, first_choice, silence
+from mgpo.inference.reading import ask, content
 from mgpo.inference.verdict_cache import VerdictCache, key_of
 from mgpo.rewards import ExactAnswer, Reward, Verdict, verdicts_of
 from mgpo.types import Question
@@ -136,12 +136,8 @@ class JudgeReward:
         unknown = [text for text, right in found.items() if right is None]
         self._count("judge_cached", len(texts) - len(unknown))
         with ThreadPoolExecutor(self.parallel) as pool:
-            asked = {text: pool.submit(self._ask, text, keys[text]) for text in unknown}
-            try:
-                return found | {text: verdict.result() for text, verdict in asked.items()}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            asked = pool.map(self._ask, unknown, [keys[text] for text in unknown])
+            return found | dict(zip(unknown, asked))
 
     def _ask(self, text: str, key: str) -> bool | None:
         self._count("judge_asked")
@@ -160,15 +156,7 @@ class JudgeReward:
             "model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": self.max_new_tokens,
             "temperature": 0.0, "seed": 0,
         }  # fmt: skip
-        body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
-        answer = self.client.request("/chat/completions", body)
-        try:
-            choice = first_choice(answer, self.client.key)
-            why, said = silence(choice, self.max_new_tokens, None), spoken(content(choice))
-        except (LookupError, TypeError, ValueError, AttributeError):
-            raise NoReply("the reply is not of the protocol's form") from None
-        if why is not None:
-            raise NoReply(why)
+        said = spoken(ask(self.client, body, self.extra, content))
         if (right := verdict_in(said)) is None:
             raise NoReply(f"the judge replies neither CORRECT nor INCORRECT, but {shown(said, self.client.key)[:60]!r}")
         return right

@@ -1,17 +1,49 @@
 """What a choice of the OpenAI protocol says: its text and log-probs, or why there is no text."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from mgpo.answers.thoughts import spoken
-from mgpo.inference.client import NoReply, shown
+from mgpo.inference.client import ChatClient, NoReply, shown
 from mgpo.types import Reply, Stop
 
 FENCE = "```"
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")  # where servers put them
 NO_THINKING = "extra: {chat_template_kwargs: {enable_thinking: false}}"
 LEAST = -1e6  # log-probs below this are no log-probs
+Read = TypeVar("Read")
+
+
+def ask(
+    client: ChatClient,
+    body: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    read: Callable[[Mapping[str, Any]], Read],
+    stop_text: str | None = None,
+) -> Read:
+    """What `read` finds in the first choice of a completion.
+
+    Args:
+        client: Of the server.
+        body: The request; what is None is left out.
+        extra: Put into it; null takes a key out.
+        read: Raises LookupError, TypeError, ValueError, AttributeError or OverflowError for another form.
+        stop_text: Where the reply ends.
+
+    Raises:
+        NoReply: Where there is none, with the reason.
+    """
+    sent = {name: value for name, value in {**body, **extra}.items() if value is not None}
+    answer = client.request("/chat/completions", sent)
+    try:
+        choice = first_choice(answer, client.key)
+        why, found = silence(choice, body["max_tokens"], stop_text), read(choice)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        raise NoReply("the reply is not of the protocol's form") from None
+    if why is not None:
+        raise NoReply(why)
+    return found
 
 
 def first_choice(answer: Mapping[str, Any], key: str | None) -> Mapping[str, Any]:

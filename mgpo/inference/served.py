@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -16,7 +17,7 @@ from mgpo.images.decoding import BadImage
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.inference.base import AskedModel, Samples
 from mgpo.inference.client import ChatClient, NoReply, ServerError, shown
-from mgpo.inference.reading import first_choice, read_reply, silence
+from mgpo.inference.reading import ask, read_reply
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.rollout.crops import Swap, picture_of, swaps_of
 from mgpo.rollout.episodes import seed_of
@@ -106,17 +107,13 @@ class ServedModel(AskedModel):
     ) -> list[Trajectory]:
         """`copies` episodes a question, several at a time. Raises ServerError where none can be played."""
         seen, known = resolution or self.resolution, begun or [()] * len(samples)
+        episodes = [
+            (dialogue, sample, sampling, (*key, sample[0].id, copy), seen, own, turns)
+            for sample, own, turns in zip(samples, swaps_of(swap, samples), known, strict=True)
+            for copy in range(copies)
+        ]
         with ThreadPoolExecutor(self.parallel) as pool:
-            episodes = [
-                pool.submit(self._episode, dialogue, sample, sampling, (*key, sample[0].id, copy), seen, own, turns)
-                for sample, own, turns in zip(samples, swaps_of(swap, samples), known, strict=True)
-                for copy in range(copies)
-            ]
-            try:
-                return [episode.result() for episode in episodes]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            return list(pool.map(lambda episode: self._episode(*episode), episodes))
 
     def _episode(
         self,
@@ -155,17 +152,7 @@ class ServedModel(AskedModel):
             "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed % 2**31, "logprobs": True,
             "stop": None if stop_text is None else [stop_text],
         }  # fmt: skip
-        body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
-        answer = self.client.request("/chat/completions", body)
-        try:
-            choice = first_choice(answer, self.client.key)
-            why = silence(choice, sampling.max_new_tokens, stop_text)
-            reply = read_reply(choice, stop_text)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            raise NoReply("the reply is not of the protocol's form") from None
-        if why is not None:
-            raise NoReply(why)
-        return reply
+        return ask(self.client, body, self.extra, partial(read_reply, stop_text=stop_text), stop_text)
 
     def _only_model(self) -> str:
         names = self.client.models()

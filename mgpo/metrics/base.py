@@ -18,7 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from mgpo.errors import UserError
 from mgpo.metrics.record import Record
-from mgpo.metrics.values import applicable, groups_of
+from mgpo.metrics.values import groups_of, known
 
 By = Literal["split", "category"]
 Row = dict[str, Any]
@@ -125,14 +125,14 @@ class RecordMetric(RowMetric):
 
 
 class EpisodeMean(RecordMetric):
-    """The mean of a value over the episodes to which it applies."""
+    """The mean of a record's field over the episodes in which it applies."""
 
-    of: Callable[[Record], float | None]
+    field: str
     mean: Callable[[Sequence[float]], float] = staticmethod(fmean)
 
     def judge(self, records: list[Record]) -> float:
-        """The mean over records to which `of` applies; NaN without any."""
-        found = applicable(self.of, records)
+        """The mean over records in which the field has a value; NaN without any."""
+        found = known(self.field, records)
         return self.mean(found) if found else math.nan
 
 

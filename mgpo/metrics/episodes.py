@@ -4,9 +4,9 @@ import math
 from statistics import fmean, geometric_mean
 
 from mgpo.images.boxes import REASONS
-from mgpo.metrics import values
 from mgpo.metrics.base import EpisodeMean, RecordMetric
 from mgpo.metrics.record import Record
+from mgpo.metrics.values import subimage_shares
 
 
 class Accuracy(EpisodeMean):
@@ -17,7 +17,7 @@ class Accuracy(EpisodeMean):
 
     higher_is_better = True
     plot_upper_bound = 1.0
-    of = staticmethod(values.right)
+    field = "right"
 
 
 class ValidBoxRatio(EpisodeMean):
@@ -28,7 +28,7 @@ class ValidBoxRatio(EpisodeMean):
 
     higher_is_better = True
     plot_upper_bound = 1.0
-    of = staticmethod(values.valid_box)
+    field = "valid_box"
 
 
 class ClippedBoxRatio(EpisodeMean):
@@ -39,7 +39,7 @@ class ClippedBoxRatio(EpisodeMean):
 
     higher_is_better = False
     plot_upper_bound = 1.0
-    of = staticmethod(values.clipped_box)
+    field = "clipped"
 
 
 class InvalidReasons(RecordMetric):
@@ -65,7 +65,7 @@ class SubimageAccuracy(EpisodeMean):
 
     higher_is_better = True
     plot_upper_bound = 1.0
-    of = staticmethod(values.subimage)
+    field = "subimage_right"
 
 
 class SubimageShare(RecordMetric):
@@ -79,7 +79,7 @@ class SubimageShare(RecordMetric):
 
     def judge(self, records: list[Record]) -> float:
         """The share over all records; NaN where none of them was asked for a box."""
-        found = values.subimage_shares(records)
+        found = subimage_shares(records)
         return fmean(found) if found else math.nan
 
 
@@ -90,7 +90,7 @@ class ZoomFactor(EpisodeMean):
     without a crop are left out.
     """
 
-    of = staticmethod(values.zoom)
+    field = "zoom"
     mean = staticmethod(geometric_mean)
 
 
@@ -101,13 +101,13 @@ class CropAreaShare(EpisodeMean):
     """
 
     plot_upper_bound = 1.0
-    of = staticmethod(values.area)
+    field = "area"
 
 
 class TurnsPerEpisode(EpisodeMean):
     """Mean number of replies, at least 1; fewer cost less. Nothing is left out."""
 
-    of = staticmethod(values.turns)
+    field = "turns"
 
 
 class CropRate(EpisodeMean):
@@ -117,7 +117,7 @@ class CropRate(EpisodeMean):
     """
 
     plot_upper_bound = 1.0
-    of = staticmethod(values.crop)
+    field = "cropped"
 
 
 class FallbackRate(EpisodeMean):
@@ -128,7 +128,7 @@ class FallbackRate(EpisodeMean):
 
     higher_is_better = False
     plot_upper_bound = 1.0
-    of = staticmethod(values.fallback)
+    field = "fallback"
 
 
 class RewardMean(EpisodeMean):
@@ -139,4 +139,4 @@ class RewardMean(EpisodeMean):
 
     higher_is_better = True
     plot_lower_bound = None
-    of = staticmethod(values.reward)
+    field = "reward"

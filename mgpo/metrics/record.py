@@ -49,6 +49,16 @@ class Record:
     cut_from: tuple[int, ...] = ()  # the numbers of the pictures that the regions are parts of
     box_picture: int = 1  # the number of the picture that `box` is in
 
+    @property
+    def cropped(self) -> bool:
+        """Whether a part was cut out and shown."""
+        return self.crops > 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the last reply commits to an answer."""
+        return self.answer is not None
+
     def as_row(self) -> dict[str, Any]:
         """All fields by name, for JSON."""
         return asdict(self)

@@ -1,11 +1,11 @@
-"""What one episode, or one group of rollouts, says of itself: a number, or None where it does not apply.
+"""What episodes and groups of rollouts say of themselves: numbers, or None where one does not apply.
 
 None of it needs a right box. A group is the rollouts of one question at one step, in the order of their numbers.
 Metrics, training and reports are all made of these functions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, groupby
 from math import comb, isfinite, nan
 from statistics import fmean, pstdev
@@ -16,74 +16,9 @@ from mgpo.metrics.record import Record
 Group = Sequence[Record]
 
 
-def right(record: Record) -> float:
-    """Gives 1 if the answer is right, by the reward on the answer alone, else 0."""
-    return float(record.right)
-
-
-def valid_box(record: Record) -> float | None:
-    """Gives 1 if the first box could be used, else 0; None where the policy was asked for none."""
-    return None if record.valid_box is None else float(record.valid_box)
-
-
-def clipped_box(record: Record) -> float | None:
-    """Gives 1 if the first box was cut to the picture, else 0; None without a usable box, or without such a rule."""
-    return None if record.clipped is None else float(record.clipped)
-
-
-def crop(record: Record) -> float:
-    """Gives 1 if a part was cut out and shown, else 0."""
-    return float(record.crops > 0)
-
-
-def subimage(record: Record) -> float | None:
-    """Gives 1 if the sub-image alone answers the question, else 0; None without a usable box."""
-    return None if record.subimage_right is None else float(record.subimage_right)
-
-
-def zoom(record: Record) -> float | None:
-    """How many times sharper, per side, the last part was seen than the whole; None without a crop."""
-    return record.zoom
-
-
-def area(record: Record) -> float | None:
-    """The last part's share of the original's area, in (0, 1]; None without a crop."""
-    return record.area
-
-
-def turns(record: Record) -> float:
-    """The number of replies in the episode."""
-    return float(record.turns)
-
-
-def fallback(record: Record) -> float:
-    """Gives 1 if the episode went on after a box that could not be used, else 0."""
-    return float(record.fallback)
-
-
-def reward(record: Record) -> float:
-    """What training sees: the reward on the answer and whatever was added to it."""
-    return record.reward
-
-
-def unfinished(record: Record) -> float:
-    """Gives 1 if a limit, of tokens or of turns, kept the policy from answering, else 0."""
-    return float(record.unfinished)
-
-
-def answered(record: Record) -> float:
-    """Gives 1 if the last reply commits to an answer, else 0."""
-    return float(record.answer is not None)
-
-
-def cut(record: Record) -> float:
-    """Gives 1 if a reply ran into the token limit, else 0."""
-    return float(record.cut)
-
-
-def applicable(of: Callable[[Record], float | None], records: Sequence[Record]) -> list[float]:
-    """The values of those records to which it applies."""
-    return [value for record in records if (value := of(record)) is not None]
+def known(field: str, records: Sequence[Record]) -> list[float]:
+    """What a field of the records says, such as "zoom", of those in which it applies; true is 1."""
+    return [float(value) for record in records if (value := getattr(record, field)) is not None]
 
 
 def subimage_shares(records: Sequence[Record]) -> list[float]:

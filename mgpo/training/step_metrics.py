@@ -15,19 +15,19 @@ from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import Scores
 from mgpo.utils.collectives import share_objects
 
-EPISODE = {  # under the names that an evaluation has for the same
-    "reward": values.reward,
-    "accuracy": values.right,
-    "crop_rate": values.crop,
-    "unfinished": values.unfinished,
-    "answered": values.answered,
-    "cut": values.cut,
-    "valid_box_ratio": values.valid_box,
-    "clipped_box_ratio": values.clipped_box,
-    "zoom_factor": values.zoom,
-    "crop_area_share": values.area,
-    "fallback_rate": values.fallback,
-    "turns": values.turns,
+EPISODE = {  # the fields of a record, under the names that an evaluation has for the same
+    "reward": "reward",
+    "accuracy": "right",
+    "crop_rate": "cropped",
+    "unfinished": "unfinished",
+    "answered": "answered",
+    "cut": "cut",
+    "valid_box_ratio": "valid_box",
+    "clipped_box_ratio": "clipped",
+    "zoom_factor": "zoom",
+    "crop_area_share": "area",
+    "fallback_rate": "fallback",
+    "turns": "turns",
 }
 GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms, as in an evaluation
 
@@ -127,11 +127,11 @@ def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, lis
     `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any of k rollouts is
     right (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
     """
-    metrics = {name: values.applicable(of, records) for name, of in EPISODE.items()}
+    metrics = {name: values.known(field, records) for name, field in EPISODE.items()}
     for k in range(max(record.turns for record in records)):
         metrics[f"length_turn{k + 1}"] = [float(r.lengths[k]) for r in records if r.turns > k]
     for name in {record.source for record in records} - {""}:
-        metrics[f"accuracy/{name}"] = [values.right(r) for r in records if r.source == name]
+        metrics[f"accuracy/{name}"] = [float(r.right) for r in records if r.source == name]
     groups = [records[i : i + group_size] for i in range(0, len(records), group_size)]
     of_groups = {
         "agreement": [values.agreement(group) for group in groups],

@@ -25,9 +25,9 @@ def group_of(answers, right="k"):
     ]
 
 
-def test_values_that_do_not_apply_are_none():
-    record = make_record(valid_box=None, subimage_right=None, zoom=None, area=None)
-    assert [of(record) for of in (values.valid_box, values.subimage, values.zoom, values.area)] == [None] * 4
+def test_records_to_which_a_field_does_not_apply_are_left_out():
+    records = [make_record(valid_box=None, zoom=None), make_record(valid_box=False, zoom=2.0)]
+    assert (values.known("valid_box", records), values.known("zoom", records)) == ([0.0], [2.0])
 
 
 def test_a_dialogue_without_boxes_has_no_share_of_sub_images():
