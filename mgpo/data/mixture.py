@@ -96,7 +96,7 @@ class Mixture:
 
 def _counts(lengths: Sequence[int], weights: Sequence[float | None]) -> list[int]:
     """How often each part is asked in an epoch: all of it, or by largest remainders of the exact shares."""
-    exact = {i: Fraction(repr(weight)) for i, weight in enumerate(weights) if weight is not None}
+    exact = {i: Fraction(repr(float(weight))) for i, weight in enumerate(weights) if weight is not None}
     if not exact:
         return list(lengths)
     whole = sum(exact.values())

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
 from mgpo.images.decoding import LARGEST_FILE, BadImage, check_data, decode_image
+from mgpo.utils.atomic_files import writing
 
 SCHEMES = ("http://", "https://")
 PATIENCE = 20.0  # seconds without a byte
@@ -61,6 +62,7 @@ def fetch(url: str, cache: Path, sha256: str | None = None, private: bool = Fals
 
     Raises:
         BadImage: If it can't be had in time, is too large, is no image, or is not the one of `sha256`.
+        UserError: If the cache can't be written.
     """
     if not url.lower().startswith(SCHEMES):
         raise BadImage(f"{url[:100]}: pictures are fetched from http and https addresses only")
@@ -81,12 +83,17 @@ def fetch(url: str, cache: Path, sha256: str | None = None, private: bool = Fals
 
 
 def keep(data: bytes, path: Path) -> None:
-    """Write a file in one piece: another process finds it whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(unfinished, path)
+    """Write a file in one piece: another process finds it whole or not at all. Raises UserError where it can't be."""
+    with writing(path, "make room there, or keep the pictures as files and name these in the rows"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(unfinished, path)
+        except OSError:
+            os.unlink(unfinished)
+            raise
 
 
 def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

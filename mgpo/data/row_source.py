@@ -70,7 +70,8 @@ class RowSource(ABC):
 
     def unique(self, name: str, number: int) -> str:
         """An id of its own for a row: that of an image may stand at several questions."""
-        name = name if name not in self.ids else f"{name}-{number}"
+        while name in self.ids:
+            name = f"{name}-{number}"
         self.ids.add(name)
         return name
 

@@ -10,14 +10,24 @@ from mgpo.utils.own_code import blaming
 
 CLIPPING = "gradients are clipped to model.max_grad_norm"
 ACCUMULATING = "an update is over data.batch_size questions, in passes of model.micro_batch_tokens"
+OVERFITTING = "name a data.train of few questions, such as one with count, and the same again in data.val"
 FLAGS = {  # of the trainer: the value without effect, and what does it here
     "gradient_clip_val": (None, CLIPPING),
     "gradient_clip_algorithm": (None, CLIPPING),
     "accumulate_grad_batches": (1, ACCUMULATING),
+    "overfit_batches": (0.0, OVERFITTING),
 }
 SHARDED = "FSDP2Strategy"
 PATIENT = "ReduceLROnPlateau"  # torch's, and Lightning's
 ACCUMULATOR = "GradientAccumulationScheduler"
+
+
+def check_trainer(trainer: Any, taught: bool) -> None:
+    """Raises UserError for a Lightning trainer under which a policy, `taught` by its own copy or not, can't learn."""
+    check_strategy(type(trainer.strategy).__name__, taught)
+    check_precision(str(trainer.precision))
+    if trainer.overfit_batches:
+        raise UserError(f"trainer.overfit_batches is {trainer.overfit_batches}; leave it out: {OVERFITTING}")
 
 
 def check_loop(config: Mapping[str, Any]) -> None:

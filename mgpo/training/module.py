@@ -31,7 +31,7 @@ from mgpo.training.credit import Credit
 from mgpo.training.finite_guard import FiniteGuard, all_finite, cause_of
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool, Groups, MiniBatch, mini_batches
-from mgpo.training.loop_settings import check_precision, check_strategy, made_optimizers
+from mgpo.training.loop_settings import check_trainer, made_optimizers
 from mgpo.training.loss import answer_loss, policy_loss
 from mgpo.training.rollouts import RolloutModule
 from mgpo.training.saved_run import arguments_of, find_run
@@ -148,13 +148,12 @@ class MGPO(RolloutModule):
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
     def setup(self, stage: str) -> None:
-        """Checks strategy, precision and data, and has checkpoints saved whole or not at all.
+        """Checks trainer and data, and has checkpoints saved whole or not at all.
 
         Raises:
-            UserError: For a strategy or precision with which this can't be trained, or loaders in place of `VQAData`.
+            UserError: For a trainer with which this can't be trained, or loaders in place of `VQAData`.
         """
-        check_strategy(type(self.trainer.strategy).__name__, taught=self.teacher is not None)
-        check_precision(str(self.trainer.precision))
+        check_trainer(self.trainer, taught=self.teacher is not None)
         save_whole_files(self.trainer.strategy)
         if not isinstance(self.data, VQAData):
             raise UserError(

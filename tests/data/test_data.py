@@ -205,9 +205,9 @@ def test_a_resumed_loader_goes_on_where_it_stopped():
 
 def test_an_id_that_stands_twice_loses_no_question(folder):
     """An id of the image, with several questions: each is still told apart in a report."""
-    rows = [{**ROW, "id": "7"}, {**ROW, "id": "7", "question": "Another?"}, {**ROW, "id": "8", "question": "A third?"}]
+    rows = [{**ROW, "id": name, "question": f"What {i}?"} for i, name in enumerate(["7", "7", "8", "7-5", "7"])]
     source = Files(write(folder, rows))
-    assert [source[i].id for i in range(len(source))] == ["7", "7-2", "8"]
+    assert [source[i].id for i in range(len(source))] == ["7", "7-2", "8", "7-5", "7-5-5"]
 
 
 def test_large_marks_are_a_share_that_every_kind_gets():

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -34,6 +35,11 @@ class Numbered:
 
     def __getitem__(self, index: int) -> Question:
         return Question(str(index), MemoryPicture(None), "?", "1")
+
+
+def test_weights_may_be_numbers_of_numpy():
+    mixture = Mixture([Part(Numbered(4), np.float64(0.5), "one"), Part(Numbered(4), np.float32(0.5), "two")])
+    assert len(mixture) == 8
 
 
 weights = st.none() | st.decimals("0.01", "100", places=2).map(float)

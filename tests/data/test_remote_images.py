@@ -1,5 +1,6 @@
 """Pictures behind addresses: what is fetched, what is kept, and what is not even asked for."""
 
+import errno
 import hashlib
 import ipaddress
 
@@ -7,6 +8,7 @@ import pytest
 
 from mgpo.data import remote_images as web
 from mgpo.data.image_columns import Places
+from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from tests.helpers.published import png
 from tests.helpers.servers import serving
@@ -32,6 +34,17 @@ def test_a_picture_is_fetched_once(tmp_path, server):
     asked.clear()
     assert [web.fetch(f"{address}/0", tmp_path, private=True) for _ in range(2)] == [png(0)] * 2
     assert asked == ["/0"] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_a_sentence(tmp_path, server, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a part of the path is a file; make room there"):
+        web.fetch(f"{server[0]}/0", tmp_path / "file" / "cache", private=True)
+    full = OSError(errno.ENOSPC, "")
+    monkeypatch.setattr(web.os, "replace", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(UserError, match="the disk is full"):
+        web.fetch(f"{server[0]}/0", tmp_path / "cache", private=True)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", AWAY)

@@ -20,6 +20,7 @@ REFUSED = {
     "--trainer.gradient_clip_val=0": "model.max_grad_norm",
     "--trainer.gradient_clip_algorithm=value": "model.max_grad_norm",
     "--trainer.accumulate_grad_batches=4": "model.micro_batch_tokens",
+    "--trainer.overfit_batches=2": "a data.train of few questions",
     "--trainer.callbacks+={class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler, "
     "init_args: {scheduling: {0: 2}}}": "model.micro_batch_tokens",
     "--model.lr_scheduler={class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/accuracy}}": (

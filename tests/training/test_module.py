@@ -128,12 +128,14 @@ def test_a_precision_that_would_not_learn_is_refused_in_a_sentence(precision, be
         check_precision(sound)
 
 
-def test_fit_refuses_half_precision_before_anything_is_loaded(tokenizer, tmp_path):
+def test_fit_refuses_a_trainer_that_cannot_be_before_anything_is_loaded(tokenizer, tmp_path):
     module = make(tokenizer)
     module.policy.model, loaded = None, []
     module.policy.load = lambda: loaded.append(True)
     with pytest.raises(UserError, match="bf16-true"):
         fit(module, tmp_path, precision="bf16-true", enable_checkpointing=False)
+    with pytest.raises(UserError, match="overfit_batches is 2"):
+        fit(module, tmp_path, overfit_batches=2, enable_checkpointing=False)
     assert not loaded
 
 
