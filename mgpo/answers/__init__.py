@@ -6,14 +6,6 @@ from mgpo.answers.options import LETTERS, choice_letter
 from mgpo.answers.wording import normalise, unwrap
 
 __all__ = [
-    "LETTERS",
-    "choice_letter",
-    "extract",
-    "find_number",
-    "given",
-    "is_number",
-    "is_right",
-    "normalise",
-    "unwrap",
+    "LETTERS", "choice_letter", "extract", "find_number", "given", "is_number", "is_right", "normalise", "unwrap",
     "vote_of",
-]
+]  # fmt: skip

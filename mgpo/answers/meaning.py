@@ -11,44 +11,13 @@ from mgpo.answers.wording import UNITS, normalise
 # yes and no at an answer's beginning; "no parking" is not no
 YES_NO = re.compile(r"\W*(yes\b|no\b(?=\s*(?:[.,;:!\n—–]|$|there\b|it\b))(?!\.\s?\d+\W*$))", re.IGNORECASE)
 _YES = {
-    "yes",
-    "yeah",
-    "yep",
-    "ja",
-    "oui",
-    "si",
-    "sí",
-    "sim",
-    "да",
-    "是",
-    "是的",
-    "有",
-    "はい",
-    "예",
-    "네",
-    "evet",
-    "हाँ",
+    "yes", "yeah", "yep", "ja", "oui", "si", "sí", "sim", "да", "是", "是的", "有", "はい", "예", "네", "evet", "हाँ",
     "نعم",
-}
+}  # fmt: skip
 _NO = {
-    "no",
-    "nope",
-    "nah",
-    "nein",
-    "non",
-    "não",
-    "nee",
-    "нет",
-    "否",
-    "不",
-    "不是",
-    "没有",
-    "いいえ",
-    "아니요",
-    "hayır",
-    "नहीं",
-    "لا",
-}
+    "no", "nope", "nah", "nein", "non", "não", "nee", "нет", "否", "不", "不是", "没有", "いいえ", "아니요", "hayır",
+    "नहीं", "لا",
+}  # fmt: skip
 _THINGS = r"(?:\w{2,20} )?(?:\w{2,20}s|people|(?:wo)?men|children|sheep|fish)(?: (?:at all|visible|there|here))?"
 _NOBODY = "nobody(?: is)?(?: (?:there|here|visible))?"
 _NONE = re.compile(

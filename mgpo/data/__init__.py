@@ -18,15 +18,9 @@ __all__ = ["DataError", "Files", "Mixture", "OwnRollouts", "Part", "Scenes", "So
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "base": (
-            "DataError",
-            "Source",
-        ),
+        "base": ("DataError", "Source"),
         "files": ("Files",),
-        "mixture": (
-            "Mixture",
-            "Part",
-        ),
+        "mixture": ("Mixture", "Part"),
         "module": ("VQAData",),
         "own_rollouts": ("OwnRollouts",),
         "scenes": ("Scenes",),

@@ -9,49 +9,15 @@ from typing import Any
 
 from mgpo.data.base import DataError
 
-REFUSED = {
-    "bbox",
-    "box",
-    "boxes",
-    "bboxes",
-    "bbox_2d",
-    "region",
-    "target_bbox",
-    "coordinates",
-    "point",
-    "points",
-    "mask",
-    "xyxy",
-    "polygon",
-    "segmentation",
-}  # whatever stands in them
-PLACES = {
-    "bbox",
-    "bound",
-    "box",
-    "contour",
-    "coord",
-    "coordinate",
-    "corner",
-    "cxcywh",
-    "keypoint",
-    "landmark",
-    "ltrb",
-    "point",
-    "poly",
-    "polygon",
-    "polyline",
-    "quad",
-    "quadrilateral",
-    "rect",
-    "rectangle",
-    "region",
-    "roi",
-    "tlbr",
-    "vertice",
-    "xywh",
-    "xyxy",
-}  # with two numbers or more in them
+REFUSED = {  # whatever stands in them
+    "bbox", "box", "boxes", "bboxes", "bbox_2d", "region", "target_bbox", "coordinates", "point", "points", "mask",
+    "xyxy", "polygon", "segmentation",
+}  # fmt: skip
+PLACES = {  # with two numbers or more in them
+    "bbox", "bound", "box", "contour", "coord", "coordinate", "corner", "cxcywh", "keypoint", "landmark", "ltrb",
+    "point", "poly", "polygon", "polyline", "quad", "quadrilateral", "rect", "rectangle", "region", "roi", "tlbr",
+    "vertice", "xywh", "xyxy",
+}  # fmt: skip
 MASKS = {"mask", "rle", "segmentation"}  # whatever stands in them, within an object too
 PARTS = re.compile("bbox|boundingbox|xyxy|xywh|polygon|keypoint|rectangle|segmentation")
 SIDES = tuple(

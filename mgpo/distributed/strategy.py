@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from mgpo.checkpoints import sharded as shards
 from mgpo.checkpoints.whole import load, load_state
 from mgpo.distributed.saver import Saver
-from mgpo.distributed.units import mixed, shard
+from mgpo.distributed.units import shard
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 
@@ -58,14 +58,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Starts the processes' group and lays out the devices.
 
         Raises:
-            UserError: If the replicas don't divide the devices, the precision is float16, or torch is too old.
+            UserError: If the replicas don't divide the devices, or torch is too old.
         """
         if not hasattr(FSDPModule, "reset_iter_state"):
             raise UserError(f"sharded training takes torch 2.13, and this is {torch.__version__}: pip install -U torch")
         devices = self.num_nodes * self.num_processes
         if self.replicas < 1 or devices % self.replicas:
             raise UserError(f"trainer.strategy.replicas is {self.replicas}, which does not divide {devices} devices")
-        mixed(self.precision_plugin.precision)
         self._data_parallel_size = devices
         super().setup_environment()
 

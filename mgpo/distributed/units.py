@@ -17,7 +17,6 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.trainable import remember_base
 
@@ -48,16 +47,9 @@ def shard(policy: Policy, mesh: DeviceMesh, precision: str = "32-true", cpu_offl
 
 
 def mixed(precision: str) -> MixedPrecisionPolicy:
-    """The types in which gathered weights compute and gradients are summed, by `trainer.precision`.
-
-    Raises:
-        UserError: For float16.
-    """
-    if precision.startswith("16"):
-        raise UserError(f"trainer.precision is {precision}; sharded training takes bf16-mixed, bf16-true or 32-true")
+    """The types in which gathered weights compute and gradients are summed, by `trainer.precision`."""
     half = torch.bfloat16 if precision == "bf16-mixed" else None
-    reduce = torch.float32 if "16" in precision else None
-    return MixedPrecisionPolicy(half, reduce, cast_forward_inputs=False)
+    return MixedPrecisionPolicy(half, half and torch.float32, cast_forward_inputs=False)
 
 
 @contextmanager

@@ -3,83 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgpo.images.views import Frame, Size, View, VisionResolution
+from mgpo.images.views import Frame, Size, VisionResolution
 from mgpo.policy.passes.packing import Packing
-from mgpo.types import Message, Pixels, Prompt, Reply
+from mgpo.types import Pixels, Prompt
+
+if TYPE_CHECKING:
+    from mgpo.policy.chat import Chat
+    from mgpo.policy.decoding.row_cache import RowCache
 
 T = TypeVar("T")
-
-
-class Codec(Protocol):
-    """Makes token ids of messages, and text of sampled ids."""
-
-    end_id: int
-    image_id: int
-    closing: str  # the tag that ends a thought which the template begins in front of every reply; empty without one
-
-    def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
-        """Encode the beginning of a conversation, up to where the policy's first reply starts, as a fresh prompt.
-
-        Args:
-            messages: What is said and shown, in order.
-            pixels: Makes of a view what the vision tower takes.
-        """
-        ...
-
-    def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
-        """Encode what stands between a reply and the next: the rest of its turn, messages, and the next one's start.
-
-        Args:
-            messages: What is said and shown, in order.
-            reply: The one before, of whose sampled ids none is repeated.
-            pixels: Makes of a view what the vision tower takes.
-        """
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of sampled ids without their end of turn; for parsing, never to be encoded again."""
-        ...
-
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of a plain text, in which control tokens are nothing but text."""
-        ...
-
-
-class Rows(Protocol):
-    """What `decode` remembers of every row; rows may be set aside behind those that go on."""
-
-    static: bool  # whether passes over single tokens can be replayed, since all but values stays the same …
-    width: int  # … while there is room for so many columns
-
-    def extend(self, new_NT: Tensor) -> Tensor | None:
-        """Take note of the tokens of the next pass, false where a row has none; the mask that `decode` wants."""
-        ...
-
-    def step(self, rows: int, passed: int) -> None:
-        """Take note of one token in each of the first rows, of which a few more are passed."""
-        ...
-
-    def step_mask(self, rows: int) -> Tensor:
-        """The mask for a pass over one token in each of the first rows, after `step`."""
-        ...
-
-    def fork(self, rows: Sequence[int]) -> None:
-        """Have every row go on as several: these, in ascending order."""
-        ...
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order."""
-        ...
-
-    def swap(self, first: Sequence[int], second: Sequence[int]) -> None:
-        """Exchange rows first[i] and second[i]."""
-        ...
 
 
 class Policy(nn.Module, ABC):
@@ -107,7 +45,7 @@ class Policy(nn.Module, ABC):
         `mgpo doctor` compares it with the library's own model.
     """
 
-    chat: Codec
+    chat: "Chat"
     resolution: VisionResolution
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
@@ -166,7 +104,7 @@ class Policy(nn.Module, ABC):
         ...
 
     @abstractmethod
-    def new_row_cache(self) -> Rows:
+    def new_row_cache(self) -> "RowCache":
         """What `decode` remembers in rollouts, without gradients: rows that are repeated, set aside and taken up."""
         ...
 

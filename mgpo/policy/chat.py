@@ -58,15 +58,27 @@ class Chat:
         if self.end not in self.ids:
             raise UserError(f"the chat template in {tokenizer.name_or_path} does not end replies with a control token")
         self.end_id = self.ids[self.end]
+        # The tag that ends a thought which the template begins in front of every reply; empty without one.
         self.closing = closing(self._render([{"role": "user", "content": "?"}]).rpartition(self.end)[-1])
 
     def open(self, messages: Sequence[Message], pixels: Callable[[View], Pixels]) -> Prompt:
-        """The ids of a conversation's beginning, up to where the policy's first reply starts."""
+        """The ids of a conversation's beginning, up to where the policy's first reply starts, as a fresh prompt.
+
+        Args:
+            messages: What is said and shown, in order.
+            pixels: Makes of a view what the vision tower takes.
+        """
         spoken, texts, views = _number(messages)
         return replace(self._encode(self._render(spoken), texts, [pixels(view) for view in views]), fresh=True)
 
     def follow(self, messages: Sequence[Message], reply: Reply, pixels: Callable[[View], Pixels]) -> Prompt:
-        """The ids between a reply and the next. The end-of-turn token is added only where it was not sampled."""
+        """The ids between a reply and the next: the rest of its turn, messages, and the next one's start.
+
+        Args:
+            messages: What is said and shown, in order.
+            reply: The one before, of whose sampled ids none is repeated, the end of turn included.
+            pixels: Makes of a view what the vision tower takes.
+        """
         spoken, texts, views = _number(messages)
         text = self._behind_reply(spoken)
         if reply.ids[-1:] == (self.end_id,):

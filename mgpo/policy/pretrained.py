@@ -36,7 +36,6 @@ from mgpo.policy.recompute import recompute
 from mgpo.policy.trainable import save_trained_only
 from mgpo.types import Pixels
 
-ATTENTIONS = ("sdpa",)  # those that take a mask of true and false for every pair of tokens
 TYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
 
@@ -50,7 +49,6 @@ class Pretrained(Policy):
         dtype: Weights' type, such as float32 or bfloat16, or auto, the checkpoint's own; log-probs are float32 anyway.
             Weights trained in bfloat16 lose updates smaller than about 1/256 of themselves, most of AdamW's at a rate
             of 1e-6: take float32 under trainer.precision bf16-mixed, or adapters on a base in bfloat16.
-        attention: Attention implementation, by its name in transformers.
         lora: Train these adapters alone, in float32.
         freeze_vision: Train the language model alone; the tower and what projects its features stay as they are.
         gradient_checkpointing: In training keep the inputs of layers alone and run them again in the backward pass:
@@ -74,7 +72,6 @@ class Pretrained(Policy):
         self,
         path: str,
         dtype: str = "float32",
-        attention: str = "sdpa",
         lora: Lora | None = None,
         freeze_vision: bool = False,
         gradient_checkpointing: bool | float = False,
@@ -86,10 +83,6 @@ class Pretrained(Policy):
         if max_prompt_tokens is not None and max_prompt_tokens < 1:
             raise UserError(f"policy.max_prompt_tokens is {max_prompt_tokens}; a prompt has at least 1 token")
         self.max_prompt_tokens = max_prompt_tokens
-        if attention not in ATTENTIONS:
-            raise UserError(
-                f"policy.attention is {attention}; prompts are shared and rows have holes, which takes sdpa"
-            )
         if freeze_vision and lora is not None and lora.vision:
             raise UserError("policy.freeze_vision and policy.lora.vision contradict each other; drop one of them")
         if dtype not in TYPES:
@@ -103,7 +96,7 @@ class Pretrained(Policy):
             load_kernel()
         self.path, self.lora, self.start, self.fused_head = path, lora, start, fused_head
         self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
-        self.kind, self.attention = dtype, attention
+        self.kind = dtype
         self.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         self.adapters: Adapters | None = None
 
@@ -135,7 +128,8 @@ class Pretrained(Policy):
             self.adapters = self.lora = None  # which change no prompt
             self.attach(hollow(config), tokenizer, processor)
             return self
-        model = read_weights(self.path, dtype=self.kind, attn_implementation=self.attention)
+        # Prompts are shared and rows have holes, so a mask says of every pair of tokens whether one sees the other.
+        model = read_weights(self.path, dtype=self.kind, attn_implementation="sdpa")
         self.dtype = model.dtype
         self.attach(model, tokenizer, processor)
         if self.start is not None:

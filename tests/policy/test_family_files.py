@@ -77,11 +77,6 @@ def test_what_cannot_be_fetched_is_said_in_one_sentence(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_an_attention_that_cannot_mask_holes_is_refused():
-    with pytest.raises(ValueError, match=r"policy\.attention is eager; .* takes sdpa"):
-        Qwen25VL(attention="eager")
-
-
 def test_python_loads_every_family(family, folder, policy):
     model = mgpo.load(folder, **family.caps)
     model.max_new_tokens = 4

@@ -11,15 +11,6 @@ from mgpo.data.benchmarks.pope import POPE
 from mgpo.data.benchmarks.vstar import VStar
 
 __all__ = [
-    "FSC147",
-    "POPE",
-    "Benchmark",
-    "HRBench4K",
-    "HRBench8K",
-    "MMERealWorld",
-    "MMERealWorldLite",
-    "MegapixelMNIST",
-    "MultipleChoice",
-    "PixmoCount",
-    "VStar",
-]
+    "FSC147", "POPE", "Benchmark", "HRBench4K", "HRBench8K", "MMERealWorld", "MMERealWorldLite", "MegapixelMNIST",
+    "MultipleChoice", "PixmoCount", "VStar",
+]  # fmt: skip

@@ -21,7 +21,7 @@ class RowCache(DynamicCache):
     A pass over fewer rows than there are goes on with the first ones; the others stay as they are.
     """
 
-    static = False  # whether passes over single tokens can be replayed
+    static = False  # whether passes over single tokens can be replayed, while `width` has room for their columns
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config=config)
