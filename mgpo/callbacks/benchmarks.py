@@ -35,7 +35,7 @@ class BenchmarkTable(L.Callback):
         """Takes up the rows of benchmarks.json, where the run goes on in the folder of its checkpoint."""
         if goes_on(trainer) and (path := run_folder(trainer) / f"{NAME}.json").is_file():
             report = json.loads(path.read_text())
-            self.runs, self.counts = report["rows"], report.get("counts", {})
+            self.runs, self.counts = report["rows"], report["counts"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Scores the validation's benchmarks, writes both files and prints the table."""

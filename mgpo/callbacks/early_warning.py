@@ -11,7 +11,6 @@ from mgpo.monitoring.alarms import RULES, Alarm, Limits, Watch
 from mgpo.monitoring.curves import Curve
 from mgpo.monitoring.image_reliance import image_reliance
 from mgpo.utils.atomic_files import replaced, writing
-from mgpo.utils.renamed import present_curve
 
 NAME = "warnings.jsonl"
 SAID = "warnings"  # in a checkpoint: how many lines that file has
@@ -71,9 +70,9 @@ class EarlyWarning(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the curves and warnings of `state_dict`, as if nothing had come between."""
-        self.watch.curves.update({present_curve(name): Curve(**curve) for name, curve in state_dict["curves"].items()})
+        self.watch.curves.update({name: Curve(**curve) for name, curve in state_dict["curves"].items()})
         self.watch.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
-        self.noted = dict(state_dict.get("noted", {}))
+        self.noted = dict(state_dict["noted"])
 
     def _measure(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:
         """Every rank passes its own rows, so that none waits for another where weights are sharded."""

@@ -1,8 +1,7 @@
 """The metrics.csv of a run that may be killed at any moment and goes on without a row lost or doubled."""
 
 import csv
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.callbacks.repeats import Given, given_in, spare_repeats
 from mgpo.utils.atomic_files import replaced, writing
-from mgpo.utils.renamed import present_curve
 
 KEY = "metrics_file"  # of a checkpoint
 Row = dict[str, Any]
@@ -76,11 +74,11 @@ class Rows(ExperimentWriter):
         self.count += len(self.metrics)
         self.metrics = []
 
-    def keep(self, count: int, present: Callable[[str], str] = str) -> None:
-        """Keep the first `count` rows of the file alone, their columns under the names that `present` gives them."""
-        rows = [{present(name): value for name, value in row.items()} for row in self._read()[1][:count]]
+    def keep(self, count: int) -> None:
+        """Keep the first `count` rows of the file alone."""
+        rows = self._read()[1][:count]
         if self.path.exists():
-            self._write(rows, sorted({present(name) for name in self.columns}))
+            self._write(rows, self.columns)
         self.count = len(rows)
 
     def behind(self, count: int) -> list[Row]:
@@ -157,14 +155,13 @@ class KeepRows(L.Callback):
         """Cuts the file back to the checkpoint's rows and adds that of its step, if `fit` goes on in that folder."""
         if (saved := checkpoint.get(KEY)) is None or trainer.state.fn != "fit":
             return
-        present = partial(present_curve, group_size=pl_module.group_size)
-        row = {present(name): value for name, value in saved["row"].items()}
+        row = dict(saved["row"])
         step = row.pop("step", None)
         self.earlier = {**row, "epoch": saved["epoch"]}
         given: Given = set()
         for file in _files(trainer) if goes_on(trainer) else ():
             given |= given_in(file.behind(saved["count"]))
-            file.keep(saved["count"], present)
+            file.keep(saved["count"])
             if row and saved["due"]:
                 file.log_metrics(row, int(step))
                 file.save()

@@ -11,7 +11,6 @@ import yaml
 from mgpo.checkpoints.loop_state import check, nothing_left
 from mgpo.checkpoints.whole import FOLDER, TRAINED, load_state, newest, trained
 from mgpo.errors import UserError
-from mgpo.utils.renamed import under_present_names
 
 MORE = (
     "to go on, name its checkpoint with more trainer.max_epochs (or max_steps); for other data or settings begin a new "
@@ -135,6 +134,6 @@ def _runs(trainer: Mapping[str, Any]) -> list[tuple[Path, Mapping[str, Any]]]:
 
 def _read(path: Path) -> Any:
     try:
-        return under_present_names(yaml.safe_load(path.read_text()))
+        return yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError):
         return None

@@ -149,8 +149,8 @@ def _table(
             names = sorted(numbers["by_category"], key=lambda name: (name.count(","), name))
             parts = old["by_category"] if old else {}
             rows += [(name or "no category", name, numbers["by_category"][name], parts.get(name)) for name in names]
-        sources = old.get("by_source", {}) if old else {}
-        named = [(f"from {name}", part, sources.get(name)) for name, part in numbers.get("by_source", {}).items()]
+        sources = old["by_source"] if old else {}
+        named = [(f"from {name}", part, sources.get(name)) for name, part in numbers["by_source"].items()]
         rows += [(title, title, part, old_part) for title, part, old_part in named]
         for title, category, part, old_part in rows:
             cells = [

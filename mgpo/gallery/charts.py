@@ -11,8 +11,6 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mgpo.utils.renamed import present_curve
-
 WORDS = {  # of the metrics' names in the loggers that say too little by themselves
     "accuracy": "share of right answers",
     "agreement": "overlap of a question's usable boxes",
@@ -67,7 +65,7 @@ def curves(run: Path, names: Sequence[str]) -> Image.Image:
 def curves_figure(run: Path, names: Sequence[str]) -> Figure:
     """The same, as a figure of matplotlib."""
     with (run / "metrics.csv").open() as lines:
-        rows = [{present_curve(name): value for name, value in row.items()} for row in csv.DictReader(lines)]
+        rows = list(csv.DictReader(lines))
     figure, axes = _axes(2.8)
     for name in names:
         logged = [row for row in rows if row[name]]

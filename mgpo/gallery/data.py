@@ -90,13 +90,13 @@ def crop_key(rollout: Entry) -> str | None:
     """The key of what a rollout was shown last; None where nothing was cut out."""
     if not rollout["regions"]:
         return None
-    return region_key(rollout["regions"][-1], *rollout.get("cut_from", ())[-1:])
+    return region_key(rollout["regions"][-1], rollout["cut_from"][-1])
 
 
 def first_box(rollout: Entry) -> tuple[int, int] | None:
     """The turn in which a rollout named its first box, and the number of the picture that it is in."""
     turn = next((turn for turn, box in enumerate(rollout["named"]) if box), None)
-    return None if turn is None else (turn, rollout["named_in"][turn] if "named_in" in rollout else 1)
+    return None if turn is None else (turn, rollout["named_in"][turn])
 
 
 def shown_picture(question: Entry, rollouts: Sequence[Entry]) -> tuple[int, tuple[int, int]]:

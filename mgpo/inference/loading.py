@@ -28,7 +28,6 @@ from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.utils.complaints import plainly
 from mgpo.utils.configurations import load as load_yaml
 from mgpo.utils.configurations import read_text, shipped_config
-from mgpo.utils.renamed import under_present_names
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
@@ -155,7 +154,7 @@ def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
     """What `_from_config` needs, from a file. Raises UserError where it is not there."""
     text = read_text(file)
     try:
-        part = under_present_names({"model": read(text)})["model"]
+        part = read(text)
         policy, _ = part["policy"], part["eval_sampling"]["max_new_tokens"]
         return {**part, "policy": {**policy, "init_args": dict(policy.get("init_args") or {})}}
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

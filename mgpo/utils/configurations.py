@@ -18,7 +18,6 @@ import yaml
 
 from mgpo.errors import UserError
 from mgpo.utils.complaints import plainly
-from mgpo.utils.renamed import under_present_names
 
 LARGEST = 1_000_000  # bytes of a file, characters of a text
 DEEPEST = 50  # levels
@@ -156,14 +155,14 @@ def read_text(path: str | Path) -> str:
 
 
 def load(text: str) -> Any:
-    """Read YAML as jsonargparse does, after `check_yaml`, with today's names for those of earlier versions.
+    """Read YAML as jsonargparse does, after `check_yaml`.
 
     Raises:
         yaml.YAMLError: And nothing else, whatever the text is.
     """
     check_yaml(text)
     try:
-        return under_present_names(LIBRARY(text))
+        return LIBRARY(text)
     except (ValueError, TypeError, OverflowError) as error:  # such as an integer of 10,000 digits
         raise Unreadable(str(error)) from None
 

@@ -8,7 +8,6 @@ import signal
 import lightning as L
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -177,30 +176,3 @@ def test_going_on_neither_loses_nor_doubles_a_row(tokenizer, tmp_path):
     train("broken", ckpt_path=str(tmp_path / "broken/version_0/checkpoints/last.ckpt"))
     assert left("broken") == left("alone")
     assert len(left("alone")[1]) == 5 * 8 and left("alone")[0].count("\n") == 6
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_run_whose_curves_had_other_names_goes_on_in_columns_of_today(tokenizer, tmp_path):
-    """Its file and its checkpoint are those of an earlier version."""
-    old = {"accuracy": "right", "valid_box_ratio": "valid_box", "pass@4": "pass", "majority@4": "majority"}
-
-    def train(name, **options):
-        saver = ModelCheckpoint(filename="last", every_n_train_steps=3, enable_version_counter=False)
-        callbacks = [KeepRows("ckpt_path" not in options), EarlyWarning(every_n_steps=2, rows=4), saver]
-        logger = MetricsFile(tmp_path, name, version=0)
-        fit(make(tokenizer), tmp_path, questions=10, callbacks=callbacks, logger=logger, **options)
-        return tmp_path / name / "version_0/metrics.csv"
-
-    alone, path = train("alone").read_text(), train("earlier")
-    checkpoint = tmp_path / "earlier/version_0/checkpoints/last.ckpt"
-    saved = torch.load(checkpoint, weights_only=True)
-    curves = next(state["curves"] for state in saved["callbacks"].values() if "curves" in state)
-    header, *rows = path.read_text().split("\n")
-    for present, former in old.items():
-        header = header.replace(f"train/{present}", f"train/{former}")
-        saved["metrics_file"]["row"][f"train/{former}"] = saved["metrics_file"]["row"].pop(f"train/{present}")
-        if present in curves:
-            curves[former] = curves.pop(present)
-    path.write_text("\n".join([header, *rows]))
-    torch.save(saved, checkpoint)
-    assert train("earlier", ckpt_path=str(checkpoint)).read_text() == alone

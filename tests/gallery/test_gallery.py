@@ -120,17 +120,13 @@ def test_wandb_gets_pictures_with_its_own_boxes_and_a_table(logged):
 
 
 def test_boxes_in_wandbs_form():
+    right = {"right": True, "answer": "K", "reward": 1.0, "named_in": [1, 1]}
+    wrong = {**right, "right": False, "answer": "L", "reward": 0.0}
     rollouts = [
-        {"named": [(100, 50, 300, 150), None], "reasons": [None, None], "right": True, "answer": "K", "reward": 1.0},
-        {
-            "named": [(500, 150, -100, 50), None],
-            "reasons": ["inverted", None],
-            "right": False,
-            "answer": None,
-            "reward": 0.0,
-        },
-        {"named": [None], "reasons": ["no_box"], "right": False, "answer": None, "reward": 0.0},
-        {"named": [None, (0, 0, 40, 40)], "reasons": ["no_box", None], "right": False, "answer": "L", "reward": 0.0},
+        {**right, "named": [(100, 50, 300, 150), None], "reasons": [None, None]},
+        {**wrong, "named": [(500, 150, -100, 50), None], "reasons": ["inverted", None]},
+        {**wrong, "named": [None], "reasons": ["no_box"]},
+        {**wrong, "named": [None, (0, 0, 40, 40)], "reasons": ["no_box", None]},
     ]
     right, unusable, later = _boxes({"size": (400, 200), "rollouts": rollouts})
     assert LABELS[later["class_id"]] == "wrong"  # its second turn's box can be used

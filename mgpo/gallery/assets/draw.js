@@ -32,7 +32,7 @@ const verdictOf = (rollout) => (rollout.right ? "✓ right" : "✗ wrong");
 
 /** The boxes that a rollout named, each with its turn, the number of its picture and whether it could be used. */
 function boxesOf(rollout) {
-  const found = rollout.named.map((box, turn) => ({ box, turn, number: rollout.named_in?.[turn] ?? 1, usable: rollout.reasons[turn] === null }));
+  const found = rollout.named.map((box, turn) => ({ box, turn, number: rollout.named_in[turn], usable: rollout.reasons[turn] === null }));
   return found.filter(({ box }) => box);
 }
 

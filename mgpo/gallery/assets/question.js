@@ -47,7 +47,7 @@ function showPair(question, rollout) {
     $("pair").replaceChildren(el("p", { class: "nothing" }, text));
     return;
   }
-  const number = rollout.cut_from?.at(-1) ?? 1;
+  const number = rollout.cut_from.at(-1);
   const images = question.images[region.join(",") + (number > 1 ? ` of ${number}` : "")];
   const picture = picturesOf(question)[number - 1];
   const pixels = picture.seen.map((side, i) => Math.max(1, Math.round(((region[i + 2] - region[i]) * side) / picture.size[i])));
@@ -95,7 +95,7 @@ function replies(rollout, place, alone) {
   const turns = rollout.replies.map((text, turn) => {
     const box = rollout.named[turn];
     const reason = rollout.reasons[turn];
-    const place = rollout.named_in?.[turn] > 1 ? ` of picture ${rollout.named_in[turn]}` : "";
+    const place = rollout.named_in[turn] > 1 ? ` of picture ${rollout.named_in[turn]}` : "";
     const found = [box ? `box ${box.map((edge) => Math.round(edge)).join(", ")}${place}` : "", reason ? data.reasons[reason] ?? reason : ""];
     const note = found.filter(Boolean).join(": ");
     return el("li", {}, el("p", { class: "turn" }, `Turn ${turn + 1}`, el("small", {}, note)), el("pre", {}, text));

@@ -30,7 +30,6 @@ from mgpo.tools.overview.command import sources_of
 from mgpo.types import Question
 from mgpo.utils.atomic_files import check_output, replaced
 from mgpo.utils.configurations import load_file, shipped_config
-from mgpo.utils.renamed import under_present_names
 
 Left = dict[str, str]  # split, id, why
 
@@ -128,7 +127,7 @@ def validation_sources(model: str) -> list[Source]:
     if model != EMBEDDED and not model.startswith(ADDRESSES):
         check_place(model)
     config = shipped_config(EMBEDDED_CONFIG) if model == EMBEDDED else Path(model) / "config.yaml"
-    loaded = under_present_names(load_file(str(config))) if config.is_file() else {}
+    loaded = load_file(str(config)) if config.is_file() else {}
     named = (loaded.get("data") or {}).get("val")
     if not named:
         raise UserError(f"{model} brings no validation questions; name some with --data FILE or --source CLASS")

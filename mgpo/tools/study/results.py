@@ -14,7 +14,6 @@ from mgpo.evaluation.report import shares
 from mgpo.metrics.intervals import paired_bootstrap
 from mgpo.metrics.record import Record
 from mgpo.tools.study.plan import AUDIT, REPORT
-from mgpo.utils.renamed import present_curve
 
 Spread = dict[str, float]  # mean, low and high over seeds, n seeds
 
@@ -107,8 +106,7 @@ class Results:
         series = []
         for path in self._files(name, "metrics.csv"):
             with path.open() as lines:
-                named = ({present_curve(name): value for name, value in row.items()} for row in csv.DictReader(lines))
-                rows = [row for row in named if row.get(metric)]
+                rows = [row for row in csv.DictReader(lines) if row.get(metric)]
             if not rows:
                 raise UserError(f"{path}: no run of {name} has logged {metric}")
             series.append(([int(row["step"]) for row in rows], [float(row[metric]) for row in rows]))
