@@ -9,7 +9,7 @@ from mgpo.callbacks.folder import goes_on, run_folder, stays
 from mgpo.data.base import split_of
 from mgpo.evaluation.scoring.flips import summary
 from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_json, write_text
 
 NAME = "benchmarks"
 
@@ -34,7 +34,7 @@ class BenchmarkTable(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Takes up the rows of benchmarks.json, where the run goes on in the folder of its checkpoint."""
         if goes_on(trainer) and (path := run_folder(trainer) / f"{NAME}.json").is_file():
-            report = json.loads(path.read_text())
+            report = json.loads(path.read_bytes())
             self.runs, self.counts = report["rows"], report["counts"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -69,12 +69,9 @@ class BenchmarkTable(L.Callback):
             "step": pl_module.step,
         }
         path = run_folder(trainer) / f"{NAME}.json"
-        with replaced(path) as unfinished:
-            unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
-        with replaced(path.with_suffix(".md")) as unfinished:
-            unfinished.write_text(
-                f"{as_markdown(self.runs, self.counts, sources)}\nPublished figures: {cited(sources)}.\n"
-            )
+        table = as_markdown(self.runs, self.counts, sources)
+        write_json(path, report)
+        write_text(path.with_suffix(".md"), f"{table}\nPublished figures: {cited(sources)}.\n")
         if trainer.state.fn != "fit":
             where = f"benchmarks: {path}\n" if stays(trainer) else ""
             print(as_text(self.runs, self.counts, sources) + _details(benchmarks) + where, end="")

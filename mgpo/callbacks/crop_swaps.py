@@ -1,6 +1,5 @@
 """Answers each validation question again with something else in place of the crop, and writes what that costs."""
 
-import json
 from typing import Any
 
 import lightning as L
@@ -12,7 +11,7 @@ from mgpo.callbacks.folder import run_folder, stays
 from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation.greedy import gather
 from mgpo.rollout.fitting import in_process
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_json
 from mgpo.utils.terminal_tables import first_that_fits
 
 NAME = "counterfactuals.json"
@@ -67,8 +66,7 @@ class Counterfactuals(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(shares, pl_module.step)
             path = run_folder(trainer) / NAME
-            with replaced(path) as unfinished:
-                unfinished.write_text(json.dumps({"by_split": splits, "questions": rows}, indent=1, ensure_ascii=False))
+            write_json(path, {"by_split": splits, "questions": rows})
             if trainer.state.fn != "fit":
                 print(first_that_fits(_table(splits, between) for between in (" ", "\n")))
                 if stays(trainer):

@@ -10,7 +10,7 @@ from mgpo.callbacks.folder import goes_on, run_folder
 from mgpo.monitoring.alarms import RULES, Alarm, Limits, Watch
 from mgpo.monitoring.curves import Curve
 from mgpo.monitoring.image_reliance import image_reliance
-from mgpo.utils.atomic_files import replaced, writing
+from mgpo.utils.atomic_files import write_text, writing
 
 NAME = "warnings.jsonl"
 SAID = "warnings"  # in a checkpoint: how many lines that file has
@@ -55,8 +55,8 @@ class EarlyWarning(L.Callback):
         """Cuts warnings.jsonl back to the lines that it had at the checkpoint, where the run goes on in that folder."""
         if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
             self.said = checkpoint.get(SAID, 0)
-            with replaced(path) as unfinished:
-                unfinished.write_text("".join(path.read_text().splitlines(keepends=True)[: self.said]))
+            lines = path.read_text("utf-8").splitlines(keepends=True)
+            write_text(path, "".join(lines[: self.said]))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Puts into the checkpoint how many lines warnings.jsonl has."""
@@ -91,6 +91,6 @@ class EarlyWarning(L.Callback):
         pl_module.print(f"warning at step {trainer.global_step}: {alarm.text}")
         row = {"step": trainer.global_step, **asdict(alarm)}
         path = run_folder(trainer) / NAME
-        with writing(path), path.open("a") as lines:
+        with writing(path), path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
         self.said += 1

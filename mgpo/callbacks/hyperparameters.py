@@ -18,7 +18,7 @@ def log_configuration(trainer: L.Trainer, path: Path) -> None:
 
     Loggers that write metrics.csv have that file beside it.
     """
-    config = yaml.safe_load(path.read_text())
+    config = yaml.safe_load(path.read_bytes())
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             _to_tensorboard(logger, dict(flat(config)), _accuracies(trainer))

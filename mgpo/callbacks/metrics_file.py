@@ -69,7 +69,7 @@ class Rows(ExperimentWriter):
         if new:
             self._write([*self._read()[1], *self.metrics], sorted([*self.columns, *new]))
         elif self.metrics:
-            with writing(self.path), self.path.open("a", newline="") as file:
+            with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerows(self.metrics)
         self.count += len(self.metrics)
         self.metrics = []
@@ -88,12 +88,12 @@ class Rows(ExperimentWriter):
     def _read(self) -> tuple[list[str], list[Row]]:
         if not self.path.is_file():
             return [], []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             return list(reader.fieldnames or ()), list(reader)
 
     def _write(self, rows: Sequence[Row], columns: list[str]) -> None:
-        with replaced(self.path) as unfinished, unfinished.open("w", newline="") as file:
+        with replaced(self.path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

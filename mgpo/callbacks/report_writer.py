@@ -11,7 +11,7 @@ import yaml
 from mgpo.callbacks.folder import goes_on, run_folder, stays
 from mgpo.evaluation.report import Summary, differences, format_report
 from mgpo.metrics.record import Record
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_json
 
 NAME = "report.json"
 
@@ -25,7 +25,7 @@ class ReportWriter(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Takes up the summary from before training, where the run goes on in the folder of its checkpoint."""
         if goes_on(trainer) and (path := run_folder(trainer) / NAME).is_file():
-            report = json.loads(path.read_text())
+            report = json.loads(path.read_bytes())
             self.before = report if report["step"] == 0 else report.get("before")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -45,9 +45,8 @@ class ReportWriter(L.Callback):
         folder = run_folder(trainer)
         config = folder / "config.yaml"
         report["commit"] = commit()
-        report["config"] = yaml.safe_load(config.read_text()) if config.is_file() else None
-        with replaced(folder / NAME) as unfinished:
-            unfinished.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        report["config"] = yaml.safe_load(config.read_bytes()) if config.is_file() else None
+        write_json(folder / NAME, report)
         if trainer.state.fn != "fit" and stays(trainer):
             print(f"report: {folder / NAME}")
 

@@ -134,6 +134,6 @@ def _runs(trainer: Mapping[str, Any]) -> list[tuple[Path, Mapping[str, Any]]]:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError):
         return None

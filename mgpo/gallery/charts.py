@@ -64,7 +64,7 @@ def curves(run: Path, names: Sequence[str]) -> Image.Image:
 
 def curves_figure(run: Path, names: Sequence[str]) -> Figure:
     """The same, as a figure of matplotlib."""
-    with (run / "metrics.csv").open() as lines:
+    with (run / "metrics.csv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     figure, axes = _axes(2.8)
     for name in names:

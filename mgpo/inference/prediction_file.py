@@ -71,7 +71,7 @@ class Predictions:
     def _changes(self) -> list[str]:
         """What the file's rows come from that is not what they are to come from, by name."""
         try:
-            before = dict(parse_json(self.beside.read_text()))
+            before = dict(parse_json(self.beside.read_bytes()))
         except (OSError, ValueError, TypeError):
             raise UserError(
                 f"{self.path} exists, but {self.beside.name}, which says what it came from, can't be read; "
@@ -81,7 +81,7 @@ class Predictions:
 
     def _write_origin(self) -> None:
         with replaced(self.beside, lasting=True, advice=ADVICE) as unfinished:
-            unfinished.write_text(json.dumps(self.origin, indent=1))
+            unfinished.write_text(json.dumps(self.origin, indent=1), encoding="utf-8")
 
     def _answers(self) -> tuple[int, list[Mapping[str, Any]]]:
         """How many lines the file has, and its whole rows: of each question the first that is an answer."""

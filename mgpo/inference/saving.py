@@ -1,7 +1,6 @@
 """A trained policy as a plain transformers checkpoint: for vLLM, for the hub, for anything without mgpo."""
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from mgpo.inference.card import model_card
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
 from mgpo.rollout.episodes import ANSWER_FORM
-from mgpo.utils.atomic_files import check_output
+from mgpo.utils.atomic_files import check_output, write_json, write_text
 
 Dtype = Literal["float32", "bfloat16"]
 # Weights of experts, by model_type, whose last two dimensions are published the other way round than transformers has
@@ -28,6 +27,7 @@ Dtype = Literal["float32", "bfloat16"]
 TURNED = {"qwen3_vl_moe": ("experts.gate_up_proj", "experts.down_proj")}
 SETTINGS = "mgpo.json"  # policy, dialogue and limit, as in a run's configuration; read by mgpo.load
 VIDEO = "video_preprocessor_config.json"
+ADVICE = "name another --output"
 
 
 def save_model(
@@ -76,9 +76,9 @@ def save_model(
     else:
         _save_adapters(policy, unfinished, dtype)
     settings = _settings(policy, dialogue, max_new_tokens, dtype if merge else None) | {"answer_form": answer_form}
-    (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False))
+    write_json(unfinished / SETTINGS, settings, ADVICE)
     save_processors(policy, unfinished)
-    (unfinished / "README.md").write_text(card)
+    write_text(unfinished / "README.md", card, ADVICE)
     os.replace(unfinished, folder)
 
 
@@ -168,7 +168,7 @@ def save_processors(policy: Any, folder: Path) -> None:
     elif name := policy.video_processor:
         shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
         video = {"video_processor_type": name, **{key: getattr(processor, key) for key in shared}}
-        (folder / VIDEO).write_text(json.dumps(video, indent=2))
+        write_json(folder / VIDEO, video, ADVICE)
 
 
 def _settings(policy: Any, dialogue: Dialogue, max_new_tokens: int, dtype: Dtype | None) -> dict[str, Any]:

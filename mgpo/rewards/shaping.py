@@ -125,7 +125,7 @@ def _points(value: list) -> np.ndarray:
 
 
 def _load(path: str) -> dict:
-    points = parse_json(Path(path).read_text())
+    points = parse_json(Path(path).read_bytes())
     if not isinstance(points, dict):
         raise ValueError("it holds no object")
     return points

@@ -90,6 +90,17 @@ def replaced(path: Path, lasting: bool = False, advice: str = ADVICE) -> Iterato
             raise
 
 
+def write_text(path: Path, text: str, advice: str = ADVICE) -> None:
+    """Write a text in UTF-8, whole or not at all; a question mark stands for what can't be encoded."""
+    with replaced(path, advice=advice) as unfinished:
+        unfinished.write_bytes(text.encode("utf-8", "replace"))
+
+
+def write_json(path: Path, value: Any, advice: str = ADVICE) -> None:
+    """Write a value as JSON, in the same way."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", advice)
+
+
 def check_output(path: Path, advice: str = "name another --output") -> None:
     """Raises UserError, before the work whose outcome it is to hold, where a file of that name can't be written."""
     with writing(path, advice):

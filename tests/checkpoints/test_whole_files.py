@@ -13,7 +13,7 @@ from mgpo.callbacks.metrics_file import MetricsFile
 from mgpo.checkpoints.whole import WholeFiles, load_state, newest, trained
 from mgpo.cli import main
 from mgpo.errors import UserError
-from mgpo.utils.atomic_files import replaced, writing
+from mgpo.utils.atomic_files import replaced, write_json, writing
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(ZeroDivisionError), replaced(path) as unfinished:
         unfinished.write_text(f"half of the new content {1 / 0}")
     assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_json_is_in_utf_8_whatever_the_texts_are(tmp_path):
+    write_json(tmp_path / "file.json", {"é": "\ud800"})
+    assert (tmp_path / "file.json").read_bytes() == '{\n "é": "?"\n}\n'.encode()
 
 
 def test_the_newest_checkpoint_is_whole(tmp_path):

@@ -18,7 +18,7 @@ from mgpo.errors import UserError
 from mgpo.tools.study import command
 from mgpo.tools.study.command import _end_with
 from mgpo.tools.study.parts import Table
-from mgpo.tools.study.plan import Run
+from mgpo.tools.study.plan import Job, Run
 from tests.test_cli import ROOT, run
 from tests.tools.test_study import RUNS
 
@@ -91,6 +91,31 @@ def test_a_command_that_fails_ends_the_study_before_what_comes_later(tmp_path, m
     with pytest.raises(UserError, match="a, seed 0 failed"):
         command.study({"a": Run("a.yaml"), "later": Run(of="a")}, [], [0], [], output=str(tmp_path))
     assert made == ["a, seed 0"]
+
+
+def test_a_command_whose_end_was_noted_only_by_half_is_not_done(tmp_path, monkeypatch):
+    job = Job("a, seed 0", tmp_path / "a", ["fit"], "its own")
+
+    def ended(*args, **options):
+        job.report.touch()
+        return subprocess.CompletedProcess(args, 0, "")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", ended)
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command.make(job, 1)
+    assert not (job.folder / "done.json").exists() and not job.done
+    monkeypatch.setattr(os, "replace", replace)
+    command.make(job, 1)
+    assert job.done
+    whole = (job.folder / "done.json").read_text()
+    for damaged in (whole[: len(whole) // 2], "", "[]", "1"):
+        (job.folder / "done.json").write_text(damaged)
+        assert not job.done
 
 
 def test_a_subset_is_made_once_and_has_a_page_of_its_own(tmp_path, monkeypatch):

@@ -50,9 +50,9 @@ class FSC147(Benchmark):
 def published(folder: Path, split: str) -> datasets.Dataset:
     """A split (train, val, test) of the folder as its authors publish it, as a table. Raises DataError."""
     try:
-        splits: dict[str, Any] = parse_json((folder / SPLITS).read_text())
-        points: dict[str, Any] = parse_json((folder / POINTS).read_text())
-        lines = (folder / CLASSES).read_text().splitlines()
+        splits: dict[str, Any] = parse_json((folder / SPLITS).read_bytes())
+        points: dict[str, Any] = parse_json((folder / POINTS).read_bytes())
+        lines = (folder / CLASSES).read_text("utf-8").splitlines()
         labels = dict(line.split("\t", 1) for line in lines if line.strip())
         if split not in splits:
             raise DataError(f"{folder}: there is no split {split!r}; there are {', '.join(splits)}")

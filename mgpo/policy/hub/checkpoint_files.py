@@ -103,7 +103,7 @@ def adapter_config(path: str) -> dict[str, Any] | None:
         return None
     if (file.parent / "config.json").exists():
         raise UserError(f"{path} holds a model and adapters; take {ADAPTERS} and its weights to a folder of their own")
-    given: Any = read(path, ADAPTERS, lambda _: json.loads(file.read_text()))
+    given: Any = read(path, ADAPTERS, lambda _: json.loads(file.read_bytes()))
     if not isinstance(given, dict):
         raise UserError(f"{file} can't be read as peft's configuration of adapters")
     return given

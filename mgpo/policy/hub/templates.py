@@ -92,7 +92,7 @@ def _found(tokenizer: PreTrainedTokenizerBase, path: str) -> Iterator[tuple[str,
 
 
 def _content(file: Path, _: str) -> Any:
-    text = file.read_text()
+    text = file.read_text("utf-8")
     return json.loads(text).get("chat_template") if file.suffix == ".json" else text
 
 

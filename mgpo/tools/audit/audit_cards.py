@@ -17,7 +17,7 @@ from mgpo.images.decoding import BadImage
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.tools.audit.audit_table import words_for
 from mgpo.tools.overview.told import printable
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_text
 
 EACH = 4  # questions of every outcome
 TEXT = 300  # characters of a question or an answer
@@ -48,8 +48,7 @@ class Cards:
         head = f'<header>\n<p class="eyebrow">Are the crops used?</p>\n<h1>{escape(title)}</h1>\n</header>\n'
         body = f"{head}<pre>{escape(printable(tables))}</pre>\n<main>\n{cards}\n</main>\n"
         page = html_page(title, asset("audit.css", "mgpo.tools.audit"), body)
-        with replaced(path) as unfinished:
-            unfinished.write_bytes(page.encode("utf-8", "replace"))
+        write_text(path, page)
 
 
 def outcome_of(row: Row) -> str:

@@ -1,6 +1,5 @@
 """`python -m mgpo audit`: whether a model's answers rest on its crops."""
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,7 +27,7 @@ from mgpo.tools.audit.audit_table import format_audit
 from mgpo.tools.audit.marks import covered
 from mgpo.tools.overview.command import sources_of
 from mgpo.types import Question
-from mgpo.utils.atomic_files import check_output, replaced
+from mgpo.utils.atomic_files import check_output, write_json
 from mgpo.utils.configurations import load_file, shipped_config
 
 Left = dict[str, str]  # split, id, why
@@ -163,8 +162,7 @@ def write(folder: Path, model: AskedModel, rows: list[Row], left_out: list[Left]
     summary = summarise(rows)
     tables = format_audit(summary)
     whole = {"model": model.identity(), "asked": asked, **summary, "not_played": left_out, "questions": rows}
-    with replaced(folder / "audit.json") as unfinished:
-        unfinished.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    write_json(folder / "audit.json", whole)
     cards.write(folder / "audit.html", f"{len(rows)} questions", format_audit(summary, 120))
     print(f"\n{tables}")
     for left in islice(left_out, 1):

@@ -1,6 +1,5 @@
 """`python -m mgpo leaks`: which test images are among the training images."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from mgpo.images.decoding import BadImage
 from mgpo.tools.leaks.fingerprint import Fingerprint, fingerprint
 from mgpo.tools.leaks.index import BITS, KINDS, Index, Kind
 from mgpo.types import Question
-from mgpo.utils.atomic_files import check_output, replaced
+from mgpo.utils.atomic_files import check_output, write_json
 from mgpo.utils.terminal_tables import first_that_fits
 
 SHOWN = 20  # leaks in the table; the file has them all
@@ -71,9 +70,7 @@ def leaks(
         for name, kind, far in index.find(print_)
     ]
     report = {"train": len(train), "test": sum(map(len, test)), **count(found), "left_out": left_out}
-    told = {**report, "leaks": [asdict(leak) for leak in found]}
-    with replaced(Path(output), advice="name another --output") as unfinished:
-        unfinished.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
+    write_json(Path(output), {**report, "leaks": [asdict(leak) for leak in found]}, "name another --output")
     print(_table(found, report) + "".join(f"left out: {line}\n" for line in left_out[:SHOWN]) + f"leaks: {output}")
     if found:
         raise SystemExit(1)

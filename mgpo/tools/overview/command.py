@@ -1,6 +1,5 @@
 """`python -m mgpo data`: what training will see, before any weight is read."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mgpo.tools.overview.facts import Fact, Summary, look, summarise
 from mgpo.tools.overview.sheet import some, write_sheet
 from mgpo.tools.overview.told import conversation
 from mgpo.tools.plan.settings import build
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_json, write_text
 from mgpo.utils.configurations import shipped_config
 from mgpo.utils.terminal_tables import printable
 
@@ -84,12 +83,8 @@ def overview(config: dict[str, Any], limit: int = 1000, output: str = "runs/data
         Console().print(*format_summary(stage, report[stage][-1]), sep="\n")
     folder = Path(output)
     told = [conversation(policy, dialogue, fact) for fact in some(first, CONVERSATIONS) if fact.size is not None]
-    for name, text in {
-        "overview.json": json.dumps(report, indent=1),
-        "prompts.txt": f"\n{'=' * 80}\n".join(told),
-    }.items():
-        with replaced(folder / name) as unfinished:
-            unfinished.write_text(text, encoding="utf-8", errors="replace")
+    write_json(folder / "overview.json", report)
+    write_text(folder / "prompts.txt", f"\n{'=' * 80}\n".join(told))
     write_sheet(folder / "questions.html", first, f"Questions of data.{sources[0][0]}")
     if told:
         print(f"\nthe first question's conversation:\n\n{told[0]}")

@@ -11,7 +11,7 @@ from mgpo.gallery.html_page import asset, html_page, shorten
 from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.tools.overview.facts import Fact
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_text
 from mgpo.utils.terminal_tables import printable
 
 ROWS = 24
@@ -23,8 +23,7 @@ def write_sheet(path: Path, facts: Sequence[Fact], title: str) -> None:
     title, cards = printable(title), "\n".join(map(card, some(facts, ROWS)))
     body = f"<h1>{escape(title)}</h1>\n<ul>\n{cards}\n</ul>\n"
     page = html_page(title, asset("sheet.css", "mgpo.tools.overview"), body)
-    with replaced(path) as unfinished:
-        unfinished.write_bytes(page.encode("utf-8", "replace"))
+    write_text(path, page)
 
 
 def some(facts: Sequence[Fact], count: int) -> list[Fact]:

@@ -1,6 +1,5 @@
 """`python -m mgpo plan`: what a step of a configuration will cost, and whether it fits."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mgpo.tools.plan.shape import Shape, measure_shape, read_config
 from mgpo.tools.plan.sizes import family_of, published_for
 from mgpo.tools.plan.table import format_plan
 from mgpo.tools.plan.time import ENGINE, H100, HERE, LINKS, seconds
-from mgpo.utils.atomic_files import replaced
+from mgpo.utils.atomic_files import write_json
 
 SHOWN = (
     "reply",
@@ -74,8 +73,7 @@ def plan(
     if not launch.host:
         report["estimate"] = estimate(shape, launch, config["trainer"])
     if output:
-        with replaced(Path(output), advice="name another --output") as unfinished:
-            unfinished.write_text(json.dumps(report, indent=1))
+        write_json(Path(output), report, "name another --output")
     tables = format_plan(report, f"{family.name} {model_size}" if family and model_size else path)
     Console(force_jupyter=False).print(*tables, format_disk(report["disk"]), sep="\n")
 

@@ -144,7 +144,7 @@ def own_cap(path: str) -> int | None:
     """The pixel cap that a local checkpoint's image processor brings, if it says one."""
     file = Path(path) / "preprocessor_config.json"
     try:
-        own = parse_json(file.read_text()) if file.is_file() else {}
+        own = parse_json(file.read_bytes()) if file.is_file() else {}
         return own.get("max_pixels") or (own.get("size") or {}).get("longest_edge")
     except (ValueError, AttributeError):
         raise UserError(

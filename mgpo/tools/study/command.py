@@ -22,7 +22,7 @@ from mgpo.tools.study.markdown import write_study
 from mgpo.tools.study.parts import Part, check_parts, check_subset, rows_of
 from mgpo.tools.study.plan import DONE, Job, Matrix, Run, Value, jobs
 from mgpo.tools.study.results import Results
-from mgpo.utils.atomic_files import check_output, locked
+from mgpo.utils.atomic_files import check_output, locked, write_json
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
@@ -106,18 +106,18 @@ def make(job: Job, parallel: int) -> None:
     job.folder.mkdir(parents=True)
     began = time.monotonic()
     log = job.folder / "log.txt"
-    with log.open("w") as lines:
+    with log.open("wb") as lines:
         command = [sys.executable, "-m", "mgpo", *job.arguments]
         code = subprocess.run(
             command, stdout=lines, stderr=subprocess.STDOUT, preexec_fn=_end_with(os.getpid()),
             env={"OMP_NUM_THREADS": threads, **os.environ},
         ).returncode  # fmt: skip
     if code or not job.report.is_file():
-        tail = " / ".join(log.read_text().splitlines()[-3:])[-600:]
+        tail = " / ".join(log.read_text("utf-8", "replace").splitlines()[-3:])[-600:]
         raise UserError(f"{job.name} failed; see {log} ({tail}); the study goes on from there when started again")
     seconds = round(time.monotonic() - began)
     marker = {"fingerprint": job.fingerprint, "arguments": job.arguments, "commit": commit(), "machine": machine()}
-    (job.folder / DONE).write_text(json.dumps({**marker, "seconds": seconds}, indent=1))
+    write_json(job.folder / DONE, {**marker, "seconds": seconds}, "name another --output")
     print(f"{job.name}: {seconds} s", flush=True)
 
 
@@ -145,7 +145,7 @@ def machine() -> str:
 
 def origin(made: list[Job], seeds: int) -> str:
     """The command that made the page, and the commits and machines at which its runs were made."""
-    markers = [json.loads((job.folder / DONE).read_text()) for job in made]
+    markers = [json.loads((job.folder / DONE).read_bytes()) for job in made]
     commits, machines = (
         ", ".join(dict.fromkeys(marker[key] for marker in markers if marker.get(key))) for key in ("commit", "machine")
     )

@@ -1,6 +1,5 @@
 """The page of a study: Markdown with tables, the same numbers as JSON, and curves as SVG."""
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -24,6 +23,7 @@ from mgpo.tools.study.parts import (
     Training,
 )
 from mgpo.tools.study.results import Results, Spread, spread
+from mgpo.utils.atomic_files import write_json, write_text
 
 
 def write_study(
@@ -43,8 +43,8 @@ def write_study(
             header, lines, numbers[part.title] = _rows(results, part, names)
             text += ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines]]
         text.append("")
-    (folder / "README.md").write_text("\n".join(text))
-    (folder / "study.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", "\n".join(text), "name another --page")
+    write_json(folder / "study.json", numbers, "name another --page")
 
 
 def _rows(results: Results, part: Part, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgpo.errors import UserError
+from mgpo.utils.atomic_files import parse_json
 from mgpo.utils.configurations import find_config
 
 REPORT = "report.json"
@@ -64,8 +65,10 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether this very command, with this very configuration, has ended well."""
-        marker = self.folder / DONE
-        return marker.is_file() and json.loads(marker.read_text()).get("fingerprint") == self.fingerprint
+        try:
+            return parse_json((self.folder / DONE).read_bytes())["fingerprint"] == self.fingerprint
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def check(runs: Mapping[str, Run]) -> None:
 
 def _fingerprint(arguments: list[str], config: str, before: str) -> str:
     try:
-        text = Path(find_config(config)).read_text() if config else ""
+        text = Path(find_config(config)).read_text("utf-8", "replace") if config else ""
     except UserError:
         text = ""  # the command itself says that there is none
     return hashlib.sha256(json.dumps([arguments, text, before]).encode()).hexdigest()

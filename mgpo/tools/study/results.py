@@ -33,7 +33,7 @@ class Results:
     def row(self, name: str) -> list[dict[str, Any]]:
         """The reports of a row, one a seed."""
         if name not in self.reports:
-            self.reports[name] = [json.loads(path.read_text()) for path in self._files(name, REPORT)]
+            self.reports[name] = [json.loads(path.read_bytes()) for path in self._files(name, REPORT)]
         return self.reports[name]
 
     def _files(self, name: str, file: str) -> list[Path]:
@@ -81,7 +81,7 @@ class Results:
 
     def counterfactuals(self, name: str, split: str) -> dict[str, dict[str, Any]]:
         """By variant: accuracy, drop with an interval over questions (means over seeds), gain and harm per seed."""
-        tables = [json.loads(file.read_text()) for file in self._files(name, COUNTERFACTUALS)]
+        tables = [json.loads(file.read_bytes()) for file in self._files(name, COUNTERFACTUALS)]
         merged = {}
         for variant in tables[0]["by_split"][split] if tables else ():
             parts = [table["by_split"][split][variant] for table in tables]
@@ -99,13 +99,13 @@ class Results:
 
     def audits(self, name: str) -> list[dict[str, Any]]:
         """What the audits of a row found, one a seed."""
-        return [json.loads(file.read_text()) for file in self._files(name, AUDIT)]
+        return [json.loads(file.read_bytes()) for file in self._files(name, AUDIT)]
 
     def logged(self, name: str, metric: str) -> list[tuple[list[int], list[float]]]:
         """Steps and values of a metric, one pair a seed. Raises UserError where it was never logged."""
         series = []
         for path in self._files(name, "metrics.csv"):
-            with path.open() as lines:
+            with path.open(encoding="utf-8") as lines:
                 rows = [row for row in csv.DictReader(lines) if row.get(metric)]
             if not rows:
                 raise UserError(f"{path}: no run of {name} has logged {metric}")
