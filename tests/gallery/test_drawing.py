@@ -18,7 +18,6 @@ from mgpo.gallery.drawing import (
     Key,
     drawn,
     explained,
-    film,
     framed,
     look,
     overlay,
@@ -28,6 +27,7 @@ from mgpo.gallery.page import read_page, write_page
 from mgpo.images.boxes import IN_WORDS
 from tests.conftest import make_question, noise_image
 from tests.helpers.gallery_samples import make_trajectory, plain_trajectory
+from tests.helpers.readme_film import film
 
 USABLE, FLAT, OUTSIDE = (10, 10, 40, 40), (10, 50, 60, 53), (70, 70, 190, 100)
 

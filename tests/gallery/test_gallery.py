@@ -19,12 +19,13 @@ from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.gallery.charts import in_words
 from mgpo.gallery.data import Gallery
-from mgpo.gallery.drawing import BAD, GAP, GOOD, GREY, SIDE, film, steps
+from mgpo.gallery.drawing import BAD, GAP, GOOD, GREY, SIDE, steps
 from mgpo.gallery.page import read_page, write_page
 from mgpo.images.decoding import BadImage
 from mgpo.policy.families.qwen2_5_vl import Qwen25VL
 from mgpo.rollout.in_process import InProcessSampler
 from mgpo.world.model import CAPS
+from tests.helpers.readme_film import film
 from tests.training.test_module import Noisy, adam, equal, make, weights
 
 VAL = [Scenes(6, kinds=("attribute", "counting"), split="val", side=128), Scenes(4, split="ood", side=128)]
