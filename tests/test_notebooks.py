@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from mgpo.evaluation.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK
+from mgpo.evaluation.report import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK
 from tests.test_cli import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -7,8 +7,8 @@ import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder, stays
 from mgpo.data.base import split_of
-from mgpo.evaluation.scoring.flips import summary
-from mgpo.evaluation.scoring.published import as_markdown, as_text, cited, part_lines, published
+from mgpo.evaluation.published import as_markdown, as_text, cited, part_lines, published
+from mgpo.evaluation.scoring import summary
 from mgpo.utils.atomic_files import write_json, write_text
 
 NAME = "benchmarks"

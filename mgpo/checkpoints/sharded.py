@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 
+from mgpo.checkpoints.damaged import reading
 from mgpo.errors import UserError
-from mgpo.utils.atomic_files import reading
 
 REST = "meta.pt"
 INDEX = ".metadata"

@@ -11,8 +11,9 @@ from lightning.pytorch.strategies import Strategy
 from packaging.version import Version
 
 from mgpo.checkpoints import sharded as shards
+from mgpo.checkpoints.damaged import reading
 from mgpo.errors import UserError
-from mgpo.utils.atomic_files import reading, replaced
+from mgpo.utils.atomic_files import replaced
 
 State = dict[str, Any]
 FOLDER = "checkpoints"  # of a run's folder

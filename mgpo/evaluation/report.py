@@ -1,4 +1,4 @@
-"""The report: shares with 95 % intervals, by split, category and source, as a dictionary and as a table."""
+"""The report: shares with 95 % intervals by split, category and source, as a dictionary or a table, and what failed."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,6 +30,11 @@ MEANS = {
     "turns": ("turns", fmean),
     "fallback_rate": ("fallback", fmean),
 }
+# Why answers were wrong, as far as can be told without knowing the right place.
+NO_BOX = "no usable box"
+ELSEWHERE = "the part alone does not answer the question"
+MISREAD = "the part alone answers it, the dialogue did not"
+NO_LOOK = "answered without a look"
 COLUMNS = {  # of the table
     "accuracy": "accuracy",
     "valid boxes": "valid_box_ratio",
@@ -108,6 +113,23 @@ def differences(after: Sequence[Record], before: Sequence[Record]) -> Difference
             if both and len(both) == sum(new is not None or then is not None for new, then in judged):
                 found[*part, name] = paired_bootstrap(both, RESAMPLES)
     return found
+
+
+def failures(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The wrong answers by kind, in the order in which an episode can go wrong."""
+    kinds: dict[str, list[Record]] = {NO_BOX: [], ELSEWHERE: [], MISREAD: [], NO_LOOK: []}
+    for record in records:
+        if not record.right:
+            kinds[_kind(record)].append(record)
+    return kinds
+
+
+def _kind(record: Record) -> str:
+    if record.valid_box is None:
+        return NO_LOOK
+    if not record.valid_box:
+        return NO_BOX
+    return MISREAD if record.subimage_right else ELSEWHERE
 
 
 def format_report(

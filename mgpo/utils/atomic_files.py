@@ -29,7 +29,6 @@ REFUSED = {
     errno.EEXIST: "a part of the path is a file",
     errno.ENOENT: "a folder of the path can't be made",
 }
-SHOWN = 200  # characters of a library's complaint
 ADVICE = "what was saved before is kept; make room or name another folder, then start again with --ckpt_path last"
 
 
@@ -132,21 +131,6 @@ def locked(path: Path, what: str, instead: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raises UserError for whatever a file that is no checkpoint, or is damaged, makes its reader raise."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
-        why = "it is none" if "weights_only" in why else why  # torch's advice would run what is in it
-        raise UserError(
-            f"{path} can't be read as a checkpoint of a run, such as runs/…/trained.ckpt ({why}); name another one"
-        ) from None
 
 
 def _lock(path: Path) -> BinaryIO | None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mgpo.data import benchmarks
-from mgpo.evaluation.scoring.published import COLUMNS
+from mgpo.evaluation.published import COLUMNS
 from mgpo.tools.leaks.command import leaks
 from tests.helpers.published import (
     hrbench_rows,

@@ -6,9 +6,8 @@ from mgpo.data.benchmarks import FSC147, POPE, HRBench4K, MMERealWorld, MMERealW
 from mgpo.data.benchmarks.harness import first_letter, options, vstar_forms, whole_reply, yes_or_no
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
-from mgpo.evaluation.scoring import score
-from mgpo.evaluation.scoring.flips import reread, summary
-from mgpo.evaluation.scoring.published import as_markdown, as_text
+from mgpo.evaluation.published import as_markdown, as_text
+from mgpo.evaluation.scoring import reread, score, summary
 from mgpo.metrics.record import Record
 from tests.answers.test_replies import ROWS
 

@@ -4,7 +4,7 @@ import pytest
 
 from mgpo.callbacks import crop_swaps
 from mgpo.evaluation.counterfactuals import SWAPS
-from mgpo.evaluation.scoring.published import as_text
+from mgpo.evaluation.published import as_text
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.tools.doctor.case import Result
 from mgpo.tools.doctor.preflight import table as preflight

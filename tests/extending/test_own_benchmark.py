@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from mgpo.callbacks import BenchmarkTable
 from mgpo.data.benchmarks import VStar
-from mgpo.evaluation.scoring.published import as_markdown, cited
+from mgpo.evaluation.published import as_markdown, cited
 from tests.conftest import make_record, noise_image
 from tests.helpers.published import write_jsonl
 

@@ -14,7 +14,7 @@ from mgpo.checkpoints.whole import trained
 from mgpo.data.scenes import Scenes
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
-from mgpo.evaluation.failures import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
+from mgpo.evaluation.report import ELSEWHERE, MISREAD, NO_BOX, NO_LOOK, failures
 from mgpo.gallery.drawing import GAP, look, overlay
 from mgpo.inference.base import Answer
 from mgpo.inference.predict import row_of

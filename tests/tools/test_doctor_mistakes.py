@@ -15,8 +15,7 @@ from mgpo.objective import Objective
 from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.policy.lora import Lora
 from mgpo.rollout.in_process import InProcessSampler, Sampling
-from mgpo.tools.doctor.examine import CHECKS
-from mgpo.tools.doctor.memory_check import memory
+from mgpo.tools.doctor.examine import CHECKS, memory
 from mgpo.types import Prompt, Reply, Turn
 from tests.conftest import make_policy
 from tests.helpers.cases import RULE, case_of, failures

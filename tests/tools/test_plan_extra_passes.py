@@ -12,7 +12,7 @@ from mgpo.evaluation.evidence import look_margins
 from mgpo.policy.lora import Lora
 from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.rollout.in_process import Sampling
-from mgpo.tools.doctor.memory_check import memory
+from mgpo.tools.doctor.examine import memory
 from mgpo.tools.plan.advice import advise, filled, shards
 from mgpo.tools.plan.extra_passes import evidence_passes, teacher_passes
 from mgpo.tools.plan.launch import GB, Devices

@@ -9,12 +9,16 @@ from torch.optim import Optimizer
 
 from mgpo.data.batches import Decoded
 from mgpo.data.module import VQAData
+from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.weight_files import named, not_finite
 from mgpo.tools.doctor import agreement, learning, tokens, vision
 from mgpo.tools.doctor.case import Case, Result
-from mgpo.tools.doctor.memory_check import memory
+from mgpo.tools.plan.command import FREE, summarise
+from mgpo.tools.plan.launch import GB
+from mgpo.tools.plan.settings import read
+from mgpo.tools.plan.shape import measure_shape
 from mgpo.training.module import MGPO
 
 QUESTIONS = 2
@@ -73,6 +77,33 @@ def finite_weights(policy: Policy) -> Result:
     if broken := not_finite(state):
         return Result("weights", False, f"{len(broken)} of {len(state)} hold NaN or infinity: {named(broken)}")
     return Result("weights", True, f"all {len(state)} are numbers")
+
+
+def memory(
+    policy: Any,
+    dialogue: Dialogue,
+    config: dict[str, Any] | None,
+    gigabytes: float | None = None,
+    pictures: int = 1,
+) -> Result:
+    """The planned peak, of questions with so many pictures, against the memory of the device that is here, or
+    `gigabytes`."""
+    if gigabytes is None and policy.device.type == "cuda":
+        gigabytes = torch.cuda.get_device_properties(policy.device).total_memory / GB
+    if config is None or gigabytes is None:
+        return Result("memory", None, "no device whose memory is known; `mgpo plan --memory 80` plans for one")
+    try:
+        shape = measure_shape(policy.model.config)
+        launch = read(config, policy, dialogue, shape, None, int(gigabytes * GB), pictures)
+    except UserError as error:
+        return Result("memory", None, str(error))
+    usable = int(gigabytes * FREE * GB)
+    planned = summarise(shape, launch, usable, gigabytes)
+    peak = planned["memory"]["assumed"]["peak"] / GB
+    text = f"a step takes {peak:.3g} GB of {gigabytes:.3g} with replies of {launch.reply} tokens"
+    if planned["device"]["fits"]:
+        return Result("memory", True, text)
+    return Result("memory", False, f"{text}; `mgpo plan` says which settings fit")
 
 
 def case_of(module: MGPO, samples: list[tuple]) -> Case:

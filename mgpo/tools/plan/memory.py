@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from mgpo.tools.plan.extra_passes import evidence_passes, looking, more_pixels, teacher_passes
-from mgpo.tools.plan.fsdp import in_rollouts, in_update
 from mgpo.tools.plan.launch import Engine, Launch
 from mgpo.tools.plan.passes import FLOAT, Micro, Trained
 from mgpo.tools.plan.peaks import (
@@ -128,6 +127,29 @@ def _teacher(shape: Shape, launch: Launch, reply: int | None) -> Parts:
 def _scoring(shape: Shape, launch: Launch, micro: Micro, trained: Trained) -> Parts:
     largest = max(launch.whole, launch.crop)
     return score_peak(shape, micro, launch.types, trained, launch.program.shared, largest)
+
+
+def in_rollouts(shape: Shape, launch: Launch) -> Parts:
+    """Bytes of the weights that are gathered from the first turn to the last; none where weights are not cut.
+
+    Layers are gathered one by one, everything else, the root, for a whole pass.
+    """
+    return {"gathered weights": launch.gathered * shape.parameters} if launch.devices.shards > 1 else {}
+
+
+def in_update(shape: Shape, launch: Launch) -> Parts:
+    """The root, a layer and the next one; gradients of the root until a pass ends, of a layer until they are added up
+    over devices, in float32."""
+    if launch.devices.shards == 1:
+        return {}
+    root, layer = root_parameters(shape), max(shape.language.parameters, shape.vision.parameters)
+    exchanged = 0 if launch.lora else launch.gathered * root + (launch.gathered + FLOAT) * layer
+    return {"gathered weights": launch.gathered * (root + 2 * layer), "gradients to exchange": exchanged}
+
+
+def root_parameters(shape: Shape) -> int:
+    """Embeddings, head, norms, and what projects image features."""
+    return shape.parameters - sum(block.layers * block.parameters for block in (shape.language, shape.vision))
 
 
 def at_rest(shape: Shape, launch: Launch) -> Parts:

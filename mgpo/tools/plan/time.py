@@ -10,9 +10,8 @@ long.
 from dataclasses import dataclass
 
 from mgpo.tools.plan.extra_passes import evidence_passes, looking, teacher_passes
-from mgpo.tools.plan.fsdp import root_parameters
 from mgpo.tools.plan.launch import Launch
-from mgpo.tools.plan.memory import sees_for_engine, tokens, trained_layers, trained_parameters
+from mgpo.tools.plan.memory import root_parameters, sees_for_engine, tokens, trained_layers, trained_parameters
 from mgpo.tools.plan.passes import FLOAT, Micro, cache
 from mgpo.tools.plan.peaks import Passes, Shown, deal
 from mgpo.tools.plan.shape import Block, Shape
