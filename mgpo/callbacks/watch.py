@@ -23,6 +23,7 @@ from mgpo.utils.atomic_files import refused
 
 FAILED, AT = "mgpo/failed", "mgpo/at/"
 PAUSE = 1.0  # seconds between two looks
+PATIENCE = 300.0  # seconds that ranks wait before it is said; twice as many before it is said again
 LINGER = 2.5 * PAUSE  # seconds for which rank 0, whose process holds what ranks tell, stays to be heard
 GRACE = 30.0  # seconds after a failure elsewhere for which a rank may go on without noticing
 PYTHON = sysconfig.get_path("stdlib")
@@ -42,14 +43,9 @@ class Failure:
 
 
 class RankWatch(L.Callback):
-    """Where a rank fails, every rank comes to know which and why; where one keeps the others waiting, that is said.
+    """Where a rank fails, every rank comes to know which and why; where one keeps the others waiting, that is said."""
 
-    Args:
-        patience: Seconds that ranks wait before it is said; twice as many before it is said again.
-    """
-
-    def __init__(self, patience: float = 300.0) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.watch: Watch | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
@@ -73,7 +69,7 @@ class RankWatch(L.Callback):
 
     def _watch(self, trainer: L.Trainer) -> "Watch":
         store: Any = _get_default_store()
-        return Watch(store.clone(), trainer.global_rank, trainer.world_size, self.patience)
+        return Watch(store.clone(), trainer.global_rank, trainer.world_size)
 
 
 class Watch(threading.Thread):
@@ -83,16 +79,15 @@ class Watch(threading.Thread):
 
     Args:
         store: A client of the store of torch.distributed, which nobody else uses.
-        patience: As for `RankWatch`.
     """
 
-    def __init__(self, store: Any, rank: int, ranks: int, patience: float) -> None:
+    def __init__(self, store: Any, rank: int, ranks: int) -> None:
         super().__init__(name="rank-watch", daemon=True)
-        self.store, self.rank, self.ranks, self.patience = store, rank, ranks, patience
+        self.store, self.rank, self.ranks = store, rank, ranks
         self.watched = threading.main_thread().ident
         self.over = threading.Event()
         self.failure: str | None = None
-        self.due, self.beat = patience, 0
+        self.due, self.beat = PATIENCE, 0
         self.stack: tuple[Any, ...] = ()
         self.since = time.monotonic()
         self.heard = {other: (-1, time.monotonic()) for other in range(ranks)}  # last beat, and when it came
@@ -140,7 +135,7 @@ class Watch(threading.Thread):
         waits = {rank: seconds for rank, (_, _, seconds) in at.items() if seconds is not None and rank not in silent}
         longest = max(waits.values(), default=0.0)
         if longest < self.due:
-            self.due = self.patience if longest < self.patience else self.due
+            self.due = PATIENCE if longest < PATIENCE else self.due
             return None
         self.due *= 2
         late = {rank: f"rank {rank}, which is in {at[rank][1]}" for rank in at if rank not in waits}

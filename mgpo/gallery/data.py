@@ -108,13 +108,13 @@ def shown_picture(question: Entry, rollouts: Sequence[Entry]) -> tuple[int, tupl
 class Gallery:
     """Snapshots of the same questions at several steps.
 
-    Args:
-        budget: Bytes of the whole page. What would go beyond is left out: first crops, from the groups' last
-            rollouts on, then pictures; replies are shortened until all texts fit into half of it.
+    What would go beyond the budget of the page is left out: first crops, from the groups' last rollouts on, then
+    pictures; replies are shortened until all texts fit into half of it.
     """
 
-    def __init__(self, budget: int = BUDGET) -> None:
-        self.budget = budget
+    budget = BUDGET
+
+    def __init__(self) -> None:
         self.steps: set[int] = set()
         self.entries: dict[tuple[str, str], Entry] = {}
 

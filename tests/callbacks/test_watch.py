@@ -51,7 +51,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def ranks():
     store = dist.HashStore()
-    return [Watch(store, rank, 3, 300.0) for rank in range(3)]
+    return [Watch(store, rank, 3) for rank in range(3)]
 
 
 def test_every_rank_knows_which_failed_and_one_more_tells_it(ranks):
@@ -65,7 +65,7 @@ def test_every_rank_knows_which_failed_and_one_more_tells_it(ranks):
 def test_rank_0_stays_to_be_heard(ranks, clock):
     ranks[2].end(LookupError("?"))
     assert clock.now == 1000
-    other = Watch(dist.HashStore(), 0, 2, 300.0)
+    other = Watch(dist.HashStore(), 0, 2)
     other.end(LookupError("?"))
     assert clock.now == 1000 + module.LINGER
 
@@ -96,7 +96,7 @@ class Gone:
 
 
 def test_where_rank_0_has_gone_the_others_tell_what_they_know():
-    rank = Watch(Gone(), 1, 2, 300.0)
+    rank = Watch(Gone(), 1, 2)
     assert rank.end(PEER) == Failure("rank 0 was ended without a word", False, True)
     rank.failure = "rank 0 failed: KeyError: 1"  # as it told in time
     assert rank.end(PEER) == Failure("rank 0 failed: KeyError: 1", False, False)

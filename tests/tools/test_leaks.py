@@ -35,7 +35,7 @@ def page(seed):
 
 
 def marks(*images, index=None):
-    index = index or Index()
+    index = index or Index(4, 0.2)
     for i, image in enumerate(images):
         index.add(("test", str(i)), fingerprint(MemoryPicture(image)))
     return index
@@ -104,7 +104,7 @@ def test_no_pair_within_the_distance_is_missed(looks, flipped, distance):
     for bit in set(flipped):
         other ^= 1 << bit
     plain = np.zeros((32, 32, 3), dtype=np.uint8)
-    index = Index(distance)
+    index = Index(distance, 0.2)
     index.add(("test", "a"), Fingerprint(None, "a", looks, plain))
     found = list(index.find(Fingerprint(None, "b", other, plain)))
     assert bool(found) == (len(set(flipped)) <= distance)
@@ -112,7 +112,7 @@ def test_no_pair_within_the_distance_is_missed(looks, flipped, distance):
 
 def test_a_look_up_goes_through_a_small_part_of_the_images():
     rng = np.random.default_rng(0)
-    index, plain = Index(), np.zeros((32, 32, 3), dtype=np.uint8)
+    index, plain = Index(4, 0.2), np.zeros((32, 32, 3), dtype=np.uint8)
     for i, looks in enumerate(rng.integers(0, 2**63, 5000)):
         index.add(("test", str(i)), Fingerprint(None, str(i), int(looks), plain))
     shared = [len(index.bands.get(key, ())) for key in index._keys(int(rng.integers(0, 2**63)))]

@@ -27,7 +27,7 @@ class Index:
         tolerance: The largest mean difference of thumbnails, as a share of their standard deviation.
     """
 
-    def __init__(self, distance: int = 4, tolerance: float = 0.2) -> None:
+    def __init__(self, distance: int, tolerance: float) -> None:
         self.distance, self.tolerance = distance, tolerance
         self.images: list[Fingerprint] = []  # each once
         self.names: list[list[tuple[Name, str | None]]] = []  # of each: who has it, in which file
