@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch.distributed.checkpoint.api import CheckpointException
+
 from mgpo.errors import UserError
 
 SHOWN = 200  # characters of a library's complaint
@@ -16,7 +18,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch's is none of Python's exceptions
         why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
         why = "it is none" if "weights_only" in why else why  # torch's advice would run what is in it
         raise UserError(

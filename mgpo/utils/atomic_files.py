@@ -45,14 +45,14 @@ def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
     """Raises UserError where the system refuses to write; libraries may have wrapped its refusal."""
     try:
         yield
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch's is none of Python's exceptions
         if (mistake := refused(error, str(path), REFUSED, advice)) is None:
             raise
         raise mistake from error
 
 
 def refused(
-    error: Exception,
+    error: BaseException,
     path: str = "a file of the run",
     reasons: Mapping[int, str] = NO_ROOM,
     advice: str = ADVICE,

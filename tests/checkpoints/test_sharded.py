@@ -139,6 +139,11 @@ def test_a_save_that_is_killed_leaves_what_was_there(tmp_path):
     os.rename(tmp_path / "at-once", tmp_path / "at-once.old")  # between taking the name and giving it
     with torch.device("meta"):  # they are read into the host's memory, whatever the default
         assert shards.weights(tmp_path / "at-once")["weight"].tolist() == [1] * 4
+    for shard in (tmp_path / "background").glob("*.distcp"):
+        shard.unlink()
+    for read_again in (shards.weights, lambda path: shards.load(path, {"weight": torch.zeros(4)}, []), policy_weights):
+        with pytest.raises(UserError, match="background can't be read as a checkpoint of a run"):
+            read_again(tmp_path / "background")
 
 
 class Evil:

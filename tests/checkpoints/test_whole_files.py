@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch.distributed.checkpoint.api import CheckpointException
 
 from mgpo.callbacks.metrics_file import MetricsFile
 from mgpo.checkpoints.whole import WholeFiles, load_state, newest, trained
@@ -137,6 +138,8 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_the_refusal_behind_another_error_is_told(tmp_path):
     with pytest.raises(UserError, match="can't be written: the disk is full"), writing(tmp_path / "page.html"):
         raise OSError(errno.EIO, "the writer gave up") from OSError(errno.ENOSPC, "no space left")
+    with pytest.raises(UserError, match="can't be written: the disk is full"), writing(tmp_path / "step=2.ckpt"):
+        raise CheckpointException("save", {1: (OSError(errno.ENOSPC, "no space left"), None)})
 
 
 def test_another_way_to_save_is_left_alone():

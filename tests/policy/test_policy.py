@@ -140,7 +140,7 @@ def test_what_is_no_checkpoint_of_a_run_is_refused(policy, tmp_path, content):
         torch.save({"epoch": 1}, path)
     elif content:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"trained\.ckpt is not a checkpoint of a run"):
+    with pytest.raises(ValueError, match=r"trained\.ckpt (is not|can.t be read as) a checkpoint of a run"):
         Qwen25VL(str(tmp_path), start=str(path)).load()
 
 
