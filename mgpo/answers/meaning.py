@@ -22,7 +22,7 @@ _THINGS = r"(?:\w{2,20} )?(?:\w{2,20}s|people|(?:wo)?men|children|sheep|fish)(?:
 _NOBODY = "nobody(?: is)?(?: (?:there|here|visible))?"
 _NONE = re.compile(
     rf"(?:there (?:is|are) )?(?:none|nothing|{_NOBODY}|zero|no {_THINGS}|not any(?: {_THINGS})?)"
-    rf"|there (?:is|are)n't any(?: {_THINGS})?"
+    rf"|there (?:is|are)n't any(?: {_THINGS})?|keine[rs]?|aucune?|ningun[ao]|nessun[ao]|nenhuma?|geen|没有|无"
 )
 _ABSENT = re.compile(
     r"(?:there (?:is|are) no|there (?:is|are)n't any) (?!doubt|question|denying|way|reason|other)"
@@ -68,8 +68,8 @@ def _same(answer: str, truth: str) -> bool:
         return False
     if _spaced(answer) == _spaced(truth):
         return True
-    if truth in ("yes", "no"):
-        return (_yes_or_no(answer) or ("no" if _ABSENT.match(answer) else None)) == truth
+    if (meant := yes_or_no_word(truth)) is not None:
+        return (_yes_or_no(answer) or ("no" if _ABSENT.match(answer) else None)) == meant
     for reading in (time_of, date_of):
         if (read := reading(truth)) is not None and read == reading(answer):
             return True

@@ -34,6 +34,7 @@ _PARTS = re.compile(
     r"|\s+(?=rather than|instead of|and not (?!only|just))|[，；。]"
 )
 _SENTENCES = re.compile(r"(?<=[.!;])\s+|(?<=[。；！])\s*(?=\S)")
+_HEAD = re.compile(r"[,，、。!！]|\.(?!\s?\d)")  # behind the first word of "Ja, …"
 _OPEN = re.compile(r"\bor\b|\?")
 # A yes or no that is turned round, or taken up by the other: "Yes. Looking closer, there is none", "yes and no"
 _TURNS = re.compile(
@@ -169,7 +170,7 @@ def _holds(words: str, text: str) -> bool:
 def plain(reply: str) -> str | None:
     """A short reply that is an answer itself: yes or no, a few words, or a statement with one number or one saying."""
     if said := _yes_or_no(reply):
-        return said
+        return said if YES_NO.match(reply) else _HEAD.split(reply, maxsplit=1)[0].strip()
     if not reply or "\n" in reply or len(reply) > LONGEST_SENTENCE:
         return None
     if STEP.search(reply):
@@ -188,7 +189,7 @@ def plain(reply: str) -> str | None:
 
 def _yes_or_no(reply: str) -> str | None:
     match = YES_NO.match(reply)
-    head = re.split(r"[,，、。!！]|\.(?!\s?\d)", reply, maxsplit=1)[0]
+    head = _HEAD.split(reply, maxsplit=1)[0]
     said = match[1].casefold() if match else yes_or_no_word(head.strip().casefold())
     rest = reply[match.end() if match else len(head) :]
     if said is None or rest.startswith("?"):

@@ -57,7 +57,8 @@ UNITS = {
     "h": "hr hrs hour hours", "min": "mins minute minutes", "s": "sec secs second seconds",
     "°c": "degrees_celsius degree_celsius degrees_c deg_c celsius ℃",
     "°f": "degrees_fahrenheit degree_fahrenheit degrees_f deg_f fahrenheit ℉", "°": "degree degrees deg",
-    "%": "percent per_cent pct", "$": "dollar dollars usd us_dollars us$", "€": "euro euros eur",
+    "%": "percent per_cent pct prozent procent pour_cent por_ciento per_cento por_cento",
+    "$": "dollar dollars usd us_dollars us$", "€": "euro euros eur",
     "£": "gbp pounds_sterling", "¥": "yen jpy yuan rmb cny", "mb": "megabyte megabytes", "gb": "gigabyte gigabytes",
     "px": "pixel pixels",
 }  # fmt: skip

@@ -142,6 +142,10 @@ def given_letter(answer, choices):
         ("one half", "0.5"), ("2 and a half", "2.5"), ("two and a half", "2.5"), ("a quarter", "0.25"),
         ("two thirds", "2/3"), ("No one.", "0"), ("There is no one.", "0"), ("no-one", "nobody"),
         ("12 cars", "12"), ("no dots", "0"), ("U.S.A.", "USA"), ("Ja", "yes"), ("T-shirt", "t shirt"),
+        ("yes", "ja"), ("Ja.", "ja"), ("Sí, hay un perro", "Sí"), ("是的", "是"), ("Нет", "нет"), ("keine", "0"),
+        ("31.12.2021", "31 December 2021"), ("12/31/2021", "31/12/2021"), ("3. März 2021", "2021-03-03"),
+        ("1er mai 2020", "1 May 2020"), ("4 de julio de 2019", "July 4, 2019"), ("2021年3月3日", "3 March 2021"),
+        ("05.12.2020", "5 Dec. 2020"), ("15 Uhr 30", "15:30"), ("3.30 pm", "15:30"), ("12,5 Prozent", "12.5 %"),
     ],
 )  # fmt: skip
 def test_what_means_the_same(answer, truth):
@@ -152,7 +156,9 @@ def test_what_means_the_same(answer, truth):
 @pytest.mark.parametrize(
     ("answer", "truth"),
     [("5 m", "5 km"), ("5", "5 km"), ("007", "7"), ("B2", "2"), ("COVID-19", "19"), ("12:30", "12"), ("3 am", "3 pm"),
-     ("more than 5", "5"), ("5 or 6", "5"), ("1 of 2", "1"), ("-5", "5"), ("12/05/2020", "05/12/2020"), ("E", "É"),
+     ("more than 5", "5"), ("5 or 6", "5"), ("1 of 2", "1"), ("-5", "5"), ("12/05/2020", "05/12/2020"),
+     ("12/05/2020", "5 December 2020"), ("32.12.2021", "31.12.2021"), ("3.30", "3:30 pm"), ("Ja", "nein"), ("no", "ja"),
+     ("E", "É"),
      ("no parking", "no"), ("not red", "red"), ("red and blue", "red"), ("Elm Ave", "Elm St"),
      ("first", "1"), ("5th", "5"), ("1, 2", "1.2"), ("(1,2)", "1.2"), ("1,500", "1.5"),
      ("On Sale", "Sale"), ("$5M", "$5"), ("$5 per hour", "$5 per day"), ("before 9:15", "9:15"),
