@@ -39,7 +39,7 @@ def run_folder(trainer: L.Trainer) -> Path:
     elif getattr(logger, "log_dir", None):
         folder = Path(str(logger.log_dir))
     else:
-        _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]  # W&B names a run when it starts
+        getattr(logger, "experiment", None)  # W&B names a run when it starts
         folder = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / str(logger.version)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -66,15 +66,15 @@ class Progress(ProgressBar):
         self.made = Board(self.every_n_steps) if trainer.is_global_zero else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Begins the bar of steps with those that are done already, and starts the stopwatch."""
+        """Starts the stopwatch."""
         self.watch.restart(pl_module.timer.read())
-        if self.board is not None:
-            done, total = _steps(trainer, pl_module)
-            self.board.begin("step", total, done)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Draws the bars, which were hidden between epochs."""
+        """Draws the bars, which are hidden between epochs; that of steps begins with those that are done already."""
         if self.board is not None:
+            if "step" not in self.board.tasks:  # not before: `GoOn` knows the limit of steps only by now
+                done, total = _steps(trainer, pl_module)
+                self.board.begin("step", total, done)
             self.board.show()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -9,6 +9,7 @@ from mgpo.types import Question
 from mgpo.utils.interface import Interface
 from mgpo.utils.own_code import blaming
 
+BROKEN = "holds half of a surrogate pair, which is no character"
 CURVES = ("train", "speed", "memory", "warning", "audit")  # under whose names a run logs its own
 
 
@@ -60,7 +61,14 @@ def question_of(source: Source, index: int) -> Question:
         question = source[index]
     if not isinstance(question, Question):
         raise DataError(f"the source {name} gives a {type(question).__name__} as question {index}, not a Question")
+    if broken(question.text, *question.choices):
+        raise DataError(f"the source {name}: the text of question {index} or a choice of it {BROKEN}")
     return question
+
+
+def broken(*texts: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which no tokenizer takes."""
+    return any(not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text) for text in texts)
 
 
 def split_of(source: Source) -> str:

@@ -41,7 +41,11 @@ class VQAData(L.LightningDataModule):
         numbers = dict(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed or 0)
         check_keys({f"data.{name}": value for name, value in numbers.items()})
         for key, sources in (("train", [train] if train is not None else []), ("val", val), ("test", test)):
+            if not isinstance(sources, list | tuple):
+                raise DataError(f"data.{key} is a list of sources, such as [{type(sources).__name__}(…)]")
             for source in sources:
+                if isinstance(source, str):
+                    raise DataError(f"data.{key} is the text {source!r}; a file is mgpo.data.Files({source!r})")
                 implementing(Source, source, f"data.{key}")
         self.train, self.val, self.test = train, list(val), list(test)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

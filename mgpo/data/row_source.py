@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from mgpo.answers import LETTERS
-from mgpo.data.base import DataError
+from mgpo.data.base import BROKEN, DataError, broken
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.types import Question
@@ -129,8 +129,8 @@ def text(value: Any, column: str) -> str:
     words = str(value).strip()
     if not words:
         raise DataError(f"column {column}: it is empty")
-    if not words.isascii() and any("\ud800" <= sign <= "\udfff" for sign in words):
-        raise DataError(f"column {column}: it holds half of a surrogate pair, which is no character")
+    if broken(words):
+        raise DataError(f"column {column}: it {BROKEN}")
     return words
 
 

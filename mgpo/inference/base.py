@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mgpo.answers import LETTERS, choice_letter, given
-from mgpo.data.base import Source, question_of
+from mgpo.data.base import BROKEN, Source, broken, question_of
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.evaluation.greedy import assess
@@ -141,6 +141,8 @@ class AskedModel(ABC):
         choices = choices if isinstance(choices, str | Mapping) else tuple(choices)
         if isinstance(choices, str | Mapping) or not all(isinstance(choice, str) for choice in choices):
             raise UserError(f"choices are a list of texts, such as ['red', 'blue'], not {choices!r}")
+        if broken(question, *choices):
+            raise UserError(f"the question or a choice {BROKEN}")
         if len(choices) == 1 or len(choices) > len(LETTERS):
             raise UserError(f"{len(choices)} choices; 2 to {len(LETTERS)} can be lettered")
         asked = Question("asked", picture, question, "", choices, others=tuple(others))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mgpo.errors import UserError
-from mgpo.utils.atomic_files import parse_json, replaced, writing
+from mgpo.utils.atomic_files import check_output, parse_json, replaced, writing
 
 ORIGIN, LOCK = ".origin.json", ".lock"
 ADVICE = "what was written before is kept; make room or name another --output, then start again"
@@ -25,10 +25,11 @@ class Predictions:
         origin: What the rows come from, by name. A file of answers that came from anything else is not gone on with.
 
     Raises:
-        UserError: If the file came from something else, or holds what is no row.
+        UserError: If the file came from something else, holds what is no row, or can't be written.
     """
 
     def __init__(self, path: Path, origin: Mapping[str, Any]) -> None:
+        check_output(path)
         self.path, self.beside = path, path.with_name(path.name + ORIGIN)
         self.origin = {name: fingerprint(value) for name, value in origin.items()}
         changed = self._changes() if path.exists() or self.beside.exists() else []

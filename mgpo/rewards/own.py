@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, isclass, signature
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -22,6 +22,8 @@ def as_reward(given: Callable[..., Any] | str) -> Reward:
         UserError: Where there is no such thing, or it takes neither an answer nor an answer and a question.
     """
     given = _found(given) if isinstance(given, str) else given
+    if isclass(given):
+        raise UserError(f"the reward {given.__name__} is a class; give an object of it, such as {given.__name__}()")
     if not callable(given):
         raise UserError(
             f"the reward {type(given).__name__} can't be asked: it has no __call__, which takes answer and question"

@@ -1,5 +1,6 @@
 """Arguments of the module that can't be, or not beside each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mgpo.dialogues import Dialogue
@@ -15,6 +16,10 @@ def check_choices(module: Any) -> None:
     """Raises UserError, in a sentence, for a module that could not learn as it was asked to."""
     implementing(Dialogue, module.dialogue, "model.dialogue")
     implementing(Sampler, module.sampler, "model.sampler")
+    if not isinstance(module.shaping, Sequence):
+        raise UserError(
+            f"model.shaping is a list, such as [{getattr(module.shaping, '__name__', type(module.shaping).__name__)}]"
+        )
     for shaping in module.shaping:
         implementing(Shaping, shaping, "model.shaping")
     names = ("group_size", "mini_batches", "epochs", "micro_batch_tokens", "seed")

@@ -19,6 +19,8 @@ FLAGS = {  # of the trainer: the value without effect, and what does it here
 }
 SHARDED = "FSDP2Strategy"
 PATIENT = "ReduceLROnPlateau"  # torch's, and Lightning's
+AVERAGES = ("EMAWeightAveraging", ".WeightAveraging")
+AVERAGED = "it copies a module that is not loaded yet; take StochasticWeightAveraging"
 ACCUMULATOR = "GradientAccumulationScheduler"
 
 
@@ -38,8 +40,11 @@ def check_loop(config: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{name} is {value}; leave it out: {instead}")
     callbacks = trainer.get("callbacks") or ()
     for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        if str(callback.get("class_path", "")).endswith(ACCUMULATOR):
+        kind = str(callback.get("class_path", ""))
+        if kind.endswith(ACCUMULATOR):
             raise UserError(f"trainer.callbacks has a {ACCUMULATOR}; leave it out: {ACCUMULATING}")
+        if kind.endswith(AVERAGES):
+            raise UserError(f"trainer.callbacks has a {kind.rpartition('.')[2]}; {AVERAGED}")
     for key, check in (("optimizer", check_optimizer), ("lr_scheduler", check_scheduler)):
         if model.get(key) is not None:
             check(locate(str(model[key].get("class_path", ""))))
@@ -109,5 +114,7 @@ def check_precision(name: str) -> None:
             "trainer.precision bf16-true rounds most updates away; take bf16-mixed, or 32-true with "
             "model.policy.init_args.dtype bfloat16 and adapters (policy.lora), or to evaluate only that dtype"
         )
+    if name.startswith("64"):
+        raise UserError(f"trainer.precision is {name}; what is sampled here is float32, so take 32-true, or bf16-mixed")
     if name.startswith(("16", "transformer-engine")):
         raise UserError(f"trainer.precision is {name}; float16 overflows here, so take bf16-mixed, or 32-true")

@@ -39,6 +39,7 @@ from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
 from mgpo.utils.collectives import mean_over_ranks
+from mgpo.utils.own_code import blaming
 
 
 class MGPO(RolloutModule):
@@ -233,7 +234,8 @@ class MGPO(RolloutModule):
                         if finite:
                             optimizer.step()
                             if schedule is not None:
-                                schedule.step()
+                                with blaming("model.lr_scheduler"):
+                                    schedule.step()
                             if self.teacher is not None:
                                 self.teacher.follow(self.policy)
                         optimizer.zero_grad()  # now, so that no gradients are held through rollouts

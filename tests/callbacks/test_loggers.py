@@ -11,7 +11,7 @@ import wandb
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mgpo.callbacks import GroundingGallery, MetricsFile
@@ -51,6 +51,23 @@ def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     yield
     wandb.finish()
+
+
+class Bare(Logger):
+    """What Lightning asks of a logger, and nothing else."""
+
+    name, version = "bare", 0
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params, *args, **options):
+        pass
+
+
+def test_a_logger_needs_nothing_that_lightning_does_not_ask_for(tmp_path):
+    trainer = L.Trainer(logger=Bare(), default_root_dir=tmp_path, accelerator="cpu")
+    assert run_folder(trainer) == tmp_path / "bare" / "0"
 
 
 def train(module, logger, folder, ckpt_path=None):

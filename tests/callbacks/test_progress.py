@@ -166,3 +166,14 @@ def test_steps_are_batches_or_updates_where_those_are_limited(tokenizer, tmp_pat
     fit(make(tokenizer, mini_batches=2), tmp_path, callbacks=[Progress(1)], max_steps=60, **bar)
     updates = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     assert updates == ["2/8", "4/8", "6/8", "8/8"]  # all that the epoch holds
+
+
+def test_a_run_that_goes_on_counts_to_its_limit(tokenizer, tmp_path, capsys):
+    bar = {"enable_progress_bar": True, "enable_checkpointing": False}
+    trainer = fit(make(tokenizer), tmp_path, callbacks=[Progress(1)], max_steps=2, **bar)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    capsys.readouterr()
+    path = str(tmp_path / "two.ckpt")
+    fit(make(tokenizer), tmp_path, callbacks=[Progress(1)], max_steps=3, ckpt_path=path, **bar)
+    updates = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert updates == ["3/3"]

@@ -5,7 +5,7 @@ import datasets
 import pytest
 
 from mgpo.data import image_columns, row_source
-from mgpo.data.base import DataError
+from mgpo.data.base import DataError, question_of
 from mgpo.data.batches import Batches, Decoded
 from mgpo.data.files import Files
 from mgpo.data.module import VQAData
@@ -218,6 +218,29 @@ def test_large_marks_are_a_share_that_every_kind_gets():
     assert {question.category for question in large} == {f"{kind}, large" for kind in kinds}
     with pytest.raises(DataError, match="shares"):
         Scenes(4, large=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"train": "mine.jsonl"},
+            r"data\.train is the text 'mine\.jsonl'; a file is mgpo\.data\.Files\('mine\.jsonl'\)",
+        ),
+        ({"val": Scenes(2)}, r"data\.val is a list of sources, such as \[Scenes\(…\)\]"),
+    ],
+)
+def test_what_is_no_source_or_no_list_of_them_is_told_with_what_would_be_one(options, words):
+    with pytest.raises(DataError, match=words):
+        VQAData(**options)
+
+
+def test_a_text_that_is_no_text_is_told_by_its_source():
+    class Tweets(list):
+        pass
+
+    with pytest.raises(DataError, match="the source Tweets: the text of question 0 or a choice of it holds half of a"):
+        question_of(Tweets([Question("0", None, "Wo? \ud83d", "da")]), 0)
 
 
 def test_two_sources_that_could_not_be_told_apart_are_refused(folder):

@@ -209,6 +209,9 @@ def test_files_that_are_no_predictions_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="line 1: this is no row of predictions"):
         Predictions(path, {})
     assert path.read_text().startswith("my notes")
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(UserError, match="can't be written: it is a folder; name another --output"):
+            Predictions(folder, {})
 
 
 @pytest.mark.parametrize(

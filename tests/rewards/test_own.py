@@ -171,6 +171,8 @@ def test_what_can_not_be_asked_is_said_to_be_so():
     for given in (NoCall(), 3):
         with pytest.raises(UserError, match=rf"the reward {type(given).__name__} can't be asked: it has no __call__"):
             as_reward(given)
+    with pytest.raises(UserError, match=r"the reward NoCall is a class; give an object of it, such as NoCall\(\)"):
+        as_reward(NoCall)
 
 
 def parser_of_model():

@@ -20,6 +20,7 @@ REFUSED = {
     "--trainer.gradient_clip_val=0": "model.max_grad_norm",
     "--trainer.gradient_clip_algorithm=value": "model.max_grad_norm",
     "--trainer.accumulate_grad_batches=4": "model.micro_batch_tokens",
+    "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging": "take StochasticWeightAveraging",
     "--trainer.overfit_batches=2": "a data.train of few questions",
     "--trainer.callbacks+={class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler, "
     "init_args: {scheduling: {0: 2}}}": "model.micro_batch_tokens",
@@ -88,6 +89,17 @@ def test_an_optimiser_that_cannot_be_made_is_told_in_a_sentence(tokenizer, optio
     module = make(tokenizer, **options)
     with pytest.raises(UserError, match=words):
         module.configure_optimizers()
+
+
+def test_a_schedule_that_has_ended_is_told_in_a_sentence(tokenizer, tmp_path):
+    module = make(tokenizer, lr_scheduler=lambda optimizer: OneCycleLR(optimizer, 1e-3, 3, cycle_momentum=False))
+    with pytest.raises(UserError, match=r"model\.lr_scheduler fails: ValueError: Tried to step 4 times"):
+        fit(module, tmp_path, enable_checkpointing=False)
+
+
+def test_a_list_of_shapings_is_a_list(tokenizer):
+    with pytest.raises(UserError, match=r"model\.shaping is a list, such as \[max\]"):
+        make(tokenizer, shaping=max)
 
 
 def test_other_schedules_go_by_updates(tokenizer, tmp_path):

@@ -120,7 +120,9 @@ def test_groups_are_told_by_their_size(tokenizer, tmp_path):
     assert {"train/pass@2", "train/majority@2"} <= trainer.callback_metrics.keys()
 
 
-@pytest.mark.parametrize(("precision", "better"), [("bf16-true", "bfloat16"), ("16-mixed", "bf16-mixed")])
+@pytest.mark.parametrize(
+    ("precision", "better"), [("bf16-true", "bfloat16"), ("16-mixed", "bf16-mixed"), ("64-true", "32-true")]
+)
 def test_a_precision_that_would_not_learn_is_refused_in_a_sentence(precision, better):
     with pytest.raises(UserError, match=better):
         check_precision(precision)
