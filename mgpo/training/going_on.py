@@ -6,6 +6,7 @@ import lightning as L
 
 from mgpo.checkpoints.loop_state import BATCHES, cut_short, end_batch, epoch_ended, reopen
 from mgpo.data.batches import ALL
+from mgpo.training.loop_settings import check_gone_on
 
 WAITING = "waiting"  # in a checkpoint
 
@@ -29,9 +30,14 @@ class GoOn(L.Callback):
         checkpoint[WAITING] = pl_module.pool.drawn
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Corrects the loops' progress, so that what was due when it was saved is done once and nothing twice."""
+        """Corrects the loops' progress, so that what was due when it was saved is done once and nothing twice.
+
+        Raises:
+            UserError: Where the optimiser or its schedule is another than the checkpoint's.
+        """
         if trainer.state.fn != "fit":
             return
+        check_gone_on(checkpoint, pl_module.configure_optimizers())
         self.waiting = checkpoint.get(WAITING, 0)
         loops = checkpoint["loops"]["fit_loop"]
         end_batch(loops)

@@ -18,6 +18,7 @@ FLAGS = {  # of the trainer: the value without effect, and what does it here
     "overfit_batches": (0.0, OVERFITTING),
 }
 SHARDED = "FSDP2Strategy"
+MOVED = ("last_epoch", "T_cur", "T_i", "momentum")  # by torch's schedules, besides what begins with an underscore
 PATIENT = "ReduceLROnPlateau"  # torch's, and Lightning's
 AVERAGES = ("EMAWeightAveraging", ".WeightAveraging")
 AVERAGED = "it copies a module that is not loaded yet; take StochasticWeightAveraging"
@@ -63,6 +64,32 @@ def made_optimizers(
         schedule = scheduler(made)
     check_scheduler(type(schedule))
     return {"optimizer": made, "lr_scheduler": schedule}
+
+
+def check_gone_on(checkpoint: Mapping[str, Any], made: Any) -> None:
+    """Raises UserError where a checkpoint's optimiser or schedule is another than the one that is `made` here.
+
+    PyTorch would go on with the checkpoint's rates, or with a mixture of the two, and say nothing.
+    """
+    optimizer, schedule = (made["optimizer"], made["lr_scheduler"]) if isinstance(made, dict) else (made, None)
+    states = checkpoint["lr_schedulers"]
+    pairs = [("model.optimizer", checkpoint["optimizer_states"][0]["param_groups"][0], optimizer.param_groups[0])]
+    if schedule is None or type(schedule).__module__.startswith("torch."):  # nobody knows what moves in others
+        pairs.insert(0, ("model.lr_scheduler", states[0] if states else {}, schedule.state_dict() if schedule else {}))
+    for what, there, here in pairs:
+        moved = (*MOVED, "lr") if "initial_lr" in here else MOVED
+        same = [key for key in here if key in there and key not in moved and not key.startswith("_")]
+        others = [key for key in same if isinstance(here[key], int | float) and here[key] != there[key]]
+        if bool(here) != bool(there) or (here.keys() - there.keys() and there.keys() - here.keys()):
+            said = f"the checkpoint's {what} is of another kind"
+        elif others:
+            name, old, new = others[0].removeprefix("initial_"), there[others[0]], here[others[0]]
+            said = f"the checkpoint's {what} has {name} {old}, and here it is {new}"
+        else:
+            continue
+        raise UserError(
+            f"{said}; leave it as it was, or begin a new run from its weights, with model.policy.init_args.start"
+        )
 
 
 def check_optimizer(kind: Any) -> None:

@@ -106,3 +106,32 @@ def test_other_schedules_go_by_updates(tokenizer, tmp_path):
     module = make(tokenizer, lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1))
     trainer = fit(module, tmp_path, enable_checkpointing=False)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)
+
+
+COSINE = torch.optim.lr_scheduler.CosineAnnealingLR
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(optimizer=lambda w: torch.optim.AdamW(w, lr=1e-6)), "model.optimizer has lr 0.001, and here it is 1e-06"),
+        (dict(optimizer=lambda w: torch.optim.SGD(w, lr=1e-3)), "model.optimizer is of another kind"),
+        (dict(lr_scheduler=None), "model.lr_scheduler is of another kind"),
+        (dict(lr_scheduler=lambda o: COSINE(o, 8)), "model.lr_scheduler is of another kind"),
+        (dict(lr_scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 3)), "lr_scheduler has step_size 2, and here"),
+        ({}, None),
+    ],
+)
+def test_going_on_takes_the_same_optimiser_and_schedule(tokenizer, tmp_path, options, words):
+    def made(**options):
+        step = dict(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1))
+        return make(tokenizer, **{"optimizer": lambda w: torch.optim.AdamW(w, lr=1e-3), **step, **options})
+
+    path = str(tmp_path / "three.ckpt")
+    fit(made(), tmp_path, enable_checkpointing=False, max_steps=3).save_checkpoint(path)
+    if words is None:
+        trainer = fit(made(), tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=path)
+        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)
+        return
+    with pytest.raises(UserError, match=words):
+        fit(made(**options), tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=path)
