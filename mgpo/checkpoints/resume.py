@@ -37,7 +37,10 @@ def loggers(trainer: Mapping[str, Any]) -> list[Any]:
 def go_into(path: Path, trainer: Mapping[str, Any]) -> None:
     """Have a configuration's loggers go on with what they have of the run whose checkpoint this is."""
     named, saved = loggers(trainer), load_state(path).get("metrics_file", {}).get("versions", [])
-    versions = saved if len(saved) >= len(named) else [path.parent.parent.name] * len(named)
+    here = path.parent.parent.name
+    versions = list(saved) if len(saved) >= len(named) else [here] * len(named)
+    if "project" not in named[0]:  # the run is looked for in the first logger's place, and may have been renamed there
+        versions[0] = here
     for logger, version in zip(named, versions):
         logger["version"] = version
 

@@ -228,6 +228,13 @@ def test_each_logger_goes_on_with_what_it_had(tmp_path, monkeypatch):
     assert last_checkpoint(config, {"seed": 1}) == (path, 3)
     go_into(path, config)
     assert [logger["init_args"]["version"] for logger in config["logger"]] == ["x1y2", "version_4"]
+    assert path.parents[1].rename(tmp_path / "mine/moved").is_dir()
+    moved = tmp_path / "mine/moved/checkpoints/last.ckpt"
+    config["logger"].reverse()
+    go_into(moved, config)
+    assert [logger["init_args"]["version"] for logger in config["logger"]] == ["moved", "version_4"]
+    config["logger"].reverse()
+    path = moved.parents[1].rename(tmp_path / "mine/x1y2") / "checkpoints/last.ckpt"
     torch.save(saved, path)  # of an earlier version
     go_into(path, config)
     assert [logger["init_args"]["version"] for logger in config["logger"]] == ["x1y2", "x1y2"]
