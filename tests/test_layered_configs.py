@@ -118,6 +118,8 @@ def test_updates_that_no_epoch_holds_are_told_of(folder, capsys):
     quiet = ["--measure=never", "--preflight=off", "--trainer.logger=false", "--trainer.callbacks=null"]
     run(["fit", "--config", MGPO, *SMALL, *quiet, "--trainer.max_steps=5", "--trainer.enable_checkpointing=false"])
     assert "ended after 2 of 5 updates: trainer.max_epochs 1 leaves no more" in capsys.readouterr().out
+    run(["fit", "--config", MGPO, *SMALL, *quiet, "--trainer.max_steps=0", "--trainer.enable_checkpointing=false"])
+    assert "ended without an update; see trainer.max_steps" in capsys.readouterr().out
 
 
 @pytest.mark.slow

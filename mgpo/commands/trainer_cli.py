@@ -223,6 +223,10 @@ class CLI(LightningCLI):
                 f"ended after {trainer.global_step} of {trainer.max_steps} updates: trainer.max_epochs "
                 f"{trainer.max_epochs} leaves no more; raise it, or take -1"
             )
+        if trainer.global_step == 0 and not trainer.interrupted:
+            self._say(
+                "ended without an update; see trainer.max_steps, max_epochs, limit_train_batches, and what was left out"
+            )
         if self._measures("both", "after") and not trainer.interrupted:
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 
