@@ -1,6 +1,6 @@
 """Are the crops used? Episodes with a crop, answered again in ways that keep the box and change what is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mgpo.dialogues import Dialogue, answer_only
@@ -94,7 +94,14 @@ def audit_batch(
         rollouts: Drawn at temperature 1 for each question, to find a part that answers otherwise.
         leave_out: Is told of a question that could not be played.
     """
-    played = play(dialogue, samples, 1, sampling, (seed, 0))
+
+    def once(dialogue: Dialogue, samples: Sequence[Asked]) -> list[Trajectory]:
+        return play(dialogue, samples, 1, sampling, (seed, 0))
+
+    def again(trajectories: Sequence[Trajectory], swaps: Sequence[Swap]) -> list[Trajectory]:
+        return answered_again(play, dialogue, trajectories, swaps, sampling, (seed, 0))
+
+    played = once(dialogue, samples)
     judge(played, reward)
     audited = [Audited(trajectory) for trajectory in played if trajectory.failed is None]
     for trajectory in (t for t in played if t.failed is not None):
@@ -104,29 +111,24 @@ def audit_batch(
         return audited
     trajectories, wanted = [one.trajectory for one in looked], set(kinds)
     asked = [trajectory.asked for trajectory in trajectories]
-    for kind, swap in IN_PLACE.items():
-        for one in looked if kind in wanted else ():
-            one.swaps[kind] = swap
+    for one in looked:
+        one.swaps |= {kind: swap for kind, swap in IN_PLACE.items() if kind in wanted}
     if ANOTHER in wanted:
         _find_another(looked)
     if DISTRACTOR in wanted:
         _find_distractors(looked, play, resolution, dialogue, sampling, reward, seed, rollouts)
-    for kind in [kind for kind in (*IN_PLACE, ANOTHER, DISTRACTOR) if kind in wanted]:
+    for kind in (kind for kind in (*IN_PLACE, ANOTHER, DISTRACTOR) if kind in wanted):
         having = [one for one in looked if kind in one.swaps]
-        swaps = [one.swaps[kind] for one in having]
-        _keep(kind, having, answered_again(play, dialogue, [o.trajectory for o in having], swaps, sampling, (seed, 0)))
-    if PICTURE_BLACK in wanted:
-        unseen = [_without_wholes(trajectory) for trajectory in trajectories]
-        _keep(
-            PICTURE_BLACK,
-            looked,
-            answered_again(play, dialogue, unseen, [unblacked] * len(unseen), sampling, (seed, 0)),
-        )
-    for kind, picture in ((LAST_TURN, False), (NOT_ASKED, True)):
+        _keep(kind, having, again([one.trajectory for one in having], [one.swaps[kind] for one in having]))
+    ways: dict[str, Callable[[], list[Trajectory]]] = {
+        PICTURE_BLACK: lambda: again([*map(_without_wholes, trajectories)], [unblacked] * len(trajectories)),
+        LAST_TURN: lambda: once(LastTurn(dialogue, trajectories, False), asked),
+        NOT_ASKED: lambda: once(LastTurn(dialogue, trajectories, True), asked),
+        NO_TOOLS: lambda: once(answer_only(), asked),
+    }
+    for kind, way in ways.items():
         if kind in wanted:
-            _keep(kind, looked, play(LastTurn(dialogue, trajectories, picture), asked, 1, sampling, (seed, 0)))
-    if NO_TOOLS in wanted:
-        _keep(NO_TOOLS, looked, play(answer_only(), asked, 1, sampling, (seed, 0)))
+            _keep(kind, looked, way())
     if ALONE in wanted:
         for one, alone in zip(looked, asked_alone(play, resolution, trajectories, sampling, reward, seed)):
             _keep(ALONE, [one], [] if alone is None else [alone])

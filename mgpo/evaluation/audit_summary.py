@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from mgpo.answers import vote_of
 from mgpo.evaluation.audit import ALONE, DISTRACTOR, KINDS, Audited
@@ -18,17 +18,43 @@ RESAMPLES = 2000  # of the intervals
 LARGE = ", large"  # ends the category of scenes that can be read without a crop
 READABLE, UNREADABLE = "readable without a crop", "not readable without"
 
-# By name: whom the share is of, and who counts. A question about which either says None is left out.
 Tells = Callable[[Row], bool | None]
-RATES: dict[str, tuple[Tells, Tells]] = {
-    "wrong_reason": (lambda row: _looked(row) and row[CROP], lambda row: _not(_right_in(row, ALONE))),
-    "wrong_anyway": (lambda row: _looked(row) and not row[CROP], lambda row: _right_in(row, ALONE)),
-    "without_tools": (lambda row: _looked(row) and row[CROP], lambda row: _right_in(row, NO_TOOLS)),
-    "distractor_taken": (lambda row: DISTRACTOR in row["kinds"], lambda row: row["distractor_taken"]),
-    "mark_outside": (lambda row: _looked(row) and row[CROP], lambda row: _not(_holds(row))),
-    "grounded": (lambda row: True, lambda row: _holds(row)),
-    "right_ungrounded": (lambda row: row[CROP], lambda row: _not(_holds(row))),
-}
+
+
+class Rate(NamedTuple):
+    """A share of questions, in words: whom it is of, and who counts. What either says None of is left out."""
+
+    words: str
+    of: Tells
+    counts: Tells
+
+
+RATES = {
+    "wrong_reason": Rate(
+        "right, but the crop alone is not",
+        lambda row: _looked(row) and row[CROP], lambda row: _not(_right_in(row, ALONE)),
+    ),
+    "wrong_anyway": Rate(
+        "wrong, but the crop alone is right",
+        lambda row: _looked(row) and not row[CROP], lambda row: _right_in(row, ALONE),
+    ),
+    "without_tools": Rate(
+        "right, and without a crop too",
+        lambda row: _looked(row) and row[CROP], lambda row: _right_in(row, NO_TOOLS),
+    ),
+    "distractor_taken": Rate(
+        "a distractor's answer was taken",
+        lambda row: DISTRACTOR in row["kinds"], lambda row: row["distractor_taken"],
+    ),
+    "mark_outside": Rate(
+        "right, but the mark is outside",
+        lambda row: _looked(row) and row[CROP], lambda row: _not(_holds(row)),
+    ),
+    "grounded": Rate("the mark is in a crop", lambda row: True, lambda row: _holds(row)),
+    "right_ungrounded": Rate(
+        "right, but the mark is in no crop", lambda row: row[CROP], lambda row: _not(_holds(row))
+    ),
+}  # fmt: skip
 
 
 def row_of(one: Audited) -> Row:
@@ -96,7 +122,7 @@ def numbers(rows: Sequence[Row]) -> Summary:
         "kinds": compared,
         "margin": _mean([row["margin"] for row in looked if row["margin"] is not None]),
         "margin_by_look": [_mean(values) for values in _by_look(looked)],
-        "rates": {name: _share(rows, of, counts) for name, (of, counts) in RATES.items()},
+        "rates": {name: _share(rows, of, counts) for name, (_, of, counts) in RATES.items()},
     }
 
 

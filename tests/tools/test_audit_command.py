@@ -12,9 +12,9 @@ from mgpo.data import Scenes
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
-from mgpo.evaluation.audit_summary import row_of, summarise
+from mgpo.evaluation.audit_summary import RATES, row_of, summarise
 from mgpo.inference.client import ServerError
-from mgpo.tools.audit.audit_table import RATES, format_audit
+from mgpo.tools.audit.audit_table import format_audit
 from mgpo.tools.audit.command import audit, questions
 from mgpo.tools.audit.marks import covered, marks_of
 from mgpo.world.model import CAPS
@@ -76,7 +76,12 @@ def test_tables_fit_the_terminal_and_name_every_kind(width):
     assert max(map(len, text.splitlines())) <= width
     for words in ("black in place of the crop", "the same part of another picture", "evidence margin: 2.00 nats"):
         assert words in text
-    assert RATES["mark_outside"] in text and "HART" in text and "51.3" in text and "…" not in text.replace("are …", "")
+    assert (
+        RATES["mark_outside"].words in text
+        and "HART" in text
+        and "51.3" in text
+        and "…" not in text.replace("are …", "")
+    )
 
 
 def test_where_nothing_was_cut_out_that_is_said():

@@ -8,20 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mgpo.evaluation.audit import KINDS
-from mgpo.evaluation.audit_summary import READABLE, UNREADABLE, Summary
+from mgpo.evaluation.audit_summary import RATES, READABLE, UNREADABLE, Summary
 from mgpo.metrics import CROP
 from mgpo.tools.audit.published_audits import PUBLISHED
 from mgpo.utils.terminal_tables import columns_here, first_that_fits
-
-RATES = {  # in words: whom the share is of, and who counts
-    "wrong_reason": "right, but the crop alone is not",
-    "wrong_anyway": "wrong, but the crop alone is right",
-    "without_tools": "right, and without a crop too",
-    "distractor_taken": "a distractor's answer was taken",
-    "mark_outside": "right, but the mark is outside",
-    "grounded": "the mark is in a crop",
-    "right_ungrounded": "right, but the mark is in no crop",
-}
 
 
 def format_audit(summary: Summary, width: int | None = None) -> str:
@@ -113,10 +103,10 @@ def _rates(summary: Summary, groups: bool) -> Table:
     table = _table("of those that are …")
     for name in found:
         table.add_column(titles[name], justify="right")
-    for name, words in RATES.items():
+    for name, rate in RATES.items():
         if summary["rates"][name]["n"]:
             told = [part["rates"][name] for part in found.values()]
-            table.add_row(words, *(f"{share(each['share'])} of {each['n']}" for each in told))
+            table.add_row(rate.words, *(f"{share(each['share'])} of {each['n']}" for each in told))
     return table
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from mgpo.evaluation.audit_summary import RATES
 from mgpo.evaluation.counterfactuals import CROP
-from mgpo.tools.audit.audit_table import RATES
 from mgpo.tools.study.parts import (
     COLOURS,
     HEADINGS,
@@ -136,7 +136,11 @@ def _audits(results: Results, part: Audits, names: dict[str, str]) -> tuple[list
                 cells.append(f"{_spread(values[rate])}, {sum(e['count'] for e in told)} of {sum(e['n'] for e in told)}")
             lines.append([names.get(row, row), split, *cells])
             numbers.append({"row": row, "split": split, **values})
-    return ["", "split", "accuracy", "evidence margin, nats", *(RATES[rate] for rate in part.rates)], lines, numbers
+    return (
+        ["", "split", "accuracy", "evidence margin, nats", *(RATES[rate].words for rate in part.rates)],
+        lines,
+        numbers,
+    )
 
 
 def _over(values: Sequence[float | None]) -> Spread | None:
