@@ -72,17 +72,9 @@ class Counterfactuals(L.Callback):
                 if stays(trainer):
                     print(f"counterfactuals: {path}")
 
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Drops the rows of the evaluation before."""
-        self.on_validation_epoch_start(trainer, pl_module)
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Answers the test's batch again, as a validation's."""
-        self.on_validation_batch_end(*args, **kwargs)
-
-    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Logs, writes and prints what the crops of the test were worth, as after a validation."""
-        self.on_validation_end(trainer, pl_module)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
 
 def _table(splits: dict[str, dict[str, dict[str, Any]]], between: str = " ") -> Table:

@@ -50,9 +50,7 @@ class ReportWriter(L.Callback):
         if trainer.state.fn != "fit" and stays(trainer):
             print(f"report: {folder / NAME}")
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Writes report.json of the test, in the form that a validation's has."""
-        self.on_validation_end(trainer, pl_module)
+    on_test_end = on_validation_end
 
 
 def commit() -> str:

@@ -68,13 +68,8 @@ class ThroughputMonitor(L.Callback):
         """Restarts the stopwatch, so that the evaluation does not count as part of the next step."""
         self.watch.restart(pl_module.timer.read())
 
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Notes the seconds that earlier evaluations have taken, so that they do not count."""
-        self.on_validation_epoch_start(trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Logs the speed of the test over all ranks."""
-        self.on_validation_epoch_end(trainer, pl_module)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
 
     def _log(self, pl_module: Any, metrics: dict[str, float]) -> None:
         """The same on all ranks; rank 0 speaks."""
