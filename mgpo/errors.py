@@ -23,6 +23,11 @@ def shortened(text: str) -> str:
     return f"{text[: LONGEST - end - 3]} … {text[-end:]}"
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what an error says, of at most so many characters; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
     """The UserError in a chain of exceptions, where libraries have wrapped it."""
     return next((cause for cause in chain_of(error) if isinstance(cause, UserError)), None)

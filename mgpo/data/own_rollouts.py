@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from mgpo.data.base import DataError, Source
 from mgpo.data.row_source import ending, listed
+from mgpo.errors import first_line
 from mgpo.types import Question, SavedRollout, Stop
 
 FOLDER = "rollouts"  # of a run's folder
@@ -139,7 +140,7 @@ def _rows(path: Path) -> Iterator[Row]:
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)
         raise DataError(f"{ending(str(path))}: the file can't be read as Parquet ({reason})") from None
 
 

@@ -19,6 +19,7 @@ from mgpo.data.arrow_rows import ArrowTable
 from mgpo.data.base import DataError
 from mgpo.data.json_rows import JsonTable
 from mgpo.data.row_source import ending
+from mgpo.errors import first_line
 
 Table = ArrowTable | JsonTable
 KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".ndjson": "json"}
@@ -216,4 +217,5 @@ def _as_texts(columns: Sequence[str] | None) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """The first line of an error, or of the one it wraps: splits and configurations are listed there."""
-    return (str(error.__cause__ or error).strip().splitlines() or ["it is empty"])[0][:200]
+    cause = error.__cause__ or error
+    return first_line(cause) if str(cause).strip() else "it is empty"

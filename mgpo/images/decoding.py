@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.images.resizing import filtered, pixels_of
 from mgpo.images.views import Resize, Size
 
+BITS = (8, 10, 12, 14, 16)  # of cameras and scanners, whose greys are stored with 16 or more
 LARGEST_IMAGE = 180_000_000  # pixels; 180 megapixels are 540 MB as RGB
 LARGEST_FILE = 500_000_000  # bytes
 # A JPEG is decoded at no less than this times its first view. In noise a value is off by about 2 of 255 levels on
@@ -120,7 +121,7 @@ def size_of(picture: Picture) -> Size:
     except MemoryError:
         raise
     except Exception as error:  # as in `_decode`
-        raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+        raise BadImage(f"{name}: the image is damaged ({first_line(error)})") from None
 
 
 def first_view(data: bytes, full: Resize) -> tuple[Size, Image.Image] | None:
@@ -172,7 +173,7 @@ def _check_header(name: str, file: Path | io.BytesIO) -> None:
     except UnidentifiedImageError:
         raise BadImage(f"{name}: this is not an image that can be read") from None
     except Exception as error:  # the decoders raise many kinds for damaged headers
-        raise BadImage(f"{name}: {_reason(error)}") from None
+        raise BadImage(f"{name}: {first_line(error)}") from None
 
 
 def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
@@ -185,7 +186,7 @@ def _decode(name: str, file: Path | io.BytesIO) -> Image.Image:
     except MemoryError:  # the image may be sound
         raise
     except Exception as error:  # the decoders raise many kinds for damaged files: struct.error, TypeError, …
-        raise BadImage(f"{name}: the image is damaged ({_reason(error)})") from None
+        raise BadImage(f"{name}: the image is damaged ({first_line(error)})") from None
 
 
 def _formats() -> list[str]:
@@ -214,15 +215,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit and float greys are scaled, transparency is laid on white."""
+    """Any mode to RGB: greys of 10 to 16 bits are scaled by the bits that their largest value takes, of more bits or of
+    floats by that value; transparency is laid on white."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        top = 65535.0 if image.mode.startswith("I") else max(1.0, float(grey.max()))
+        most = max(1.0, float(grey.max()))
+        top = most if image.mode == "F" else next((2.0**bits - 1 for bits in BITS if most < 2**bits), most)
         return Image.fromarray(np.clip(grey * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -13,7 +13,7 @@ import yaml
 
 from mgpo.checkpoints.whole import load_state, trained
 from mgpo.dialogues import Dialogue, TwoTurn
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.inference.class_paths import path_of
 from mgpo.inference.local import Model
 from mgpo.inference.saving import SETTINGS
@@ -31,7 +31,6 @@ from mgpo.utils.configurations import read_text, shipped_config
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
-SHOWN = 200  # characters of torch's complaint
 MANY, SOME = 4096, 1280  # tokens of a picture: those that are spoken of, and those of the published recipe
 
 
@@ -123,8 +122,9 @@ def _device(name: str | None) -> torch.device:
             torch.cuda.set_device(device)  # kernels of libraries go to the current one, wherever their tensors are
         return device
     except (RuntimeError, AssertionError) as error:
-        why = (str(error).strip().splitlines() or [""])[0][:SHOWN]
-        raise UserError(f"device is {name!r}, which can't be used ({why}); name another, such as cpu") from None
+        raise UserError(
+            f"device is {name!r}, which can't be used ({first_line(error)}); name another, such as cpu"
+        ) from None
 
 
 def _runs_in(folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.inference.saving import SETTINGS
 from mgpo.policy.hub.checkpoint_files import optional_file
 from mgpo.policy.hub.refusals import refusal
@@ -40,7 +40,7 @@ def push(folder: Path, name: str, private: bool = True) -> str:
         message = "A model exported by mgpo"
         api.upload_folder(repo_id=name, folder_path=folder, commit_message=message, delete_patterns=REPLACED)
     except Exception as error:  # a client's many kinds, and those of its client
-        why = refusal(error) or (str(error).strip().splitlines() or [type(error).__name__])[0][:SHOWN]
+        why = refusal(error) or first_line(error)
         raise UserError(
             f"--push {name}: {why}; the export is in {folder}, and `hf upload {name} {folder}` pushes it later"
         ) from None

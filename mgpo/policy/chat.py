@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mgpo.answers.thoughts import closing
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.images.views import View
 from mgpo.types import Message, Pixels, Prompt, Reply
 
@@ -109,7 +109,7 @@ class Chat:
                 )
             )
         except Exception as error:  # a template may raise anything
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)
             raise UserError(f"the chat template in {self.tokenizer.name_or_path} fails: {reason}") from None
 
     def _behind_reply(self, spoken: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from mgpo.images.decoding import BadImage, FilePicture, check_image, decode_image, open_image
+from mgpo.images.decoding import BadImage, FilePicture, check_image, decode_image, open_image, to_rgb
 from tests.conftest import noise_image
 
 
@@ -51,6 +51,15 @@ def test_modes_become_rgb(tmp_path):
         assert opened.size == (16, 16)
     assert open_image(tmp_path / "g16.png").getextrema()[0] == (0, 255)
     assert open_image(tmp_path / "clear.png").getextrema() == ((255, 255),) * 3
+
+
+@pytest.mark.parametrize(
+    ("most", "seen"), [(200, 200), (1000, 249), (4095, 255), (4096, 63), (40_000, 155), (100_000, 255), (0, 0)]
+)
+def test_greys_are_scaled_by_the_bits_that_they_take(most, seen):
+    """Those of a scanner with 12 bits lie in files of 16, and would else be nearly black."""
+    grey = np.linspace(0, most, 64, dtype=np.int32).reshape(8, 8)
+    assert to_rgb(Image.fromarray(grey)).getextrema() == ((0, seen),) * 3
 
 
 def test_bad_files_give_one_sentence(tmp_path):

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.image_processing_backends import PilBackend
 from transformers.utils.hub import cached_file
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.policy import families
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.refusals import refusal
@@ -51,10 +51,10 @@ def read(path: str, what: str, load: Callable[[str], T]) -> T:
         raise
     except Exception as error:  # libraries raise what they like on files of strangers
         if Path(path).is_dir():
-            raise UserError(f"the folder {path} holds no readable {what}: {_first_line(error)}") from None
+            raise UserError(f"the folder {path} holds no readable {what}: {first_line(error, LONGEST)}") from None
         raise UserError(
             f"{path} is neither a folder nor a model of the hub that can be fetched from here; "
-            f"download it first and give its folder ({what}: {refusal(error) or _first_line(error)})"
+            f"download it first and give its folder ({what}: {refusal(error) or first_line(error, LONGEST)})"
         ) from None
 
 
@@ -199,7 +199,3 @@ def family_of(path: str) -> Callable[..., Policy]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:LONGEST]

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.policy.hub.checkpoint_files import optional_file, read
 from mgpo.policy.hub.limits import bounded
 
@@ -64,7 +64,7 @@ def complain(tokenizer: PreTrainedTokenizerBase, template: str, slot: str) -> st
                 )
             )
     except Exception as error:  # a template may raise anything
-        return f"fails ({(str(error).strip().splitlines() or [type(error).__name__])[0][:200]})"
+        return f"fails ({first_line(error)})"
     if len(text) > LONGEST:
         return f"writes {len(text):,} characters for a few words"
     if text.count(slot) != 1:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from mgpo.data.batches import Decoded
 from mgpo.data.module import VQAData
 from mgpo.dialogues import Dialogue
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.policy.base import Policy
 from mgpo.policy.hub.weight_files import named, not_finite
 from mgpo.tools.doctor import agreement, learning, tokens, vision
@@ -59,7 +59,7 @@ def examine(module: MGPO, data: VQAData, config: dict[str, Any] | None = None) -
             if isinstance(error, UserError):
                 raise
             about = ", ".join(f"{question.id} ({len(question.text):,} characters)" for question, *_ in samples)
-            what = f"no rollout could be played of questions {about}: {_line(error)}"
+            what = f"no rollout could be played of questions {about}: {first_line(error)}"
             results = [Result("rollouts", False, what)]
         finally:
             policy.zero_grad()
@@ -140,8 +140,4 @@ def _run(name: str, check: Callable[[Case], Result], case: Case, module: MGPO) -
         with module.under_precision():
             return check(case)
     except (ValueError, RuntimeError) as error:
-        return Result(name, False, _line(error))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Result(name, False, first_line(error))

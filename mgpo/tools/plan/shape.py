@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
-from mgpo.errors import UserError
+from mgpo.errors import UserError, first_line
 from mgpo.policy.features import TOGETHER
 from mgpo.tools.plan.sizes import published_as
 
@@ -101,7 +101,7 @@ def read_config(path: str, sizes: Sequence[str] = ()) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         if folder.is_dir():
-            raise UserError(f"{path}/config.json can't be read ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{path}/config.json can't be read ({first_line(error)})") from None
         local = "set model.policy.init_args.path to a local folder"
         raise UserError(
             f"{path} is no folder here and the hub can't be reached; {f'{local}, or {instead}' if sizes else local}"
