@@ -10,9 +10,9 @@ from typing import Any, Literal
 from mgpo.answers import LETTERS, normalise
 from mgpo.answers.options import named_by_text
 from mgpo.data.base import DataError
-from mgpo.data.benchmarks.option_columns import choices_of, find_choices, has_letters, letter_of, list_in
 from mgpo.data.image_columns import CELL, CellPicture, LinePicture, Places, encoded
 from mgpo.data.image_marks import without_marks
+from mgpo.data.option_columns import choices_of, find_choices, has_letters, letter_of, list_in
 from mgpo.data.place_columns import REFUSED, Annotations, is_mask, refuse
 from mgpo.data.remote_images import WebPicture
 from mgpo.data.row_source import Row, ending, optional, shown, text, text_of

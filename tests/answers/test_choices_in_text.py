@@ -2,8 +2,8 @@
 
 import pytest
 
-from mgpo.data.benchmarks.option_columns import find_choices, split_choices
 from mgpo.data.files import Files
+from mgpo.data.option_columns import find_choices, split_choices
 from mgpo.data.unlabelled import unlabelled_questions
 from tests.conftest import noise_image
 from tests.helpers.published import write_jsonl

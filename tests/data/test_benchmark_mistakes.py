@@ -15,7 +15,7 @@ from mgpo.data.benchmarks import (
     MMERealWorld,
     VStar,
 )
-from mgpo.data.benchmarks.option_columns import lettered, split_choices
+from mgpo.data.option_columns import lettered, split_choices
 from tests.conftest import noise_image
 from tests.helpers.published import (
     hrbench_rows,

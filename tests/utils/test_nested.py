@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgpo.data.benchmarks.fsc147 import published
+from mgpo.data.benchmarks.counting import published
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.errors import UserError
 from mgpo.gallery.page import read_page

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from mgpo.data.benchmarks.base import PAPER, Benchmark
 from mgpo.data.benchmarks.harness import first_letter
-from mgpo.data.benchmarks.option_columns import lettered
+from mgpo.data.option_columns import lettered
 from mgpo.data.row_source import Row, text_of
 from mgpo.images.decoding import BadImage
 from mgpo.metrics.record import Record

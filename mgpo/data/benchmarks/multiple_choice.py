@@ -7,7 +7,7 @@ from mgpo.answers import LETTERS
 from mgpo.data.base import DataError
 from mgpo.data.benchmarks.base import Benchmark
 from mgpo.data.benchmarks.harness import first_letter, options
-from mgpo.data.benchmarks.option_columns import choices_of, letter_of, split_choices
+from mgpo.data.option_columns import choices_of, letter_of, split_choices
 from mgpo.data.row_source import Row, check_choices, shown, text_of
 from mgpo.types import Question
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from mgpo.data.benchmarks.base import PAPER, Benchmark
 from mgpo.data.benchmarks.harness import options, vstar_forms
-from mgpo.data.benchmarks.option_columns import split_choices
+from mgpo.data.option_columns import split_choices
 from mgpo.data.row_source import Row, text_of
 from mgpo.types import Question
 
