@@ -18,6 +18,7 @@ KEY = re.compile(r'Parser key "([^"]+)": (.*)', re.DOTALL)
 REQUIRED = re.compile(r"the following arguments are required: ([\w., -]+?)(?= - |$)")
 # What is tried first and says nothing: a file of that name, and that there are several possibilities.
 TRIED = re.compile(r"^- Expected a path but .*? either not accessible or invalid - |^Does not validate .*? Errors: - ")
+NESTED = re.compile(r"NestedArg\(key='([^']*)', val='([^']*)'\)")  # of an option below a list's key
 # Of a class whose arguments are at fault, before the first of these.
 INSIDE = re.compile(
     r"""^(?:Problem with given class_path '[^']+'|Type .*? expects a function or a callable class): """
@@ -28,7 +29,7 @@ INSIDE = re.compile(
 
 def plainly(complaint: str) -> str:
     """The one cause among all that was tried, with its key; the complaint itself where none is recognised."""
-    text = " ".join(complaint.split())
+    text = NESTED.sub(r"\1=\2", " ".join(complaint.split()))
     if not (named := KEY.search(text)):
         return _lacking("", text) or _stray(text) or text
     key, whole = named[1], named[2]

@@ -93,6 +93,14 @@ def test_what_is_needed_is_named_by_its_option():
     assert "--data" in plainly(str(raised.value))
 
 
+def test_an_option_below_a_list_is_shown_as_it_was_given():
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--test", type=list[Source])
+    with pytest.raises(jsonargparse.ArgumentError) as raised:
+        parser.parse_args(["--test.mine.class_path", SCENES])
+    assert plainly(str(raised.value)).startswith(f"test: mine.class_path={SCENES} is no Source")
+
+
 def complaint(parser, given):
     with pytest.raises(jsonargparse.ArgumentError) as raised:
         parser.parse_object(given)

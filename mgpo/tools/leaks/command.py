@@ -50,7 +50,7 @@ def leaks(
 
     Args:
         train: The training questions.
-        test: The test questions, by split.
+        test: The test questions, by split: a list, to which `--test+ CLASS` adds one, whose arguments follow.
         distance: The largest Hamming distance of 64-bit difference hashes that counts as near; 0 to 16.
         tolerance: The largest mean difference of 32 x 32 thumbnails that counts as near, as a share of their contrast.
         workers: Images looked at side by side; each takes the memory of one decoded image.
