@@ -16,6 +16,7 @@ from mgpo.images.decoding import FilePicture, Picture
 from mgpo.types import Question
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2")
+SUFFIXES += (".j2k", ".jpx", ".mpo", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".dib")
 SUFFIXES += (".heic", ".heif", ".jxl")  # which can't be opened, and are not passed over in silence
 
 

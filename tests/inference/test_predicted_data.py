@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from mgpo.data.unlabelled import unlabelled_questions
 from mgpo.images.decoding import FilePicture
@@ -49,3 +50,13 @@ def test_a_warning_is_a_sentence_without_a_place_in_the_code(tmp_path):
     said = run("predict", "--data=rows.jsonl", cwd=tmp_path).stderr.splitlines()
     assert said[0] == "mgpo predict …"
     assert said[1].startswith("warning: rows.jsonl: 1 of 1 answers can't be right") and len(said) == 2
+
+
+def test_a_folder_is_asked_about_all_pictures_that_can_be_read(tmp_path):
+    names = ["a.png", "b.mpo", "c.ppm", "d.TGA", "e.jp2", "f.bmp", "g.tiff"]
+    for name in names:
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("none")
+    questions = unlabelled_questions(str(tmp_path), "What?")
+    assert [question.id for question in questions] == names
+    assert all(question.picture.load().size == (32, 32) for question in questions)
