@@ -37,11 +37,11 @@ class Decoded(Dataset):
 
     Args:
         source: The questions.
-        whole: The size of first views, which are all that is made of a large JPEG; without it all is decoded.
+        first_view: The size of first views, which are all that is made of a large JPEG; without it all is decoded.
     """
 
-    def __init__(self, source: Source, whole: Resize | None = None) -> None:
-        self.source, self.whole = source, whole
+    def __init__(self, source: Source, first_view: Resize | None = None) -> None:
+        self.source, self.first_view = source, first_view
 
     def __len__(self) -> int:
         return len(self.source)
@@ -57,7 +57,7 @@ class Decoded(Dataset):
         """A question and its originals. Raises UserError where the source fails."""
         question = question_of(self.source, index)
         try:
-            image, *others = open_all(question.pictures, self.whole)
+            image, *others = open_all(question.pictures, self.first_view)
             return Sample(question, image, others=tuple(others))
         except BadImage as error:
             return Sample(question, None, str(error))

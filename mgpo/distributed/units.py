@@ -59,7 +59,7 @@ def gathered(policy: Policy, wanted: bool = True) -> Iterator[None]:
     Nothing is done to other policies, or where it is not `wanted`. All ranks must enter and leave. In between they may
     pass as often as they like, without gradients.
     """
-    if not wanted or policy.whole or not isinstance(policy, FSDPModule):
+    if not wanted or policy.is_gathered or not isinstance(policy, FSDPModule):
         yield
         return
     with torch.no_grad():
@@ -68,11 +68,11 @@ def gathered(policy: Policy, wanted: bool = True) -> Iterator[None]:
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
-    policy.whole = True
+    policy.is_gathered = True
     try:
         yield
     finally:
-        policy.whole = False
+        policy.is_gathered = False
         policy.reset_iter_state()
         for unit in units:
             unit.set_reshard_after_forward(unit is not policy, recurse=False)
@@ -90,7 +90,7 @@ def _nothing(policy: Policy) -> None:
 
 def _let_go(policy: Any, inputs: Hooked, output: Any) -> None:
     """A pass without gradients leaves no weights gathered and nothing noted for a backward pass."""
-    if not torch.is_grad_enabled() and not policy.whole:
+    if not torch.is_grad_enabled() and not policy.is_gathered:
         policy.reset_iter_state()
 
 

@@ -50,7 +50,7 @@ class Policy(nn.Module, ABC):
     pad_id: int  # fills holes: the ends of padded rows, and rows that have ended; never shown, never sampled
     banned: Tensor  # (vocabulary,): ids that may not be sampled
     token_texts: list[str]  # the text of each id, for stop texts
-    whole = False  # gathered for rollouts, where weights are sharded
+    is_gathered = False  # whole on every rank, for rollouts, where weights are sharded
     fused_head = False  # whether log-probs in training come from a fused kernel, which wants `head_weight`
     max_positions: int | None = None  # that the model knows
     max_prompt_tokens: int | None = None  # that may stand before a reply

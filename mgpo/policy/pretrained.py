@@ -218,7 +218,7 @@ class Pretrained(Policy):
 
     def features(self, images: Sequence[Pixels]) -> Tensor:
         """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""
-        return self.seen.of(images, self.tower, self.device, isinstance(self, FSDPModule) and not self.whole)
+        return self.seen.of(images, self.tower, self.device, isinstance(self, FSDPModule) and not self.is_gathered)
 
     def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
         """Embeddings (rows, tokens, width) of ids, with image features in the placeholders' places, row by row.

@@ -20,7 +20,7 @@ SHOWN = 200  # characters of a complaint
 
 def usable(policy: Policy) -> bool:
     """Whether one-token passes can be captured: on a GPU, with weights that stay where they are."""
-    return policy.device.type == "cuda" and policy.fixed and not policy.whole
+    return policy.device.type == "cuda" and policy.fixed and not policy.is_gathered
 
 
 def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:

@@ -1,6 +1,6 @@
 """The page of a study: Markdown with tables, the same numbers as JSON, and curves as SVG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean, median
@@ -25,6 +25,8 @@ from mgpo.tools.study.parts import (
 from mgpo.tools.study.results import Results, Spread, spread
 from mgpo.utils.atomic_files import write_json, write_text
 
+Rows = tuple[list[str], list[list[str]], list[dict[str, Any]]]  # a header, lines below it, and the same as numbers
+
 
 def write_study(
     folder: Path, results: Results, parts: Sequence[Part], names: dict[str, str], origin: list[str]
@@ -40,27 +42,14 @@ def write_study(
             numbers[part.title] = draw_curves(folder / drawn, results, part, names)
             text += [f"![{part.title}]({drawn})", "", *_curve_ends(numbers[part.title], names)]
         else:
-            header, lines, numbers[part.title] = _rows(results, part, names)
+            header, lines, numbers[part.title] = ROWS[type(part)](results, part, names)
             text += ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines]]
         text.append("")
     write_text(folder / "README.md", "\n".join(text), "name another --page")
     write_json(folder / "study.json", numbers, "name another --page")
 
 
-def _rows(results: Results, part: Part, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
-    if isinstance(part, Table):
-        return _table(results, part, names)
-    if isinstance(part, Differences):
-        return _differences(results, part, names)
-    if isinstance(part, Training):
-        return _training(results, part, names)
-    if isinstance(part, Audits):
-        return _audits(results, part, names)
-    assert isinstance(part, Counterfactuals)
-    return _counterfactuals(results, part, names)
-
-
-def _table(results: Results, part: Table, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
+def _table(results: Results, part: Table, names: dict[str, str]) -> Rows:
     lines, numbers = [], []
     for row in part.rows:
         for split, category in product(results.splits(row), part.categories):
@@ -71,9 +60,7 @@ def _table(results: Results, part: Table, names: dict[str, str]) -> tuple[list[s
     return ["", "split", *(HEADINGS[share] for share in part.shares)], lines, numbers
 
 
-def _differences(
-    results: Results, part: Differences, names: dict[str, str]
-) -> tuple[list[str], list[list[str]], list[dict]]:
+def _differences(results: Results, part: Differences, names: dict[str, str]) -> Rows:
     lines, numbers = [], []
     for name, minus in part.pairs:
         for split, category in product(results.splits(name), part.categories):
@@ -86,9 +73,7 @@ def _differences(
     return ["", "split", "points (95 % interval over questions)"], lines, numbers
 
 
-def _counterfactuals(
-    results: Results, part: Counterfactuals, names: dict[str, str]
-) -> tuple[list[str], list[list[str]], list[dict]]:
+def _counterfactuals(results: Results, part: Counterfactuals, names: dict[str, str]) -> Rows:
     lines, numbers = [], []
     for row in part.swapped:
         for split in results.splits(row):
@@ -102,7 +87,7 @@ def _counterfactuals(
     return header, lines, numbers
 
 
-def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
+def _training(results: Results, part: Training, names: dict[str, str]) -> Rows:
     lines, numbers = [], []
     for row in part.rows:
         steps = results.steps_to(row, part.metric, part.level, part.window)
@@ -118,7 +103,7 @@ def _training(results: Results, part: Training, names: dict[str, str]) -> tuple[
     return header, lines, numbers
 
 
-def _audits(results: Results, part: Audits, names: dict[str, str]) -> tuple[list[str], list[list[str]], list[dict]]:
+def _audits(results: Results, part: Audits, names: dict[str, str]) -> Rows:
     """A line for each row and split; the questions that a rate is of are added up over the seeds."""
     lines, numbers = [], []
     for row in part.audited:
@@ -141,6 +126,15 @@ def _audits(results: Results, part: Audits, names: dict[str, str]) -> tuple[list
         lines,
         numbers,
     )
+
+
+ROWS: dict[type, Callable[..., Rows]] = {
+    Table: _table,
+    Differences: _differences,
+    Training: _training,
+    Audits: _audits,
+    Counterfactuals: _counterfactuals,
+}
 
 
 def _over(values: Sequence[float | None]) -> Spread | None:
