@@ -47,8 +47,11 @@ def check_loop(config: Mapping[str, Any]) -> None:
         if kind.endswith(AVERAGES):
             raise UserError(f"trainer.callbacks has a {kind.rpartition('.')[2]}; {AVERAGED}")
     for key, check in (("optimizer", check_optimizer), ("lr_scheduler", check_scheduler)):
-        if model.get(key) is not None:
-            check(locate(str(model[key].get("class_path", ""))))
+        if hasattr(model.get(key), "get"):  # else it is a function, or nothing
+            found = locate(path := str(model[key].get("class_path", "")))
+            if inspect.isfunction(found):
+                raise UserError(f"model.{key}: {path} is a function and takes no init_args; name it alone, or a class")
+            check(found)
 
 
 def made_optimizers(

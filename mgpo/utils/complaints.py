@@ -73,6 +73,8 @@ def _of_class(key: str, rest: str, whole: str) -> str | None:
         return f"{key}: there is no {lacks[2]} in {lacks[1]}"
     if several := re.search(r"Multiple subclasses with name (\w+)\. .*? ambiguity: ([\w., ]+\w)", rest):
         return f"{key}: {several[1]} may be {several[2].replace(', ', ' or ')}; give the whole path"
+    if untold := re.search(r"Expected '([^']+)' to be a function that returns \W*(?:Union|class)\W*(\w+)", rest):
+        return f"{key}: the function {untold[1]} has to say what it gives: -> {untold[2]}, behind its parameters"
     if refused := re.search(r"given class_path '([^']+)': (?:Option|Key) '([^']+)' is not (?:accepted|expected)", rest):
         return f"{key}: {refused[1]} has no argument {refused[2]}{_meant(refused[1], refused[2])}"
     if lacking := _lacking(key, rest):

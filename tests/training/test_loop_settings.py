@@ -2,13 +2,21 @@
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from mgpo.cli import main
 from mgpo.errors import UserError
 from mgpo.policy.pretrained import Pretrained
 from tests.test_cli import ROOT
 from tests.training.test_module import fit, make
+
+
+def warm(optimizer, steps: int = 10) -> LRScheduler:
+    return LinearLR(optimizer, 0.1, 1.0, steps)
+
+
+def untold(optimizer):
+    return warm(optimizer)
 
 
 class Patient(ReduceLROnPlateau):
@@ -28,6 +36,10 @@ REFUSED = {
         "torch.optim.lr_scheduler.CosineAnnealingLR"
     ),
     "--model.optimizer=torch.optim.LBFGS": "LBFGS, which computes the loss several times in a step",
+    "--model.lr_scheduler=tests.training.test_loop_settings.untold": "has to say what it gives: -> LRScheduler",
+    "--model.lr_scheduler={class_path: tests.training.test_loop_settings.warm, init_args: {steps: 2}}": (
+        "test_loop_settings.warm is a function and takes no init_args"
+    ),
     "--model.lr_scheduler={class_path: tests.training.test_loop_settings.Patient}": "Patient, which waits for a metric",
 }
 
