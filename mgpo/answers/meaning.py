@@ -18,6 +18,7 @@ _NO = {
     "no", "nope", "nah", "nein", "non", "não", "nee", "нет", "否", "不", "不是", "没有", "いいえ", "아니요", "hayır",
     "नहीं", "لا",
 }  # fmt: skip
+_AMBIGUOUS = ("si", "sim")  # on a sign, or in a formula
 _THINGS = r"(?:\w{2,20} )?(?:\w{2,20}s|people|(?:wo)?men|children|sheep|fish)(?: (?:at all|visible|there|here))?"
 _NOBODY = "nobody(?: is)?(?: (?:there|here|visible))?"
 _NONE = re.compile(
@@ -68,7 +69,7 @@ def _same(answer: str, truth: str) -> bool:
         return False
     if _spaced(answer) == _spaced(truth):
         return True
-    if (meant := yes_or_no_word(truth)) is not None:
+    if truth not in _AMBIGUOUS and (meant := yes_or_no_word(truth)) is not None:
         return (_yes_or_no(answer) or ("no" if _ABSENT.match(answer) else None)) == meant
     for reading in (time_of, date_of):
         if (read := reading(truth)) is not None and read == reading(answer):

@@ -33,6 +33,7 @@ class Progress(ProgressBar):
         self.enabled = True
         self.made: Board | None = None
         self.watch = Stopwatch()
+        self.begun = 0  # steps that were done before
         self.evaluated = 0  # batches of the running evaluation
 
     @property
@@ -66,16 +67,20 @@ class Progress(ProgressBar):
         self.made = Board(self.every_n_steps) if trainer.is_global_zero else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts the stopwatch."""
+        """Starts the stopwatch, and notes the steps that are done already."""
         self.watch.restart(pl_module.timer.read())
+        self.begun = _steps(trainer, pl_module)[0]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Draws the bars, which are hidden between epochs; that of steps begins with those that are done already."""
         if self.board is not None:
             if "step" not in self.board.tasks:  # not before: `GoOn` knows the limit of steps only by now
-                done, total = _steps(trainer, pl_module)
-                self.board.begin("step", total, done)
+                self.board.begin("step", _steps(trainer, pl_module)[1], self.begun)
             self.board.show()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Draws the bars where a run goes on amid an epoch, whose beginning Lightning then leaves out."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the bar, with the latest metrics and the tokens per second since it was last moved."""

@@ -61,8 +61,11 @@ def question_of(source: Source, index: int) -> Question:
         question = source[index]
     if not isinstance(question, Question):
         raise DataError(f"the source {name} gives a {type(question).__name__} as question {index}, not a Question")
-    if broken(question.text, *question.choices):
-        raise DataError(f"the source {name}: the text of question {index} or a choice of it {BROKEN}")
+    texts = (question.text, question.answer, *question.accepted, *(question.choices or ()))
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"the source {name}: text, choices and answers of question {index} have to be texts")
+    if broken(*texts):
+        raise DataError(f"the source {name}: a text of question {index} {BROKEN}")
     return question
 
 

@@ -1,8 +1,9 @@
 """Going on behind a checkpoint exactly, which Lightning's own loops do not."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from mgpo.checkpoints.loop_state import BATCHES, cut_short, end_batch, epoch_ended, reopen
 from mgpo.data.batches import ALL
@@ -33,11 +34,13 @@ class GoOn(L.Callback):
         """Corrects the loops' progress, so that what was due when it was saved is done once and nothing twice.
 
         Raises:
-            UserError: Where the optimiser or its schedule is another than the checkpoint's.
+            UserError: Where the optimiser or its schedule is of another kind than the checkpoint's.
         """
         if trainer.state.fn != "fit":
             return
-        check_gone_on(checkpoint, pl_module.configure_optimizers())
+        callbacks: list[L.Callback] = cast(Any, trainer).callbacks
+        if not any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):  # which has its own
+            check_gone_on(checkpoint, pl_module.configure_optimizers())
         self.waiting = checkpoint.get(WAITING, 0)
         loops = checkpoint["loops"]["fit_loop"]
         end_batch(loops)

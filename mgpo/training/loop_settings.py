@@ -1,6 +1,7 @@
 """Settings of Lightning's loop without effect here, or with a traceback: the module makes its updates itself."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pydoc import locate
 from typing import Any
@@ -11,14 +12,16 @@ from mgpo.utils.own_code import blaming
 CLIPPING = "gradients are clipped to model.max_grad_norm"
 ACCUMULATING = "an update is over data.batch_size questions, in passes of model.micro_batch_tokens"
 OVERFITTING = "name a data.train of few questions, such as one with count, and the same again in data.val"
-FLAGS = {  # of the trainer: the value without effect, and what does it here
-    "gradient_clip_val": (None, CLIPPING),
-    "gradient_clip_algorithm": (None, CLIPPING),
-    "accumulate_grad_batches": (1, ACCUMULATING),
-    "overfit_batches": (0.0, OVERFITTING),
+FLAGS = {  # of the trainer: the values without effect, and what does it here
+    "gradient_clip_val": ((None,), CLIPPING),
+    "gradient_clip_algorithm": ((None,), CLIPPING),
+    "accumulate_grad_batches": ((1,), ACCUMULATING),
+    "overfit_batches": ((0, None), OVERFITTING),
 }
 SHARDED = "FSDP2Strategy"
-MOVED = ("last_epoch", "T_cur", "T_i", "momentum")  # by torch's schedules, besides what begins with an underscore
+MOVED = ("last_epoch", "T_cur", "T_i")  # by torch's schedules, besides what begins with an underscore
+SET = ("initial_lr", "lr", "weight_decay", "eps")  # of optimisers, of which some keep counters beside them
+ANEW = "begin a new run from its weights, with model.policy.init_args.start"
 PATIENT = "ReduceLROnPlateau"  # torch's, and Lightning's
 AVERAGES = ("EMAWeightAveraging", ".WeightAveraging")
 AVERAGED = "it copies a module that is not loaded yet; take StochasticWeightAveraging"
@@ -37,7 +40,7 @@ def check_loop(config: Mapping[str, Any]) -> None:
     """Raises UserError for a configuration of `fit` that asks for what another key does, before anything is loaded."""
     trainer, model = config["trainer"], config["model"]
     for name, (idle, instead) in FLAGS.items():
-        if (value := trainer.get(name)) != idle:
+        if (value := trainer.get(name)) not in idle:
             raise UserError(f"trainer.{name} is {value}; leave it out: {instead}")
     callbacks = trainer.get("callbacks") or ()
     for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
@@ -70,29 +73,31 @@ def made_optimizers(
 
 
 def check_gone_on(checkpoint: Mapping[str, Any], made: Any) -> None:
-    """Raises UserError where a checkpoint's optimiser or schedule is another than the one that is `made` here.
+    """Raises UserError where a checkpoint's optimiser or schedule is of another kind than the one `made` here.
 
-    PyTorch would go on with the checkpoint's rates, or with a mixture of the two, and say nothing.
+    Warns of settings in which they differ: PyTorch goes on with the checkpoint's and says nothing.
     """
     optimizer, schedule = (made["optimizer"], made["lr_scheduler"]) if isinstance(made, dict) else (made, None)
-    states = checkpoint["lr_schedulers"]
-    pairs = [("model.optimizer", checkpoint["optimizer_states"][0]["param_groups"][0], optimizer.param_groups[0])]
+    try:
+        group, states = dict(checkpoint["optimizer_states"][0]["param_groups"][0]), list(checkpoint["lr_schedulers"])
+        state = dict(states[0]) if states else {}
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"the checkpoint does not say how its optimiser was set; {ANEW}") from None
+    pairs = [("model.optimizer", group, optimizer.param_groups[0])]
     if schedule is None or type(schedule).__module__.startswith("torch."):  # nobody knows what moves in others
-        pairs.insert(0, ("model.lr_scheduler", states[0] if states else {}, schedule.state_dict() if schedule else {}))
+        pairs.insert(0, ("model.lr_scheduler", state, schedule.state_dict() if schedule else {}))
     for what, there, here in pairs:
         moved = (*MOVED, "lr") if "initial_lr" in here else MOVED
         same = [key for key in here if key in there and key not in moved and not key.startswith("_")]
-        others = [key for key in same if isinstance(here[key], int | float) and here[key] != there[key]]
+        same = [key for key in same if key in SET] if what == "model.optimizer" else same
+        plain = [key for key in same if isinstance(here[key], int | float) and isinstance(there[key], int | float)]
         if bool(here) != bool(there) or (here.keys() - there.keys() and there.keys() - here.keys()):
-            said = f"the checkpoint's {what} is of another kind"
-        elif others:
+            raise UserError(f"the checkpoint's {what} is of another kind; leave it as it was, or {ANEW}")
+        if others := [key for key in plain if here[key] != there[key]]:
             name, old, new = others[0].removeprefix("initial_"), there[others[0]], here[others[0]]
-            said = f"the checkpoint's {what} has {name} {old}, and here it is {new}"
-        else:
-            continue
-        raise UserError(
-            f"{said}; leave it as it was, or begin a new run from its weights, with model.policy.init_args.start"
-        )
+            warnings.warn(
+                f"{what} goes on with the checkpoint's {name} {old}, not {new}; for that, {ANEW}", stacklevel=2
+            )
 
 
 def check_optimizer(kind: Any) -> None:

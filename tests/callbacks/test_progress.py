@@ -10,6 +10,7 @@ import sys
 import termios
 from pathlib import Path
 
+import lightning as L
 import pytest
 
 from mgpo.callbacks import Progress
@@ -177,3 +178,23 @@ def test_a_run_that_goes_on_counts_to_its_limit(tokenizer, tmp_path, capsys):
     fit(make(tokenizer), tmp_path, callbacks=[Progress(1)], max_steps=3, ckpt_path=path, **bar)
     updates = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
     assert updates == ["3/3"]
+
+
+class Stop(L.Callback):
+    """Saves behind the second batch and ends there, as a kill does."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 1:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "amid.ckpt")
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(-1, ["3/4", "4/4"]), (3, ["3/3"])])
+def test_so_does_one_that_goes_on_amid_an_epoch(tokenizer, tmp_path, capsys, limit, shown):
+    bar = {"enable_progress_bar": True, "enable_checkpointing": False, "max_steps": limit}
+    with pytest.raises(SystemExit):
+        fit(make(tokenizer), tmp_path, callbacks=[Progress(1), Stop()], **bar)
+    capsys.readouterr()
+    fit(make(tokenizer), tmp_path, callbacks=[Progress(1)], ckpt_path=str(tmp_path / "amid.ckpt"), **bar)
+    steps = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert steps == shown

@@ -239,8 +239,11 @@ def test_a_text_that_is_no_text_is_told_by_its_source():
     class Tweets(list):
         pass
 
-    with pytest.raises(DataError, match="the source Tweets: the text of question 0 or a choice of it holds half of a"):
+    with pytest.raises(DataError, match="the source Tweets: a text of question 0 holds half of a"):
         question_of(Tweets([Question("0", None, "Wo? \ud83d", "da")]), 0)
+    for wrong in (Question("0", None, 5, "da"), Question("0", None, "Wo?", "A", choices=(1, 2))):
+        with pytest.raises(DataError, match="text, choices and answers of question 0 have to be texts"):
+            question_of(Tweets([wrong]), 0)
 
 
 def test_two_sources_that_could_not_be_told_apart_are_refused(folder):

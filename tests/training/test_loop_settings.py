@@ -1,12 +1,18 @@
 """What Lightning's own loop would do is refused by the names of the keys that do it here, before anything is loaded."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from mgpo.cli import main
 from mgpo.errors import UserError
 from mgpo.policy.pretrained import Pretrained
+from mgpo.training.loop_settings import check_gone_on
 from tests.test_cli import ROOT
 from tests.training.test_module import fit, make
 
@@ -120,30 +126,68 @@ def test_other_schedules_go_by_updates(tokenizer, tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)
 
 
-COSINE = torch.optim.lr_scheduler.CosineAnnealingLR
+SCHEDULES = torch.optim.lr_scheduler
+
+
+def step(optimizer, size=2):
+    return SCHEDULES.StepLR(optimizer, size, 0.1)
+
+
+@pytest.fixture
+def saved(tokenizer, tmp_path):
+    """A checkpoint of three steps."""
+    path = str(tmp_path / "three.ckpt")
+    trainer = fit(make(tokenizer, lr_scheduler=step), tmp_path, enable_checkpointing=False, max_steps=3)
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (dict(optimizer=lambda w: torch.optim.SGD(w, lr=1e-3)), "optimizer"),
+        (dict(lr_scheduler=None), "lr_scheduler"),
+        (dict(lr_scheduler=lambda o: SCHEDULES.CosineAnnealingLR(o, 8)), "lr_scheduler"),
+    ],
+)
+def test_going_on_takes_an_optimiser_and_schedule_of_the_same_kind(tokenizer, tmp_path, saved, options, what):
+    module = make(tokenizer, **{"lr_scheduler": step, **options})
+    with pytest.raises(UserError, match=rf"the checkpoint's model\.{what} is of another kind"):
+        fit(module, tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=saved)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(optimizer=lambda w: torch.optim.AdamW(w, lr=1e-6)), "model.optimizer has lr 0.001, and here it is 1e-06"),
-        (dict(optimizer=lambda w: torch.optim.SGD(w, lr=1e-3)), "model.optimizer is of another kind"),
-        (dict(lr_scheduler=None), "model.lr_scheduler is of another kind"),
-        (dict(lr_scheduler=lambda o: COSINE(o, 8)), "model.lr_scheduler is of another kind"),
-        (dict(lr_scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 3)), "lr_scheduler has step_size 2, and here"),
-        ({}, None),
+        (dict(optimizer=lambda w: torch.optim.AdamW(w, lr=1e-6, weight_decay=0.0)), "lr 0.001, not 1e-06; for that"),
+        (dict(lr_scheduler=lambda o: step(o, 3)), "step_size 2, not 3; for that, begin a new run from its weights"),
+        (dict(optimizer=lambda w: torch.optim.AdamW(w, lr=1e-3, weight_decay=0.0, foreach=True)), None),
     ],
 )
-def test_going_on_takes_the_same_optimiser_and_schedule(tokenizer, tmp_path, options, words):
-    def made(**options):
-        step = dict(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1))
-        return make(tokenizer, **{"optimizer": lambda w: torch.optim.AdamW(w, lr=1e-3), **step, **options})
+def test_going_on_keeps_their_settings_and_says_so(tokenizer, tmp_path, saved, options, words):
+    module = make(tokenizer, **{"lr_scheduler": step, **options})
+    with pytest.warns(UserWarning, match=words) if words else nullcontext():
+        trainer = fit(module, tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=saved)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)
 
-    path = str(tmp_path / "three.ckpt")
-    fit(made(), tmp_path, enable_checkpointing=False, max_steps=3).save_checkpoint(path)
-    if words is None:
-        trainer = fit(made(), tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=path)
-        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1**2)
-        return
-    with pytest.raises(UserError, match=words):
-        fit(made(**options), tmp_path, enable_checkpointing=False, max_steps=4, ckpt_path=path)
+
+@pytest.mark.parametrize("broken", [{}, {"param_groups": []}, {"param_groups": [3]}])
+def test_a_checkpoint_that_does_not_say_how_it_was_trained(tokenizer, broken):
+    made = make(tokenizer).configure_optimizers()
+    with pytest.raises(UserError, match="does not say how its optimiser was set"):
+        check_gone_on({"optimizer_states": [broken], "lr_schedulers": []}, made)
+
+
+class SaveAtThree(L.Callback):
+    def on_train_batch_end(self, trainer, pl_module, *rest):
+        if trainer.global_step == 3:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "averaged.ckpt")
+
+
+def test_averaged_weights_bring_their_own_schedule(tokenizer, tmp_path):
+    def train(**options):
+        averaging = StochasticWeightAveraging(1e-4, swa_epoch_start=1, annealing_epochs=1, device=None)
+        module, callbacks = make(tokenizer, lr_scheduler=step), [averaging, SaveAtThree()]
+        return fit(module, tmp_path, 2, callbacks=callbacks, enable_checkpointing=False, max_epochs=4, **options)
+
+    assert train().global_step == train(ckpt_path=str(tmp_path / "averaged.ckpt")).global_step == 4

@@ -47,8 +47,8 @@ def fit(module, tmp_path, questions=8, ckpt_path=None, accelerator="cpu", side=1
     data = VQAData(train=Scenes(questions, side=side), batch_size=2, num_workers=0)
     options = {"enable_progress_bar": False, "logger": False, **options}
     trainer = L.Trainer(
-        accelerator=accelerator, devices=1, max_epochs=1, enable_model_summary=False, default_root_dir=tmp_path,
-        use_distributed_sampler=False, limit_val_batches=0, log_every_n_steps=1, **options,
+        accelerator=accelerator, devices=1, enable_model_summary=False, default_root_dir=tmp_path,
+        use_distributed_sampler=False, limit_val_batches=0, log_every_n_steps=1, **{"max_epochs": 1, **options},
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer
