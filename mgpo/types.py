@@ -46,10 +46,9 @@ class Question:
 class SavedRollout:
     """What the policy sampled in an earlier rollout, turn by turn, and the hash of the prompt that it began with."""
 
-    replies: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
     stops: tuple[Stop, ...]
     prompt_hash: str
-    ids: tuple[tuple[int, ...], ...] = ()  # those that were sampled; none where the log has not kept them
 
 
 @dataclass(frozen=True)

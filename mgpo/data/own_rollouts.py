@@ -1,6 +1,6 @@
 """The policy's own right rollouts, out of the Parquet that a run has logged, with the questions they answer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,18 +14,16 @@ from mgpo.errors import first_line
 from mgpo.types import Question, SavedRollout, Stop
 
 FOLDER = "rollouts"  # of a run's folder
-IDS = "ids"  # a column that older logs lack
 COLUMNS = {
     "step": pa.int64(),
     "id": pa.string(),
     "prompt_hash": pa.string(),
     "right": pa.bool_(),
     "stops": pa.list_(pa.string()),
-    "replies": pa.list_(pa.string()),
-    IDS: pa.list_(pa.list_(pa.int32())),
+    "ids": pa.list_(pa.list_(pa.int32())),
 }
 AT_ONCE = 256  # rows in memory, besides those that are kept
-LONGEST = 1_000_000  # characters of a rollout
+LONGEST = 1_000_000  # tokens of a rollout
 Row = dict[str, Any]
 
 
@@ -33,7 +31,7 @@ class OwnRollouts:
     """Questions that bring a right rollout of the policy's own, to be imitated under `model.supervised` (RFT).
 
     Every rollout is a question of its own. The log holds no pixels: the source that the run was trained on is named
-    beside it, and tells them apart by their ids. Rollouts of a question with the same words count once.
+    beside it, and tells them apart by their ids. Rollouts of a question with the same tokens count once.
 
     Args:
         rollouts: A run's folder such as runs/mgpo/version_0, the `rollouts` in it, or one .parquet file there.
@@ -50,10 +48,10 @@ class OwnRollouts:
             raise DataError(f"per_question is {per_question}; at least 1 rollout of a question is learnt")
         self.questions, self.name = questions, ending(rollouts)
         places = {questions[i].id: i for i in range(len(questions))}
-        self.rows = self.right = self.textual = 0  # of those that are kept, how many come without ids
+        self.rows = self.right = 0
         self.damaged: list[str] = []
         self.strangers: dict[str, int] = {}  # right rollouts by the id of a question that is not in the source
-        kept: dict[str, dict[tuple[str, ...], tuple[int, SavedRollout]]] = {}
+        kept: dict[str, dict[tuple[tuple[int, ...], ...], tuple[int, SavedRollout]]] = {}
         for path in _files(Path(rollouts)):
             for number, row in enumerate(_rows(path), start=1):
                 self.rows += 1
@@ -69,16 +67,15 @@ class OwnRollouts:
                     self.strangers[name] = self.strangers.get(name, 0) + 1
                     continue
                 own = kept.setdefault(name, {})
-                if rollout.replies not in own or own[rollout.replies][0] <= step:
-                    own[rollout.replies] = step, rollout
+                if rollout.ids not in own or own[rollout.ids][0] <= step:
+                    own[rollout.ids] = step, rollout
                 if len(own) > per_question:
-                    del own[min(own, key=lambda replies: own[replies][0])]
+                    del own[min(own, key=lambda ids: own[ids][0])]
         self.kept = [
             (places[name], rollout)
             for name in sorted(kept, key=places.__getitem__)
             for _, rollout in sorted(kept[name].values(), key=lambda pair: -pair[0])
         ]
-        self.textual = sum(not rollout.ids for _, rollout in self.kept)
         if not self.kept:
             found = f"{self.rows:,} rollouts, {self.right:,} of them right from step {from_step} on"
             reasons = listed([part for part in (self._of_others(), *self.damaged) if part]) or "none to learn from"
@@ -92,12 +89,10 @@ class OwnRollouts:
         return replace(self.questions[place], imitated=rollout)
 
     def complaint(self) -> str | None:
-        """What was left out, and what is encoded again; None where there is nothing to say."""
+        """What was left out; None where there is nothing to say."""
         notes = [self._of_others()] if self.strangers else []
         if self.damaged:
             notes.append(f"{len(self.damaged)} rows are damaged: {listed(self.damaged)}")
-        if self.textual:
-            notes.append(f"{self.textual} rollouts are of an older log, without ids: their texts are encoded again")
         own = f"{self.name}: {'; '.join(notes)}" if notes else None
         tell = getattr(self.questions, "complaint", None)
         return "; ".join(filter(None, (own, tell() if tell else None))) or None
@@ -128,14 +123,13 @@ def _rows(path: Path) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             schema: Any = file.schema_arrow
             there = {name: schema.field(name).type for name in schema.names}
-            columns = [name for name in COLUMNS if name in there or name != IDS]
-            wrong = [name for name in columns if there.get(name) != COLUMNS[name]]
+            wrong = [name for name in COLUMNS if there.get(name) != COLUMNS[name]]
             if wrong:
                 raise DataError(
                     f"{ending(str(path))}: this is no log of rollouts: column {wrong[0]!r} "
                     f"{'holds ' + str(there[wrong[0]])[:60] if wrong[0] in there else 'is missing'}"
                 )
-            for batch in file.iter_batches(AT_ONCE, columns=columns):
+            for batch in file.iter_batches(AT_ONCE, columns=[*COLUMNS]):
                 yield from batch.to_pylist()
     except DataError:
         raise
@@ -151,18 +145,16 @@ def _rollout(row: Row) -> tuple[str, int, SavedRollout | None]:
             raise ValueError(f"column {column}: it is empty")
     if not row["right"]:
         return row["id"], row["step"], None
-    replies, stops = _filled(row, "replies"), _filled(row, "stops")
-    if sum(map(len, replies)) > LONGEST:
-        raise ValueError(f"column replies: it has more than {LONGEST:,} characters")
+    ids, stops = _filled(row, "ids"), _filled(row, "stops")
+    if sum(map(len, ids)) > LONGEST:
+        raise ValueError(f"column ids: it has more than {LONGEST:,} tokens")
     if not set(stops) <= set(get_args(Stop)):
         raise ValueError("column stops: a reply ends at end, marker or length")
-    ids: list[Sequence[int]] = [] if row.get(IDS) is None else _filled(row, IDS)
-    if len(stops) != len(replies) or (ids and len(ids) != len(replies)):
-        raise ValueError("columns replies, stops and ids: they differ in length")
+    if len(stops) != len(ids):
+        raise ValueError("columns stops and ids: they differ in length")
     if not all(part and None not in part for part in ids):
         raise ValueError("column ids: a reply has at least one token")
-    saved = SavedRollout(tuple(replies), tuple(stops), row["prompt_hash"], tuple(map(tuple, ids)))
-    return row["id"], row["step"], saved
+    return row["id"], row["step"], SavedRollout(tuple(map(tuple, ids)), tuple(stops), row["prompt_hash"])
 
 
 def _filled(row: Row, column: str) -> list[Any]:

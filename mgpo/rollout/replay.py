@@ -41,25 +41,20 @@ def _replies(policy: Policy, rollout: SavedRollout | None, longest: int) -> Repl
     """The replies of a rollout, or why they are none that this policy could have given."""
     if rollout is None:
         return "it comes without a rollout to imitate, unlike others of its batch"
-    encoded = rollout.ids or [_encoded(policy, *reply) for reply in zip(rollout.replies, rollout.stops)]
-    for ids in encoded:
+    for ids in rollout.ids:
         if len(ids) > longest:
             return f"a logged reply has {len(ids):,} tokens; sampling.max_new_tokens allows {longest:,}"
         if not all(0 <= i < len(policy.banned) for i in ids) or policy.banned[list(ids)].any():
             return "its logged ids are none that this policy samples: they are another tokenizer's"
-    return tuple(Reply(tuple(ids), (0.0,) * len(ids), stop) for ids, stop in zip(encoded, rollout.stops))
-
-
-def _encoded(policy: Policy, text: str, stop: str) -> tuple[int, ...]:
-    return (*policy.chat.encode_text(text), *((policy.chat.end_id,) if stop == "end" else ()))
+    return tuple(Reply(ids, (0.0,) * len(ids), stop) for ids, stop in zip(rollout.ids, rollout.stops, strict=True))
 
 
 def _difference(trajectory: Trajectory, rollout: SavedRollout | None) -> str | None:
     """Why a trajectory is not the rollout that was logged; None where it is."""
     if rollout is None or trajectory.turns[0].prompt.hash != rollout.prompt_hash:
         return "its first prompt is not the logged one: the dialogue, the pixel caps or the tokenizer differ"
-    if len(trajectory.turns) != len(rollout.replies):
-        return f"it has {len(trajectory.turns)} turns here, and {len(rollout.replies)} in the log: the dialogues differ"
+    if len(trajectory.turns) != len(rollout.ids):
+        return f"it has {len(trajectory.turns)} turns here, and {len(rollout.ids)} in the log: the dialogues differ"
     if not trajectory.right:
         return f"its logged answer, {str(trajectory.answer)[:40]!r}, is not right here"
     return None

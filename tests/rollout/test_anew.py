@@ -125,8 +125,8 @@ def test_rollouts_are_played_again(policy, dialogue):
     rows = roll_out(policy, Scripted(), dialogue, SAMPLES, 3, Sampling(max_new_tokens=12), (0, 0))
     saved = [
         SavedRollout(
-            tuple(turn.text for turn in t.turns), tuple(turn.reply.stop for turn in t.turns), t.turns[0].prompt.hash,
-            tuple(turn.reply.ids for turn in t.turns),
+            tuple(turn.reply.ids for turn in t.turns), tuple(turn.reply.stop for turn in t.turns),
+            t.turns[0].prompt.hash,
         )
         for t in rows
     ]  # fmt: skip

@@ -76,7 +76,6 @@ def likelihood(policy, trajectories):
 
 def test_the_schema_is_that_of_the_log():
     assert {name: SCHEMA.field(name).type for name in COLUMNS} == COLUMNS
-    assert SCHEMA.names[-1] == "ids"  # behind those that older logs have
 
 
 def test_what_is_learnt_is_what_was_sampled_in_all_turns(tokenizer, logged, tmp_path):
@@ -115,7 +114,7 @@ def test_crops_are_cut_again(logged, policy):
     box = '```json\n[{"bbox_2d": [10, 20, 80, 90], "label": "mark"}]\n```'
     ids = tuple(policy.chat.encode_text(box)), (*policy.chat.encode_text("\\boxed{K}"), policy.chat.end_id)
     question = OwnRollouts(str(logged), small())[0]
-    rollout = replace(question.imitated, replies=(box, "\\boxed{K}"), ids=ids, stops=("marker", "end"))
+    rollout = replace(question.imitated, ids=ids, stops=("marker", "end"))
     original = question.picture.load()
     dialogue = TwoTurn(rule=BoxRule(min_side=20))
     (played,) = play_again(
@@ -128,27 +127,14 @@ def test_crops_are_cut_again(logged, policy):
     assert torch.equal(played.turns[1].prompt.images[0].patches, policy.pixels(crop.pixels(original)).patches)
 
 
-def test_texts_of_older_logs_are_encoded_again(tokenizer, logged, policy, tmp_path):
-    old = table(logged).drop_columns(["ids"])
-    source = OwnRollouts(rewritten(old, tmp_path / "old"), small())
-    assert "16 rollouts are of an older log, without ids: their texts are encoded again" in source.complaint()
-    samples = [(source[i], source[i].picture.load()) for i in range(len(source))]
-    played = play_again(policy, TwoTurn(), samples, whatever, Sampling(99))
-    assert [t.failed for t in played] == [None] * 16
-    for (question, _), trajectory in zip(samples, played):
-        assert tuple(turn.text for turn in trajectory.turns) == question.imitated.replies
-        ends = [turn.reply.ids[-1] == policy.chat.end_id for turn in trajectory.turns]
-        assert ends == [stop == "end" for stop in question.imitated.stops]
-
-
 def test_the_latest_distinct_ones_are_taken(logged, tmp_path):
     rows = [row | {"step": i} for i, row in enumerate(r for r in table(logged).to_pylist() if r["right"])][:4]
     again = [rows[0] | {"step": 9}]  # as a run that goes on may log it
     folder = rewritten(pa.Table.from_pylist(rows + again, schema=SCHEMA), tmp_path / "some")
     source = OwnRollouts(folder, small(), per_question=2)
-    assert [source[i].imitated.replies for i in range(len(source))] == [
-        tuple(rows[0]["replies"]), tuple(rows[3]["replies"]),
-    ]  # fmt: skip
+    assert [source[i].imitated.ids for i in range(len(source))] == [
+        tuple(map(tuple, row["ids"])) for row in (rows[0], rows[3])
+    ]
     assert len(OwnRollouts(folder, small(), from_step=5)) == 1
     assert len(OwnRollouts(f"{folder}/rank-0-steps-0-0.parquet", small())) == 4
     with pytest.raises(DataError, match=r"no rollout can be used \(5 rollouts, 0 of them right from step 10 on"):
@@ -181,7 +167,7 @@ def test_another_dialogue_or_tokenizer_costs_the_rollout(logged, policy):
     known, last = question.imitated.ids[0], question.imitated.ids[1]
     for ids in ((policy.chat.image_id,), (len(policy.banned),), (-1,)):
         assert "another tokenizer's" in why(ids=(known, ids))
-    assert "3 in the log" in why(ids=(known, last, last), replies=("a", "b", "c"), stops=("length",) * 3)
+    assert "3 in the log" in why(ids=(known, last, last), stops=("length",) * 3)
     assert "sampling.max_new_tokens allows 2" in why(limit=2)
     assert "is not right here" in why(reward=lambda answer, asked: 0.0)
 
@@ -217,14 +203,15 @@ def changed(column, change):
 
 HOSTILE = {
     "column 'right' is missing": lambda t: t.drop_columns(["right"]),
-    "column 'replies' holds": lambda t: t.set_column(t.schema.get_field_index("replies"), "replies", t["id"]),
+    "column 'stops' holds": lambda t: t.set_column(t.schema.get_field_index("stops"), "stops", t["id"]),
+    "column 'ids' is missing": lambda t: t.drop_columns(["ids"]),
     "column 'ids' holds": lambda t: t.set_column(t.schema.get_field_index("ids"), "ids", t["stops"]),
-    "column replies": changed("replies", lambda cell: None),
+    "column ids: it is empty": changed("ids", lambda cell: None),
     "column stops": changed("stops", lambda cell: ["whenever"] * len(cell)),
     "differ in length": changed("stops", lambda cell: cell[:1]),
     "column ids": changed("ids", lambda cell: [[None], []]),
     "column id": changed("id", lambda cell: None),
-    "characters": changed("replies", lambda cell: ["a" * 10**6, "b"]),
+    "tokens": changed("ids", lambda cell: [[5] * 10**6, [5]]),
 }
 
 
