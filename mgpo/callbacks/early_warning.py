@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 
 from mgpo.callbacks.folder import goes_on, run_folder
-from mgpo.monitoring.alarms import RULES, Alarm, Limits, Watch
+from mgpo.monitoring.alarms import RULES, Alarm, Alarms, Limits
 from mgpo.monitoring.curves import Curve
 from mgpo.monitoring.image_reliance import image_reliance
 from mgpo.utils.atomic_files import write_text, writing
@@ -31,7 +31,7 @@ class EarlyWarning(L.Callback):
     """
 
     def __init__(self, limits: Limits = Limits(), every_n_steps: int = 10, rows: int = 16) -> None:
-        self.watch = Watch(limits)
+        self.alarms = Alarms(limits)
         self.every_n_steps, self.rows = every_n_steps, rows
         self.measured = self.said = 0  # the step; warnings in the file
         self.noted: dict[str, float] = {}  # what others have measured since the last step
@@ -42,9 +42,9 @@ class EarlyWarning(L.Callback):
         self.noted = {}
         if not trainer.is_global_zero:
             return
-        for alarm in self.watch.step(trainer.global_step, metrics):
+        for alarm in self.alarms.step(trainer.global_step, metrics):
             self._say(alarm, trainer, pl_module)
-        states = {f"warning/{kind}": float(kind in self.watch.sounding) for kind in RULES}
+        states = {f"warning/{kind}": float(kind in self.alarms.sounding) for kind in RULES}
         pl_module.log_dict(states, batch_size=1, rank_zero_only=True)
 
     def note(self, metrics: dict[str, float]) -> None:
@@ -64,14 +64,14 @@ class EarlyWarning(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The curves so far, the warnings that have not ended, and the step of the last measurement."""
-        curves = {name: asdict(curve) for name, curve in self.watch.curves.items()}
-        sounding = dict(self.watch.sounding)
+        curves = {name: asdict(curve) for name, curve in self.alarms.curves.items()}
+        sounding = dict(self.alarms.sounding)
         return {"curves": curves, "sounding": sounding, "measured": self.measured, "noted": dict(self.noted)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the curves and warnings of `state_dict`, as if nothing had come between."""
-        self.watch.curves.update({name: Curve(**curve) for name, curve in state_dict["curves"].items()})
-        self.watch.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
+        self.alarms.curves.update({name: Curve(**curve) for name, curve in state_dict["curves"].items()})
+        self.alarms.sounding, self.measured = dict(state_dict["sounding"]), state_dict["measured"]
         self.noted = dict(state_dict["noted"])
 
     def _measure(self, trainer: L.Trainer, pl_module: Any) -> dict[str, float]:

@@ -228,7 +228,7 @@ _ALL = (
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in _ALL}
 
 
-class Watch:
+class Alarms:
     """Follows the curves of one run; each kind of alarm sounds once, until it has been calm for a window."""
 
     def __init__(self, limits: Limits = Limits()) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mgpo.callbacks import EarlyWarning
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
-from mgpo.monitoring.alarms import RULES, Limits, Watch
+from mgpo.monitoring.alarms import RULES, Alarms, Limits
 from mgpo.monitoring.curves import Curve
 from mgpo.monitoring.image_reliance import blank, image_reliance
 from mgpo.policy.passes.batch import collate
@@ -28,12 +28,12 @@ HEALTHY = {
 
 
 def sounded(*stretches, limits=Limits()):
-    """(kind, step) of what a watch says about stretches of (steps, metrics that differ from healthy ones)."""
-    watch, heard, step = Watch(limits), [], 0
+    """(kind, step) of what is said about stretches of (steps, metrics that differ from healthy ones)."""
+    alarms, heard, step = Alarms(limits), [], 0
     for steps, changed in stretches:
         for _ in range(steps):
             step += 1
-            heard += [(alarm.kind, step) for alarm in watch.step(step, HEALTHY | changed)]
+            heard += [(alarm.kind, step) for alarm in alarms.step(step, HEALTHY | changed)]
     return heard
 
 
@@ -81,7 +81,7 @@ def test_a_policy_that_stops_looking_is_heard_though_its_few_boxes_are_good():
 @settings(max_examples=40, deadline=None)
 def test_noisy_learning_is_silent(seed, ends):
     """Rewards and boxes that rise or hold, entropy that falls, more and more groups without signal."""
-    rng, watch = np.random.default_rng(seed), Watch()
+    rng, alarms = np.random.default_rng(seed), Alarms()
     reward, valid, entropy, silent = (np.linspace(a, b, 120) for a, b in zip((0.3, 0.4, 0.6, 0.1), ends))
     for step in range(120):
         share = rng.binomial(64, np.clip(reward[step], 0, 1)) / 64
@@ -92,7 +92,7 @@ def test_noisy_learning_is_silent(seed, ends):
             "cut": rng.binomial(64, 0.05) / 64,
             "image_reliance": rng.uniform(0.1, 1.0),
         }  # fmt: skip
-        assert watch.step(step, metrics) == []
+        assert alarms.step(step, metrics) == []
 
 
 @given(st.lists(st.floats(-5, 5), min_size=20, max_size=60), st.floats(-3, 3))
@@ -134,17 +134,17 @@ def test_cut_replies_are_a_blow_up_from_the_start():
 
 def test_missing_curves_and_short_histories_are_silent():
     assert sounded((9, {"reward": 0.0, "cut": 1.0, "entropy_turn1": 0.0, "constant_reward": 1.0})) == []
-    watch = Watch()
-    assert all(watch.step(step, {"nll": 5.0}) == [] for step in range(50))
+    alarms = Alarms()
+    assert all(alarms.step(step, {"nll": 5.0}) == [] for step in range(50))
 
 
 def test_what_is_said_has_numbers_and_keys_that_exist(tokenizer):
     """Every `model.…` key in a text is an argument or field of what it names."""
     module, said = make(tokenizer), {}
     for kind, changed in SICK.items():
-        watch = Watch()
+        alarms = Alarms()
         for step in range(60):
-            said |= {a.kind: a for a in watch.step(step, HEALTHY | (changed if step >= 30 else {}))}
+            said |= {a.kind: a for a in alarms.step(step, HEALTHY | (changed if step >= 30 else {}))}
         assert any(character.isdigit() for character in said[kind].text) and said[kind].numbers
         for word in said[kind].text.replace(",", " ").replace(":", " ").split():
             name, _, rest = word.rstrip(".").removeprefix("model.").partition(".")
@@ -230,14 +230,14 @@ def test_a_warning_is_printed_written_and_logged(tokenizer, tmp_path, capsys):
 def test_pictures_are_measured_as_often_as_asked(tokenizer, tmp_path):
     warner = EarlyWarning(every_n_steps=2, rows=3)
     fit(make(tokenizer), tmp_path, enable_checkpointing=False, callbacks=[warner])
-    assert warner.watch.curves["image_reliance"].steps == [2, 4]
+    assert warner.alarms.curves["image_reliance"].steps == [2, 4]
 
 
 def test_a_resumed_watch_remembers(tokenizer):
     before, after = EarlyWarning(), EarlyWarning()
     for step in range(45):
-        before.watch.step(step, HEALTHY | ({"reward": 0.05} if step >= 30 else {}))
+        before.alarms.step(step, HEALTHY | ({"reward": 0.05} if step >= 30 else {}))
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
-    assert after.watch.curves == before.watch.curves
-    assert after.watch.step(45, HEALTHY | {"reward": 0.05}) == []  # it has been said
-    assert after.watch.sounding == {"reward_collapse": 0}
+    assert after.alarms.curves == before.alarms.curves
+    assert after.alarms.step(45, HEALTHY | {"reward": 0.05}) == []  # it has been said
+    assert after.alarms.sounding == {"reward_collapse": 0}

@@ -58,7 +58,7 @@ class Step:
     skipped: float
 
 
-class Watch(L.Callback):
+class StepTimes(L.Callback):
     """A step lasts from the end of the one before to its own, with nothing left to do on the device."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def train(
 ) -> list[Step]:  # fmt: skip
     """So many steps of `sizes`: questions, rollouts of each, tokens of a reply; in passes of so many tokens."""
     batch, group, new_tokens = sizes
-    watch = Watch()
+    times = StepTimes()
     module = MGPO(
         policy.train(), dialogue_of(turns), Alternating(), group_size=group, sampling=Sampling(new_tokens),
         micro_batch_tokens=micro_batch, objective=Objective(kl_weight=kl), sampler=sampler,
@@ -101,11 +101,11 @@ def train(
     )  # fmt: skip
     trainer = L.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[watch],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[times],
     )  # fmt: skip
     trainer.fit(module, VQAData(Files(str(questions)), batch_size=batch, num_workers=2))
     policy.to(device)
-    return watch.steps
+    return times.steps
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ SMALL = {
              "init_args": {"every_n_steps": 3, "questions": 2, "rollouts": 2}},
             {"class_path": "mgpo.callbacks.RolloutLog", "init_args": {"every_n_steps": 3}},
             {"class_path": "mgpo.callbacks.EarlyWarning", "init_args": {"every_n_steps": 3, "rows": 4}},
+            {"class_path": "mgpo.callbacks.Progress"},
             {"class_path": "mgpo.callbacks.ThroughputMonitor"},
             {"class_path": SAVER, "init_args": {"filename": "last", "every_n_train_steps": 1, **PLAIN}},
             {"class_path": SAVER, "init_args": {"filename": "trained", "save_on_train_epoch_end": True, **PLAIN}},
