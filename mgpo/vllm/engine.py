@@ -1,21 +1,27 @@
 """The vLLM engine in this process. Its modules are imported when the engine starts, not before."""
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
+import gc
 import itertools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
 from mgpo.vllm.requests import Drawn, Request, Shown
+from mgpo.vllm.wire import packed, pieces
 
 SHOWN = 300  # characters of what vLLM says
+MOST_BANNED = 1024  # ids; its sampler on GPUs takes no more
 # Set before vLLM is imported, unless they are set already: the engine in this very process, and quiet.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -57,7 +63,13 @@ class LocalEngine:
             raise UserError(
                 f"model.sampler needs vLLM ({error}); install it as docs/vllm.md says, or leave it out"
             ) from None
-        several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        self.grouped = torch.distributed.is_initialized()  # by the trainer, whose groups are no engine's to end
+        several = self.grouped and torch.distributed.get_world_size() > 1
+        if several and any(settings.options.get(f"{kind}_parallel_size", 1) > 1 for kind in ("tensor", "pipeline")):
+            raise UserError(
+                "model.sampler: an engine of several GPUs beside several trainers needs mgpo.vllm.ServedVLLMSampler, "
+                "with its devices; or leave tensor_parallel_size out"
+            )
         if several:  # vLLM finds the others by what torchrun would have set
             os.environ.setdefault("RANK", str(torch.distributed.get_rank()))
         elif device:
@@ -66,6 +78,11 @@ class LocalEngine:
                 f"{device}; hide the others with CUDA_VISIBLE_DEVICES, and take --trainer.devices 1"
             )
         gpu = torch.cuda.is_available()
+        if gpu and len(settings.banned) > MOST_BANNED:
+            raise UserError(
+                f"model.sampler: vLLM can keep {MOST_BANNED:,} ids from being sampled, and this policy bans "
+                f"{len(settings.banned):,}; leave model.sampler out"
+            )
         options = {
             "enable_sleep_mode": gpu,
             "enforce_eager": not gpu,  # a CPU's kernels would be compiled for minutes
@@ -91,10 +108,15 @@ class LocalEngine:
                     mm_device_do_normalize=False,  # for patches come as the vision tower takes them
                     **options,
                 )
-            except ValueError as error:  # of options, and of memory that is short
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of options, of memory that is short, of a second engine, of any worker
                 why = " ".join(str(error).split())[:SHOWN]
                 raise UserError(f"model.sampler: vLLM does not start ({why}); see model.sampler.options") from None
         self.settings, self.numbers = settings, itertools.count()
+        self.workers: int = self.llm.llm_engine.vllm_config.parallel_config.world_size
+        if self.grouped:
+            self.llm.llm_engine.engine_core._finalizer.detach()  # which would end them wherever it is collected
         self.asked: set[str] = set()  # requests that have not ended
         # Minus infinity, where the constructor's converter would stop at -100.
         self.bias = dict.fromkeys(settings.banned, float("-inf"))
@@ -135,30 +157,49 @@ class LocalEngine:
         self.asked.clear()
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Wake up and take these weights; what was computed under others is forgotten."""
+        """Wake up and take these weights; what was computed under others is forgotten.
+
+        Raises:
+            RuntimeError: If the engine would go on with what was computed under others.
+        """
         self._wake("weights")
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self.llm.collective_rpc(empty_deepstack)
+        if self.workers == 1:
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        else:  # in processes of their own, each of which takes its part of all
+            with tempfile.TemporaryDirectory() as folder:
+                for number, piece in enumerate(pieces(weights)):
+                    (Path(folder) / f"{number:06d}").write_bytes(packed(piece))
+                self.llm.collective_rpc(read_weights, args=(folder,))
+        self.llm.collective_rpc(empty_leftovers)
         self._wake("kv_cache")
-        self.llm.reset_prefix_cache()
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("the engine keeps what it has computed under other weights")
         self.llm.llm_engine.reset_encoder_cache()
 
     def sleep(self) -> None:
         """Give weights and cache of a GPU back; on a CPU there is no such thing."""
         self._forget()  # it would end them without saying so
         if torch.cuda.is_available():
-            self.llm.sleep(level=2)
+            with _young_garbage():
+                self.llm.sleep(level=2)
 
     def close(self) -> None:
         """Shut down; a process holds one engine at a time."""
-        self.llm.llm_engine.engine_core.shutdown()
+        core = self.llm.llm_engine.engine_core
+        if self.grouped:
+            core.engine_core.model_executor.shutdown()
+        else:
+            core.shutdown()
+        del self.llm
+        gc.collect()  # its memory is wanted
 
     def _wake(self, part: str) -> None:
         """The engine asks the driver for its memory, which has none as long as the trainer's allocator keeps what
         updates have let go of."""
         if torch.cuda.is_available() and self.llm.llm_engine.is_sleeping():
             torch.cuda.empty_cache()
-            self.llm.wake_up(tags=[part])
+            with _young_garbage():
+                self.llm.wake_up(tags=[part])
 
     def _params(self, seed: int, sampling: Sampling, stop_text: str | None) -> Any:
         from vllm import SamplingParams
@@ -179,11 +220,38 @@ class LocalEngine:
         )
 
 
-def empty_deepstack(worker: Any) -> None:
-    """Empty what Qwen3-VL adds to its first layers, which is neither weight nor buffer: nobody brings it back from
-    sleep, and where no picture is it has to be zero."""
-    for added in getattr(worker.get_model(), "deepstack_input_embeds", None) or ():
-        added.zero_()
+def read_weights(worker: Any, folder: str) -> None:
+    """Have a worker take the weights in the files of a folder."""
+    files = sorted(Path(folder).iterdir())
+    worker.reload_weights(
+        weights_iterator=(weight for file in files for weight in safetensors.torch.load_file(file).items())
+    )
+
+
+@torch.inference_mode()  # as they may have been made
+def empty_leftovers(worker: Any) -> None:
+    """Empty what is neither weight nor buffer, so that nobody brings it back from sleep, and has to be sound where no
+    token is: what Qwen3-VL adds to its first layers, the positions that graphs read, and their embeddings."""
+    state = getattr(worker.model_runner, "model_state", None)  # of a GPU's
+    rotary, encoder = getattr(state, "rope_state", None), getattr(state, "encoder_runner", None)
+    parts = [getattr(rotary, "positions", None), getattr(encoder, "inputs_embeds", None)]
+    for part in (*parts, *(getattr(worker.get_model(), "deepstack_input_embeds", None) or ())):
+        if part is not None:
+            part.zero_()
+
+
+@contextmanager
+def _young_garbage() -> Iterator[None]:
+    """Within it vLLM, which collects garbage whenever it sleeps or wakes, passes over what is old: a whole collection
+    takes half a second where a trainer is."""
+    gc.collect(1)
+    frozen = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
 
 
 def local_rank() -> int:

@@ -23,9 +23,8 @@ from mgpo.types import Prompt, Trajectory
 from mgpo.vllm.engine import Settings, local_rank
 from mgpo.vllm.requests import Drawn, Engine, Request
 from mgpo.vllm.sampler import VLLMSampler
-from mgpo.vllm.wire import receive, send
+from mgpo.vllm.wire import pieces, receive, send
 
-PIECE = 1 << 28  # bytes of weights in one frame
 LEAVING = 10.0  # seconds that an engine takes to end
 
 
@@ -156,10 +155,10 @@ class ServedEngine:
         yield from ((row, Drawn(tuple(ids), tuple(logprobs), cached)) for row, ids, logprobs, cached in answer["drawn"])
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Hand over weights by name, in pieces of `PIECE` bytes or so."""
+        """Hand over weights by name."""
         with self._whole():
             send(self.pipe, {"do": "load"})
-            for piece in _pieces(weights):
+            for piece in pieces(weights):
                 send(self.pipe, {"more": True}, piece)
         self._ask({"more": False})
 
@@ -197,19 +196,6 @@ class ServedEngine:
             if isinstance(error, EOFError | OSError):
                 raise RuntimeError("the engine's process has ended; what it said last stands above") from None
             raise
-
-
-def _pieces(weights: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Tied weights under each of their names; a tensor is never cut."""
-    piece: dict[str, Tensor] = {}
-    size = 0
-    for name, value in weights:
-        piece[name] = value
-        size += value.numel() * value.element_size()
-        if size >= PIECE:
-            yield piece
-            piece, size = {}, 0
-    yield piece
 
 
 def _environment(devices: str | None) -> dict[str, str]:

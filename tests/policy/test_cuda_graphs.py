@@ -131,19 +131,29 @@ def test_it_is_captured_and_replayed_on_the_policys_device(monkeypatch):
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
     graph = SimpleNamespace(
-        capture_begin=lambda pool, capture_error_mode: done.append("begin"), capture_end=lambda: done.append("end"),
-        replay=lambda: done.append("replay"), pool=lambda: "pool",
+        capture_begin=lambda pool, capture_error_mode: done.append(pool), capture_end=lambda: done.append("end"),
+        replay=lambda: done.append("replay"),
     )  # fmt: skip
     for name, stand_in in {
         "device": entered, "CUDAGraph": lambda: graph, "Stream": lambda device, priority: done.append(device) or stream,
-        "stream": nullcontext, "current_stream": lambda: stream,
+        "stream": nullcontext, "current_stream": lambda: stream, "graph_pool_handle": lambda: "pool",
+        "current_device": lambda: 1,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     second = torch.device("cuda", 1)
     replay, pool = REAL_CAPTURE(lambda: done.append("run"), None, second)
-    assert (done, pool) == ([("device", second), second, "begin", "run", "end", "left"], "pool")
+    assert (done, pool) == ([("device", second), second, "pool", "run", "end", "left"], "pool")
     replay()
     assert done[6:] == [("device", second), "replay", "left"]
+
+    def invalid():
+        raise RuntimeError("capture invalidated")
+
+    graph.capture_end = invalid
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *of: done.append(of), raising=False)
+    with pytest.raises(RuntimeError, match="invalidated"):
+        REAL_CAPTURE(lambda: done.append("run"), "earlier", second)
+    assert done[9:] == [("device", second), "earlier", "run", (1, "earlier")]
 
 
 def test_what_cannot_be_captured_is_passed_plainly(policy, samples, plain, taped, monkeypatch):
@@ -193,6 +203,19 @@ def test_a_graph_is_made_in_the_second_pass_and_lasts_as_long_as_the_buffers(tap
         assert steps(ids, positions, width)[:, 0].tolist() == (ids + 10 * positions).tolist()
         assert calls == [passed] * (passed is not None)
         assert len(captured) == graphed
+
+
+def test_graphs_of_a_reply_that_was_broken_off_go_before_anothers_are_made(taped):
+    first, second = (Steps(lambda ids, at, n=n: (ids + n * at)[:, None], 4, torch.device("cpu")) for n in (10, 20))
+    ids, at = torch.arange(4), torch.arange(4) + 5
+    for _ in range(2):
+        first(ids, at, 64)
+    assert first.replays[4] is not None
+    for steps, factor in ((second, 20), (second, 20), (first, 10), (first, 10), (second, 20)):
+        assert steps(ids, at, 64)[:, 0].tolist() == (ids + factor * at).tolist()
+        made = [bool(each.replays.get(4)) for each in (first, second)]
+        assert made.count(True) <= 1
+    assert len(captured) == 3
 
 
 @pytest.mark.gpu

@@ -3,6 +3,8 @@
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +158,14 @@ def test_which_kernel_takes_what():
     assert kernel_of(heads(torch.bfloat16, 128)) is kernel_of(heads(torch.float16, 8)) is FLASH
     assert kernel_of(heads(torch.float32, 128)) is kernel_of(heads(torch.bfloat16, 512)) is EFFICIENT
     assert kernel_of(heads(torch.bfloat16, 128, "cpu")) not in (FLASH, EFFICIENT)
+
+
+@pytest.mark.parametrize(("generation", "kernel"), [((7, 5), EFFICIENT), ((8, 0), FLASH), ((9, 0), FLASH)])
+def test_gpus_before_ampere_have_no_flash(monkeypatch, generation, kernel):
+    device = torch.device("cuda", sum(generation))  # which is looked at once
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda of: generation)
+    q: Any = SimpleNamespace(device=device, dtype=torch.float16, shape=(1, 2, 3, 128))
+    assert kernel_of(q) is kernel
 
 
 def test_a_device_without_kernels_is_refused():

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,55 +13,73 @@ from lightning.pytorch.accelerators import cuda
 
 from mgpo.errors import UserError
 from mgpo.vllm import VLLMSampler, sampler
-from mgpo.vllm.engine import LocalEngine, Settings, empty_deepstack
+from mgpo.vllm.engine import LocalEngine, Settings, empty_leftovers, read_weights
 from mgpo.vllm.sampler import process_as_it_was
 
 SETTINGS = Settings("folder", "bfloat16", 1, (2,))
 
 
 @pytest.fixture
-def engine(monkeypatch):
-    """A local engine around a stand-in for `vllm.LLM` on what looks like a GPU, and the list of what is asked of it."""
+def vllm(monkeypatch):
+    """What looks like vLLM on a GPU, with the list of what is asked of it: `workers` and `full` say how it is."""
     asked: list[Any] = []
+    stand_in = SimpleNamespace(asked=asked, workers=1, full=True, unseen=0)
 
     class LLM:
         def __init__(self, **options):
             self.asleep = False
             asked.append("start")
-            core = SimpleNamespace(shutdown=lambda: asked.append("shutdown"))
+            executor = SimpleNamespace(shutdown=lambda: asked.append("end of workers"))
+            core = SimpleNamespace(
+                shutdown=lambda: asked.append("shutdown"), engine_core=SimpleNamespace(model_executor=executor),
+                _finalizer=SimpleNamespace(detach=lambda: asked.append("detach")),
+            )  # fmt: skip
             self.llm_engine = SimpleNamespace(
                 is_sleeping=lambda: self.asleep, reset_encoder_cache=lambda: asked.append("encoder"), engine_core=core,
                 abort_request=lambda ids: asked.extend(("abort", each) for each in ids),
+                vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(world_size=stand_in.workers)),
             )  # fmt: skip
 
         def sleep(self, level):
-            self.asleep = True
+            self.asleep, stand_in.unseen = True, gc.get_freeze_count()
             asked.append(("sleep", level))
 
         def wake_up(self, tags):
-            self.asleep = tags == ["weights"]  # the cache still sleeps
+            self.asleep, stand_in.unseen = tags == ["weights"], gc.get_freeze_count()  # the cache still sleeps
             asked.append(("wake", *tags))
 
-        def collective_rpc(self, method, kwargs=None):
-            asked.append((method, [name for name, _ in kwargs["weights_iterator"]]) if kwargs else method.__name__)
+        def collective_rpc(self, method, args=(), kwargs=None):
+            if method is read_weights:
+                method(
+                    SimpleNamespace(reload_weights=lambda weights_iterator: asked.append(dict(weights_iterator))), *args
+                )
+            else:
+                asked.append((method, [name for name, _ in kwargs["weights_iterator"]]) if kwargs else method.__name__)
 
         def reset_prefix_cache(self):
             asked.append("prefix")
+            return stand_in.full
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM))
+    stand_in.LLM = LLM
+    monkeypatch.setitem(sys.modules, "vllm", stand_in)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: asked.append("give back"))
-    return LocalEngine(SETTINGS), asked
+    return stand_in
 
 
-def test_it_starts_on_the_trainers_gpu(monkeypatch):
+@pytest.fixture
+def engine(vllm):
+    """A local engine around a stand-in for `vllm.LLM` on what looks like a GPU, and the list of what is asked of it."""
+    return LocalEngine(SETTINGS), vllm.asked
+
+
+def test_it_starts_on_the_trainers_gpu(vllm, monkeypatch):
     """Of several processes vLLM takes the number on the node for that of the GPU, and only from the environment; under
     SLURM nobody sets it."""
     seen: list[Any] = []
     names = ("RANK", "LOCAL_RANK")
-    monkeypatch.setitem(
-        sys.modules, "vllm", SimpleNamespace(LLM=lambda **_: seen.append([os.environ.get(name) for name in names]))
-    )
+    start = vllm.LLM
+    vllm.LLM = lambda **options: seen.append([os.environ.get(name) for name in names]) or start(**options)
     with pytest.raises(UserError, match=r"the trainer is on number 1; hide the others with CUDA_VISIBLE_DEVICES"):
         LocalEngine(SETTINGS, 1)
     for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 5}.items():
@@ -83,22 +102,66 @@ def test_it_wakes_into_memory_that_the_trainer_gave_back(engine):
     push = ("reload_weights", ["a"])
     assert asked == ["give back", "start"]
     engine.load([("a", torch.zeros(1))])
-    assert asked[2:] == [push, "empty_deepstack", "prefix", "encoder"]
+    assert asked[2:] == [push, "empty_leftovers", "prefix", "encoder"]
     engine.sleep()
     engine.load([("a", torch.zeros(1))])
-    woken = ["give back", ("wake", "weights"), push, "empty_deepstack", "give back", ("wake", "kv_cache")]
+    woken = ["give back", ("wake", "weights"), push, "empty_leftovers", "give back", ("wake", "kv_cache")]
     assert asked[6:] == [("sleep", 2), *woken, "prefix", "encoder"]
     engine.close()
     assert asked[-1] == "shutdown"
 
 
-def test_what_vllm_refuses_to_start_with_is_told(monkeypatch):
-    def refuse(**options):
-        raise ValueError("Free memory on device cuda:0 (3.1/79.2 GiB) is less than desired\nGPU memory utilization")
+def test_sleeping_and_waking_collect_young_garbage_alone(vllm, engine):
+    """vLLM collects all that there is in each, which takes half a second; a policy can be freed again behind it."""
+    engine, _ = engine
+    for act in (engine.sleep, lambda: engine.load([])):
+        vllm.unseen = 0
+        act()
+        assert vllm.unseen > 10_000 and gc.get_freeze_count() == 0
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
-    with pytest.raises(UserError, match=r"does not start \(Free memory .* desired GPU .*\); see model.sampler.options"):
+
+def test_weights_for_several_workers_lie_in_files(vllm):
+    vllm.workers = 2
+    weights = {"a.weight": torch.rand(3, 2), "b": torch.rand(4).bfloat16()}
+    LocalEngine(SETTINGS).load(iter(weights.items()))
+    (taken,) = [each for each in vllm.asked if isinstance(each, dict)]
+    assert taken.keys() == weights.keys() and all(torch.equal(taken[name], weights[name]) for name in weights)
+
+
+def test_a_cache_that_stays_is_an_error(vllm, engine):
+    vllm.full = False
+    with pytest.raises(RuntimeError, match="computed under other weights"):
+        engine[0].load([])
+
+
+def test_the_groups_of_several_trainers_outlive_it(vllm, monkeypatch):
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 1}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="ServedVLLMSampler"):
+        LocalEngine(replace(SETTINGS, options={"tensor_parallel_size": 2}))
+    engine = LocalEngine(SETTINGS)
+    engine.close()
+    assert vllm.asked[-2:] == ["detach", "end of workers"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("Free memory on device cuda:0 (3.1/79.2 GiB) is less\nthan desired"), "Free .* less than desired"),
+        (AssertionError("CuMem allocator can only be used for one instance per process"), "CuMem .* per process"),
+        (Exception("WorkerProc initialization failed"), "WorkerProc .* failed"),
+    ],
+)  # fmt: skip
+def test_what_vllm_refuses_to_start_with_is_told(vllm, error, said):
+    def refuse(**options):
+        raise error
+
+    vllm.LLM = refuse
+    with pytest.raises(UserError, match=rf"does not start \({said}\); see model.sampler.options"):
         LocalEngine(SETTINGS)
+    with pytest.raises(UserError, match=r"can keep 1,024 ids .* this policy bans 1,025"):
+        LocalEngine(replace(SETTINGS, banned=tuple(range(1025))))
 
 
 def test_requests_of_a_reply_that_nobody_took_are_ended(engine):
@@ -111,12 +174,19 @@ def test_requests_of_a_reply_that_nobody_took_are_ended(engine):
     assert asked[-1] == ("sleep", 2) and len(asked) == 6
 
 
-def test_what_is_added_to_the_first_layers_is_emptied():
+def test_what_nobody_brings_back_from_sleep_is_emptied():
+    with torch.inference_mode():
+        positions, embeddings = torch.ones(3, 5, dtype=torch.int64), torch.full((2, 2), torch.nan)
     added = [torch.ones(4, 2), torch.ones(4, 2)]
     models = [SimpleNamespace(deepstack_input_embeds=added), SimpleNamespace(deepstack_input_embeds=None), object()]
-    for model in models:
-        empty_deepstack(SimpleNamespace(get_model=lambda model=model: model))
-    assert not any(part.any() for part in added)
+    state = SimpleNamespace(
+        rope_state=SimpleNamespace(positions=positions), encoder_runner=SimpleNamespace(inputs_embeds=embeddings)
+    )
+    states: list[Any] = [state, SimpleNamespace(rope_state=None), None]
+    for model, state in zip(models, states):
+        runner = SimpleNamespace(model_state=state) if state else SimpleNamespace()
+        empty_leftovers(SimpleNamespace(get_model=lambda model=model: model, model_runner=runner))
+    assert not any(part.any() for part in (*added, positions, embeddings))
 
 
 def test_a_process_stays_as_it_was_where_an_engine_starts():

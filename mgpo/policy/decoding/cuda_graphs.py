@@ -5,9 +5,11 @@ addresses, not tensors: it holds for the buffers of one reply, as long as they d
 """
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
     Raises:
         RuntimeError: Where it does something that can't be replayed, such as waiting for the device.
     """
+    pool = pool or torch.cuda.graph_pool_handle()
     with torch.cuda.device(device):
         graph, stream = torch.cuda.CUDAGraph(), _side_stream(device)
         stream.wait_stream(torch.cuda.current_stream())
@@ -42,7 +45,12 @@ def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
             try:
                 result = run()
             finally:
-                graph.capture_end()
+                try:
+                    graph.capture_end()
+                except RuntimeError:  # raised before the allocator hears that the capture has ended
+                    with suppress(RuntimeError):
+                        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+                    raise
         torch.cuda.current_stream().wait_stream(stream)
 
     def replay() -> Tensor:
@@ -50,7 +58,7 @@ def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
             graph.replay()
         return result
 
-    return replay, graph.pool()
+    return replay, pool
 
 
 @cache
@@ -64,12 +72,15 @@ class Steps:
     """Passes over one token a row, whose number of rows goes down.
 
     The first pass over a number of rows is a plain one, which has kernels loaded and memory laid out; the second one is
-    captured. Where that fails, all passes are plain.
+    captured. Where that fails, all passes are plain. Graphs of an earlier reply, which may have been broken off, go
+    before another's are captured: libraries' workspaces lie in the memory of the first.
 
     Args:
         run: The pass over the first rows, from their ids and positions (N,); what it reads besides stays in its place.
         rows: At most.
     """
+
+    latest: ClassVar["weakref.ref[Steps] | None"] = None  # whose passes were captured
 
     def __init__(self, run: Callable[[Tensor, Tensor], Tensor], rows: int, device: torch.device) -> None:
         self.run, self.sizes = run, halves(rows)
@@ -86,11 +97,16 @@ class Steps:
     def __call__(self, id_N: Tensor, position_N: Tensor, width: int) -> Tensor:
         """What these rows' tokens come to, while the buffers have that width."""
         if width != self.width:
-            self.width, self.replays, self.pool = width, {}, None
+            self.width = width
+            self.forget()
         rows, size = len(id_N), self.size(len(id_N))
         self.id_N[:rows].copy_(id_N)
         self.position_N[:rows].copy_(position_N)
         return self._pass(size)[:rows]
+
+    def forget(self) -> None:
+        """Let go of all graphs and of their memory."""
+        self.replays, self.pool = {}, None
 
     def _pass(self, size: int) -> Tensor:
         def run() -> Tensor:
@@ -98,6 +114,10 @@ class Steps:
 
         replay = self.replays.get(size)
         if replay is None and size in self.replays and not self.failed:
+            before = Steps.latest() if Steps.latest is not None else None
+            if before is not None and before is not self:
+                before.forget()
+            Steps.latest = weakref.ref(self)
             try:
                 replay, self.pool = capture(run, self.pool, self.id_N.device)
             except RuntimeError as error:  # an operation that can't be captured, or no memory for one more graph

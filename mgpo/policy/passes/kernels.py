@@ -3,12 +3,14 @@
 - CPU: the flash kernel for CPUs, once a piece.
 - GPU, half precision: FlashAttention 2 (arXiv 2307.08691) with cumulative lengths, one call for all pieces; heads
   share keys natively.
-- GPU, float32, or heads wider than 256: the memory-efficient kernel (arXiv 2112.05682), once a piece.
+- GPU, float32, heads wider than 256, GPUs older than Ampere: the memory-efficient kernel (arXiv 2112.05682), once a
+  piece.
 
 Shapes: H heads, K key-value heads, T tokens, Q queries, S keys of a piece, E width of a head.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from mgpo.policy.passes.packing import Looks
 
 aten: Any = torch.ops.aten
 FLASH_WIDTH = 256  # of a head, at most
+AMPERE = (8, 0)  # the first generation of NVIDIA's that has it
 ALIGNED = 8  # kernels on GPUs take heads whose width is a multiple of this
 LSE_BLOCK = 32  # in which the memory-efficient kernel lays out its log-sum-exps
 
@@ -42,7 +45,15 @@ def kernel_of(q_1HTE: Tensor) -> Kernel:
     """The kernel for such queries, by their device, type and width."""
     if q_1HTE.device.type == "cpu":
         return CPU
-    return FLASH if q_1HTE.dtype.itemsize == 2 and q_1HTE.shape[-1] <= FLASH_WIDTH else EFFICIENT
+    half = q_1HTE.dtype.itemsize == 2 and q_1HTE.shape[-1] <= FLASH_WIDTH
+    return FLASH if half and _has_flash(q_1HTE.device) else EFFICIENT
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    if device.type != "cuda" or torch.version.hip is not None:
+        return True
+    return torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def check_kernel(kind: str) -> None:

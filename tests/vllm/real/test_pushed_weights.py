@@ -90,6 +90,18 @@ def test_in_a_process_of_its_own_it_says_the_same(policy, served, trajectories, 
     assert max(gap.max() for gap in gaps(policy, played)) < 1e-3
 
 
+def test_there_it_may_have_several_workers(policy, samples):
+    """Each takes its part of what is pushed; the tower, whose heads can't be dealt to two, is whole in both."""
+    changed = copy.deepcopy(policy)
+    options = {**OPTIONS, "tensor_parallel_size": 2, "mm_encoder_tp_mode": "data"}
+    with closing(ServedVLLMSampler(options=options)) as sampler:
+        for _ in range(2):
+            assert max(gap.max() for gap in gaps(changed, rollouts(changed, sampler, samples))) < 1e-3
+            with torch.no_grad():
+                for parameter in changed.parameters():
+                    parameter.mul_(1.1)
+
+
 def test_what_the_trainer_saw_goes_there_too(served, samples):
     frozen = load(freeze_vision=True)
     served.release()
