@@ -35,8 +35,8 @@ class VLLMSampler:
 
     Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. In place
     of patches go the features that the trainer's tower gives, where that is not trained. Weights, with adapters merged,
-    are pushed before the first rollouts after every change. On a GPU the engine sleeps while the policy learns. What a fused
-    optimiser changes can't be seen: behind its step a loop of one's own calls `release`.
+    are pushed before the first rollouts after every change. On a GPU the engine sleeps while the policy learns. A change
+    by a fused optimiser can't be seen: behind its step a loop of one's own calls `release`.
 
     Args:
         dtype: Type in which the engine computes, such as bfloat16; by default that of the policy's weights.
