@@ -35,7 +35,7 @@ class VLLMSampler:
 
     Ids and patches go in as the trainer has them, and ids come out; no text and no image is processed again. In place
     of patches go the features that the trainer's tower gives, where that is not trained. Weights, with adapters merged,
-    are pushed before the first rollouts after every change. On a GPU the engine sleeps while the policy learns. A change
+    are pushed before the first rollouts after every change. On a GPU the engine sleeps while the policy learns. Changes
     by a fused optimiser can't be seen: behind its step a loop of one's own calls `release`.
 
     Args:
