@@ -54,7 +54,7 @@ def is_right(answer: str | None, truth: str, choices: tuple[str, ...] = ()) -> b
     Without options an answer may say more than a truth that is a number, time, measure, price or code ("12 cars" is 12,
     "gate A12" is A12), but never less: "5" is not "5 km".
     """
-    if answer is None:
+    if answer is None or not truth.strip():
         return False
     if choices:
         return first_alike(choice_letter(answer, choices), choices) == first_alike(truth, choices)

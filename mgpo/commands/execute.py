@@ -61,7 +61,9 @@ def execute(command: str, args: Sequence[str]) -> None:
         elif isinstance(target, type):
             run(args, target, run=False)
         else:
-            how: dict[str, Any] = dict(args=args, prog=f"mgpo {command}", as_positional=False, exit_on_error=False)
+            how: dict[str, Any] = dict(
+                args=args, prog=f"mgpo {command}", as_positional=False, exit_on_error=False, fail_untyped=False
+            )
             with reading(args):
                 jsonargparse.auto_cli(target, **how)
     except MisconfigurationException as error:  # options of the trainer that contradict each other

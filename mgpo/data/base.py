@@ -3,7 +3,11 @@
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
+from PIL import Image
+
+from mgpo.answers import LETTERS
 from mgpo.errors import UserError
 from mgpo.types import Question
 from mgpo.utils.interface import Interface
@@ -61,12 +65,42 @@ def question_of(source: Source, index: int) -> Question:
         question = source[index]
     if not isinstance(question, Question):
         raise DataError(f"the source {name} gives a {type(question).__name__} as question {index}, not a Question")
-    texts = (question.text, question.answer, *question.accepted, *(question.choices or ()))
+    return _checked(question, f"the source {name}", f"question {index}")
+
+
+def _checked(question: Question, source: str, which: str) -> Question:
+    """A question whose parts can be used, with tuples for lists. Raises DataError."""
+    parts = {name: getattr(question, name) or () for name in ("choices", "accepted", "others")}
+    for name, value in parts.items():
+        if not isinstance(value, list | tuple):
+            raise DataError(f"{source}: {name} of {which} has to be a tuple, not a {type(value).__name__}")
+    if any(getattr(question, name) != value or isinstance(value, list) for name, value in parts.items()):
+        question = replace(question, **{name: tuple(value) for name, value in parts.items()})
+    texts = (question.text, question.answer, *question.accepted, *question.choices)
     if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"the source {name}: text, choices and answers of question {index} have to be texts")
+        raise DataError(f"{source}: text, choices and answers of {which} have to be texts")
     if broken(*texts):
-        raise DataError(f"the source {name}: a text of question {index} {BROKEN}")
+        raise DataError(f"{source}: a text of {which} {BROKEN}")
+    if not question.text.strip():
+        raise DataError(f"{source}: the text of {which} is empty")
+    for picture in question.pictures:
+        if isinstance(picture, Image.Image) or not callable(getattr(picture, "load", None)):
+            kind = "PIL image" if isinstance(picture, Image.Image) else type(picture).__name__
+            instead = "mgpo.images.FilePicture(path), or an object whose load() gives the image"
+            raise DataError(f"{source}: a picture of {which} is a {kind}; give {instead}")
+    _check_letter(question, source, which)
     return question
+
+
+def _check_letter(question: Question, source: str, which: str) -> None:
+    """Raises DataError where an answer, if it is known, is none of the choices' letters."""
+    answer, letters = question.answer, LETTERS[: len(question.choices)]
+    if question.choices and answer and (answer not in letters or len(answer) > 1):
+        own = "".join(letter for letter, text in zip(letters, question.choices) if text == answer)
+        raise DataError(
+            f"{source}: the answer of {which} is {answer[:60]!r}{f', which is {own}' if len(own) == 1 else ''}; where "
+            "there are choices it has to be the letter of one"
+        )
 
 
 def broken(*texts: str) -> bool:
@@ -81,7 +115,14 @@ def split_of(source: Source) -> str:
 
 def check_splits(key: str, sources: Sequence[Source]) -> None:
     """Raises DataError where a source would report among other curves than its own, and as `check_ids` does."""
-    for split in map(split_of, sources):
+    for source in sources:
+        if not len(source):
+            raise DataError(f"{key}: the source {type(source).__name__} has no questions; leave it out")
+        if not (split := split_of(source)):
+            raise DataError(
+                f"{key}: the source {type(source).__name__} names no split, under which results are reported; give its "
+                "questions one, such as split='val'"
+            )
         if split in CURVES:
             raise DataError(f"{key}: a split can't be called {split!r}, as other curves are; call it val, for instance")
     check_ids(key, sources)

@@ -2,12 +2,10 @@
 
 import json
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import torch
 import yaml
 
@@ -25,9 +23,8 @@ from mgpo.policy.families.qwen_pixels import PixelBudget
 from mgpo.policy.hub.checkpoint_files import MODELS, family_of
 from mgpo.policy.hub.run_weights import policy_weights
 from mgpo.rollout.episodes import ANSWER_FORM
-from mgpo.utils.complaints import plainly
+from mgpo.utils.configurations import arguments_from, made_from, read_text, shipped_config
 from mgpo.utils.configurations import load as load_yaml
-from mgpo.utils.configurations import read_text, shipped_config
 
 EMBEDDED_CONFIG = "mgpo"
 ADDRESSES = ("http://", "https://")
@@ -163,30 +160,16 @@ def _checked(file: Path, read: Callable[[str], Any]) -> dict[str, Any]:
 
 def _from_config(chosen: dict[str, Any], dialogue: Dialogue | None, options: dict[str, Any]) -> Model:
     """The policy and the dialogue of a configuration's `model`, built as the command line builds them."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--policy", type=Policy)
-    parser.add_argument("--dialogue", type=Dialogue | None)
     policy = chosen["policy"]
     policy["init_args"] = {**policy["init_args"], **options}
-    made = _made(parser, {"policy": policy, "dialogue": chosen.get("dialogue")})
+    parts = made_from({"policy": policy, "dialogue": chosen.get("dialogue")}, policy=Policy, dialogue=Dialogue | None)
     if not isinstance(form := chosen.get("answer_form", ANSWER_FORM), str) or "{answer}" not in form:
         raise UserError(f"answer_form is {form!r}; it needs the slot {{answer}}")
     limit = chosen.get("eval_sampling", {}).get("max_new_tokens", 1024)
-    return Model(made.policy.load().eval(), dialogue or made.dialogue or TwoTurn(), limit, answer_form=form)
+    return Model(parts.policy.load().eval(), dialogue or parts.dialogue or TwoTurn(), limit, answer_form=form)
 
 
 def _served(options: dict[str, Any], dialogue: Dialogue | None) -> ServedModel:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ServedModel, "served", skip={"dialogue"})
-    model = _made(parser, {"served": options}).served
+    model = ServedModel(**arguments_from(ServedModel, "served", options, {"dialogue"}))
     model.dialogue = dialogue or model.dialogue
     return model
-
-
-def _made(parser: jsonargparse.ArgumentParser, settings: dict[str, Any]) -> Any:
-    """What the settings describe. Raises UserError for names and values that don't fit."""
-    try:
-        parsed = parser.parse_object(settings)
-    except ArgumentError as error:
-        raise UserError(plainly(str(error))) from None
-    return parser.instantiate(parsed)

@@ -16,7 +16,7 @@ from transformers.utils.hub import cached_file
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.inference.card import model_card
-from mgpo.inference.class_paths import settings_of
+from mgpo.inference.class_paths import check_settings, settings_of
 from mgpo.policy.base import Policy
 from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.utils.atomic_files import check_output, write_json, write_text
@@ -60,10 +60,11 @@ def save_model(
         answer_form: The reply whose likelihood is the evidence of an audit.
 
     Raises:
-        UserError: If the folder holds something, there are no adapters to be saved alone, or adapters for a repository
-            belong to a base on this machine.
+        UserError: If the folder holds something, the dialogue can't be made again from what is saved, there are no
+            adapters to be saved alone, or adapters for a repository belong to a base on this machine.
     """
     _check(policy, folder, merge)
+    check_settings("the dialogue", dialogue)
     if name is not None and not merge and Path(getattr(policy, "path", "")).is_dir():
         raise UserError(f"the adapters' base is a folder here, which {name} can't point to; leave out --merge false")
     library = "transformers" if merge else "peft"

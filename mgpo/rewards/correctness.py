@@ -1,7 +1,7 @@
 """Rewards see the answer and the question, nothing else: no box can reach them (paper, section 3.2)."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsFloat
 
 from mgpo.answers import is_number, is_right
@@ -62,7 +62,13 @@ def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) 
         given = [_asked(reward, *asked) for asked in answers]
     else:
         with blaming(f"judge_all of the reward {_name(reward)}"):
-            given = list(judge_all(answers))
+            given = judge_all(answers)
+        if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+            raise UserError(
+                f"judge_all of the reward {_name(reward)} gives a {type(given).__name__}; it should give a list, with "
+                "what it says of each answer in order"
+            )
+        given = list(given)
     if len(given) != len(answers):
         raise UserError(
             f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
@@ -72,8 +78,14 @@ def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) 
 
 def counts_of(reward: Reward) -> dict[str, float]:
     """What a reward counts of itself by name, where it does."""
-    counts: Callable[[], dict[str, float]] | None = getattr(reward, "counts", None)
-    return counts() if callable(counts) else {}
+    counts: Callable[[], Any] | None = getattr(reward, "counts", None)
+    if not callable(counts):
+        return {}
+    with blaming(f"counts of the reward {_name(reward)}"):
+        given = counts()
+        if not isinstance(given, Mapping):
+            raise TypeError(f"numbers by name are needed, not a {type(given).__name__}")
+        return {str(name): float(value) for name, value in given.items()}
 
 
 def _asked(reward: Reward, answer: str | None, question: Question) -> Any:
@@ -83,13 +95,21 @@ def _asked(reward: Reward, answer: str | None, question: Question) -> Any:
 
 def _checked(reward: Reward, given: Any, question: Question) -> Verdict:
     value, right = given if isinstance(given, Verdict) else (given, None)
-    if not isinstance(value, SupportsFloat):
+    try:
+        value = float_of(value)
+        return Verdict(value, value > 0 if right is None else bool(right))
+    except (TypeError, ValueError, RuntimeError):  # of a truth, an array has none
         raise UserError(
-            f"the reward {_name(reward)} gives {repr(given)[:80]} for question {question.id}; it should return a "
-            "number, or a mgpo.rewards.Verdict"
-        )
-    value = float(value)
-    return Verdict(value, value > 0 if right is None else bool(right))
+            f"the reward {_name(reward)} gives {' '.join(repr(given).split())[:80]} for question {question.id}; it "
+            "should return a number, or a mgpo.rewards.Verdict"
+        ) from None
+
+
+def float_of(value: Any) -> float:
+    """What is one number, of Python, numpy or torch, as one of Python's. Raises TypeError or ValueError for others."""
+    if not isinstance(value, SupportsFloat) or getattr(value, "ndim", 0):
+        raise TypeError(f"a number is needed, not {' '.join(repr(value).split())[:80]}")
+    return float(value.detach() if hasattr(value, "detach") else value)  # type: ignore[attr-defined]
 
 
 def _name(reward: Reward) -> str:

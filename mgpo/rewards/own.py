@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, Signature, isclass, signature
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from mgpo.errors import UserError
 from mgpo.rewards.correctness import Reward
 from mgpo.types import Question
+from mgpo.utils.own_code import blaming
 
 ASKED = ("answer", "question")
 
@@ -51,14 +52,26 @@ def _found(path: str) -> Callable[..., Any]:
     """What lies at a path that the command line could not tell: a partial function, or an object that is called."""
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        with blaming(f"model.reward: importing {module}"):
+            there = _imported(module)
+        found = getattr(there, name)
         return found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, ValueError):
+    except AttributeError:
         raise UserError(f"model.reward: there is no {path}, here or among what is installed") from None
     except TypeError as error:
         raise UserError(
             f"model.reward: {path} can't be made without arguments ({error}); they stand under init_args"
         ) from None
+
+
+def _imported(name: str) -> ModuleType | None:
+    """A module; None where there is none of that name, rather than none of those that it imports."""
+    try:
+        return import_module(name) if name else None
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 class ByName:

@@ -10,6 +10,7 @@ import numpy as np
 from mgpo.answers import extract
 from mgpo.errors import UserError
 from mgpo.images.boxes import box_candidates, number_lists
+from mgpo.rewards.correctness import float_of
 from mgpo.types import Trajectory
 from mgpo.utils.atomic_files import parse_json
 from mgpo.utils.interface import Interface
@@ -29,7 +30,7 @@ def added(shaping: Sequence[Shaping], trajectory: Trajectory) -> float:
     for each in shaping:
         name = getattr(each, "__name__", type(each).__name__)
         with blaming(f"the shaping {name}, asked about question {trajectory.question.id},"):
-            total += float(each(trajectory))
+            total += float_of(each(trajectory))
     return total
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgpo.data.batches import Sample
 from mgpo.distributed import gathered
+from mgpo.errors import UserError
 from mgpo.evaluation.evidence import look_margins
 from mgpo.metrics.record import records_of
 from mgpo.objective import Objective
@@ -70,13 +71,16 @@ class RolloutModule(EvaluatedModule):
         with self.timer.phase("rollout") as work:
             groups = self.play(samples)
             self.rolled_out = groups.trajectories
-            self.tally.add(counts_of(self.reward), 1)
             work.add(self.rolled_out)
         if not self.rolled_out:
             return None
         self.tally.add_all({"evidence_margin": self.measure_looks(groups)})
         records = records_of(self.rolled_out, self.group_size, self.global_step)
-        self.tally.add_all(rollout_metrics(records, self.group_size))
+        metrics, counts = rollout_metrics(records, self.group_size), counts_of(self.reward)
+        if taken := sorted(metrics.keys() & counts.keys()):
+            raise UserError(f"the reward counts {taken[0]!r}, which is a curve of training already; call it otherwise")
+        self.tally.add_all(metrics)
+        self.tally.add(counts, 1)
         if self.teacher is None:
             self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
         if self.constant_reward_groups != "resample":

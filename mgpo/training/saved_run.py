@@ -1,17 +1,14 @@
 """A run's module again, from its folder: the saved configuration says what it is made of."""
 
-from argparse import ArgumentError
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import yaml
 
 from mgpo.checkpoints.whole import FOLDER, trained
 from mgpo.errors import UserError
-from mgpo.utils.complaints import plainly
-from mgpo.utils.configurations import load, read_text
+from mgpo.utils.configurations import arguments_from, load, read_text
 
 CONFIG = "config.yaml"
 
@@ -35,10 +32,8 @@ def arguments_of(kind: type, config: Path, given: Collection[str]) -> dict[str, 
 
     Raises UserError where the file holds no such part.
     """
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "model", skip=set[str | int](given), instantiate=False)
     try:
         saved = {key: value for key, value in load(read_text(config))["model"].items() if key not in given}
-        return parser.instantiate(parser.parse_object({"model": saved})).model.as_dict()
-    except (ArgumentError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{config} does not say what the run's model is made of: {plainly(str(error))}") from None
+        return arguments_from(kind, "model", saved, given)
+    except (UserError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{config} does not say what the run's model is made of: {error}") from None

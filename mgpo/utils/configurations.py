@@ -6,7 +6,7 @@ What a configuration asks for is done: its class paths are imported and built, s
 import difflib
 import os
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -152,6 +152,30 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except ValueError:
         raise UserError(f"{path} is no text in UTF-8, as a configuration is") from None
+
+
+def made_from(settings: Mapping[str, Any], **kinds: Any) -> Any:
+    """Things of these kinds by name, made of their settings as the command line makes them; parameters of classes of
+    one's own need no annotations. Raises UserError for names and values that don't fit."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name}", type=kind).sub_add_kwargs = {"fail_untyped": False}  # type: ignore[union-attr]
+    return _instances(parser, settings)
+
+
+def arguments_from(kind: type, key: str, settings: Mapping[str, Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """What `kind` takes, besides what is `given`, made of settings as by `made_from`; messages begin with the key."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, key, skip=set[str | int](given), instantiate=False, fail_untyped=False)
+    return _instances(parser, {key: dict(settings)})[key].as_dict()
+
+
+def _instances(parser: jsonargparse.ArgumentParser, settings: Mapping[str, Any]) -> Any:
+    try:
+        parsed = parser.parse_object(dict(settings))
+    except ArgumentError as error:
+        raise UserError(plainly(str(error))) from None
+    return parser.instantiate(parsed)
 
 
 def load(text: str) -> Any:

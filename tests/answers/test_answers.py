@@ -65,6 +65,11 @@ def test_short_answers(answer, truth, right):
     assert is_right(answer, truth) is right
 
 
+@pytest.mark.parametrize("answer", ["", " ", "red", "A"])
+def test_where_nothing_is_known_to_be_right_nothing_is(answer):
+    assert not is_right(answer, "") and not is_right(answer, "", ("red", "blue"))
+
+
 def test_an_option_is_right_by_letter_or_text():
     assert is_right("(B)", "B", CHOICES)
     assert is_right("blue", "B", CHOICES)

@@ -155,7 +155,7 @@ def test_a_resumed_run_writes_the_same_rows_again(tokenizer, tmp_path):
     runs = sorted({row["run"] for row in rows(tmp_path)})
     first, again = ([row | {"run": ""} for row in rows(tmp_path) if row["run"] == run] for run in runs)
     assert again == first[16:]
-    assert warner.watch.curves["image_reliance"].steps == [1, 2, 3, 4]
+    assert warner.alarms.curves["image_reliance"].steps == [1, 2, 3, 4]
 
 
 def test_refilling_neither_loses_nor_doubles(tokenizer, tmp_path):

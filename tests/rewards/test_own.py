@@ -4,14 +4,16 @@ import sys
 from dataclasses import replace
 
 import jsonargparse
+import numpy as np
 import pytest
+import torch
 
 from mgpo.cli import main
 from mgpo.dialogues import SingleTurn
 from mgpo.errors import UserError
 from mgpo.images.decoding import to_rgb
 from mgpo.rewards import BySource, ExactAnswer, Verdict, as_reward, verdict_of
-from mgpo.rewards.correctness import verdicts_of
+from mgpo.rewards.correctness import counts_of, verdicts_of
 from mgpo.rollout import InProcessSampler, Sampling
 from mgpo.rollout.episodes import roll_out, shape_rewards
 from mgpo.training import MGPO
@@ -162,6 +164,68 @@ def test_so_are_shapings_and_dialogues(policy):
     samples = [(question, to_rgb(IMAGE))]
     with pytest.raises(UserError, match=r"the dialogue Stuck, at question q7, fails: KeyError: 'box' \(.*test_own"):
         roll_out(policy, InProcessSampler(), Stuck(), samples, copies=1, sampling=Sampling(2), key=(0,))
+
+
+@pytest.mark.parametrize("given", [np.array([1.0]), np.array([1.0, 2.0]), torch.ones(2), (1.0,), {"r": 1}, "1", None])
+def test_what_is_not_one_number_is_no_reward(given):
+    question = make_question(IMAGE, "q7")
+    for said in (given, Verdict(given, right=True), Verdict(1.0, right=np.array([True, False]))):  # pyright: ignore
+        with pytest.raises(UserError, match=r"the reward <lambda> gives .* for question q7; it should return a number"):
+            verdict_of(lambda answer, question, said=said: said, "K", question)
+    with pytest.raises(
+        UserError, match=r"the shaping .*, asked about question q7, fails: TypeError: a number is needed"
+    ):
+        shape_rewards([Trajectory(question, IMAGE)], [lambda trajectory: given])
+
+
+@pytest.mark.parametrize(
+    "given", [2, np.float32(2), np.array(2.0), torch.tensor(2.0, requires_grad=True), Verdict(2, True)]
+)
+def test_one_number_of_any_kind_is(given):
+    assert verdict_of(lambda answer, question: given, "K", make_question(IMAGE)) == Verdict(2.0, True)
+
+
+@pytest.mark.parametrize("given", [{0: 1.0}, "1", None, 3.0])
+def test_a_reward_of_all_answers_is_a_list(given):
+    class All:
+        def __call__(self, answer, question):
+            return 0.0
+
+        def judge_all(self, answers):
+            return given
+
+    with pytest.raises(UserError, match=f"judge_all of the reward All gives a {type(given).__name__}; .* a list"):
+        verdict_of(All(), "K", make_question(IMAGE))
+
+
+@pytest.mark.parametrize("given", [None, 3, {"a": None}, {"a": "many"}])
+def test_what_a_reward_counts_are_numbers_by_name(given):
+    class Counting:
+        def __call__(self, answer, question):
+            return 0.0
+
+        def counts(self):
+            return given
+
+    with pytest.raises(UserError, match="counts of the reward Counting fails: "):
+        counts_of(Counting())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import not_there_pkg", "importing broken_reward fails: ModuleNotFoundError: No module named 'not_there_pkg'"),
+        ("def near(:", "importing broken_reward fails: SyntaxError"),
+        ("1 / 0", r"importing broken_reward fails: ZeroDivisionError: division by zero \(.*broken_reward.py, line 1\)"),
+        ("", "there is no broken_reward.near"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_why(tmp_path, monkeypatch, text, said):
+    (tmp_path / "broken_reward.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_reward", raising=False)
+    with pytest.raises(UserError, match=f"model.reward: {said}"):
+        as_reward("broken_reward.near")
 
 
 def test_what_can_not_be_asked_is_said_to_be_so():

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -18,7 +17,7 @@ from mgpo.tools.overview.sheet import some, write_sheet
 from mgpo.tools.overview.told import conversation
 from mgpo.tools.plan.settings import build
 from mgpo.utils.atomic_files import write_json, write_text
-from mgpo.utils.configurations import shipped_config
+from mgpo.utils.configurations import made_from, shipped_config
 from mgpo.utils.terminal_tables import printable
 
 STAGES = ("train", "val", "test")
@@ -93,14 +92,10 @@ def overview(config: dict[str, Any], limit: int = 1000, output: str = "runs/data
 
 def sources_of(data: dict[str, Any]) -> list[tuple[str, Source]]:
     """The sources of a configuration, each with the stage that it is for. Raises DataError where there are none."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--train", type=Source | None)
-    parser.add_argument("--val", type=list[Source])
-    parser.add_argument("--test", type=list[Source])
     given = {"train": data.get("train"), **{stage: data.get(stage) or [] for stage in STAGES[1:]}}
-    made = parser.instantiate(parser.parse_object(given))
-    found = [("train", made.train)] if made.train is not None else []
-    found += [(stage, source) for stage in STAGES[1:] for source in made[stage]]
+    parts = made_from(given, train=Source | None, val=list[Source], test=list[Source])
+    found = [("train", parts.train)] if parts.train is not None else []
+    found += [(stage, source) for stage in STAGES[1:] for source in parts[stage]]
     if not found:
         raise DataError("data.train: name a source of training questions")
     return found

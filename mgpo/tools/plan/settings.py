@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import torch
 
 from mgpo.dialogues import Dialogue, TwoTurn, answer_only
@@ -18,6 +17,7 @@ from mgpo.tools.plan.shape import Shape
 from mgpo.training.loop_settings import SHARDED, check_strategy
 from mgpo.training.self_teacher import SelfTeacher
 from mgpo.utils.atomic_files import parse_json
+from mgpo.utils.configurations import made_from
 from mgpo.vllm.sampler import is_installed
 
 Settings = dict[str, Any]  # nested, as in the configuration
@@ -29,23 +29,17 @@ REPLY = 512  # tokens that replies are assumed to have, unless something else is
 
 def build(config: Settings) -> tuple[Policy, Dialogue]:
     """Policy and dialogue of a configuration, with the adapters that it goes on from; no weights are read."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--policy", type=Policy)
-    parser.add_argument("--dialogue", type=Dialogue | None)
-    made = parser.instantiate(
-        parser.parse_object({"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")})
-    )
-    start = getattr(made.policy, "start", None)
+    given = {"policy": config["model"]["policy"], "dialogue": config["model"].get("dialogue")}
+    parts = made_from(given, policy=Policy, dialogue=Dialogue | None)
+    start = getattr(parts.policy, "start", None)
     if start is not None and Path(start).is_dir() and (adapters := read_adapters(start)) is not None:
-        made.policy.lora = adapters.lora
-    return made.policy, made.dialogue or (answer_only() if config["model"].get("teacher") else TwoTurn())
+        parts.policy.lora = adapters.lora
+    return parts.policy, parts.dialogue or (answer_only() if config["model"].get("teacher") else TwoTurn())
 
 
 def teacher_of(model: Settings) -> SelfTeacher | None:
     """The teacher of a configuration's model, which has no weights yet."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--teacher", type=SelfTeacher | None)
-    return parser.instantiate(parser.parse_object({"teacher": model.get("teacher")})).teacher
+    return made_from({"teacher": model.get("teacher")}, teacher=SelfTeacher | None).teacher
 
 
 def read(
