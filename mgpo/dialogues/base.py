@@ -4,8 +4,6 @@ import difflib
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
 from mgpo.answers import LETTERS, extract
 from mgpo.errors import UserError
@@ -13,7 +11,6 @@ from mgpo.images.boxes import BoxRule, ParsedBox, parse_box
 from mgpo.images.views import Frame, Size, View, VisionResolution
 from mgpo.types import Message, Question, Trajectory, Turn
 from mgpo.utils.interface import Interface
-from mgpo.utils.own_code import blaming
 
 WHICH = '\nFor a part of picture number n add "picture": n.'  # behind a request for a box, where there are several
 SLOTS = ("image", "question", "choices", "reason", "looks", "units", "width", "height")
@@ -97,37 +94,6 @@ def check_texts(needs: Mapping[str, str], **texts: str) -> None:
             if slot[0] != "-" and f"{{{slot}}}" not in texts[name]:
                 empty = ", which is empty where a question has none" if slot == "choices" else ""
                 raise UserError(f"dialogue.{name} lacks the slot {{{slot}}}{empty}; the policy would never see it")
-
-
-def opening_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolution) -> list[Message]:
-    """What `open` says. Raises UserError where it fails, says no messages, or shows no picture."""
-    with _blaming(dialogue, trajectory):
-        messages = _checked(dialogue.open(trajectory, resolution))
-        if not messages or not trajectory.views:
-            raise ValueError("its open gives no message with a picture, of which see_whole knows the views")
-        return messages
-
-
-def next_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
-    """What `proceed` says. Raises UserError where it fails, or says no messages."""
-    with _blaming(dialogue, trajectory):
-        messages = dialogue.proceed(trajectory, resolution)
-        return None if messages is None else _checked(messages)
-
-
-def _blaming(dialogue: Dialogue, trajectory: Trajectory) -> AbstractContextManager[None]:
-    return blaming(f"the dialogue {type(dialogue).__name__}, at question {trajectory.question.id},")
-
-
-def _checked(messages: Any) -> list[Message]:
-    if not isinstance(messages, list | tuple) or not all(isinstance(message, Message) for message in messages):
-        raise TypeError(f"a list of messages is needed, not {messages!r}")
-    return list(messages)
-
-
-def begins_anew(messages: Sequence[Message]) -> bool:
-    """Whether these messages of `proceed` begin a conversation of their own: the first of them is the system's."""
-    return bool(messages) and messages[0].role == "system"
 
 
 def answer_of(turn: Turn, question: Question) -> str | None:

@@ -30,7 +30,7 @@ def check_settings(what: str, made: Any) -> None:
     if inspect.isfunction(made):
         return
     kept = _kept(made)
-    if lost := [name for name in _parameters(own) if name not in kept]:
+    if lost := [name for name in _parameters(type(made)) if name not in kept]:
         raise UserError(
             f"{what} can't be saved: {own.__name__} does not keep its argument {lost[0]}; set self.{lost[0]} in its "
             "__init__"

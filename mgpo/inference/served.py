@@ -11,7 +11,7 @@ from PIL import Image
 
 from mgpo.answers.thoughts import spoken
 from mgpo.dialogues import Dialogue, TwoTurn
-from mgpo.dialogues.base import begins_anew, next_of, opening_of
+from mgpo.dialogues.asked import begins_anew, next_of, opening_of, stop_of
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import Frame, View, VisionResolution
@@ -136,7 +136,7 @@ class ServedModel(AskedModel):
                 if turn < len(begun):
                     text, reply = begun[turn].text, begun[turn].reply
                 else:
-                    text, reply = self._reply(history, sampling, seed_of(*key, turn), dialogue.stop_text(turn))
+                    text, reply = self._reply(history, sampling, seed_of(*key, turn), stop_of(dialogue, turn))
                 history.append({"role": "assistant", "content": without_thoughts(text)})
                 trajectory.turns.append(Turn(Prompt(()), reply, text))
                 messages = next_of(dialogue, trajectory, resolution)

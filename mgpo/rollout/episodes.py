@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew, next_of, opening_of
+from mgpo.dialogues.asked import begins_anew, next_of, opening_of, stop_of
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import VisionResolution
 from mgpo.policy.base import Policy
@@ -179,7 +179,7 @@ def roll_out(
                     replies = enumerate(known)
                 else:
                     seeds = [seed_of(*key, trajectories[i].question.id, i % copies, turn) for i in active]
-                    replies = conversation.reply(seeds, sampling, dialogue.stop_text(turn))
+                    replies = conversation.reply(seeds, sampling, stop_of(dialogue, turn))
                 for row, reply in replies:
                     i = active[row]
                     text, thinks = policy.chat.decode(reply.ids), bool(policy.chat.closing)

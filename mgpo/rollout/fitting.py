@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import opening_of
+from mgpo.dialogues.asked import opening_of
 from mgpo.images.views import Original
 from mgpo.policy.base import Policy
 from mgpo.types import Prompt, Question, Trajectory, Turn, conversations

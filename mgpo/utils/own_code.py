@@ -1,16 +1,19 @@
 """Failures of code that a configuration names, told in one sentence."""
 
+import os
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import isclass, isfunction
+from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import get_type_hints
 
 from mgpo.errors import UserError
 
 SHOWN = 200  # characters of an error
+HERE = f"{Path(__file__).parents[1]}{os.sep}"  # this package, of whose lines nobody needs to know
 PACKAGE = re.compile(r"pip install (?:-U )?['`]?(\w[\w.-]*)")
 MODULE = re.compile(r"[Nn]o module named '(\w[\w-]*)|`(\w[\w-]*)` is not installed")
 
@@ -59,4 +62,6 @@ def _why(error: BaseException) -> str:
     """An error and its line, in one."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
     frames = traceback.extract_tb(error.__traceback__)
-    return said + (f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else "")
+    own = [frame for frame in frames if not frame.filename.startswith(HERE)]
+    place = [*frames[1:], *own]  # the first of all is where it is checked
+    return said + (f" ({place[-1].filename}, line {place[-1].lineno})" if place else "")

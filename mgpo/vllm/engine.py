@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
-from mgpo.vllm.requests import Drawn, Request, Shown
+from mgpo.vllm.forms import drawn_of, input_of, params_of
+from mgpo.vllm.requests import Drawn, Request
 from mgpo.vllm.wire import packed, pieces
 
 SHOWN = 300  # characters of what vLLM says
@@ -137,7 +138,11 @@ class LocalEngine:
         try:
             for row, request in enumerate(requests):
                 name = str(next(self.numbers))
-                engine.add_request(name, _input(request), self._params(request.seed, sampling, stop_text))
+                engine.add_request(
+                    name,
+                    input_of(request),
+                    params_of(request.seed, sampling, stop_text, self.settings.end_id, self.bias),
+                )
                 self.asked.add(name)
                 order[name] = row
             while engine.has_unfinished_requests():
@@ -147,7 +152,7 @@ class LocalEngine:
                     if output.finished:
                         self.asked.discard(output.request_id)
                         row = order[output.request_id]
-                        yield row, _drawn(requests[row], output)
+                        yield row, drawn_of(requests[row], output)
         except BaseException:
             self._forget()
             raise
@@ -201,24 +206,6 @@ class LocalEngine:
             with _young_garbage():
                 self.llm.wake_up(tags=[part])
 
-    def _params(self, seed: int, sampling: Sampling, stop_text: str | None) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            max_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=seed,
-            stop=[stop_text] if stop_text else [],
-            stop_token_ids=[self.settings.end_id],
-            ignore_eos=True,  # but for the end of the turn, which stands above
-            logit_bias=self.bias,
-            logprobs=0,  # the sampled token's own
-            skip_special_tokens=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
 
 def read_weights(worker: Any, folder: str) -> None:
     """Have a worker take the weights in the files of a folder."""
@@ -271,39 +258,3 @@ def _placed(device: int) -> Iterator[None]:
             del os.environ["LOCAL_RANK"]
         else:
             os.environ["LOCAL_RANK"] = before
-
-
-def _input(request: Request) -> Any:
-    from vllm.inputs import mm_input, tokens_input
-    from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
-
-    ids = list(request.ids)
-    if not request.images:
-        return tokens_input(ids)
-    return mm_input(
-        ids,
-        MultiModalKwargsItems({"image": [_item(image) for image in request.images]}),
-        {"image": [image.name for image in request.images]},
-        {"image": [PlaceholderRange(image.offset, image.length) for image in request.images]},
-    )
-
-
-def _item(image: Shown) -> Any:
-    """Patches or features, as the Qwen families' own processors in vLLM lay them out."""
-    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
-
-    name = "pixel_values" if image.features is None else "image_embeds"
-    fields = {
-        name: MultiModalFieldConfig.flat_from_sizes("image", torch.tensor([len(image.sent)])),
-        "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-    }
-    data: Any = {name: image.sent, "image_grid_thw": torch.tensor([image.pixels.grid])}
-    return MultiModalKwargsItems.from_hf_inputs(data, fields)["image"][0]
-
-
-def _drawn(request: Request, output: Any) -> Drawn:
-    if tuple(output.prompt_token_ids) != request.ids:
-        raise RuntimeError("the engine has seen other ids than those it was given")
-    (reply,) = output.outputs
-    ids = tuple(reply.token_ids)
-    return Drawn(ids, tuple(step[i].logprob for i, step in zip(ids, reply.logprobs)), output.num_cached_tokens or 0)

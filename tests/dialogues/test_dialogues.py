@@ -15,7 +15,8 @@ from mgpo.dialogues import (
     WithMargin,
     answer_only,
 )  # fmt: skip
-from mgpo.dialogues.base import begins_anew, fill
+from mgpo.dialogues.asked import begins_anew
+from mgpo.dialogues.base import fill
 from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.metrics.record import record_of

@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from mgpo.cli import main
 from mgpo.dialogues import BlindAnswer, FreeTurns, SingleTurn, TwoTurn
-from mgpo.dialogues.base import begins_anew
+from mgpo.dialogues.asked import begins_anew
 from mgpo.errors import UserError
 from mgpo.policy.lora import Lora
 from mgpo.tools.plan.launch import GB, Devices, Engine, Launch, Program

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew, next_of, opening_of
+from mgpo.dialogues.asked import begins_anew, next_of, opening_of
 from mgpo.gallery.html_page import shorten
 from mgpo.images.views import Frame, Size, View
 from mgpo.policy.base import Policy

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from mgpo.dialogues import Dialogue
-from mgpo.dialogues.base import begins_anew, next_of, opening_of
+from mgpo.dialogues.asked import begins_anew, next_of, opening_of
 from mgpo.images.decoding import FilePicture
 from mgpo.images.views import Frame, View, VisionResolution
 from mgpo.types import Message, Prompt, Question, Reply, Trajectory, Turn
