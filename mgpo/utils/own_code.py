@@ -61,7 +61,7 @@ def is_function(path: str) -> bool:
 def _why(error: BaseException) -> str:
     """An error and its line, in one."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(HERE)]
-    place = [*frames[1:], *own]  # the first of all is where it is checked
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    called = [frame for frame in frames if frame.filename != frames[0].filename]  # where it is asked
+    place = called + [frame for frame in called if not frame.filename.startswith(HERE)]
     return said + (f" ({place[-1].filename}, line {place[-1].lineno})" if place else "")

@@ -24,7 +24,7 @@ def begun(policy, replies=1):
 
 
 OPENED = {
-    "a message with a picture": lambda view: [Message("user", ("no picture shown",))],
+    "gives no message with a picture": lambda view: [Message("user", ("no picture shown",))],
     "no message with a picture": lambda view: [Message("system", ("a",)), Message("user", ("b",))],
     "parts are a tuple of texts and views, not 'just text'": lambda view: [Message("user", "just text")],
     "parts are a tuple of texts and views, not View": lambda view: [Message("user", view)],
