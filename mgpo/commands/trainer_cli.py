@@ -32,7 +32,6 @@ from mgpo.policy.hub.checkpoint_files import MODELS
 from mgpo.tools.doctor.preflight import Preflight
 from mgpo.training.loop_settings import SHARDED, check_accelerator, check_loop, check_strategy
 from mgpo.training.saved_run import CONFIG
-from mgpo.training.validations import check_validations
 from mgpo.utils.atomic_files import replaced
 
 EVALUATIONS = ("validate", "test")
@@ -204,7 +203,7 @@ class CLI(LightningCLI):
             self._say(
                 "none of trainer.callbacks saves the weights; trainer.callbacks+ mgpo.callbacks.LastCheckpoint would"
             )
-        check_validations(trainer, self.datamodule, cast(Any, self.model).metrics.keys())
+        cast(Any, self.model).check_validations(trainer, self.datamodule)
         if self._measures("both") and not self.config_init["fit"].get("ckpt_path"):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
 

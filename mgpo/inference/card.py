@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from mgpo.dialogues import Dialogue
+from mgpo.dialogues import BlindAnswer, Dialogue, SingleTurn
 from mgpo.images.views import Frame
 from mgpo.inference.card_figures import figures
 from mgpo.inference.class_paths import settings_of
 from mgpo.policy.base import Policy
 from mgpo.policy.families.qwen_pixels import PixelBudget
 
+MANY = 8  # pictures that a server is to take
 UNITS = {
     Frame.PIXELS: "pixels of the picture as the model sees it, after resizing",
     Frame.THOUSAND: "thousandths of the picture's sides",
@@ -66,7 +67,8 @@ def model_card(
         library: What loads its weights: peft for adapters alone.
     """
     path = str(getattr(policy, "path", ""))
-    turns = int(getattr(dialogue, "turns", 1))
+    one = isinstance(dialogue, SingleTurn | BlindAnswer)  # picture in a conversation; of others nobody knows
+    images = int(getattr(dialogue, "turns", 1 if one else MANY))
     stop = dialogue.stop_text(0)
     whole, crop = policy.resolution.full, policy.resolution.crop
     budget, served = "", [f'frame="{policy.resolution.frame.value}"']
@@ -86,7 +88,7 @@ def model_card(
         merging=f"    python -m mgpo export --run {place} --output whole\n" if adapters else "",
         figures=figures(run, step),
         base="" if Path(path).exists() else f"base_model: {path}\n",
-        images=turns,
+        images=images,
         served="".join(f", {argument}" for argument in served),
         units=UNITS[policy.resolution.frame],
         budget=budget,

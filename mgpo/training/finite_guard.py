@@ -17,6 +17,7 @@ from mgpo.utils.collectives import share_objects
 
 PATIENCE = 5  # updates left out one after the other
 SHOWN = 300  # characters of each text
+REWARD = "a reward of "
 Loss = Callable[[MiniBatch], tuple[Tensor, PassMetrics]]
 
 
@@ -38,9 +39,10 @@ class FiniteGuard:
         why = cause()
         say(f"update left out, {self.in_a_row} in a row: {why}")
         if self.in_a_row >= PATIENCE:
+            remedy = "lower the learning rate, or take trainer.precision 32-true or bf16-mixed"
             raise UserError(
-                f"{PATIENCE} updates in a row had a loss, a gradient or a reward that is not finite; lower the "
-                f"learning rate, or take trainer.precision 32-true or bf16-mixed; the last: {why}"
+                f"{PATIENCE} updates in a row had a loss, a gradient or a reward that is not finite; "
+                f"{'mend the reward' if REWARD in why else remedy}; the last: {why}"
             )
 
 
@@ -78,7 +80,7 @@ def describe(mini_batch: MiniBatch, loss: Loss, parameters: Sequence[Tensor]) ->
     """The same of one rank; None where there is no such trajectory."""
     for trajectory in mini_batch.trajectories:  # first, because it makes the advantages of its whole group like it
         if not math.isfinite(trajectory.reward):
-            return _line(trajectory, f"a reward of {trajectory.reward}")
+            return _line(trajectory, f"{REWARD}{trajectory.reward}")
     for row, trajectory in enumerate(mini_batch.trajectories):
         if not _sound(loss(mini_batch.select([row]))[0], parameters):
             return _line(trajectory, "a loss or gradient that is not finite")

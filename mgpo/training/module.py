@@ -164,7 +164,12 @@ class MGPO(RolloutModule):
         if isinstance(self.reward, BySource):
             self.reward.check(self.data.names())
         if stage == "fit":
-            check_validations(self.trainer, self.data, self.metrics.keys())
+            self.check_validations(self.trainer, self.data)
+
+    def check_validations(self, trainer: Any, data: VQAData) -> None:
+        """Raises UserError where validations could not come as they are asked for."""
+        updates = self.mini_batches * self.epochs if self.constant_reward_groups != "resample" else None
+        check_validations(trainer, data, self.metrics.keys(), updates)
 
     def configure_model(self) -> None:
         """Loads the policy, keeps the reference for the penalty, and shards both where the strategy does that."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from math import ceil
 from typing import Any
 
 from mgpo.data.base import split_of
@@ -11,7 +12,7 @@ OTHERS = ("", "train", "speed", "memory", "warning", "audit")  # parts of a curv
 SHOWN = 12  # names in a sentence
 
 
-def check_validations(trainer: Any, data: Any, metrics: Collection[str]) -> None:
+def check_validations(trainer: Any, data: Any, metrics: Collection[str], updates: int | None = 1) -> None:
     """Raises UserError for fewer questions than a step takes, for an interval longer than an epoch, and for a `monitor`
     that would never have a value.
 
@@ -21,17 +22,19 @@ def check_validations(trainer: Any, data: Any, metrics: Collection[str]) -> None
         trainer: Whose callbacks and loop are looked at.
         data: A data module that knows its sources.
         metrics: The names of an evaluation's curves, without their split.
+        updates: That a batch makes, by which `trainer.max_steps` counts; None where that depends on the rewards.
     """
     if data.train is not None and (wanted := trainer.world_size * data.batch_size) > len(data.train):
         raise UserError(
             f"data.train has {len(data.train)} questions that can be used, and a step takes {wanted}; give it more, or "
             "lower data.batch_size"
         )
-    check_interval(trainer, steps_of(trainer, data))
+    check_interval(trainer, steps := steps_of(trainer, data))
+    comes = validates(trainer, steps, updates)
     splits = dict.fromkeys(split_of(source) for source in data.val)
     for callback in trainer.callbacks:
         if isinstance(monitor := getattr(callback, "monitor", None), str):
-            check_monitor(type(callback).__name__, monitor, trainer, splits, metrics)
+            check_monitor(type(callback).__name__, monitor, splits, metrics, comes)
 
 
 def check_interval(trainer: Any, steps: int) -> None:
@@ -44,8 +47,8 @@ def check_interval(trainer: Any, steps: int) -> None:
         )
 
 
-def check_monitor(who: str, monitor: str, trainer: Any, splits: Collection[str], metrics: Collection[str]) -> None:
-    """Raises UserError where `monitor` names no curve, or one of validations that training never makes."""
+def check_monitor(who: str, monitor: str, splits: Collection[str], metrics: Collection[str], comes: bool) -> None:
+    """Raises UserError where `monitor` names no curve, or one of validations of which none `comes`."""
     split, _, metric = monitor.rpartition("/")
     if split not in splits and monitor.partition("/")[0] not in OTHERS:
         near = (metric if metric in metrics else "", *get_close_matches(metric, metrics, 1), "accuracy")
@@ -55,18 +58,24 @@ def check_monitor(who: str, monitor: str, trainer: Any, splits: Collection[str],
         return
     if metric not in metrics:
         raise UserError(f"{who}.monitor is {monitor}; of {split} there are {_listed(f'{split}/{m}' for m in metrics)}")
-    if not validates(trainer):
+    if not comes:
         raise UserError(
             f"{who}.monitor is {monitor}, but no validation comes before training ends; add "
             "trainer.check_val_every_n_epoch 1 and, for more than one an epoch, trainer.val_check_interval in steps"
         )
 
 
-def validates(trainer: Any) -> bool:
-    """Whether some epoch of training ends with a validation, or has one."""
-    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-    comes = every is None or epochs is None or epochs < 0 or every <= epochs
-    return bool(trainer.fast_dev_run or (comes and trainer.limit_val_batches))
+def validates(trainer: Any, steps: int, updates: int | None) -> bool:
+    """Whether a validation comes before training ends, of epochs of so many steps that make so many updates each."""
+    every, epochs, interval = trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.val_check_interval
+    if trainer.fast_dev_run or not trainer.limit_val_batches:
+        return bool(trainer.fast_dev_run)
+    if every is not None and epochs is not None and 0 <= epochs < every:
+        return False
+    if trainer.max_steps < 0 or not updates:
+        return True
+    within = interval if isinstance(interval, int) else int(steps * interval)
+    return ceil(trainer.max_steps / updates) >= (within if every is None else (every - 1) * steps + within)
 
 
 def steps_of(trainer: Any, data: Any) -> int:

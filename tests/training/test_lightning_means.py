@@ -149,6 +149,7 @@ def test_a_run_goes_on_with_other_questions(tokenizer, tmp_path):
         ({"callbacks": [EarlyStopping("test/accuracy")]}, "the splits of data.val are val, ood"),
         ({"callbacks": [ModelCheckpoint(monitor="val/accuracy")], "check_val_every_n_epoch": 2}, "no validation comes"),
         ({"callbacks": [ModelCheckpoint(monitor="val/accuracy")], "limit_val_batches": 0}, "no validation comes"),
+        ({"callbacks": [EarlyStopping("val/accuracy")], "max_steps": 1}, "no validation comes before training ends"),
         ({"val_check_interval": 5}, r"val_check_interval is 5, but an epoch has 4 steps"),
         ({"questions": 1}, "data.train has 1 questions that can be used, and a step takes 2; give it more, or lower"),
     ],
@@ -167,6 +168,6 @@ def test_validations_may_be_counted_over_epochs(tokenizer, tmp_path):
 
 
 def test_curves_of_a_source_can_be_followed():
-    check_monitor("ModelCheckpoint", "train/accuracy/signs", None, ["val"], {"accuracy"})
+    check_monitor("ModelCheckpoint", "train/accuracy/signs", ["val"], {"accuracy"}, True)
     with pytest.raises(UserError, match=r"mine/accuracy; the splits of data\.val are val"):
-        check_monitor("ModelCheckpoint", "mine/accuracy", None, ["val"], {"accuracy"})
+        check_monitor("ModelCheckpoint", "mine/accuracy", ["val"], {"accuracy"}, True)
