@@ -63,6 +63,8 @@ def answered_at_once(args: Sequence[str]) -> bool:
         print(USAGE.format(commands="\n".join(f"  {name:10}{about}" for name, (about, _) in COMMANDS.items())))
     elif command == "--version":
         print(f"mgpo {mgpo.__version__}")
+    elif command == "completion" and {"-h", "--help"} & set(args[1:]):
+        print('usage: mgpo completion bash|zsh|tcsh|fish\n\nFor your shell to read: eval "$(mgpo completion bash)"')
     elif command == "completion":
         from mgpo.commands.completion import script
 

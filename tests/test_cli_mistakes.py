@@ -149,6 +149,21 @@ def test_a_schedule_that_is_a_function_is_told_so(monkeypatch, tmp_path):
         main(["fit", "--config", "mgpo", f"--model.lr_scheduler={json.dumps(given)}"])
 
 
+def test_a_function_as_schedule_takes_no_arguments(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    head = "from torch.optim.lr_scheduler import LRScheduler\n"
+    Path("schedules_of_mine.py").write_text(f"{head}def warm(optimizer, n=1) -> LRScheduler: ...\n")
+    arguments = ["--model.lr_scheduler", "schedules_of_mine.warm", "--model.lr_scheduler.n", "3"]
+    with pytest.raises(SystemExit, match=r"model\.lr_scheduler: n='?3'? belongs to no class; name one"):
+        main(["fit", "--config", "mgpo", *arguments])
+
+
+def test_completion_has_help(capsys):
+    main(["completion", "--help"])
+    assert "mgpo completion bash|zsh|tcsh|fish" in capsys.readouterr().out
+
+
 def test_what_makes_a_reward_may_have_arguments(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "makers_of_mine.py").write_text(

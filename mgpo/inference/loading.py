@@ -75,7 +75,10 @@ def load(
         check_own(settings, name)
         model = _from_config(settings, dialogue, {"path": name, **options})
     elif folder.is_file():
-        raise UserError(f"{name} is a file; name the folder of a run, such as runs/mgpo/version_0, or of a model")
+        raise UserError(
+            f"{name} is a file without a run around it; name the folder of a run, such as runs/mgpo/version_0, or of a "
+            "model. Weights of a trainer of one's own go into a policy as start, and that into mgpo.Model"
+        )
     elif folder.is_dir() and not any((folder / kind).is_file() for kind in MODELS):
         raise UserError(f"{name} holds neither a run (config.yaml) nor a model (config.json){_runs_in(folder)}")
     else:

@@ -22,7 +22,8 @@ def find_run(path: Path) -> tuple[Path, Path]:
     if not (run / CONFIG).is_file() or (path != run and path.parent.name != FOLDER):
         raise UserError(
             f"{path} is neither a run's folder, such as runs/mgpo/version_0, nor a checkpoint in one; "
-            "mgpo.load takes exports and checkpoints of transformers"
+            "a checkpoint of a trainer of one's own has no configuration beside it: make the module as there, and give "
+            "its policy the checkpoint as start; mgpo.load takes exports and checkpoints of transformers"
         )
     return run / CONFIG, trained(run) if path == run else path
 

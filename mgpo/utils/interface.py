@@ -49,6 +49,8 @@ def implementing(interface: type, thing: Any, key: str) -> Any:
         UserError: Where one is missing or takes something else; the message begins with the key.
     """
     what = getattr(thing, "__name__", type(thing).__name__)
+    if isclass(thing):
+        raise UserError(f"{key}: {what} is a class; give an object of it, such as {what}()")
     for name in methods(interface):
         asked = list(signature(getattr(interface, name)).parameters)[1:]  # without self
         takes = f"takes {' and '.join(filter(None, [', '.join(asked[:-1]), *asked[-1:]])) or 'nothing'}"

@@ -106,7 +106,7 @@ def test_a_folder_that_is_no_run_names_one(tmp_path):
         with pytest.raises(UserError, match=r"holds neither a run .* run (there )?is .*version_3$"):
             mgpo.load(folder)
     (run / "notes.txt").touch()
-    with pytest.raises(UserError, match="is a file; name the folder of a run"):
+    with pytest.raises(UserError, match="is a file without a run around it; name the folder of a run"):
         mgpo.load(run / "notes.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds neither a run \(config.yaml\) nor a model \(config.json\)$"):

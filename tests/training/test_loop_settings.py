@@ -85,6 +85,19 @@ def test_options_that_contradict_each_other_end_in_a_sentence(monkeypatch, tmp_p
         main(["fit", "--config", str(ROOT / "configs" / "mgpo.yaml"), "--trainer.enable_progress_bar=false"])
 
 
+class Unmade(torch.optim.Optimizer):
+    def __init__(self, weights):
+        self.weights = weights
+
+    def step(self, closure=None):
+        pass
+
+
+class Unended(torch.optim.lr_scheduler.LRScheduler):
+    def __init__(self, optimizer):
+        self.steps = 3
+
+
 def test_a_schedule_that_waits_for_a_metric_is_refused_before_a_rollout(tokenizer, tmp_path):
     module = make(tokenizer, lr_scheduler=lambda optimizer: Patient(optimizer))
     module.roll_out = lambda *args, **options: pytest.fail("a rollout")
@@ -101,6 +114,10 @@ def test_a_schedule_that_waits_for_a_metric_is_refused_before_a_rollout(tokenize
             dict(optimizer=torch.optim.Adafactor, lr_scheduler=lambda o: OneCycleLR(o, 1.0, 9)),
             "model.lr_scheduler fails: ValueError: optimizer must support momentum",
         ),
+        (dict(optimizer=lambda weights: None), "model.optimizer gives a NoneType, which is no torch"),
+        (dict(optimizer=Unmade), r"model.optimizer gives a Unmade, which is no torch.*whose own __init__ was called"),
+        (dict(lr_scheduler=lambda o: None), "model.lr_scheduler gives a NoneType, which is no torch"),
+        (dict(lr_scheduler=Unended), "model.lr_scheduler gives a Unended, .*whose own __init__ was called"),
     ],
 )
 def test_an_optimiser_that_cannot_be_made_is_told_in_a_sentence(tokenizer, options, words):

@@ -129,7 +129,8 @@ def validation_sources(model: str) -> list[Source]:
     loaded = load_file(str(config)) if config.is_file() else {}
     named = (loaded.get("data") or {}).get("val")
     if not named:
-        raise UserError(f"{model} brings no validation questions; name some with --data FILE or --source CLASS")
+        why = "" if Path(model).exists() else ", for there is no such folder here"
+        raise UserError(f"{model} brings no validation questions{why}; name some with --data FILE or --source CLASS")
     return [source for _, source in sources_of({"val": named})]
 
 

