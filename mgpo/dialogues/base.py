@@ -66,6 +66,8 @@ class Dialogue(Interface):
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
         """Judge the last reply, then the messages before the next one; None when the episode is over.
 
+        A view that they show is appended to `trajectory.views`, behind the whole pictures.
+
         Messages that begin with one of the system begin a conversation of their own: the next reply sees them alone.
         """
         ...

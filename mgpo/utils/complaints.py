@@ -77,7 +77,9 @@ def _of_class(key: str, rest: str, whole: str) -> str | None:
         return f"{key}: the function {untold[1]} has to say what it gives: -> {untold[2]}, behind its parameters"
     if refused := re.search(r"given class_path '([^']+)': (?:Option|Key) '([^']+)' is not (?:accepted|expected)", rest):
         return f"{key}: {refused[1]} has no argument {refused[2]}{_meant(refused[1], refused[2])}"
-    if stray := re.search(r"Dict must include a class_path and optionally init_args, but got (.+?)(?=\. Got value|;| - |$)", rest):
+    if stray := re.search(
+        r"Dict must include a class_path and optionally init_args, but got (.+?)(?=\. Got value|;| - |$)", rest
+    ):
         return f"{key}: {stray[1]} belongs to no class; name one by its class path (a function takes no arguments here)"
     if lacking := _lacking(key, rest):
         return lacking
