@@ -13,6 +13,7 @@ from mgpo.images.boxes import ParsedBox
 from mgpo.images.decoding import Picture
 from mgpo.images.views import Box, Frame, Original, View
 
+Role = Literal["system", "user", "assistant"]  # the last for examples of replies, which nobody sampled
 Stop = Literal["end", "marker", "length"]  # end-of-turn token sampled, stop text completed, or cut at the limit
 # What a reply did, as its dialogue took it: named a part that is shown next; asked for one that is not, whatever the
 # reason; committed to an answer; or none of these.
@@ -55,7 +56,7 @@ class SavedRollout:
 class Message:
     """One side's contribution to the chat: text and views in the order in which they are shown."""
 
-    role: Literal["system", "user"]
+    role: Role
     parts: tuple[str | View, ...]
 
 

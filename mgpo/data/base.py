@@ -72,35 +72,35 @@ def _checked(question: Question, source: str, which: str) -> Question:
     """A question whose parts can be used, with tuples for lists. Raises DataError."""
     parts = {name: getattr(question, name) or () for name in ("choices", "accepted", "others")}
     for name, value in parts.items():
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, list | tuple) and not (name == "accepted" and isinstance(value, set)):
             raise DataError(f"{source}: {name} of {which} has to be a tuple, not a {type(value).__name__}")
-    if any(getattr(question, name) != value or isinstance(value, list) for name, value in parts.items()):
+    if any(getattr(question, name) != value or not isinstance(value, tuple) for name, value in parts.items()):
         question = replace(question, **{name: tuple(value) for name, value in parts.items()})
     texts = (question.text, question.answer, *question.accepted, *question.choices)
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"{source}: text, choices and answers of {which} have to be texts")
     if broken(*texts):
         raise DataError(f"{source}: a text of {which} {BROKEN}")
-    if not question.text.strip():
-        raise DataError(f"{source}: the text of {which} is empty")
     for picture in question.pictures:
         if isinstance(picture, Image.Image) or not callable(getattr(picture, "load", None)):
             kind = "PIL image" if isinstance(picture, Image.Image) else type(picture).__name__
             instead = "mgpo.images.FilePicture(path), or an object whose load() gives the image"
             raise DataError(f"{source}: a picture of {which} is a {kind}; give {instead}")
-    _check_letter(question, source, which)
-    return question
+    return _lettered(question, source, which)
 
 
-def _check_letter(question: Question, source: str, which: str) -> None:
-    """Raises DataError where an answer, if it is known, is none of the choices' letters."""
+def _lettered(question: Question, source: str, which: str) -> Question:
+    """A question whose answer, if it is known and there are choices, is the letter of one, or of several for a reward
+    of one's own; of one that is given by its text, that letter. Raises DataError for any other."""
     answer, letters = question.answer, LETTERS[: len(question.choices)]
-    if question.choices and answer and (answer not in letters or len(answer) > 1):
-        own = "".join(letter for letter, text in zip(letters, question.choices) if text == answer)
+    if not question.choices or set(answer) <= set(letters):
+        return question
+    meant = [letter for letter, text in zip(letters, question.choices) if text == answer]
+    if len(meant) != 1:
         raise DataError(
-            f"{source}: the answer of {which} is {answer[:60]!r}{f', which is {own}' if len(own) == 1 else ''}; where "
-            "there are choices it has to be the letter of one"
+            f"{source}: the answer of {which} is {answer[:60]!r}; where there are choices it is the letter of one"
         )
+    return replace(question, answer=meant[0])
 
 
 def broken(*texts: str) -> bool:

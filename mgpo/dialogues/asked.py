@@ -7,7 +7,7 @@ from typing import Any, get_args
 from mgpo.dialogues.base import Dialogue
 from mgpo.images.boxes import ParsedBox
 from mgpo.images.views import View, VisionResolution
-from mgpo.types import Action, Message, Trajectory
+from mgpo.types import Action, Message, Role, Trajectory
 from mgpo.utils.own_code import blaming
 
 MOST_TURNS = 100  # of an episode; a dialogue that goes on for longer never ends
@@ -27,8 +27,9 @@ def next_of(dialogue: Dialogue, trajectory: Trajectory, resolution: VisionResolu
     with _blaming(dialogue, trajectory):
         messages = dialogue.proceed(trajectory, resolution)
         _check_findings(trajectory)
-        if messages is not None and len(trajectory.turns) >= MOST_TURNS:
-            raise ValueError(f"it goes on behind {MOST_TURNS} replies; its proceed has to give None at some time")
+        most = max(MOST_TURNS, getattr(dialogue, "turns", 0))
+        if messages is not None and len(trajectory.turns) >= most:
+            raise ValueError(f"it goes on behind {most} replies; its proceed has to give None at some time")
         return None if messages is None else _checked(messages, trajectory)
 
 
@@ -36,9 +37,9 @@ def stop_of(dialogue: Dialogue, turn: int) -> str | None:
     """Its `stop_text` of a turn. Raises UserError where it fails, or gives something else."""
     with blaming(f"stop_text of the dialogue {type(dialogue).__name__}, asked for turn {turn},"):
         text = dialogue.stop_text(turn)
-        if text is not None and not (isinstance(text, str) and text):
+        if not isinstance(text, str | None):
             raise TypeError(f"a text or None is needed, not {text!r}")
-        return text
+        return text or None
 
 
 def begins_anew(messages: Sequence[Message]) -> bool:
@@ -54,8 +55,8 @@ def _checked(messages: Any, trajectory: Trajectory) -> list[Message]:
     if not isinstance(messages, list | tuple) or not messages or not all(isinstance(m, Message) for m in messages):
         raise TypeError(f"a list of messages is needed, not {messages!r}")
     for message in messages:
-        if message.role not in ("system", "user"):
-            raise ValueError(f"a message's role is system or user, not {message.role!r}")
+        if message.role not in get_args(Role):
+            raise ValueError(f"a message's role is one of {', '.join(get_args(Role))}, not {message.role!r}")
         if not isinstance(message.parts, list | tuple) or not all(isinstance(p, str | View) for p in message.parts):
             raise TypeError(f"a message's parts are a tuple of texts and views, not {message.parts!r}")
         if any(isinstance(part, View) and part not in trajectory.views for part in message.parts):

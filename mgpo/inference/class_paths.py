@@ -2,12 +2,14 @@
 
 import inspect
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from inspect import Parameter
 from typing import Any
 
+import jsonargparse
+
 from mgpo.errors import UserError
+from mgpo.utils.configurations import made_from
 
 
 def settings_of(made: Any) -> dict[str, Any]:
@@ -15,15 +17,16 @@ def settings_of(made: Any) -> dict[str, Any]:
 
     Arguments that it does not keep are left out; so is None where that is the default.
     """
-    parameters, kept = _parameters(type(made)), _kept(made)
     arguments = {
-        name: _plain(value) for name, value in kept.items() if value is not None or parameters[name].default is not None
+        name: _plain(value)
+        for name, value in _kept(made).items()
+        if value is not None or _default(type(made), name) is not None
     }
     return {"class_path": path_of(type(made)), "init_args": arguments}
 
 
-def check_settings(what: str, made: Any) -> None:
-    """Raises UserError where the same object, or function, can't be made elsewhere of its `settings_of`."""
+def check_settings(what: str, made: Any, kind: type) -> None:
+    """Raises UserError where the same object of a kind, or function, can't be made elsewhere of its `settings_of`."""
     own = made if inspect.isfunction(made) else type(made)
     if own.__module__ == "__main__" or "<" in own.__qualname__:
         raise UserError(f"{what} can't be saved: {path_of(own)} is in no module, from which others could import it")
@@ -37,9 +40,13 @@ def check_settings(what: str, made: Any) -> None:
         )
     for value in kept.values():
         if callable(value) and not isinstance(value, type):
-            check_settings(what, value)
+            check_settings(what, value, object)
     try:
-        json.dumps(settings_of(made))
+        saved = json.loads(json.dumps(settings_of(made)))
+        if kind is not object:
+            made_from({"it": saved}, it=kind)
+    except UserError as error:
+        raise UserError(f"{what} can't be saved: {str(error).removeprefix('it: ')}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{what} can't be saved: an argument of {own.__name__} is no JSON ({error})") from None
 
@@ -53,22 +60,20 @@ def path_of(made: Any) -> str:
     return f"{made.__module__}.{made.__qualname__}"
 
 
-def _parameters(kind: type) -> dict[str, Parameter]:
-    """What a class takes by name, also what it hands on to another one of its bases as **kwargs."""
-    found: dict[str, Parameter] = {}
-    for parameters in _initialisers(kind):
-        others = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
-        found = {name: p for name, p in parameters.items() if p.kind not in others} | found
-        if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
-            break
-    return found
+def _parameters(kind: type) -> list[str]:
+    """What a configuration can give to a class by name, also what it hands on as **kwargs to one of its bases."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    added = parser.add_class_arguments(kind, "it", fail_untyped=False, instantiate=False)
+    return list(dict.fromkeys(key.split(".")[1] for key in added))
 
 
-def _initialisers(kind: type) -> Iterator[dict[str, Parameter]]:
+def _default(kind: type, name: str) -> Any:
+    """That of the first class which has a parameter of this name."""
     for base in kind.__mro__[:-1]:
-        if "__init__" in vars(base):
-            _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.items()
-            yield dict(parameters)
+        found = inspect.signature(vars(base)["__init__"]).parameters.get(name) if "__init__" in vars(base) else None
+        if found is not None:
+            return found.default
+    return Parameter.empty
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def save_model(
             adapters to be saved alone, or adapters for a repository belong to a base on this machine.
     """
     _check(policy, folder, merge)
-    check_settings("the dialogue", dialogue)
+    check_settings("the dialogue", dialogue, Dialogue)
     if name is not None and not merge and Path(getattr(policy, "path", "")).is_dir():
         raise UserError(f"the adapters' base is a folder here, which {name} can't point to; leave out --merge false")
     library = "transformers" if merge else "peft"

@@ -63,12 +63,12 @@ def verdicts_of(reward: Reward, answers: Sequence[tuple[str | None, Question]]) 
     else:
         with blaming(f"judge_all of the reward {_name(reward)}"):
             given = judge_all(answers)
-        if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-            raise UserError(
-                f"judge_all of the reward {_name(reward)} gives a {type(given).__name__}; it should give a list, with "
-                "what it says of each answer in order"
-            )
-        given = list(given)
+            if isinstance(given, str | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+                raise UserError(
+                    f"judge_all of the reward {_name(reward)} gives a {type(given).__name__}; it should give a list, "
+                    "with what it says of each answer in order"
+                )
+            given = list(given)
     if len(given) != len(answers):
         raise UserError(
             f"the reward {_name(reward)} judges {len(given)} of {len(answers)} answers; it should judge all"
@@ -107,9 +107,10 @@ def _checked(reward: Reward, given: Any, question: Question) -> Verdict:
 
 def float_of(value: Any) -> float:
     """What is one number, of Python, numpy or torch, as one of Python's. Raises TypeError or ValueError for others."""
-    if not isinstance(value, SupportsFloat) or getattr(value, "ndim", 0):
+    several = value.numel() != 1 if hasattr(value, "numel") else getattr(value, "size", 1) != 1
+    if not isinstance(value, SupportsFloat) or several:
         raise TypeError(f"a number is needed, not {' '.join(repr(value).split())[:80]}")
-    return float(value.detach() if hasattr(value, "detach") else value)  # type: ignore[attr-defined]
+    return float(value.item() if hasattr(value, "item") else value)  # type: ignore[attr-defined]
 
 
 def _name(reward: Reward) -> str:

@@ -63,7 +63,7 @@ def made_optimizers(
     """What `configure_optimizers` gives Lightning. Raises UserError where it can't be made or doesn't fit the loop."""
     with blaming("model.optimizer"):
         made = optimizer(parameters)
-    if not hasattr(made, "param_groups") or not callable(getattr(made, "step", None)):
+    if not isinstance(made, Mapping) and not (hasattr(made, "param_groups") and callable(getattr(made, "step", None))):
         raise UserError(
             f"model.optimizer gives a {type(made).__name__}, which is no torch.optim.Optimizer whose own __init__ was "
             "called"
@@ -73,7 +73,8 @@ def made_optimizers(
         return made
     with blaming("model.lr_scheduler"):
         schedule = scheduler(made)
-    if not hasattr(schedule, "optimizer") or not callable(getattr(schedule, "step", None)):
+    known = isinstance(schedule, Mapping)  # one of Lightning's own forms
+    if not known and not (hasattr(schedule, "optimizer") and callable(getattr(schedule, "step", None))):
         raise UserError(
             f"model.lr_scheduler gives a {type(schedule).__name__}, which is no torch.optim.lr_scheduler.LRScheduler "
             "whose own __init__ was called"

@@ -168,7 +168,8 @@ class MGPO(RolloutModule):
 
     def check_validations(self, trainer: Any, data: VQAData) -> None:
         """Raises UserError where validations could not come as they are asked for."""
-        updates = self.mini_batches * self.epochs if self.constant_reward_groups != "resample" else None
+        unknown = self.constant_reward_groups == "resample" or getattr(self.sampler, "ahead", False)
+        updates = None if unknown else min(self.mini_batches, data.batch_size) * self.epochs
         check_validations(trainer, data, self.metrics.keys(), updates)
 
     def configure_model(self) -> None:

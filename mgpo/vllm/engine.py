@@ -232,13 +232,11 @@ def _young_garbage() -> Iterator[None]:
     """Within it vLLM, which collects garbage whenever it sleeps or wakes, passes over what is old: a whole collection
     takes half a second where a trainer is."""
     gc.collect(1)
-    frozen = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        if not frozen:
-            gc.unfreeze()
+        gc.unfreeze()  # or what is garbage by then would stay for ever
 
 
 def local_rank() -> int:

@@ -32,13 +32,12 @@ BAD = {
     "others of question 1 has to be a tuple, not a FilePicture": dict(others=FilePicture("b.png")),
     "a picture of question 1 is a bytes": dict(others=(b"",)),
     "choices of question 1 has to be a tuple, not a str": dict(choices="rb"),
-    "accepted of question 1 has to be a tuple, not a set": dict(choices=(), accepted={"a"}),
+    "accepted of question 1 has to be a tuple, not a str": dict(choices=(), accepted="a"),
+    "choices of question 1 has to be a tuple, not a set": dict(choices={"red", "blue"}),
     "have to be texts": dict(choices=("red", 3)),
-    "the text of question 1 is empty": dict(text=" "),
-    "the answer of question 1 is 'blue', which is B; where there are choices": dict(answer="blue"),
-    "the answer of question 1 is 'C'; where there are choices it has to be the letter": dict(answer="C"),
-    "the answer of question 1 is 'AB'; where there": dict(answer="AB"),
-    "the answer of question 1 is 'red', which is A": dict(answer="red", choices=["red", "{blue}"]),
+    "the answer of question 1 is 'C'; where there are choices it is the letter of one": dict(answer="C"),
+    "the answer of question 1 is '{green}'; where there are choices": dict(answer="{green}"),
+    "the answer of question 1 is 'red'; where there are choices": dict(answer="red", choices=["red", "red"]),
     "gives a NoneType as question 1, not a Question": None,
 }
 
@@ -51,10 +50,18 @@ def test_a_question_that_cannot_be_meant_is_told(said):
         question_of(source, 1)
 
 
+@pytest.mark.parametrize(("answer", "letter"), [("blue", "B"), ("A", "A"), ("AB", "AB"), ("", "")])
+def test_the_text_of_a_choice_is_its_letter(answer, letter):
+    """Several letters are for a reward of one's own."""
+    assert question_of(Listed(replace(GOOD, answer=answer)), 0) == replace(GOOD, answer=letter)
+
+
 def test_lists_and_nothing_are_taken_for_tuples():
     given = replace(GOOD, choices=["red", "blue"], accepted=None, others=[FilePicture("b.png")])
     assert question_of(Listed(given), 0) == replace(GOOD, others=(FilePicture("b.png"),))
     assert question_of(Listed(GOOD), 0) is GOOD
+    several = replace(GOOD, choices=(), accepted={"red"})
+    assert question_of(Listed(several), 0).accepted == ("red",)
 
 
 def test_a_split_without_a_name_or_questions_is_refused():

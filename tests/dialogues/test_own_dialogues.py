@@ -29,7 +29,7 @@ OPENED = {
     "parts are a tuple of texts and views, not 'just text'": lambda view: [Message("user", "just text")],
     "parts are a tuple of texts and views, not View": lambda view: [Message("user", view)],
     r"parts are a tuple of texts and views, not \(3,\)": lambda view: [Message("user", (3,))],
-    "role is system or user, not 'assistant'": lambda view: [Message("assistant", (view,))],
+    "role is one of system, user, assistant, not 'robot'": lambda view: [Message("robot", (view,))],
     r"a list of messages is needed, not \[\]": lambda view: [],
     "a list of messages is needed, not 'hello'": lambda view: "hello",
     "a view that is not in trajectory.views": lambda view: [Message("user", (View((0, 0, 9, 9), (28, 28)),))],
@@ -80,7 +80,18 @@ def test_an_episode_that_never_ends_is_ended(policy):
         roll_out(policy, InProcessSampler(), Endless(), samples, copies=1, sampling=Sampling(1), key=(0,))
 
 
-@pytest.mark.parametrize("given", [5, ["]"], ""])
+def test_a_limit_of_its_own_may_be_higher(policy):
+    class Long(SingleTurn):
+        turns = MOST_TURNS + 20
+
+        def proceed(self, trajectory, resolution):
+            return [Message("user", ("Go on.",))] if len(trajectory.turns) < self.turns else None
+
+    assert next_of(Long(), begun(policy, MOST_TURNS), policy.resolution)
+    assert next_of(Long(), begun(policy, MOST_TURNS + 20), policy.resolution) is None
+
+
+@pytest.mark.parametrize("given", [5, ["]"]])
 def test_a_stop_text_is_a_text(policy, given):
     class Own(SingleTurn):
         def stop_text(self, turn):

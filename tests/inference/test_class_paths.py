@@ -1,6 +1,7 @@
 """From a dialogue to settings that make the same one again, or a sentence that says why not."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,14 @@ class Hinting(TwoTurn):
         self.hint = hint
 
 
+class Thrice(TwoTurn):
+    """Says itself what it might have handed on."""
+
+    def __init__(self, style: str = "short", **others):
+        super().__init__("Look.", turns=3, **others)
+        self.style = style
+
+
 class Forgetful(TwoTurn):
     def __init__(self, hint: str = "", **others):
         super().__init__(**others)
@@ -34,11 +43,11 @@ def whole_view(view, box, resolution):
     [
         TwoTurn(), SingleTurn(judge_box=True), BlindAnswer(), FreeTurns(turns=4), answer_only(),
         TwoTurn(turns=3, rule=BoxRule(min_side=20), cut=WithMargin(0.3)), TwoTurn(cut=whole_view),
-        Hinting("left", turns=4, rule=BoxRule(min_side=33), system="Look."),
+        Hinting("left", turns=4, rule=BoxRule(min_side=33), system="Look."), Thrice("long", rule=BoxRule(min_side=33)),
     ],
 )  # fmt: skip
 def test_what_is_saved_makes_the_same_dialogue(dialogue):
-    check_settings("the dialogue", dialogue)
+    check_settings("the dialogue", dialogue, Dialogue)
     saved = json.loads(json.dumps(settings_of(dialogue)))
     made = made_from({"dialogue": saved}, dialogue=Dialogue).dialogue
     assert type(made) is type(dialogue)
@@ -63,9 +72,10 @@ def in_a_function():
         (Forgetful("left"), "Forgetful does not keep its argument hint; set self.hint in its __init__"),
         (TwoTurn(cut=lambda view, box, resolution: view), "<lambda> is in no module"),
         (in_a_function(), "Local is in no module"),
+        (TwoTurn(cut=partial(whole_view)), "partial"),
         (TwoTurn(system=b"bytes"), "an argument of TwoTurn is no JSON"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_what_would_come_back_as_another_is_not_saved(dialogue, said):
     with pytest.raises(UserError, match=f"the dialogue can't be saved: .*{said}"):
-        check_settings("the dialogue", dialogue)
+        check_settings("the dialogue", dialogue, Dialogue)

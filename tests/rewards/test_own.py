@@ -166,7 +166,7 @@ def test_so_are_shapings_and_dialogues(policy):
         roll_out(policy, InProcessSampler(), Stuck(), samples, copies=1, sampling=Sampling(2), key=(0,))
 
 
-@pytest.mark.parametrize("given", [np.array([1.0]), np.array([1.0, 2.0]), torch.ones(2), (1.0,), {"r": 1}, "1", None])
+@pytest.mark.parametrize("given", [np.array([1.0, 2.0]), torch.ones(2), torch.ones(0), (1.0,), {"r": 1}, "1", None])
 def test_what_is_not_one_number_is_no_reward(given):
     question = make_question(IMAGE, "q7")
     for said in (given, Verdict(given, right=True), Verdict(1.0, right=np.array([True, False]))):  # pyright: ignore
@@ -179,13 +179,14 @@ def test_what_is_not_one_number_is_no_reward(given):
 
 
 @pytest.mark.parametrize(
-    "given", [2, np.float32(2), np.array(2.0), torch.tensor(2.0, requires_grad=True), Verdict(2, True)]
+    "given",
+    [2, np.float32(2), np.array(2.0), np.array([2]), torch.tensor([[2.0]]), torch.tensor(2.0, requires_grad=True)],
 )
 def test_one_number_of_any_kind_is(given):
     assert verdict_of(lambda answer, question: given, "K", make_question(IMAGE)) == Verdict(2.0, True)
 
 
-@pytest.mark.parametrize("given", [{0: 1.0}, "1", None, 3.0])
+@pytest.mark.parametrize("given", [{0: 1.0}, "1", None, 3.0, torch.tensor(1.0), np.array(1.0)])
 def test_a_reward_of_all_answers_is_a_list(given):
     class All:
         def __call__(self, answer, question):

@@ -1,6 +1,7 @@
 """What Lightning's trainer has for everybody works here too: each of its means once, in process."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -13,7 +14,7 @@ from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
-from mgpo.training.validations import check_monitor
+from mgpo.training.validations import check_monitor, validates
 from tests.conftest import make_record
 from tests.training.test_module import make, watch
 
@@ -165,6 +166,23 @@ def test_validations_may_be_counted_over_epochs(tokenizer, tmp_path):
         enable_checkpointing=False,
     )  # fmt: skip
     assert "val/accuracy" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize(
+    ("steps", "updates", "options", "comes"),
+    [
+        (4, 1, {}, False), (3, 1, {}, True), (3, 2, {"max_steps": 4}, False), (3, 2, {"max_steps": 5}, True),
+        (4, None, {}, True), (4, 1, {"max_steps": -1}, True), (4, 1, {"val_check_interval": 0.5}, True),
+        (9, 1, {"val_check_interval": 3}, True), (2, 1, {"check_val_every_n_epoch": 2}, False),
+        (9, 1, {"check_val_every_n_epoch": None, "val_check_interval": 4}, False), (4, 1, {"fast_dev_run": 1}, True),
+    ],
+)  # fmt: skip
+def test_whether_a_validation_comes_before_the_last_step(steps, updates, options, comes):
+    plain = dict(
+        check_val_every_n_epoch=1, max_epochs=-1, val_check_interval=1.0, limit_val_batches=1.0, max_steps=3,
+        fast_dev_run=False,
+    )  # fmt: skip
+    assert validates(SimpleNamespace(**{**plain, **options}), steps, updates) == comes
 
 
 def test_curves_of_a_source_can_be_followed():

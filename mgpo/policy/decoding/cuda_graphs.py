@@ -48,7 +48,7 @@ def capture(run: Run, pool: Any, device: torch.device) -> tuple[Run, Any]:
                 try:
                     graph.capture_end()
                 except RuntimeError:  # raised before the allocator hears that the capture has ended
-                    with suppress(RuntimeError):
+                    with suppress(RuntimeError, AttributeError):  # of a torch before 2.8
                         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
                     raise
         torch.cuda.current_stream().wait_stream(stream)
