@@ -112,8 +112,8 @@ class LocalEngine:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # of options, of memory that is short, of a second engine, of any worker
-                why = " ".join(str(error).split())[:SHOWN]
-                raise UserError(f"model.sampler: vLLM does not start ({why}); see model.sampler.options") from None
+                why = " ".join((str(error) or type(error).__name__).split())[:SHOWN]
+                raise UserError(f"model.sampler: vLLM does not start ({why}); see model.sampler.options") from error
         self.settings, self.numbers = settings, itertools.count()
         self.workers: int = self.llm.llm_engine.vllm_config.parallel_config.world_size
         if self.grouped:

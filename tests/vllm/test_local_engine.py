@@ -152,6 +152,7 @@ def test_the_groups_of_several_trainers_outlive_it(vllm, monkeypatch):
         (ValueError("Free memory on device cuda:0 (3.1/79.2 GiB) is less\nthan desired"), "Free .* less than desired"),
         (AssertionError("CuMem allocator can only be used for one instance per process"), "CuMem .* per process"),
         (Exception("WorkerProc initialization failed"), "WorkerProc .* failed"),
+        (AssertionError(), "AssertionError"),
     ],
 )  # fmt: skip
 def test_what_vllm_refuses_to_start_with_is_told(vllm, error, said):
@@ -159,8 +160,9 @@ def test_what_vllm_refuses_to_start_with_is_told(vllm, error, said):
         raise error
 
     vllm.LLM = refuse
-    with pytest.raises(UserError, match=rf"does not start \({said}\); see model.sampler.options"):
+    with pytest.raises(UserError, match=rf"does not start \({said}\); see model.sampler.options") as told:
         LocalEngine(SETTINGS)
+    assert told.value.__cause__ is error  # for whoever wants its traceback
     with pytest.raises(UserError, match=r"can keep 1,024 ids .* this policy bans 1,025"):
         LocalEngine(replace(SETTINGS, banned=tuple(range(1025))))
 
