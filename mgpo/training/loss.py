@@ -47,6 +47,7 @@ def policy_loss(
         metrics.add("kl", kl_NC.detach(), counted_NC)
         metrics.add("kl_clamped", objective.clamped(scores.logprobs_NC.detach(), reference_NC).float(), counted_NC)
     if objective.entropy_weight:
+        assert scores.entropy_NC is not None  # a fused head is refused beside the bonus
         losses_NC = losses_NC - objective.entropy_weight * scores.entropy_NC
     return weighted_sum(losses_NC, mask_NC, weights_N), metrics
 

@@ -228,13 +228,14 @@ class MGPO(RolloutModule):
                 for rows in mini_batches(groups, self.mini_batches, key=(self.seed, self.global_step, epoch)):
                     with self.timer.phase("update") as work:
                         mini_batch = self.mini_batch(groups, advantages, rows)
-                        total = 0.0
+                        losses = []
                         for part in self.micro_batches(mini_batch):
                             loss, metrics = self.loss(part)
                             self.manual_backward(loss)
-                            total += loss.item()
+                            losses.append(loss.detach())
                             self.tally.add_pass(metrics)
                         norm = clip_gradients(self.policy, self.max_grad_norm)
+                        total = sum((loss.item() for loss in losses), 0.0)  # now: no pass waits for the one before
                         finite = self.everywhere(all_finite(total, norm, mini_batch.trajectories))
                         self.tally.add({"lr": float(optimizer.param_groups[0]["lr"])}, 1)
                         if finite:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import exp, log
 
 import torch
@@ -29,20 +30,37 @@ EPISODE = {  # the fields of a record, under the names that an evaluation has fo
     "fallback_rate": "fallback",
     "turns": "turns",
 }
+Read = tuple[Mapping[str, Sequence[float]], Mapping[str, float]]  # by name sums and their weights; largest values
 GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms, as in an evaluation
 
 
 @dataclass
 class PassMetrics:
-    """What one training pass adds to a step: by name sums and how many tokens they are of, and largest values."""
+    """What one training pass adds to a step: by name sums and how many tokens they are of, and largest values.
 
-    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
-    largest: dict[str, float] = field(default_factory=dict)
+    They stay where the pass is computed, and nothing here waits for them: the next pass is prepared meanwhile.
+    """
+
+    sums: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    largest: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, values_NC: Tensor, mask_NC: Tensor) -> None:
-        """The values of these tokens, if there are any."""
-        if count := int(mask_NC.sum()):
-            self.sums[name] = values_NC[mask_NC].sum(dtype=torch.float64).item(), count
+        """The values of these tokens, of which there may be none."""
+        self.sums[name] = values_NC.masked_fill(~mask_NC, 0.0).sum(dtype=torch.float64), mask_NC.sum()
+
+    def add_largest(self, name: str, values_NC: Tensor, mask_NC: Tensor) -> None:
+        """The largest value of these tokens, of which there may be none."""
+        if values_NC.numel():
+            self.largest[name] = values_NC.masked_fill(~mask_NC, -torch.inf).max()
+
+    def read(self) -> Read:
+        """Sums and counts, and largest values, of what has any token; waits for the pass."""
+        sums = {name: (total.item(), int(count)) for name, (total, count) in self.sums.items()}
+        largest = {name: value.item() for name, value in self.largest.items()}
+        return (
+            {name: found for name, found in sums.items() if found[1]},
+            {name: value for name, value in largest.items() if value != -torch.inf},
+        )
 
 
 class Tally:
@@ -50,7 +68,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.largest: dict[str, float] = {}
+        self.passes: list[PassMetrics] = []
 
     def add(self, metrics: dict[str, float], weight: float) -> None:
         """Add values by name, each with the same weight in its mean."""
@@ -65,10 +83,7 @@ class Tally:
 
     def add_pass(self, metrics: PassMetrics) -> None:
         """Tokens of all passes count the same, however they were dealt out."""
-        for name, (total, count) in metrics.sums.items():
-            self._sum(name, total, count)
-        for name, value in metrics.largest.items():
-            self.largest[name] = max(value, self.largest.get(name, value))
+        self.passes.append(metrics)
 
     def _sum(self, name: str, total: float, weight: float) -> None:
         self.sums[name][0] += total
@@ -76,14 +91,17 @@ class Tally:
 
     def over_ranks(self, world_size: int) -> dict[str, float]:
         """Means and maxima over all ranks, of which each may have other metrics; all must call."""
+        parts: list[Read] = [(dict(self.sums), {}), *(metrics.read() for metrics in self.passes)]
         merged = Tally()
-        for sums, largest in share_objects((dict(self.sums), self.largest), world_size):
+        largest: dict[str, float] = {}
+        for sums, highest in chain.from_iterable(share_objects(parts, world_size)):
             for name, (total, weight) in sums.items():
                 merged._sum(name, total, weight)
-            merged.add_pass(PassMetrics(largest=largest))
+            for name, value in highest.items():
+                largest[name] = max(value, largest.get(name, value))
         means = {name: total / weight for name, (total, weight) in merged.sums.items()}
         means |= {name: exp(means[name]) for name in GEOMETRIC if name in means}
-        return dict(sorted((means | merged.largest).items()))
+        return dict(sorted((means | largest).items()))
 
 
 @torch.no_grad()
@@ -95,15 +113,12 @@ def score_metrics(batch: Batch, old_NC: Tensor, scores: Scores, objective: Objec
     """
     shown = PassMetrics()
     mask_NC = batch.policy_NC & moved_N[:, None]
-    if not mask_NC.any():
-        return shown
     clipped_NC = objective.clipped(scores.logprobs_NC, old_NC, batch.policy_NC)
     shown.add("clip_fraction", clipped_NC.float(), mask_NC)
-    shown.largest["sampler_gap"] = (scores.logprobs_NC - batch.sampled_logprobs_NC)[mask_NC].abs().max().item()
-    for k in range(int(batch.turn_NC.max()) + 1):
-        turn_NC = mask_NC & (batch.turn_NC == k)
-        if not scores.entropy_NC[turn_NC].isnan().any():  # a fused head does not know them
-            shown.add(f"entropy_turn{k + 1}", scores.entropy_NC, turn_NC)
+    shown.add_largest("sampler_gap", (scores.logprobs_NC - batch.sampled_logprobs_NC).abs(), mask_NC)
+    if scores.entropy_NC is not None:
+        for k in range(batch.turns):
+            shown.add(f"entropy_turn{k + 1}", scores.entropy_NC, mask_NC & (batch.turn_NC == k))
     return shown
 
 
@@ -113,11 +128,9 @@ def engine_metrics(metrics: PassMetrics, gap_NC: Tensor, mask_NC: Tensor, cap: f
     That is `engine_gap`, the mean absolute difference, `engine_gap_max`, and `engine_truncated`, the share of tokens
     whose weight `cap` cuts.
     """
-    if not mask_NC.any():
-        return
     metrics.add("engine_gap", gap_NC.abs(), mask_NC)
     metrics.add("engine_truncated", (gap_NC.exp() > (cap or torch.inf)).float(), mask_NC)
-    metrics.largest["engine_gap_max"] = gap_NC[mask_NC].abs().max().item()
+    metrics.add_largest("engine_gap_max", gap_NC.abs(), mask_NC)
 
 
 def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:

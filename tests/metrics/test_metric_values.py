@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mgpo.answers import is_right, vote_of
 from mgpo.metrics import ClippedBoxRatio, values
-from mgpo.training.step_metrics import PassMetrics, Tally, rollout_metrics
+from mgpo.training.step_metrics import Tally, rollout_metrics
 from tests.conftest import make_record
 
 corners = st.floats(-100, 1000)
@@ -169,7 +169,6 @@ def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
     for zooms in ([1.0, 2.0, 3.0], [8.0], []):
         tally = Tally()
         tally.add_all({"turns": zooms, "zoom_factor": zooms})
-        tally.add_pass(PassMetrics(largest={"gap": zooms[0]} if zooms else {}))
-        parts.append((dict(tally.sums), tally.largest))
+        parts.append([(dict(tally.sums), {}), ({}, {"gap": zooms[0]} if zooms else {})])
     monkeypatch.setattr("mgpo.training.step_metrics.share_objects", lambda value, world_size: parts)
     assert Tally().over_ranks(3) == pytest.approx({"gap": 8.0, "turns": 3.5, "zoom_factor": 48**0.25})

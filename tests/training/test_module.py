@@ -260,7 +260,7 @@ def test_a_tally_weighs_what_it_is_given():
     tally.add({"a": 1.0}, 1)
     tally.add({"a": 4.0, "b": 2.0}, 2)
     for gap in (1.0, 3.0, 2.0):
-        tally.add_pass(PassMetrics(largest={"gap": gap}))
+        tally.add_pass(PassMetrics(largest={"gap": torch.tensor(gap)}))
     assert tally.over_ranks(1) == {"a": 3.0, "b": 2.0, "gap": 3.0}
 
 

@@ -1,16 +1,41 @@
 """What an update starts from: the weights of now, and no gradients of before."""
 
 import copy
+import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgpo.objective import Objective
+from mgpo.policy.lora import Lora
 from mgpo.policy.passes.batch import collate
 from mgpo.rollout.in_process import InProcessSampler
 from mgpo.training.loss import answer_loss, policy_loss
+from tests.conftest import make_policy
 from tests.training.test_module import Noisy, equal, fit, make, weights
 from tests.training.test_rescore import play
+
+WAITED_FOR = ("_local_scalar_dense", "masked_select", "nonzero", "repeat_interleave", "_unique2")
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+
+
+class Waits(TorchDispatchMode):
+    """Notes each operation whose result a host waits for where a GPU computes it, by our function that asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.by = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        places = args[1] if name in INDEXING else ()
+        if name in WAITED_FOR or any(place is not None and place.dtype == torch.bool for place in places):
+            frame = sys._getframe()
+            while frame is not None and not frame.f_globals["__name__"].startswith("mgpo."):
+                frame = frame.f_back
+            self.by.append("a backward pass" if frame is None else frame.f_code.co_name)
+        return func(*args, **(kwargs or {}))
 
 
 class Watching(Noisy):
@@ -65,7 +90,29 @@ def test_what_weighs_nothing_is_neither_learnt_nor_shown(policy):
         weights_N[4:] = 0
         loss, metrics = policy_loss(policy, batch, advantages, weights_N, Objective(kl_weight=0.1), 1.0, frozen)
         nll, more = answer_loss(policy, batch, weights_N)
-        shown.append({"loss": loss.item(), "nll_loss": nll.item(), **metrics.sums, **more.sums})
+        shown.append({"loss": loss.item(), "nll_loss": nll.item(), **metrics.read()[0], **more.read()[0]})
     assert shown[0].keys() == shown[1].keys() and {"kl", "kl_clamped", "clip_fraction", "nll"} <= shown[0].keys()
     for name, value in shown[1].items():
         assert shown[0][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_host_need_not_wait_for_a_pass(tokenizer, begins):
+    """It prepares the next one meanwhile. Placeholders are counted first, before a GPU has anything else to do."""
+    policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4)).train()
+    batch = collate(play(policy, InProcessSampler()), policy.positions, policy.pad_id).to(policy.device)
+    policy.features(batch.images)  # of a tower that is not trained, known since the rollouts
+    ones_N = torch.ones(len(batch.ids_NC))
+    with Waits() as waits:
+        loss, metrics = policy_loss(policy, batch, ones_N, ones_N, Objective(kl_weight=0.1), 1.0, begins=begins)
+        loss.backward()
+    assert waits.by == ["embed"] * 2  # once for the reference
+    assert {"clip_fraction", "kl", "entropy_turn1", "entropy_turn2"} <= metrics.read()[0].keys()
+
+
+def test_what_no_token_has_is_not_shown(policy):
+    """As where no rollout of a micro-batch has an advantage."""
+    batch = collate(play(policy, InProcessSampler()), policy.positions, policy.pad_id)
+    none_N = torch.zeros(len(batch.ids_NC))
+    _, metrics = policy_loss(policy, batch, none_N, none_N + 1, Objective(), 1.0)
+    assert metrics.read() == ({}, {})

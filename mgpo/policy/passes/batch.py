@@ -54,6 +54,24 @@ class Batch:
         return self.conversation_NC > 0
 
     @cached_property
+    def turns(self) -> int:
+        """Turns of the longest dialogue."""
+        return int(self.turn_NC.max()) + 1
+
+    @cached_property
+    def sampled_M(self) -> Tensor:
+        """Places of the policy's tokens among all (N, C), row by row."""
+        return self.policy_NC.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def sequence_4T(self) -> Tensor:
+        """Ids and, behind them, positions of the tokens of the packing, in its order."""
+        fed = [self.fed_NC & ~self.anew_NC, self.fed_NC & self.anew_NC]
+        prefixes = torch.cat([self.prefix_ids_BP[None], self.prefix_positions_3BP])[:, self.prefix_valid_BP]
+        rows_4NC = torch.cat([self.ids_NC[None], self.positions_3NC])
+        return torch.cat([prefixes, *(rows_4NC[:, part_NC] for part_NC in fed)], 1)
+
+    @cached_property
     def packing(self) -> Packing:
         """The prompts one after the other, then the fed tokens of all rows, those behind no prefix last; asked are
         those before a policy token, row by row."""
@@ -75,7 +93,9 @@ class Batch:
         """A batch whose tensors lie on a device; the images stay where they are."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
         there = replace(self, **{name: moved(x, device) for name, x in held.items() if isinstance(x, Tensor)})
-        there.packing = replace(self.packing, device=device)  # counted here: there every number would be waited for
+        # What has to be counted is counted here: there every number would be waited for.
+        there.packing, there.turns = replace(self.packing, device=device), self.turns
+        there.sampled_M, there.sequence_4T = moved(self.sampled_M, device), moved(self.sequence_4T, device)
         return there
 
 

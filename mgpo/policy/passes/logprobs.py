@@ -19,10 +19,13 @@ LEAST_ROWS = 1024  # … or those of this many tokens, or of as many as a state 
 
 
 class Scores(NamedTuple):
-    """Of each policy token: its log-prob and the entropy of the distribution it came from, in nats; zero elsewhere."""
+    """Of each policy token: its log-prob and the entropy of the distribution it came from, in nats; zero elsewhere.
+
+    A fused head does not know entropies.
+    """
 
     logprobs_NC: Tensor
-    entropy_NC: Tensor
+    entropy_NC: Tensor | None
 
 
 def score(policy: Policy, batch: Batch, temperature: float = 1.0, learn_entropy: bool = False) -> Scores:
@@ -31,11 +34,15 @@ def score(policy: Policy, batch: Batch, temperature: float = 1.0, learn_entropy:
     Every prompt goes through the decoder once; its continuations attend to it. Equal to a plain pass over whole
     rows, in values and gradients.
     """
-    hidden_MD, targets_M = predicting(policy, batch), batch.ids_NC[:, 1:][batch.policy_NC[:, 1:]]
+    hidden_MD, targets_M = predicting(policy, batch), batch.ids_NC.flatten()[batch.sampled_M]
     logprobs_M, entropy_M = score_tokens(policy, hidden_MD, targets_M, temperature, learn_entropy)
-    spread = batch.policy_NC.nonzero(as_tuple=True)
-    zeros_NC = torch.zeros(batch.ids_NC.shape, device=hidden_MD.device)
-    return Scores(zeros_NC.index_put(spread, logprobs_M), zeros_NC.index_put(spread, entropy_M))
+    return Scores(_spread(logprobs_M, batch), None if entropy_M is None else _spread(entropy_M, batch))
+
+
+def _spread(values_M: Tensor, batch: Batch) -> Tensor:
+    """Values of the policy's tokens at their places, (N, C); zero elsewhere."""
+    zeros = torch.zeros(batch.ids_NC.numel(), device=values_M.device)
+    return zeros.index_put((batch.sampled_M,), values_M).view_as(batch.ids_NC)
 
 
 @torch.no_grad()
@@ -48,16 +55,16 @@ def score_replies(
     """
     scores = [torch.empty(0)] * len(trajectories)
     for rows in passes:
-        batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id).to(policy.device)
-        scores_NC = policy(score, batch, temperature).logprobs_NC
+        batch = collate([trajectories[i] for i in rows], policy.positions, policy.pad_id)
+        scores_NC = policy(score, batch.to(policy.device), temperature).logprobs_NC.float().cpu()
         for i, row_C, mask_C in zip(rows, scores_NC, batch.policy_NC):
-            scores[i] = row_C[mask_C].float().cpu()
+            scores[i] = row_C[mask_C]
     return scores
 
 
 def score_tokens(
     policy: Policy, hidden_MD: Tensor, targets_M: Tensor, temperature: float, learn_entropy: bool = False
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Log-probs and entropies of tokens, both (M,) in nats, given the hidden states before them.
 
     Logits are made in chunks and again in the backward pass, so memory does not grow with M times the vocabulary.
@@ -65,7 +72,7 @@ def score_tokens(
     """
     if policy.fused_head:
         logprobs_M = fused_logprobs(hidden_MD, policy.head_weight, targets_M, policy.banned, temperature)
-        return logprobs_M, torch.full_like(logprobs_M, torch.nan)  # its distributions are never seen
+        return logprobs_M, None
     rows = max(CHUNK // len(policy.banned), min(hidden_MD.shape[1], LEAST_ROWS))
     if len(targets_M) <= rows:
         return _score_chunk(policy, hidden_MD, targets_M, temperature, learn_entropy, [True])
@@ -78,14 +85,11 @@ def score_tokens(
 
 def predicting(policy: Policy, batch: Batch) -> Tensor:
     """Hidden states (M, width) from which the policy tokens are drawn, row by row."""
-    chosen_NC = batch.policy_NC[:, 1:]
     features = policy.features(batch.images) if batch.images else None
     if not policy.packs:
-        return _continue_prefixes(policy, batch, features)[:, :-1][chosen_NC]
-    prefix_BP, parts = batch.prefix_valid_BP, (batch.fed_NC & ~batch.anew_NC, batch.fed_NC & batch.anew_NC)
-    ids_1T = torch.cat([batch.prefix_ids_BP[prefix_BP], *(batch.ids_NC[part_NC] for part_NC in parts)])[None]
-    positions = [batch.prefix_positions_3BP[:, prefix_BP], *(batch.positions_3NC[:, part_NC] for part_NC in parts)]
-    return policy.decode(ids_1T, features, torch.cat(positions, 1)[:, None], None, None, batch.packing)[0]
+        return _continue_prefixes(policy, batch, features)[:, :-1][batch.policy_NC[:, 1:]]
+    ids_1T, positions_31T = batch.sequence_4T[:1], batch.sequence_4T[1:, None]
+    return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
 
 
 def _continue_prefixes(policy: Policy, batch: Batch, features: Tensor | None) -> Tensor:

@@ -15,6 +15,8 @@ from itertools import accumulate, groupby, pairwise
 import torch
 from torch import Tensor
 
+from mgpo.utils.allocator import moved
+
 CPU = torch.device("cpu")
 
 
@@ -69,7 +71,7 @@ class Looks:
     def from_lengths(self) -> Tensor:
         """The place of each query among all queries, once these are sorted by the length of their piece: (queries,)."""
         spans = [span for _, same in _sorted(self.queries) for span in same]
-        return torch.cat([torch.arange(span.start, span.stop) for span in spans]).argsort().to(self.device)
+        return moved(torch.cat([torch.arange(span.start, span.stop) for span in spans]).argsort(), self.device)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Packing:
     @cached_property
     def asked_M(self) -> Tensor:
         """The `loss_positions` as a tensor on the device, (M,)."""
-        return torch.tensor(self.loss_positions, dtype=torch.long, device=self.device)
+        return moved(torch.tensor(self.loss_positions, dtype=torch.long), self.device)
 
     @cached_property
     def looks(self) -> list[Looks]:
@@ -150,8 +152,8 @@ def _spans(lengths: Sequence[int], start: int) -> list[slice]:
 def _index(spans: Sequence[slice], device: torch.device) -> slice | Tensor:
     if all(a.stop == b.start for a, b in pairwise(spans)):
         return slice(spans[0].start, spans[-1].stop)
-    return torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(device)
+    return moved(torch.cat([torch.arange(span.start, span.stop) for span in spans]), device)
 
 
 def _ends(spans: Sequence[slice], device: torch.device) -> Tensor:
-    return torch.tensor(list(accumulate(map(_length, spans), initial=0)), dtype=torch.int32, device=device)
+    return moved(torch.tensor(list(accumulate(map(_length, spans), initial=0)), dtype=torch.int32), device)
