@@ -1,5 +1,6 @@
 """Answers each validation question again with something else in place of the crop, and writes what that costs."""
 
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,7 @@ from rich.table import Table
 from mgpo.callbacks.folder import run_folder, stays
 from mgpo.evaluation.counterfactuals import CROP, NO_TOOLS, Row, compare, counterfactuals
 from mgpo.evaluation.greedy import gather
+from mgpo.rollout.episodes import roll_out
 from mgpo.rollout.fitting import in_process
 from mgpo.utils.atomic_files import write_json
 from mgpo.utils.terminal_tables import first_that_fits
@@ -41,10 +43,9 @@ class Counterfactuals(L.Callback):
         samples = pl_module.fitting(pl_module.usable(batch), pl_module.eval_sampling)
         with pl_module.under_precision(passes=in_process(pl_module.sampler)):
             if samples:
-                self.rows += counterfactuals(
-                    pl_module.policy, pl_module.sampler, pl_module.dialogue, samples, pl_module.eval_sampling,
-                    pl_module.reward, pl_module.seed,
-                )  # fmt: skip
+                play = partial(roll_out, pl_module.policy, pl_module.sampler)
+                how = pl_module.eval_sampling, pl_module.reward, pl_module.seed
+                self.rows += counterfactuals(play, pl_module.dialogue, samples, *how)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Gathers the rows of all ranks; rank 0 logs gain and harm, and writes counterfactuals.json.

@@ -1,10 +1,10 @@
 """An answer that has to come from the crop: the answering turn sees neither the first picture nor the box reply."""
 
-from mgpo.dialogues.base import WHICH, check_texts, fill, find_box
-from mgpo.dialogues.cuts import PLAIN, Cut
+from mgpo.dialogues.base import WHICH, check_texts, fill
+from mgpo.dialogues.cuts import Cut, look
 from mgpo.dialogues.single_turn import ASK_ANSWER
 from mgpo.dialogues.two_turn import ASK_BOX, SYSTEM, TwoTurn
-from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.boxes import BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
@@ -50,13 +50,10 @@ class BlindAnswer(TwoTurn):
         """Begins anew with the named part, or with the reason why there is none; takes the answer in the last turn."""
         if len(trajectory.turns) == self.turns:
             return super().proceed(trajectory, resolution)
-        turn, wholes = trajectory.turns[-1], trajectory.wholes
-        turn.seen, turn.parsed_box = find_box(turn.said, wholes, resolution.frame, self.rule)
-        view, reason = None, REASONS[turn.parsed_box.reason or "no_box"]
-        if turn.parsed_box.box is not None:
-            view = (self.cut or PLAIN)(turn.seen or wholes[0], turn.parsed_box.box, resolution)
+        wholes = trajectory.wholes
+        view, reason = look(trajectory, wholes, resolution, self.rule, self.cut)
+        if view is not None:
             trajectory.views.append(view)
-        turn.action = "look refused" if view is None else "look"
         text = self.refuse if view is None else self.ask_answer
         asked = fill(text, trajectory.question, view, reason, size=wholes[0].size)
         return [Message("system", (self.system,)), Message("user", asked)]

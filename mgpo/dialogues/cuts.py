@@ -1,9 +1,13 @@
 """What is cut out for a box that a reply names: the box itself, or whatever a view can show."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
+from mgpo.dialogues.base import find_box
 from mgpo.errors import UserError
+from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import Box, Size, View, VisionResolution
+from mgpo.types import Trajectory
 from mgpo.utils.interface import Interface, implementing
 
 
@@ -92,6 +96,23 @@ class Enlarged:
 
 
 PLAIN = PlainCut()
+
+
+def look(
+    trajectory: Trajectory, views: Sequence[View], resolution: VisionResolution, rule: BoxRule, cut: Cut | None
+) -> tuple[View | None, str]:
+    """What the last reply asks to see: its box in one of `views` is noted in the turn, and cut from the original.
+
+    Returns:
+        The view, or None where nothing can be cut out; and why not.
+    """
+    turn = trajectory.turns[-1]
+    turn.seen, turn.parsed_box = find_box(turn.said, views, resolution.frame, rule)
+    box, view = turn.parsed_box.box, None
+    if turn.seen is not None and box is not None:
+        view = (cut or PLAIN)(turn.seen, box, resolution)
+    turn.action = "look refused" if view is None else "look"
+    return view, REASONS[turn.parsed_box.reason or "no_box"]
 
 
 def implementing_cut(cut: Cut | None) -> Cut | None:

@@ -1,7 +1,7 @@
 """The general algorithm (paper, algorithm 1): each turn the policy answers, or names a part to see first."""
 
-from mgpo.dialogues.base import answer_of, check_texts, fill, find_box, see_whole
-from mgpo.dialogues.cuts import PLAIN, Cut, implementing_cut
+from mgpo.dialogues.base import answer_of, check_texts, fill, see_whole
+from mgpo.dialogues.cuts import Cut, implementing_cut, look
 from mgpo.dialogues.two_turn import BOX_BLOCK_END, SYSTEM
 from mgpo.errors import UserError
 from mgpo.images.boxes import REASONS, BoxRule
@@ -80,20 +80,15 @@ class FreeTurns:
         if trajectory.answer is not None:
             turn.action = "answer"
             return None
-        turn.seen, turn.parsed_box = find_box(turn.said, trajectory.views, resolution.frame, self.rule)
-        box, view = turn.parsed_box.box, None
-        if turn.seen is not None and box is not None:
-            view = (self.cut or PLAIN)(turn.seen, box, resolution)
+        view, reason = look(trajectory, trajectory.views, resolution, self.rule, self.cut)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
-            trajectory.limited = turn.parsed_box.reason != "no_box"
+            trajectory.limited = view is not None or reason != REASONS["no_box"]
             turn.action = "look refused" if trajectory.limited else "nothing"
             return None
-        turn.action = "look refused" if view is None else "look"
         text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
         if view is not None:
             trajectory.views.append(view)
-        reason = REASONS[turn.parsed_box.reason or "no_box"]
         size = (view or trajectory.views[0]).size
         return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1), size=size))]
 

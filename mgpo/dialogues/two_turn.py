@@ -1,9 +1,9 @@
 """The paper's fixed template (section 3.4): first where to look, then the answer. More looks at test time if wanted."""
 
-from mgpo.dialogues.base import WHICH, answer_of, check_texts, fill, find_box, see_whole
-from mgpo.dialogues.cuts import PLAIN, Cut, implementing_cut
+from mgpo.dialogues.base import WHICH, answer_of, check_texts, fill, see_whole
+from mgpo.dialogues.cuts import Cut, implementing_cut, look
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.boxes import BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
@@ -96,16 +96,10 @@ class TwoTurn:
             trajectory.answer = answer_of(turn, trajectory.question)
             turn.action = "nothing" if trajectory.answer is None else "answer"
             return None
-        turn.seen, turn.parsed_box = find_box(turn.said, wholes, resolution.frame, self.rule)
-        seen = turn.seen or wholes[0]
-        if turn.parsed_box.box is not None:
-            turn.action = "look"
-            view = (self.cut or PLAIN)(seen, turn.parsed_box.box, resolution)
-        else:
-            turn.action = "look refused"
-            view = (trajectory.crops or [seen])[-1]
+        view, reason = look(trajectory, wholes, resolution, self.rule, self.cut)
+        view = view or (trajectory.crops or [turn.seen or wholes[0]])[-1]
         trajectory.views.append(view)
-        last, reason = len(trajectory.turns) == self.turns - 1, REASONS[turn.parsed_box.reason or "no_box"]
+        last = len(trajectory.turns) == self.turns - 1
         if any(view is whole for whole in wholes):
             text = self.show_whole if last else self.name_again
         else:

@@ -2,17 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from mgpo.dialogues import Dialogue, answer_only
 from mgpo.evaluation.swaps import black, original, random_region
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.metrics.intervals import RESAMPLES, paired_bootstrap
-from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
 from mgpo.rollout.crops import Swap
-from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
+from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Trajectory
 
@@ -21,8 +19,7 @@ Row = dict[str, Any]  # id, split, category, and by variant whether the answer w
 
 
 def counterfactuals(
-    policy: Policy,
-    sampler: Sampler,
+    play: Play,
     dialogue: Dialogue,
     samples: Sequence[Asked],
     sampling: Sampling,
@@ -30,7 +27,6 @@ def counterfactuals(
     seed: int,
 ) -> list[Row]:
     """One row a question that could be played in all variants."""
-    play = partial(roll_out, policy, sampler)
     played = play(dialogue, samples, 1, sampling, (seed, 0))
     variants = {CROP: played}
     for name, swap in SWAPS.items():

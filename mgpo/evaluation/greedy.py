@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 from PIL import Image
@@ -12,9 +11,8 @@ from mgpo.dialogues import Dialogue, answer_only
 from mgpo.images.decoding import BadImage
 from mgpo.images.views import View, VisionResolution
 from mgpo.metrics.record import Record, record_of
-from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout.episodes import Play, Sampler, judge, roll_out
+from mgpo.rollout.episodes import Play, judge
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Question, Trajectory
 from mgpo.utils.collectives import share_objects
@@ -26,22 +24,6 @@ LeaveOut = Callable[[Question, str], None]  # is told of a question that could n
 def warn_left_out(question: Question, why: str) -> None:
     """Warns that a question is left out, and why."""
     warnings.warn(f"left out: question {question.id}, {why}", stacklevel=3)
-
-
-def evaluate(
-    policy: Policy,
-    sampler: Sampler,
-    dialogue: Dialogue,
-    samples: Sequence[Asked],
-    sampling: Sampling,
-    reward: Reward,
-    seed: int,
-    step: int = 0,
-    leave_out: LeaveOut = warn_left_out,
-) -> list[Record]:
-    """`assess` a policy in process."""
-    play = partial(roll_out, policy, sampler)
-    return assess(play, policy.resolution, dialogue, samples, sampling, reward, seed, step, leave_out)
 
 
 def assess(

@@ -57,9 +57,8 @@ class Model(AskedModel):
         """
         sampling = Sampling(self.max_new_tokens, 0.0)
         batches = in_batches(source, limit, batch_size, self.resolution.full)
-        arguments = (sampling, reward, 0)
         return [
-            r for b in batches for r in counterfactuals(self.policy, InProcessSampler(), self.dialogue, b, *arguments)
+            row for batch in batches for row in counterfactuals(self.play, self.dialogue, batch, sampling, reward, 0)
         ]
 
     def save(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
@@ -14,12 +15,12 @@ from mgpo.data.base import DataError
 from mgpo.data.batches import Sample
 from mgpo.dialogues import Dialogue
 from mgpo.distributed import gathered
-from mgpo.evaluation.greedy import evaluate, gather
+from mgpo.evaluation.greedy import assess, gather
 from mgpo.evaluation.report import format_lines, format_report, summarise
 from mgpo.metrics.record import Record
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout.episodes import Sampler
+from mgpo.rollout.episodes import Sampler, roll_out
 from mgpo.rollout.fitting import in_process, most_of, opening_too_long
 from mgpo.rollout.in_process import Sampling
 from mgpo.training.phase_timer import PhaseTimer
@@ -148,9 +149,9 @@ class EvaluatedModule(L.LightningModule):
         samples = self.fitting(self.usable(batch), self.eval_sampling)
         with self.timer.phase("evaluation"), gathered(self.policy, in_process(self.sampler)):  # all ranks
             if samples:
-                records = evaluate(
-                    self.policy, self.sampler, self.dialogue, samples, self.eval_sampling, self.reward, self.seed,
-                    self.step, self.leave_out,
+                records = assess(
+                    partial(roll_out, self.policy, self.sampler), self.policy.resolution, self.dialogue, samples,
+                    self.eval_sampling, self.reward, self.seed, self.step, self.leave_out,
                 )  # fmt: skip
                 self.records += records
                 for metric in self.metrics.values():

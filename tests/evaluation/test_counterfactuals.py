@@ -1,5 +1,7 @@
 """Other pictures in place of the crop, and what a paired comparison says."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,7 +67,7 @@ def test_the_original_brings_its_own_number_of_placeholders(played, policy):
 
 def test_every_question_gets_a_row_with_all_variants(policy):
     samples = [(make_question(IMAGE, f"q{i}"), IMAGE) for i in range(2)]
-    rows = counterfactuals(policy, Scripted(), TwoTurn(), samples, Sampling(6, 0), ExactAnswer(), 0)
+    rows = counterfactuals(partial(roll_out, policy, Scripted()), TwoTurn(), samples, Sampling(6, 0), ExactAnswer(), 0)
     assert [row["id"] for row in rows] == ["q0", "q1"]
     assert all({CROP, NO_TOOLS, *SWAPS} <= row.keys() for row in rows)
 

@@ -1,15 +1,17 @@
 """A reward of one's own: a function or a class in one file, which says itself what is right."""
 
+from functools import partial
+
 import pytest
 
 from mgpo.dialogues import TwoTurn
 from mgpo.errors import UserError
 from mgpo.evaluation.counterfactuals import counterfactuals
-from mgpo.evaluation.greedy import evaluate
+from mgpo.evaluation.greedy import assess
 from mgpo.images.decoding import to_rgb
 from mgpo.rewards import Verdict, verdict_of
 from mgpo.rollout import Sampling
-from mgpo.rollout.episodes import judge
+from mgpo.rollout.episodes import judge, roll_out
 from mgpo.types import Trajectory
 from tests.conftest import make_question, noise_image
 from tests.helpers.cases import RULE
@@ -70,11 +72,11 @@ def test_every_place_that_judges_hears_the_verdict(policy):
         return Verdict(0.25, right=False)
 
     samples = [(make_question(IMAGE, str(i)), to_rgb(noise_image(300, 200, i))) for i in range(3)]
-    how = (policy, Scripted(1), TwoTurn(rule=RULE), samples, Sampling(4, 0.0), partly, 0)
-    records = evaluate(*how)
+    play, how = partial(roll_out, policy, Scripted(1)), (TwoTurn(rule=RULE), samples, Sampling(4, 0.0), partly, 0)
+    records = assess(play, policy.resolution, *how)
     assert [(r.reward, r.right, r.subimage_right) for r in records] == [(0.25, False, False)] * 3
     assert not any(
-        row[name] for row in counterfactuals(*how) for name in row if name not in ("id", "split", "category")
+        row[name] for row in counterfactuals(play, *how) for name in row if name not in ("id", "split", "category")
     )
 
 

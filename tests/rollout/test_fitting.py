@@ -1,6 +1,7 @@
 """Conversations that are too long for the model: left out before anything of theirs is played, counted and named."""
 
 from dataclasses import replace
+from functools import partial
 
 import lightning as L
 import pytest
@@ -212,7 +213,8 @@ def test_a_prediction_says_so_in_its_row(policy):
 
 def test_no_variant_counts_a_question_that_could_not_be_played(policy):
     samples = [(LONG, IMAGES[1]), SAMPLES[0]]
-    rows = counterfactuals(policy, InProcessSampler(), TwoTurn(), samples, Sampling(8, 0), ExactAnswer(), 0)
+    play = partial(roll_out, policy, InProcessSampler())
+    rows = counterfactuals(play, TwoTurn(), samples, Sampling(8, 0), ExactAnswer(), 0)
     assert [row["id"] for row in rows] == ["q0"]
 
 

@@ -1,6 +1,7 @@
 """Rollouts and training on questions with two pictures, a box of which names the second."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mgpo.data.scenes import Scenes
 from mgpo.dialogues import FreeTurns, TwoTurn
 from mgpo.evaluation.counterfactuals import SWAPS
 from mgpo.evaluation.evidence import look_margins
-from mgpo.evaluation.greedy import evaluate, named_part
+from mgpo.evaluation.greedy import assess, named_part
 from mgpo.images.lazy import LazyImage
 from mgpo.policy.passes.batch import collate
 from mgpo.policy.passes.logprobs import score
@@ -116,7 +117,8 @@ def test_the_evidence_is_that_of_the_crop_alone(policy, trajectories):
 
 
 def test_the_sub_image_alone_is_asked_about(policy, samples):
-    records = evaluate(policy, Scripted(1, SECOND), TwoTurn(), samples, Sampling(4, 0), ExactAnswer(), 0)
+    play = partial(roll_out, policy, Scripted(1, SECOND))
+    records = assess(play, policy.resolution, TwoTurn(), samples, Sampling(4, 0), ExactAnswer(), 0)
     assert [record.cut_from for record in records] == [(2,), (2,)]
     assert all(record.subimage_right is not None for record in records)
 
