@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,12 @@ def answered_at_once(args: Sequence[str]) -> bool:
 
 def with_named_configs(args: Sequence[str]) -> list[str]:
     """The same, with a path for each configuration that is named as it comes with the package: `--config mgpo`."""
-    from mgpo.utils.configurations import find_config
+    from mgpo.utils.configurations import NAMES, find_config
 
     found = list(args)
     for i, arg in enumerate(found):
         name, equals, value = arg.partition("=")
-        if name in ("-c", "--config"):
+        if name in NAMES:
             if equals:
                 found[i] = f"{name}={find_config(value)}"
             elif i + 1 < len(found):
@@ -122,10 +121,10 @@ def look_at(command: str, args: Sequence[str]) -> None:
     """
     from mgpo.commands.key_values import check_rows, check_values, check_words, given
     from mgpo.commands.keys import check_arguments, check_configuration, laid_over, replaced
-    from mgpo.utils.configurations import load_file
+    from mgpo.utils.collectives import local_rank
+    from mgpo.utils.configurations import NAMES, load_file, options_of
 
-    parts = [*(part for arg in args for part in arg.split("=", 1)), ""]
-    configs = [value for name, value in pairwise(parts) if name in ("-c", "--config")]
+    configs = [value for name, value in options_of(args) if name in NAMES]
     held: dict[str, Any] = {}
     remarks: list[str] = []
     for config in configs:
@@ -139,6 +138,5 @@ def look_at(command: str, args: Sequence[str]) -> None:
     if command == "study":
         check_rows(given(args), held.get("runs"))
     check_policy(command, configs, args, held)
-    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-    if rank == 0 and not any(arg.startswith("--print_config") for arg in args):
+    if local_rank() == 0 and not any(arg.startswith("--print_config") for arg in args):
         print(" ".join([f"mgpo {command}", *configs, "…"]), *remarks, sep="\n  ", file=sys.stderr, flush=True)

@@ -17,15 +17,15 @@ from mgpo.errors import UserError, find_user_error
 from mgpo.training.module import MGPO
 from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused
-from mgpo.utils.configurations import reading, shipped_config, without_leftovers
+from mgpo.utils.configurations import NAMES, options_of, reading, shipped_config, without_leftovers
 from mgpo.utils.memory_short import memory_short
-from mgpo.utils.own_code import unmade
+from mgpo.utils.own_code import failed_in_own, unmade
 
 
 @handlers_kept()
 def run(args: list[str], cli: type[CLI] = CLI, **options: Any) -> CLI:
     """Run one of Lightning's commands as `python -m mgpo` does; the trainer is in what it returns."""
-    if args[:1] and args[0] in EVALUATIONS and not any(a.split("=")[0] in ("-c", "--config") for a in args):
+    if args[:1] and args[0] in EVALUATIONS and not any(name in NAMES for name, _ in options_of(args)):
         args = [args[0], "--config", str(shipped_config("mgpo")), *args[1:]]
     keep_freed_memory()
     before, sys.argv = sys.argv, [sys.argv[0], *args]  # processes that a strategy starts take their arguments from here
@@ -73,6 +73,7 @@ def execute(command: str, args: Sequence[str]) -> None:
         if type(error).__module__.partition(".")[0] == "wandb":
             why = " ".join(str(error).split())[:SHOWN].rstrip(".")
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        if (mistake := find_user_error(error) or memory_short(error) or refused(error) or unmade(error)) is None:
-            raise
-        raise UserError(str(mistake)) from None
+        for explained in (find_user_error, memory_short, refused, unmade, failed_in_own):
+            if (mistake := explained(error)) is not None:
+                raise UserError(str(mistake)) from None
+        raise

@@ -8,7 +8,7 @@ import yaml
 
 from mgpo.errors import UserError
 from mgpo.training.loop_settings import check_precision, check_scheduler, check_strategy
-from mgpo.utils.configurations import load
+from mgpo.utils.configurations import load, options_of
 from mgpo.utils.least_values import check_keys
 
 TRAINERS = ("fit", "validate", "test", "doctor")  # commands that build one
@@ -44,12 +44,7 @@ def check_rows(values: Mapping[str, Any], rows: Any) -> None:
 
 def given(args: Sequence[str]) -> dict[str, Any]:
     """By key the plain values of a command line."""
-    values: dict[str, Any] = {}
-    for arg, following in zip(args, [*args[1:], ""]):
-        key, equals, value = arg[2:].partition("=")
-        if arg.startswith("--"):
-            values[key.rstrip("+")] = plain(value if equals else following)
-    return values
+    return {name[2:].rstrip("+"): plain(value) for name, value in options_of(args) if name.startswith("--")}
 
 
 def plain(text: str) -> Any:

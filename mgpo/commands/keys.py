@@ -11,6 +11,7 @@ from typing import Any
 
 from mgpo.commands.key_values import plain
 from mgpo.errors import UserError
+from mgpo.utils.configurations import options_of
 from mgpo.utils.least_values import check_class_arguments
 from mgpo.utils.own_code import is_function
 
@@ -44,14 +45,13 @@ def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, 
         UserError: For an option, a class or an argument of a class that does not exist.
     """
     keys, held, remarks = keys_of(command), dict(configured or {}), list[str]()
-    for arg, following in zip(args, [*args[1:], ""]):
-        key, equals, value = arg[2:].partition("=")
-        adds, key = key.endswith("+"), key.rstrip("+")
-        if not arg.startswith("--") or not key or key in ALWAYS:
+    for name, value in options_of(args):
+        adds, key = name.endswith("+"), name[2:].rstrip("+")
+        if not name.startswith("--") or not key or key in ALWAYS:
             continue
         _check(command, keys, key, "--")
         if key in keys and keys[key][0] == "class":
-            named = plain(value if equals else following)
+            named = plain(value)
             named = named if isinstance(named, Mapping | list | None) else {"class_path": named}
             _check_classes(f"--{key}", named)
             remarks += [] if adds else replaced(held, {key: named}, f"--{key}")
@@ -63,12 +63,12 @@ def check_arguments(command: str, args: Sequence[str], configured: Mapping[str, 
             if isinstance(entries, list) and len(entries) > 1 and not key.removeprefix(f"{parent}.")[:1].isdigit():
                 remarks.append(f"--{key} changes the last of the {len(entries)} in {parent}")
             last = entries[-1] if isinstance(entries, list) and entries else entries
-            name, *inner = key.removeprefix(f"{parent}.").removeprefix("init_args.").split(".")
-            if isinstance(last, Mapping) and name not in NESTED and not name.isdigit():
-                said: Any = plain(value if equals else following)
+            first, *inner = key.removeprefix(f"{parent}.").removeprefix("init_args.").split(".")
+            if isinstance(last, Mapping) and first not in NESTED and not first.isdigit():
+                said: Any = plain(value)
                 for part in reversed(inner):
                     said = {part: said}
-                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {name: said}})
+                _check_classes(f"--{key}", {"class_path": last.get("class_path"), "init_args": {first: said}})
     return remarks
 
 

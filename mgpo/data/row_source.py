@@ -1,6 +1,5 @@
 """What sources that read rows share: which rows can't be used is counted and named, and costs those rows only."""
 
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from mgpo.data.base import BROKEN, DataError, broken
 from mgpo.errors import UserError
 from mgpo.images.decoding import BadImage
 from mgpo.types import Question
+from mgpo.utils.collectives import local_rank
 
 SHOWN = 5  # bad rows named in a message
 LONGEST = 560  # characters of a message
@@ -90,8 +90,7 @@ class RowSource(ABC):
 
 def counted(rows: Iterable[tuple[int, Row]], name: str) -> Iterator[tuple[int, Row]]:
     """The rows as they are; where they take long, the first process says now and then how many there were."""
-    first = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) == 0
-    said = monotonic()
+    first, said = local_rank() == 0, monotonic()
     for number, row in rows:
         if first and monotonic() - said > PATIENCE:
             print(f"{ending(name)}: {number - 1:,} rows read …", file=sys.stderr, flush=True)

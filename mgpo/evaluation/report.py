@@ -11,25 +11,15 @@ from rich.table import Table
 
 from mgpo.metrics.intervals import paired_bootstrap, wilson
 from mgpo.metrics.record import Record
-from mgpo.metrics.values import known, subimage_shares
+from mgpo.metrics.values import FIELDS, GEOMETRIC, known, subimage_shares
 from mgpo.utils.terminal_tables import first_that_fits
 
 Summary = dict[str, Any]
 Differences = dict[tuple[str, str | None, str], tuple[float, float]]  # by split, category and share
 ALL = None  # every category of a split, and questions of none
 RESAMPLES = 1000  # of the table's intervals, which show whole percentage points
-SHARES = {  # by name the field of a record
-    "accuracy": "right",
-    "valid_box_ratio": "valid_box",
-    "crop_rate": "cropped",
-    "subimage_accuracy": "subimage_right",
-}
-MEANS = {
-    "zoom_factor": ("zoom", geometric_mean),
-    "crop_area_share": ("area", fmean),
-    "turns": ("turns", fmean),
-    "fallback_rate": ("fallback", fmean),
-}
+SHARES = ("accuracy", "valid_box_ratio", "crop_rate", "subimage_accuracy")
+MEANS = ("zoom_factor", "crop_area_share", "turns", "fallback_rate")
 # Why answers were wrong, as far as can be told without knowing the right place.
 NO_BOX = "no usable box"
 ELSEWHERE = "the part alone does not answer the question"
@@ -77,7 +67,7 @@ def _by(field: Literal["category", "source"], records: Sequence[Record]) -> dict
 
 def shares(records: Sequence[Record]) -> dict[str, list[float]]:
     """For each share, 1 or 0 for each of the records that it is over."""
-    found = {name: known(field, records) for name, field in SHARES.items()}
+    found = {name: known(FIELDS[name], records) for name in SHARES}
     return {**found, "subimage_share": subimage_shares(records)}
 
 
@@ -86,8 +76,8 @@ def _numbers(records: Sequence[Record]) -> Summary:
     for name, found in shares(records).items():
         numbers[name] = sum(found) / len(found) if found else None
         numbers[f"{name}_interval"] = wilson(int(sum(found)), len(found)) if found else None
-    for name, (field, mean) in MEANS.items():
-        found = known(field, records)
+    for name in MEANS:
+        found, mean = known(FIELDS[name], records), geometric_mean if name in GEOMETRIC else fmean
         numbers[name] = mean(found) if found else None
     reasons = [r.reason for r in records if r.reason is not None]
     numbers["invalid_reasons"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
@@ -107,8 +97,8 @@ def differences(after: Sequence[Record], before: Sequence[Record]) -> Difference
                 parts[record.split, category].append((record, earlier))
     found: Differences = {}
     for part, pairs in parts.items():
-        for name, field in SHARES.items():
-            judged = [(getattr(record, field), getattr(earlier, field)) for record, earlier in pairs]
+        for name in SHARES:
+            judged = [(getattr(record, FIELDS[name]), getattr(earlier, FIELDS[name])) for record, earlier in pairs]
             both = [float(new) - float(then) for new, then in judged if new is not None and then is not None]
             if both and len(both) == sum(new is not None or then is not None for new, then in judged):
                 found[*part, name] = paired_bootstrap(both, RESAMPLES)

@@ -14,6 +14,22 @@ from mgpo.images.views import Box
 from mgpo.metrics.record import Record
 
 Group = Sequence[Record]
+FIELDS = {  # of a record, by the name of the curve or of the number in a report
+    "reward": "reward",
+    "accuracy": "right",
+    "crop_rate": "cropped",
+    "unfinished": "unfinished",
+    "answered": "answered",
+    "cut": "cut",
+    "valid_box_ratio": "valid_box",
+    "clipped_box_ratio": "clipped",
+    "zoom_factor": "zoom",
+    "crop_area_share": "area",
+    "fallback_rate": "fallback",
+    "turns": "turns",
+    "subimage_accuracy": "subimage_right",
+}
+GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms
 
 
 def known(field: str, records: Sequence[Record]) -> list[float]:

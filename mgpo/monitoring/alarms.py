@@ -87,32 +87,31 @@ class Alarm:
 
 
 Curves = Mapping[str, Curve]
+Seen = tuple[str, dict[str, float]]  # text and numbers of an alarm, whose kind is the rule's name
 NO_CURVE = Curve()
 
 
-def reward_collapse(curves: Curves, limits: Limits) -> Alarm | None:
+def reward_collapse(curves: Curves, limits: Limits) -> Seen | None:
     """The reward fell far below its best: updates are too large, and what was learnt is being unlearnt."""
     fall = curves.get("reward", NO_CURVE).fall(limits.window, limits.reward_drop)
     if fall is None:
         return None
     recent, best, step = fall
-    return Alarm(
-        "reward_collapse",
+    return (
         f"The mean reward fell from {best:.2f} (until step {step}) to {recent:.2f}. Go back to a checkpoint from "
         "before and try a lower model.optimizer.init_args.lr or a higher model.objective.kl_weight.",
         {"recent": recent, "best": best, "best_step": step},
     )
 
 
-def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
+def entropy_collapse(curves: Curves, limits: Limits) -> Seen | None:
     """The policy is nearly certain though often wrong: its rollouts are alike, and nothing better will be found."""
     right = curves.get("accuracy", NO_CURVE).recent(limits.window)
     for turn, curve in _turns(curves, "entropy_turn"):
         recent, start = curve.recent(limits.window), curve.start(limits.window)
         low = recent < limits.entropy_floor or recent < start / limits.entropy_factor
         if low and right < limits.solved:
-            return Alarm(
-                "entropy_collapse",
+            return (
                 f"The entropy of turn {turn} is down to {recent:.4f} nats per token, with {right:.2f} of the answers "
                 "right. Try a lower model.optimizer.init_args.lr, or a higher model.objective.clip_high, "
                 "model.objective.kl_weight or model.sampling.temperature.",
@@ -121,7 +120,7 @@ def entropy_collapse(curves: Curves, limits: Limits) -> Alarm | None:
     return None
 
 
-def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
+def grounding_lost(curves: Curves, limits: Limits) -> Seen | None:
     """Usable boxes became rarer than they had been: the policy gives up looking, and guesses from the overview."""
     fall, what = curves.get("valid_box_ratio", NO_CURVE).fall(limits.window, limits.box_drop), "valid boxes"
     if fall is None:  # the boxes of those that still look may be as good as ever
@@ -129,8 +128,7 @@ def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
     if fall is None:
         return None
     recent, best, step = fall
-    return Alarm(
-        "grounding_lost",
+    return (
         f"The share of {what} fell from {best:.2f} (until step {step}) to {recent:.2f}. Try a higher "
         "model.objective.kl_weight, a lower model.optimizer.init_args.lr, or questions in data.train that cannot be "
         "answered without a crop.",
@@ -138,12 +136,11 @@ def grounding_lost(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
-def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
+def length_blow_up(curves: Curves, limits: Limits) -> Seen | None:
     """Replies became much longer, or are cut before the answer: tokens are spent on rambling, and cost reward."""
     cut = curves.get("cut", NO_CURVE).recent(limits.window)
     if cut > limits.cut_share:
-        return Alarm(
-            "length_blow_up",
+        return (
             f"{cut:.2f} of the rollouts run into the token limit. Try a higher model.sampling.max_new_tokens, or "
             "model.unfinished: mask.",
             {"cut": cut},
@@ -151,8 +148,7 @@ def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
     for turn, curve in _turns(curves, "length_turn"):
         recent, start = curve.recent(limits.window), curve.start(limits.window)
         if recent > limits.length_factor * start and recent > limits.length_floor:
-            return Alarm(
-                "length_blow_up",
+            return (
                 f"Replies of turn {turn} grew from {start:.0f} to {recent:.0f} tokens. Try "
                 "model.objective.normalisation: constant, a higher model.objective.kl_weight or a lower "
                 "model.sampling.max_new_tokens.",
@@ -161,15 +157,14 @@ def length_blow_up(curves: Curves, limits: Limits) -> Alarm | None:
     return None
 
 
-def constant_reward(curves: Curves, limits: Limits) -> Alarm | None:
+def constant_reward(curves: Curves, limits: Limits) -> Seen | None:
     """Nearly all groups are right or wrong as a whole for long: every step costs, and none teaches."""
     constant = curves.get("constant_reward", NO_CURVE).recent(limits.constant_window)
     if not constant > limits.constant_share:
         return None
     right = curves.get("accuracy", NO_CURVE).recent(limits.constant_window)
     hint = "harder" if right > 0.5 else "easier"
-    return Alarm(
-        "constant_reward",
+    return (
         f"Over {limits.constant_window} steps {constant:.2f} of the groups had equal rewards, with {right:.2f} of the "
         f"answers right. Try {hint} questions in data.train, a larger model.group_size, or "
         "model.constant_reward_groups: resample.",
@@ -177,13 +172,12 @@ def constant_reward(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
-def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
+def image_blind(curves: Curves, limits: Limits) -> Seen | None:
     """Replies are as likely with blank pictures as with the true ones: the policy answers without looking."""
     nats = curves.get("image_reliance", NO_CURVE).recent(limits.reliance_checks)
     if not nats < limits.reliance_floor:
         return None
-    return Alarm(
-        "image_blind",
+    return (
         f"In {limits.reliance_checks} checks the pictures made the last replies only {nats:.4f} nats per token "
         "likelier. Try questions in data.train that cannot be guessed, more pixels in "
         "model.policy.init_args.max_pixels, or a higher model.objective.kl_weight.",
@@ -191,15 +185,14 @@ def image_blind(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
-def crop_blind(curves: Curves, limits: Limits) -> Alarm | None:
+def crop_blind(curves: Curves, limits: Limits) -> Seen | None:
     """Right answers are as likely with black crops as with the true ones: the policy looks, and does not read it."""
     margin, checks = curves.get("audit_margin", NO_CURVE), limits.margin_checks
     recent, fall = margin.recent(checks), margin.fall(checks, limits.margin_drop)
     if fall is None and not recent < limits.margin_floor:
         return None
     fell = "" if fall is None else f", down from {fall[1]:.2f} (until step {fall[2]})"
-    return Alarm(
-        "crop_blind",
+    return (
         f"In {checks} audits crops made the right answers only {recent:.2f} nats likelier than black ones in their "
         f"place{fell}: answers do not rest on what is cut out. Try questions in data.train that cannot be answered "
         "without a crop, or a lower model.policy.init_args.max_pixels.",
@@ -207,20 +200,19 @@ def crop_blind(curves: Curves, limits: Limits) -> Alarm | None:
     )
 
 
-def engine_apart(curves: Curves, limits: Limits) -> Alarm | None:
+def engine_apart(curves: Curves, limits: Limits) -> Seen | None:
     """The engine that samples computes something else than the policy that is trained, beyond rounding."""
     gap = curves.get("engine_gap", NO_CURVE).recent(limits.window)
     if not gap > limits.engine_gap:
         return None
-    return Alarm(
-        "engine_apart",
+    return (
         f"The engine's log-probs are {gap:.2f} nats per token from the trainer's, where rounding makes less than 0.01. "
         "Leave out model.sampler and see whether it learns; try another version of vLLM, or ahead: false.",
         {"gap": gap},
     )
 
 
-Rule = Callable[[Curves, Limits], Alarm | None]
+Rule = Callable[[Curves, Limits], Seen | None]
 _ALL = (
     reward_collapse, entropy_collapse, grounding_lost, length_blow_up, constant_reward, image_blind, crop_blind,
     engine_apart,
@@ -244,11 +236,11 @@ class Alarms:
                 self.curves[name].values.append(value)
         return [alarm for kind, rule in RULES.items() if (alarm := self._new(kind, rule(self.curves, self.limits)))]
 
-    def _new(self, kind: str, alarm: Alarm | None) -> Alarm | None:
-        if alarm is not None:
+    def _new(self, kind: str, seen: Seen | None) -> Alarm | None:
+        if seen is not None:
             known = kind in self.sounding
             self.sounding[kind] = 0
-            return None if known else alarm
+            return None if known else Alarm(kind, *seen)
         if kind in self.sounding:
             self.sounding[kind] += 1
             if self.sounding[kind] >= self.limits.window:

@@ -111,6 +111,14 @@ class Sampler(Interface):
         ...
 
 
+class Opens(Protocol):
+    """What `roll_out` asks of a sampler."""
+
+    exact: bool
+
+    def open(self, policy: Policy, prompts: Sequence[Prompt], copies: int) -> Conversations: ...
+
+
 class Play(Protocol):
     """Plays `copies` episodes a question, a question's next to each other: `roll_out` in process, or a server."""
 
@@ -135,7 +143,7 @@ def seed_of(*key: int | str) -> int:
 
 def roll_out(
     policy: Policy,
-    sampler: Sampler,
+    sampler: Opens,
     dialogue: Dialogue,
     samples: Sequence[Asked],
     copies: int,

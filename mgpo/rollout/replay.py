@@ -6,7 +6,7 @@ from dataclasses import replace
 from mgpo.dialogues import Dialogue
 from mgpo.policy.base import Policy
 from mgpo.rewards import Reward
-from mgpo.rollout.episodes import Job, judge, roll_out
+from mgpo.rollout.episodes import judge, roll_out
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Asked, Prompt, Reply, SavedRollout, Trajectory
 
@@ -78,16 +78,6 @@ class Replayer:
         if len(prompts) * copies != len(self.rows):
             raise ValueError(f"{len(prompts) * copies} conversations, but the replies of {len(self.rows)}")
         return Recording(self.rows, self.end)
-
-    def prepare(self, policy: Policy) -> None:
-        """Nothing is drawn from weights."""
-
-    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
-        """Have the rollouts played, now."""
-        return job()
-
-    def release(self) -> None:
-        """There is nothing to give back."""
 
 
 class Recording:

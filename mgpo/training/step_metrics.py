@@ -16,22 +16,8 @@ from mgpo.policy.passes.batch import Batch
 from mgpo.policy.passes.logprobs import Scores
 from mgpo.utils.collectives import share_objects
 
-EPISODE = {  # the fields of a record, under the names that an evaluation has for the same
-    "reward": "reward",
-    "accuracy": "right",
-    "crop_rate": "cropped",
-    "unfinished": "unfinished",
-    "answered": "answered",
-    "cut": "cut",
-    "valid_box_ratio": "valid_box",
-    "clipped_box_ratio": "clipped",
-    "zoom_factor": "zoom",
-    "crop_area_share": "area",
-    "fallback_rate": "fallback",
-    "turns": "turns",
-}
+EPISODE = [name for name in values.FIELDS if name != "subimage_accuracy"]  # which training does not ask for
 Read = tuple[Mapping[str, Sequence[float]], Mapping[str, float]]  # by name sums and their weights; largest values
-GEOMETRIC = ("zoom_factor",)  # whose mean is that of the logarithms, as in an evaluation
 
 
 @dataclass
@@ -75,11 +61,11 @@ class Tally:
         for name, value in metrics.items():
             self._sum(name, value * weight, weight)
 
-    def add_all(self, values: Mapping[str, Sequence[float]]) -> None:
+    def add_all(self, found: Mapping[str, Sequence[float]]) -> None:
         """Each value with weight 1; a name without any stays missing."""
-        for name, applicable in values.items():
+        for name, applicable in found.items():
             if applicable:
-                self._sum(name, sum(map(log, applicable) if name in GEOMETRIC else applicable), len(applicable))
+                self._sum(name, sum(map(log, applicable) if name in values.GEOMETRIC else applicable), len(applicable))
 
     def add_pass(self, metrics: PassMetrics) -> None:
         """Tokens of all passes count the same, however they were dealt out."""
@@ -100,7 +86,7 @@ class Tally:
             for name, value in highest.items():
                 largest[name] = max(value, largest.get(name, value))
         means = {name: total / weight for name, (total, weight) in merged.sums.items()}
-        means |= {name: exp(means[name]) for name in GEOMETRIC if name in means}
+        means |= {name: exp(means[name]) for name in values.GEOMETRIC if name in means}
         return dict(sorted((means | largest).items()))
 
 
@@ -140,7 +126,7 @@ def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, lis
     `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any of k rollouts is
     right (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
     """
-    metrics = {name: values.known(field, records) for name, field in EPISODE.items()}
+    metrics = {name: values.known(values.FIELDS[name], records) for name in EPISODE}
     for k in range(max(record.turns for record in records)):
         metrics[f"length_turn{k + 1}"] = [float(r.lengths[k]) for r in records if r.turns > k]
     for name in {record.source for record in records} - {""}:

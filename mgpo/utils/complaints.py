@@ -2,10 +2,9 @@
 
 import difflib
 import re
-from importlib import import_module
 from inspect import signature
 
-from mgpo.utils.interface import not_implementing, unfinished
+from mgpo.utils.interface import found_at, not_implementing, unfinished
 
 CLASS = "; name one by its class path, and its arguments under init_args"
 SCHEDULE = "torch.optim.lr_scheduler.OneCycleLR, which warms up and then falls"
@@ -97,10 +96,9 @@ def _of_class(key: str, rest: str, whole: str) -> str | None:
 
 def _meant(path: str, argument: str) -> str:
     """Which argument of the class at a dotted path was probably meant, or which it has, as the end of a sentence."""
-    module, _, name = path.rpartition(".")
     try:
-        takes = [*signature(getattr(import_module(module), name)).parameters]
-    except (ImportError, AttributeError, ValueError, TypeError):
+        takes = [*signature(found_at(path)).parameters]
+    except (ValueError, TypeError):  # nothing is there, or it is not written in Python
         return ""
     near = difflib.get_close_matches(argument[:80], takes, 1, 0.6)
     return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(takes[:12]) or 'none'}"

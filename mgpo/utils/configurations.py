@@ -9,7 +9,6 @@ from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class Unreadable(yaml.YAMLError):
 @contextmanager
 def reading(args: Sequence[str]) -> Iterator[None]:
     """Inside, parsers read YAML by `load`, and what they complain of is a UserError. Looks at the named files first."""
-    for name, value in pairwise([*(part for arg in args for part in arg.split("=", 1)), ""]):
+    for name, value in options_of(args):
         if name in NAMES:
             check_file(value)
     jsonargparse.set_loader("yaml", load, (yaml.YAMLError,))
@@ -47,6 +46,13 @@ def reading(args: Sequence[str]) -> Iterator[None]:
         complaint = plainly(str(error))
         cut = "" if len(complaint) <= SHOWN else " …"
         raise UserError(complaint[:SHOWN] + cut + " (--help explains every key)") from None
+
+
+def options_of(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Of each argument its name, and the value behind "=" or else in the argument that follows."""
+    for arg, following in zip(args, [*args[1:], ""]):
+        name, equals, value = arg.partition("=")
+        yield name, value if equals else following
 
 
 def shipped_config(name: str) -> Path:
@@ -98,9 +104,7 @@ def without_leftovers(args: Sequence[str]) -> list[str]:
     """
     whole: list[str] = []
     named: dict[str, str] = {}  # the class that stands at a key of `ALONE`
-    for arg, following in zip(args, [*args[1:], ""]):
-        name, equals, value = arg.partition("=")
-        value = value if equals else following
+    for arg, (name, value) in zip(args, options_of(args)):
         option = name.removeprefix("--")
         if name in NAMES and os.path.isfile(value):
             given = load_file(value)

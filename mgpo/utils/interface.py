@@ -77,12 +77,8 @@ def not_implementing(path: str, name: str) -> str | None:
     None where there is no such interface, or no such class.
     """
     interface = next((each for each in cast(type, Interface).__subclasses__() if each.__name__ == name), None)
-    module, _, last = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), last)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    if interface is None:
+    found = found_at(path)
+    if interface is None or found is None:
         return None
     left = getattr(found, "__abstractmethods__", ())  # of what derives from it
     lacks = [each for each in methods(interface) if each in (*left, "__call__") or not hasattr(found, each)]
@@ -91,9 +87,15 @@ def not_implementing(path: str, name: str) -> str | None:
 
 def unfinished(path: str) -> str:
     """Why nothing can be made of the abstract class at a dotted path."""
+    left = sorted(getattr(found_at(path), "__abstractmethods__", ()))
+    lacks = f": it does not define {', '.join(left)}; define that, or name a class that does"
+    return f"{path} is abstract" + (lacks if left else "")
+
+
+def found_at(path: str) -> Any:
+    """What is at a dotted path; None where nothing is, or nothing can be imported."""
     module, _, last = path.rpartition(".")
     try:
-        left = methods(getattr(import_module(module), last))
+        return getattr(import_module(module), last)
     except (ImportError, AttributeError, ValueError):
-        return f"{path} is abstract"
-    return f"{path} is abstract: it does not define {', '.join(left)}; define that, or name a class that does"
+        return None

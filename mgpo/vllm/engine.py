@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mgpo.errors import UserError
 from mgpo.rollout.in_process import Sampling
+from mgpo.utils.collectives import local_rank
 from mgpo.vllm.forms import drawn_of, input_of, params_of
 from mgpo.vllm.requests import Drawn, Request
 from mgpo.vllm.wire import packed, pieces
@@ -237,11 +238,6 @@ def _young_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()  # or what is garbage by then would stay for ever
-
-
-def local_rank() -> int:
-    """The number of this process on its node, as torchrun and Lightning set it, or else SLURM."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
 @contextmanager

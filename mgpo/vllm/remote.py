@@ -20,7 +20,8 @@ from mgpo.policy.families.qwen import QwenVL
 from mgpo.rollout.episodes import Conversations, Job
 from mgpo.rollout.in_process import Sampling
 from mgpo.types import Prompt, Trajectory
-from mgpo.vllm.engine import Settings, local_rank
+from mgpo.utils.collectives import local_rank
+from mgpo.vllm.engine import Settings
 from mgpo.vllm.requests import Drawn, Engine, Request
 from mgpo.vllm.sampler import VLLMSampler
 from mgpo.vllm.wire import pieces, receive, send

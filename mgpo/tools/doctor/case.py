@@ -14,7 +14,7 @@ from mgpo.errors import UserError
 from mgpo.objective import Objective
 from mgpo.policy.base import Policy
 from mgpo.policy.passes.batch import Batch, collate
-from mgpo.rollout.episodes import Conversations, Job, Sampler, roll_out
+from mgpo.rollout.episodes import Conversations, Sampler, roll_out
 from mgpo.rollout.fitting import in_process, most_of
 from mgpo.rollout.in_process import InProcessSampler, Sampling
 from mgpo.tools.doctor.marker import CANVAS, box_text, draw_canvas, frame_of
@@ -105,18 +105,6 @@ class Witness:
         """Opens conversations with the sampler, and writes down what each row is shown."""
         rows = [prompt for prompt in prompts for _ in range(copies)]
         return _Witnessed(self.sampler.open(policy, prompts, copies), self, 0, range(len(rows)), rows)
-
-    def prepare(self, policy: Policy) -> None:
-        """Lets the sampler get ready, as before any rollouts."""
-        self.sampler.prepare(policy)
-
-    def run(self, policy: Policy, job: Job) -> list[Trajectory]:
-        """Plays the job at once, also where the sampler would play a step ahead."""
-        return job()
-
-    def release(self) -> None:
-        """Has the sampler give back the memory that it does not need between rollouts."""
-        self.sampler.release()
 
 
 class _Witnessed:

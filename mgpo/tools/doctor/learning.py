@@ -63,7 +63,7 @@ def norm(case: Case, trajectories: Sequence[Trajectory], rewards: tuple[float, .
     """The norm of the gradient of the configured objective without penalty and bonus; gradients are left in place."""
     policy, objective = case.policy, replace(case.objective, kl_weight=0.0, entropy_weight=0.0)
     advantages_N = objective.advantages(torch.tensor([rewards])).flatten()
-    lengths_N = torch.tensor([sum(len(turn.reply.ids) for turn in t.turns if turn.learnt) for t in trajectories])
+    lengths_N = torch.tensor([trajectory.learnt_tokens for trajectory in trajectories])
     weights_N = objective.weights(lengths_N, torch.ones(len(trajectories), dtype=torch.bool))
     batch, device = case.lay_out(trajectories), policy.device
     policy.zero_grad()

@@ -17,7 +17,7 @@ from mgpo.tools.overview.sheet import some, write_sheet
 from mgpo.tools.overview.told import conversation
 from mgpo.tools.plan.settings import build
 from mgpo.utils.atomic_files import write_json, write_text
-from mgpo.utils.configurations import made_from, shipped_config
+from mgpo.utils.configurations import NAMES, made_from, options_of, shipped_config
 from mgpo.utils.terminal_tables import printable
 
 STAGES = ("train", "val", "test")
@@ -51,7 +51,7 @@ def arguments(args: Sequence[str]) -> list[str]:
             ]
         else:
             made += [part, value] if part == "--data" else [part]
-    if not any(arg.split("=")[0] in ("-c", "--config", "-h", "--help") for arg in made):
+    if not any(name in (*NAMES, "-h", "--help") for name, _ in options_of(made)):
         made = ["--config", str(shipped_config("mgpo")), *made]
     return made
 

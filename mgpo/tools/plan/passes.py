@@ -13,11 +13,11 @@ and rotated queries and keys are in w bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mgpo.policy.passes.logprobs import CHUNK, LEAST_ROWS
 from mgpo.policy.recompute import rerun
+from mgpo.rollout.draws import BLOCK
 from mgpo.tools.plan.shape import Block, Shape
 
-CHUNK, LEAST_ROWS = 2**24, 1024  # as in mgpo.policy.passes.logprobs
-WIDE = 2**14  # as in mgpo.rollout.draws
 FLOAT, DOUBLE = 4, 8
 
 
@@ -190,16 +190,19 @@ def logits_work(shape: Shape, scored: int, types: Types, trained: bool) -> int:
     gradient too. The gradient of entropies is made where those of the exponentials are not yet there, and fits."""
     head = shape.vocabulary * shape.language.width
     new = (types.weight if trained else 0) + types.cast * (2 if trained else 1)
-    chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
-    return min(scored * shape.vocabulary, chunk) * 5 * FLOAT + head * new
+    return _chunk(shape, scored) * 5 * FLOAT + head * new
 
 
 def scoring_work(shape: Shape, scored: int, types: Types) -> int:
     """A chunk of logits without gradients and what entropies are made from (2), in float32; under autocast the head's
     cast."""
     head = types.cast * shape.vocabulary * shape.language.width
-    chunk = max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS))
-    return min(scored * shape.vocabulary, chunk) * 2 * FLOAT + head
+    return _chunk(shape, scored) * 2 * FLOAT + head
+
+
+def _chunk(shape: Shape, scored: int) -> int:
+    """Logits that are in memory at a time."""
+    return min(scored * shape.vocabulary, max(CHUNK, shape.vocabulary * min(shape.language.width, LEAST_ROWS)))
 
 
 def layer_work(block: Block, micro: Micro, types: Types, trained: bool) -> int:
@@ -250,6 +253,6 @@ def sampling_work(shape: Shape, rows: int, nucleus: bool, types: Types) -> int:
     V ids; of many ids nothing in float64. Where top-p cuts, they are sorted too. Under autocast the head's cast is
     there before that."""
     head = types.cast * shape.vocabulary * shape.language.width + rows * shape.vocabulary * types.value
-    many = 3 * FLOAT if shape.vocabulary > WIDE else 2 * FLOAT + 2 * DOUBLE
+    many = 3 * FLOAT if shape.vocabulary > BLOCK**2 else 2 * FLOAT + 2 * DOUBLE
     drawn = rows * shape.vocabulary * (2 * FLOAT + 7 * DOUBLE if nucleus else many)
     return max(head if types.cast else 0, drawn)
