@@ -1,10 +1,16 @@
 """On a GPU as on the CPU: every family, every kernel that a shape may need, and the commands."""
 
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch.accelerators import cuda
 
+from mgpo.objective import Objective
 from mgpo.policy.lora import Lora
+from mgpo.policy.passes.batch import collate
+from mgpo.rollout.in_process import InProcessSampler
+from mgpo.training.loss import policy_loss
 from mgpo.vllm.sampler import keep_workspaces
 from tests.conftest import make_pictures, make_policy
 from tests.gpu import checks
@@ -12,6 +18,7 @@ from tests.helpers.cases import SAMPLES, case_of, failures
 from tests.helpers.families import ALL
 from tests.policy.test_partial import batch_of, learn, load, stir
 from tests.policy.test_prompt_cache import dense
+from tests.training.test_rescore import play
 
 GPU = "cuda"
 EXACT, TRAINER, GRADIENT = 1e-4, 1e-3, 1e-2  # in float32: nats, nats, and the share of a gradient's norm
@@ -101,6 +108,22 @@ def test_a_trainer_that_ends_leaves_the_workspaces_of_products(monkeypatch):
         assert torch.cuda.memory_allocated() == held
     cuda.CUDAAccelerator().teardown()
     assert torch.cuda.memory_allocated() < held
+
+
+def test_a_host_need_not_wait_for_a_pass(tokenizer):
+    """By torch's own account, which knows most of what waits, but for the counts of placeholders."""
+    policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4)).to(GPU).train()
+    batch = collate(play(policy, InProcessSampler()), policy.positions, policy.pad_id).to(policy.device)
+    ones_N, waits = torch.ones(len(batch.ids_NC), device=GPU), []
+    for mode in ("default", "warn"):  # kernels are loaded in a first pass
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                policy_loss(policy, batch, ones_N, ones_N, Objective(kl_weight=0.1), 1.0)[0].backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) <= 2, [str(wait) for wait in waits]  # the policy's and the reference's
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):

@@ -34,8 +34,8 @@ def trainer(tmp_path):
 def play(monkeypatch, **fields):
     """Every question is played like this."""
     monkeypatch.setattr(
-        "mgpo.training.evaluating.evaluate",
-        lambda policy, sampler, dialogue, samples, *rest: [
+        "mgpo.training.evaluating.assess",
+        lambda play, resolution, dialogue, samples, *rest: [
             make_record(q.id, split=q.split, right=i > 0, **fields) for i, (q, _) in enumerate(samples)
         ],
     )

@@ -40,12 +40,12 @@ def rising(monkeypatch):
     shares = iter((0, 2, 1, 0))
     now = {}
 
-    def play(policy, sampler, dialogue, samples, sampling, reward, seed, step, *rest):
+    def play(rollouts, resolution, dialogue, samples, sampling, reward, seed, step, *rest):
         if step not in now:
             now[step] = next(shares)
         return [make_record(q.id, split=q.split, right=i < now[step]) for i, (q, _) in enumerate(samples)]
 
-    monkeypatch.setattr("mgpo.training.evaluating.evaluate", play)
+    monkeypatch.setattr("mgpo.training.evaluating.assess", play)
 
 
 def module_of(tokenizer, **options):
