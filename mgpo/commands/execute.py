@@ -19,7 +19,7 @@ from mgpo.utils.allocator import keep_freed_memory
 from mgpo.utils.atomic_files import refused
 from mgpo.utils.configurations import NAMES, options_of, reading, shipped_config, without_leftovers
 from mgpo.utils.memory_short import memory_short
-from mgpo.utils.own_code import failed_in_own, unmade
+from mgpo.utils.own_code import unmade
 
 
 @handlers_kept()
@@ -73,7 +73,6 @@ def execute(command: str, args: Sequence[str]) -> None:
         if type(error).__module__.partition(".")[0] == "wandb":
             why = " ".join(str(error).split())[:SHOWN].rstrip(".")
             raise UserError(f"W&B: {why}; WANDB_MODE=offline keeps the run on disk, for `wandb sync`") from None
-        for explained in (find_user_error, memory_short, refused, unmade, failed_in_own):
-            if (mistake := explained(error)) is not None:
-                raise UserError(str(mistake)) from None
-        raise
+        if (mistake := find_user_error(error) or memory_short(error) or refused(error) or unmade(error)) is None:
+            raise
+        raise UserError(str(mistake)) from None

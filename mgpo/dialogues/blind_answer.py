@@ -4,7 +4,7 @@ from mgpo.dialogues.base import WHICH, check_texts, fill
 from mgpo.dialogues.cuts import Cut, look
 from mgpo.dialogues.single_turn import ASK_ANSWER
 from mgpo.dialogues.two_turn import ASK_BOX, SYSTEM, TwoTurn
-from mgpo.images.boxes import BoxRule
+from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
@@ -55,5 +55,5 @@ class BlindAnswer(TwoTurn):
         if view is not None:
             trajectory.views.append(view)
         text = self.refuse if view is None else self.ask_answer
-        asked = fill(text, trajectory.question, view, reason, size=wholes[0].size)
+        asked = fill(text, trajectory.question, view, REASONS[reason or "no_box"], size=wholes[0].size)
         return [Message("system", (self.system,)), Message("user", asked)]

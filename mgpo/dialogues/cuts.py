@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mgpo.dialogues.base import find_box
 from mgpo.errors import UserError
-from mgpo.images.boxes import REASONS, BoxRule
+from mgpo.images.boxes import BoxRule, Reason
 from mgpo.images.views import Box, Size, View, VisionResolution
 from mgpo.types import Trajectory
 from mgpo.utils.interface import Interface, implementing
@@ -100,19 +100,26 @@ PLAIN = PlainCut()
 
 def look(
     trajectory: Trajectory, views: Sequence[View], resolution: VisionResolution, rule: BoxRule, cut: Cut | None
-) -> tuple[View | None, str]:
+) -> tuple[View | None, Reason | None]:
     """What the last reply asks to see: its box in one of `views` is noted in the turn, and cut from the original.
 
     Returns:
-        The view, or None where nothing can be cut out; and why not.
+        The view and None, or None and why nothing can be cut out.
+
+    Raises:
+        UserError: Where a cut of one's own gives no view.
     """
     turn = trajectory.turns[-1]
     turn.seen, turn.parsed_box = find_box(turn.said, views, resolution.frame, rule)
-    box, view = turn.parsed_box.box, None
-    if turn.seen is not None and box is not None:
-        view = (cut or PLAIN)(turn.seen, box, resolution)
-    turn.action = "look refused" if view is None else "look"
-    return view, REASONS[turn.parsed_box.reason or "no_box"]
+    if turn.seen is None or turn.parsed_box.box is None:
+        turn.action = "look refused"
+        return None, turn.parsed_box.reason
+    turn.action = "look"
+    view = (cut or PLAIN)(turn.seen, turn.parsed_box.box, resolution)
+    if not isinstance(view, View):
+        name = getattr(cut, "__name__", type(cut).__name__)
+        raise UserError(f"dialogue.cut: {name} gives {view!r:.60} for a usable box; it should return a View")
+    return view, None
 
 
 def implementing_cut(cut: Cut | None) -> Cut | None:

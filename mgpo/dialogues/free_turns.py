@@ -83,14 +83,15 @@ class FreeTurns:
         view, reason = look(trajectory, trajectory.views, resolution, self.rule, self.cut)
         left = self.turns - len(trajectory.turns)
         if left <= 0:
-            trajectory.limited = view is not None or reason != REASONS["no_box"]
+            trajectory.limited = reason != "no_box"
             turn.action = "look refused" if trajectory.limited else "nothing"
             return None
         text = (self.refuse if view is None else self.show) + (self.finish if left == 1 else self.go_on)
         if view is not None:
             trajectory.views.append(view)
         size = (view or trajectory.views[0]).size
-        return [Message("user", fill(text, trajectory.question, view, reason, _times(left - 1), size=size))]
+        why = REASONS[reason or "no_box"]
+        return [Message("user", fill(text, trajectory.question, view, why, _times(left - 1), size=size))]
 
 
 def _times(looks: int) -> str:

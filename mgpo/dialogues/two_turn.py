@@ -3,7 +3,7 @@
 from mgpo.dialogues.base import WHICH, answer_of, check_texts, fill, see_whole
 from mgpo.dialogues.cuts import Cut, implementing_cut, look
 from mgpo.errors import UserError
-from mgpo.images.boxes import BoxRule
+from mgpo.images.boxes import REASONS, BoxRule
 from mgpo.images.views import VisionResolution
 from mgpo.types import Message, Trajectory
 
@@ -97,7 +97,8 @@ class TwoTurn:
             turn.action = "nothing" if trajectory.answer is None else "answer"
             return None
         view, reason = look(trajectory, wholes, resolution, self.rule, self.cut)
-        view = view or (trajectory.crops or [turn.seen or wholes[0]])[-1]
+        if view is None:
+            view = (trajectory.crops or [turn.seen or wholes[0]])[-1]
         trajectory.views.append(view)
         last = len(trajectory.turns) == self.turns - 1
         if any(view is whole for whole in wholes):
@@ -106,4 +107,5 @@ class TwoTurn:
             text = self.show_region if last else self.look_again
         if len(wholes) > 1 and not last:
             text += self.which
-        return [Message("user", fill(text, trajectory.question, view, reason, size=wholes[0].size))]
+        why = REASONS[reason or "no_box"]
+        return [Message("user", fill(text, trajectory.question, view, why, size=wholes[0].size))]

@@ -31,12 +31,12 @@ def image_reliance(
 
 def _gains(policy: Policy, trajectories: Sequence[Trajectory], temperature: float) -> Tensor:
     """(tokens of all last replies,)."""
-    batch = collate(trajectories, policy.positions, policy.pad_id).to(policy.device)
+    batch = collate(trajectories, policy.positions, policy.pad_id)
     seen_NC, unseen_NC = (
-        score(policy, replace(batch, images=images), temperature).logprobs_NC
+        score(policy, replace(batch, images=images).to(policy.device), temperature).logprobs_NC.cpu()
         for images in (batch.images, blank(batch.images))
     )
-    last_N = torch.tensor([len(t.turns) - 1 for t in trajectories], device=policy.device)
+    last_N = torch.tensor([len(t.turns) - 1 for t in trajectories])
     return (seen_NC - unseen_NC)[batch.policy_NC & (batch.turn_NC == last_N[:, None])]
 
 

@@ -220,18 +220,19 @@ class Pretrained(Policy):
         """The features of all images in order, (image tokens, width): each distinct one goes through the tower once."""
         return self.seen.of(images, self.tower, self.device, isinstance(self, FSDPModule) and not self.is_gathered)
 
-    def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
+    def embed(self, ids: Tensor, features: Tensor | None, counted: bool = False) -> Tensor:
         """Embeddings (rows, tokens, width) of ids, with image features in the placeholders' places, row by row.
 
         Raises:
-            ValueError: If placeholders and features differ in number.
+            ValueError: If placeholders and features differ in number; not where they were `counted` on the host, so
+                that nothing waits for the device.
         """
         embeddings = self.model.model.language_model.embed_tokens(ids)
         if features is None and ids.shape[1] == 1:
             return embeddings  # a sampled token, which is no placeholder; counting would wait for the device
         places = ids == self.chat.image_id
         count = 0 if features is None else len(features)
-        if int(places.sum()) != count:
+        if not counted and int(places.sum()) != count:
             raise ValueError(f"{int(places.sum())} image placeholders, but {count} image features")
         if features is None:
             return embeddings

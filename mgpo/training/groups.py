@@ -11,6 +11,7 @@ from torch import Tensor
 from mgpo.objective import evidence_grades, has_signal
 from mgpo.rollout.episodes import seed_of
 from mgpo.types import Trajectory
+from mgpo.utils.allocator import moved
 
 
 @dataclass
@@ -105,7 +106,7 @@ class MiniBatch:
 
     def advantages_NC(self, policy_NC: Tensor) -> Tensor:
         """The advantages in the places of their tokens, on that mask's device; 0 elsewhere."""
-        values_M = torch.cat(self.advantages).to(policy_NC.device)
+        values_M = moved(torch.cat(self.advantages), policy_NC.device)
         return torch.zeros(policy_NC.shape, device=policy_NC.device).masked_scatter(policy_NC, values_M)
 
     def select(self, rows: list[int]) -> "MiniBatch":

@@ -38,6 +38,7 @@ from mgpo.training.saved_run import arguments_of, find_run
 from mgpo.training.self_teacher import SelfTeacher
 from mgpo.training.step_metrics import PassMetrics
 from mgpo.training.validations import check_validations
+from mgpo.utils.allocator import moved
 from mgpo.utils.collectives import mean_over_ranks
 from mgpo.utils.own_code import blaming
 
@@ -274,7 +275,7 @@ class MGPO(RolloutModule):
     def loss(self, part: MiniBatch) -> tuple[Tensor, PassMetrics]:
         """What a micro-batch adds to its mini-batch's loss, and metrics."""
         batch = collate(part.trajectories, self.policy.positions, self.policy.pad_id).to(self.device)
-        weights_N = part.weights_N.to(self.device)
+        weights_N = moved(part.weights_N, self.device)
         if self.supervised:
             return answer_loss(self.policy, batch, weights_N)
         return policy_loss(

@@ -24,16 +24,18 @@ Read = tuple[Mapping[str, Sequence[float]], Mapping[str, float]]  # by name sums
 class PassMetrics:
     """What one training pass adds to a step: by name sums and how many tokens they are of, and largest values.
 
-    They stay where the pass is computed, and nothing here waits for them: the next pass is prepared meanwhile.
+    They stay where the pass is computed until the step ends: none waits for the one before.
     """
 
     sums: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     largest: dict[str, Tensor] = field(default_factory=dict)
 
+    @torch.no_grad()
     def add(self, name: str, values_NC: Tensor, mask_NC: Tensor) -> None:
         """The values of these tokens, of which there may be none."""
         self.sums[name] = values_NC.masked_fill(~mask_NC, 0.0).sum(dtype=torch.float64), mask_NC.sum()
 
+    @torch.no_grad()
     def add_largest(self, name: str, values_NC: Tensor, mask_NC: Tensor) -> None:
         """The largest value of these tokens, of which there may be none."""
         if values_NC.numel():

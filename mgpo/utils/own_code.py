@@ -2,7 +2,6 @@
 
 import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from mgpo.errors import UserError
 
 SHOWN = 200  # characters of an error
 HERE = f"{Path(__file__).parents[1]}{os.sep}"  # this package, of whose lines nobody needs to know
-INSTALLED = ("site-packages", "dist-packages")
 PACKAGE = re.compile(r"pip install (?:-U )?['`]?(\w[\w.-]*)")
 MODULE = re.compile(r"[Nn]o module named '(\w[\w-]*)|`(\w[\w-]*)` is not installed")
 
@@ -50,19 +48,6 @@ def unmade(error: BaseException) -> UserError | None:
     return UserError(f"{named[1]} can't be made: {_why(chain[-1])}") if named else None
 
 
-def failed_in_own(error: BaseException) -> UserError | None:
-    """What failed in a line of one's own, such as a callback's; None where all lines are of what is installed."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
-    if not frames:
-        return None
-    return UserError(f"{frames[-1].name} fails: {_said(error)} ({frames[-1].filename}, line {frames[-1].lineno})")
-
-
-def _is_own(file: str) -> bool:
-    installed = file.startswith((HERE, sysconfig.get_path("stdlib"))) or not {*INSTALLED}.isdisjoint(Path(file).parts)
-    return os.path.isfile(file) and not installed
-
-
 def is_function(path: str) -> bool:
     """Whether a dotted path names a function that is called as it is, rather than one that makes what is called."""
     try:
@@ -75,11 +60,8 @@ def is_function(path: str) -> bool:
 
 def _why(error: BaseException) -> str:
     """An error and its line, in one."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     called = [frame for frame in frames if frame.filename != frames[0].filename]  # where it is asked
     place = called + [frame for frame in called if not frame.filename.startswith(HERE)]
-    return _said(error) + (f" ({place[-1].filename}, line {place[-1].lineno})" if place else "")
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN].removesuffix(": ")
+    return said + (f" ({place[-1].filename}, line {place[-1].lineno})" if place else "")

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 
 import mgpo
-from mgpo.dialogues import FreeTurns, TwoTurn, WithMargin
+from mgpo.dialogues import BlindAnswer, FreeTurns, TwoTurn, WithMargin
+from mgpo.errors import UserError
 from mgpo.evaluation.counterfactuals import counterfactuals
 from mgpo.evaluation.greedy import assess
 from mgpo.gallery.data import snapshot
@@ -120,3 +121,13 @@ def test_an_export_brings_its_cut_along(policy, turned, tmp_path):
     assert (type(cut).__name__, cut.quarters) == ("Turned", 3)
     Model(policy, TwoTurn()).save(tmp_path / "plain")
     assert "cut" not in json.loads((tmp_path / "plain/mgpo.json").read_text())["dialogue"]["init_args"]
+
+
+@pytest.mark.parametrize("kind", [TwoTurn, BlindAnswer, FreeTurns])
+def test_a_cut_that_gives_no_view_is_told_and_no_box_is_blamed_for_it(policy, kind):
+    def forgetful(view, box, resolution):
+        view.crop(box, resolution.crop)
+
+    said = "dialogue.cut: forgetful gives None for a usable box; it should return a View"
+    with pytest.raises(UserError, match=said):
+        roll_out(policy, Scripted(1), kind(rule=RULE, cut=forgetful), TALL, 1, GREEDY, (0, 0))

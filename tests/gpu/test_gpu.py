@@ -111,7 +111,7 @@ def test_a_trainer_that_ends_leaves_the_workspaces_of_products(monkeypatch):
 
 
 def test_a_host_need_not_wait_for_a_pass(tokenizer):
-    """By torch's own account, which knows most of what waits, but for the counts of placeholders."""
+    """By torch's own account, which knows most of what waits."""
     policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4)).to(GPU).train()
     batch = collate(play(policy, InProcessSampler()), policy.positions, policy.pad_id).to(policy.device)
     ones_N, waits = torch.ones(len(batch.ids_NC), device=GPU), []
@@ -123,7 +123,7 @@ def test_a_host_need_not_wait_for_a_pass(tokenizer):
                 policy_loss(policy, batch, ones_N, ones_N, Objective(kl_weight=0.1), 1.0)[0].backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) <= 2, [str(wait) for wait in waits]  # the policy's and the reference's
+    assert not [wait for wait in waits if "synchronizing" in str(wait.message)]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):

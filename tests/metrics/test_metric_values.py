@@ -1,15 +1,17 @@
 """What one episode or one group is worth, against counting by hand and by brute force."""
 
+import pickle
 from dataclasses import replace
 from itertools import combinations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgpo.answers import is_right, vote_of
 from mgpo.metrics import ClippedBoxRatio, values
-from mgpo.training.step_metrics import Tally, rollout_metrics
+from mgpo.training.step_metrics import PassMetrics, Tally, rollout_metrics
 from tests.conftest import make_record
 
 corners = st.floats(-100, 1000)
@@ -165,10 +167,12 @@ def test_rollouts_of_a_step_by_hand():
 
 def test_two_ranks_weigh_by_what_they_hold(monkeypatch):
     """Three crops here, one there: the mean is over four."""
-    parts = []
+    parts, merged = [], {}
+    share = lambda part, world_size: parts.append(pickle.loads(pickle.dumps(part))) or parts  # noqa: E731
+    monkeypatch.setattr("mgpo.training.step_metrics.share_objects", share)
     for zooms in ([1.0, 2.0, 3.0], [8.0], []):
         tally = Tally()
         tally.add_all({"turns": zooms, "zoom_factor": zooms})
-        parts.append([(dict(tally.sums), {}), ({}, {"gap": zooms[0]} if zooms else {})])
-    monkeypatch.setattr("mgpo.training.step_metrics.share_objects", lambda value, world_size: parts)
-    assert Tally().over_ranks(3) == pytest.approx({"gap": 8.0, "turns": 3.5, "zoom_factor": 48**0.25})
+        tally.add_pass(PassMetrics(largest={"gap": torch.tensor(zooms[0])} if zooms else {}))
+        merged = tally.over_ranks(3)
+    assert merged == pytest.approx({"gap": 8.0, "turns": 3.5, "zoom_factor": 48**0.25})

@@ -61,17 +61,6 @@ def test_a_class_that_fails_when_it_is_made_is_named_with_its_line(tmp_path, mon
     assert said.endswith("own_logger.py, line 6)")
 
 
-def test_a_callback_that_fails_is_named_with_its_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_callback.py").write_text(
-        "import lightning as L\nimport torch\n\n\nclass Odd(L.Callback):\n"
-        "    def on_fit_start(self, trainer, pl_module):\n        torch.ones(2) @ torch.ones(3)\n"
-    )
-    said = made_of("--trainer.callbacks", "own_callback.Odd")
-    assert said.startswith("on_fit_start fails: RuntimeError: ") and said.endswith("own_callback.py, line 7)")
-
-
 def test_a_fault_of_the_package_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mgpo.training.module.check_kernel", None)

@@ -48,4 +48,5 @@ class Qwen25VL(QwenVL):
         packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        return self.run(self.embed(ids, features), positions, {"full_attention": mask}, cache, packing=packing)
+        embeddings = self.embed(ids, features, counted=packing is not None)  # by `mrope`
+        return self.run(embeddings, positions, {"full_attention": mask}, cache, packing=packing)

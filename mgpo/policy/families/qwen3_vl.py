@@ -42,11 +42,12 @@ class Qwen3VL(QwenVL):
         packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
+        counted = packing is not None  # by `mrope`
         if features is None or not len(features):
-            return self.run(self.embed(ids, features), positions, mask, cache, packing=packing)
+            return self.run(self.embed(ids, features, counted), positions, mask, cache, packing=packing)
         first, *deep = features.split(self.model.config.text_config.hidden_size, -1)
         places = ids == self.chat.image_id
         return self.run(
-            self.embed(ids, first), positions, mask, cache, packing=packing, visual_pos_masks=places,
+            self.embed(ids, first, counted), positions, mask, cache, packing=packing, visual_pos_masks=places,
             deepstack_visual_embeds=deep,
         )  # fmt: skip
