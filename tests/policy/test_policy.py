@@ -156,11 +156,3 @@ def test_a_pass_that_breaks_leaves_training_mode_as_it_was(fresh_policy):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert all(module.training for module in fresh_policy.modules())
-
-
-@pytest.mark.parametrize(("count", "images"), [(3, 1), (5, 1), (4, 0), (4, 2)])
-def test_placeholders_that_are_not_those_of_the_images_have_no_positions(policy, count, images):
-    """So that the pass that learns need not count them on a device."""
-    prompt = Prompt((7, *(policy.chat.image_id,) * count, 7), (grid_pixels(2, 2),) * images)
-    with pytest.raises(ValueError, match="image placeholders"):
-        policy.positions(prompt, 0)

@@ -171,6 +171,14 @@ def test_a_missing_feature_is_an_error(policy, trajectories):
         policy.embed(ids, features[:-1])
 
 
+def test_so_it_is_in_the_pass_that_learns(policy, trajectories, monkeypatch):
+    batch, features = collate(trajectories, policy.positions, policy.pad_id), policy.features
+    for found in (lambda images: features(images)[:-1], lambda images: features([*images, images[0]])):
+        monkeypatch.setattr(policy, "features", found)
+        with pytest.raises(ValueError, match="placeholders"):
+            score(policy, batch)
+
+
 def test_sampler_and_trainer_agree_in_every_turn(policy, all_kinds):
     """Against the stock model's own forward and its own mRoPE positions, on one row at a time."""
     trajectories = all_kinds

@@ -86,7 +86,7 @@ def missing_feature(policy, monkeypatch):
     """A feature is lost, and whoever counts them puts another in its place."""
     features, embed = policy.features, policy.embed
 
-    def filled(ids, given):
+    def filled(ids, given, counted=False):
         lacking = int((ids == policy.chat.image_id).sum()) - (0 if given is None else len(given))
         return embed(ids, torch.cat([given, given[-1:].expand(lacking, -1)]) if lacking else given)
 

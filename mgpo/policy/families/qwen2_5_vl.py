@@ -48,5 +48,5 @@ class Qwen25VL(QwenVL):
         packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        embeddings = self.embed(ids, features, counted=packing is not None)  # by `mrope`
+        embeddings = self.embed(ids, features, counted=packing is not None)  # by `predicting`, on the host
         return self.run(embeddings, positions, {"full_attention": mask}, cache, packing=packing)

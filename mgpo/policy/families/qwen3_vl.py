@@ -42,7 +42,7 @@ class Qwen3VL(QwenVL):
         packing: Packing | None = None,
     ) -> Tensor:
         """Final hidden states (rows, tokens, width); `cache` grows by these tokens."""
-        counted = packing is not None  # by `mrope`
+        counted = packing is not None  # by `predicting`, on the host
         if features is None or not len(features):
             return self.run(self.embed(ids, features, counted), positions, mask, cache, packing=packing)
         first, *deep = features.split(self.model.config.text_config.hidden_size, -1)

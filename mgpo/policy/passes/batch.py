@@ -72,6 +72,11 @@ class Batch:
         return torch.cat([prefixes, *(rows_4NC[:, part_NC] for part_NC in fed)], 1)
 
     @cached_property
+    def sequence_ids(self) -> list[int]:
+        """The ids alone, on the host."""
+        return self.sequence_4T[0].tolist()
+
+    @cached_property
     def packing(self) -> Packing:
         """The prompts one after the other, then the fed tokens of all rows, those behind no prefix last; asked are
         those before a policy token, row by row."""
@@ -94,7 +99,8 @@ class Batch:
         held = {field.name: getattr(self, field.name) for field in fields(self)}
         there = replace(self, **{name: moved(x, device) for name, x in held.items() if isinstance(x, Tensor)})
         # What has to be counted is counted here: there every number would be waited for.
-        there.packing, there.turns = replace(self.packing, device=device), self.turns
+        there.packing = replace(self.packing, device=device)
+        there.turns, there.sequence_ids = self.turns, self.sequence_ids
         there.sampled_M, there.sequence_4T = moved(self.sampled_M, device), moved(self.sequence_4T, device)
         return there
 

@@ -88,6 +88,9 @@ def predicting(policy: Policy, batch: Batch) -> Tensor:
     features = policy.features(batch.images) if batch.images else None
     if not policy.packs:
         return _continue_prefixes(policy, batch, features)[:, :-1][batch.policy_NC[:, 1:]]
+    placeholders, known = batch.sequence_ids.count(policy.chat.image_id), 0 if features is None else len(features)
+    if placeholders != known:
+        raise ValueError(f"{placeholders} image placeholders, but {known} image features")
     ids_1T, positions_31T = batch.sequence_4T[:1], batch.sequence_4T[1:, None]
     return policy.decode(ids_1T, features, positions_31T, None, None, batch.packing)[0]
 

@@ -12,9 +12,6 @@ def mrope(prompt: Prompt, start: int, image_id: int, merge: int) -> tuple[Tensor
     Text advances all three axes (time, height, width) by one a token; an image keeps the time and
     spans a grid of merged patches, after which text goes on behind the longer side (Qwen2-VL,
     arXiv 2409.12191, section 2.1).
-
-    Raises:
-        ValueError: If the placeholders are not those of the images.
     """
     pieces: list[Tensor] = []
     text = 0
@@ -27,18 +24,12 @@ def mrope(prompt: Prompt, start: int, image_id: int, merge: int) -> tuple[Tensor
         if text:
             pieces.append(torch.arange(start, start + text, device="cpu").expand(3, -1))
             start, text = start + text, 0
-        image = next(images, None)
-        frames, height, width = (1, 0, 0) if image is None else image.grid
+        frames, height, width = next(images).grid
         height, width = height // merge, width // merge
-        end = at + frames * height * width
-        if end > len(prompt.ids) or set(prompt.ids[at:end]) != {image_id}:
-            raise ValueError(f"the image placeholders at token {at} are not those of a picture of {height} x {width}")
         sides = (torch.arange(side, device="cpu") for side in (frames, height, width))
         axes = torch.meshgrid(*sides, indexing="ij")
         pieces.append(torch.stack(axes).reshape(3, -1) + start)
-        at, start = end, start + max(height, width)
-    if next(images, None) is not None:
-        raise ValueError("fewer image placeholders than images")
+        at, start = at + frames * height * width, start + max(height, width)
     if text:
         pieces.append(torch.arange(start, start + text, device="cpu").expand(3, -1))
     return (torch.cat(pieces, 1) if pieces else torch.empty(3, 0, dtype=torch.long, device="cpu")), start + text
