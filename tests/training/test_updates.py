@@ -98,7 +98,7 @@ def test_what_weighs_nothing_is_neither_learnt_nor_shown(policy):
 
 @pytest.mark.parametrize("kind", ["weights", "adapters"])
 def test_a_host_need_not_wait_for_a_pass(tokenizer, tmp_path, kind):
-    """It lays out the next micro-batch meanwhile. What a trained tower sees and where it looks are counted there."""
+    """It lays out the next micro-batch meanwhile. A tower that is trained is the library's, which does wait."""
     policy = make_policy(tokenizer, lora=Lora(rank=2, alpha=4) if kind == "adapters" else None, freeze_vision=True)
     module = Noisy(
         policy.train(), group_size=4, sampling=Sampling(max_new_tokens=6), objective=Objective(kl_weight=0.1),
