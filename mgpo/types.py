@@ -216,7 +216,7 @@ class Trajectory:
 
     @property
     def crops(self) -> list[View]:
-        """The parts that were cut out and shown, in order, each once."""
+        """The parts that were cut out and shown, in order; one that is shown again for want of another counts once."""
         wholes = {id(view) for view in self.wholes}
         return [
             view for view, before in zip(self.views[1:], self.views) if view is not before and id(view) not in wholes

@@ -90,6 +90,8 @@ def _lettered(words: str, choices: tuple[str, ...]) -> str | None:
     said = normalise(rest)
     if text and said == text:
         return letter
+    if said in texts:  # "B: red" where red is A
+        return None
     others = {found.strip("().:") for found in _MARKED.findall(rest)} & set(letters) - {letter}
     if others and not _APART.search(rest):
         return None

@@ -136,7 +136,7 @@ class Files(StoredRows):
         words = text_of(row, column)
         plain = without_marks(words, len(row[CELL]))
         if plain != words:
-            self.said["{} rows had <image> in their question, which was taken out"] += 1
+            self.said["{} rows had <image> in their question, which was taken out, or became its picture's number"] += 1
         return text(plain, column)
 
     def _answers(self, row: Row) -> tuple[str, ...]:

@@ -214,10 +214,13 @@ def lettered(column: str, value: Any) -> tuple[str, ...]:
     return check_choices(column, [match[2].strip() for match in found if match])
 
 
-def list_in(value: Any) -> list[str] | None:
-    """The texts of a list that stands in a text, such as ["3", "three"]; None where there is none, or not of texts."""
+def list_in(value: Any) -> list[str | float] | None:
+    """A list that stands in a text, such as ["3", "three"], also with numbers among its texts; None where there is
+    none, or one of other things or of numbers alone, which may be what a sign says."""
     found = _written(value.strip()) if isinstance(value, str) and value.lstrip().startswith("[") else None
-    return found if isinstance(found, list) and found and all(isinstance(each, str) for each in found) else None
+    if not isinstance(found, list) or not any(isinstance(each, str) for each in found):
+        return None
+    return found if all(type(each) in (str, int, float) for each in found) else None
 
 
 def _written(text: str) -> Any:

@@ -78,11 +78,11 @@ def check_texts(needs: Mapping[str, str], **texts: str) -> None:
 
     Args:
         needs: By the name of a text the slots that it must have, such as "image question"; "-image" is one that it
-            must not have.
+            must not have, because nothing fills it there.
         texts: By name, all texts with slots.
 
     Raises:
-        UserError: For a slot that is missing, misspelt, or can't be filled there.
+        UserError: For a slot that is missing, misspelt, or must not be there.
     """
     for name, text in texts.items():
         for found in _NAMED.finditer(text):
@@ -92,7 +92,7 @@ def check_texts(needs: Mapping[str, str], **texts: str) -> None:
     for name, slots in needs.items():
         for slot in slots.split():
             if slot[0] == "-" and f"{{{slot[1:]}}}" in texts[name]:
-                raise UserError(f"dialogue.{name} has the slot {{{slot[1:]}}}, but nothing to show there; take it out")
+                raise UserError(f"dialogue.{name} has the slot {{{slot[1:]}}}, but nothing fills it there; take it out")
             if slot[0] != "-" and f"{{{slot}}}" not in texts[name]:
                 empty = ", which is empty where a question has none" if slot == "choices" else ""
                 raise UserError(f"dialogue.{name} lacks the slot {{{slot}}}{empty}; the policy would never see it")
@@ -124,20 +124,24 @@ def fill(
     text: str,
     question: Question,
     view: View | None = None,
+    *,
+    frame: Frame | None = None,
     reason: str = "",
     looks: str = "",
-    frame: Frame = Frame.PIXELS,
     size: Size | None = None,
     others: Sequence[View] = (),
 ) -> tuple[str | View, ...]:
-    """Put a question, its choices, a view, a reason, a number of looks and a frame's units into the slots of a text.
+    """Put a question, its choices, a view, a frame's units, a reason and a number of looks into the slots of a text.
 
-    {width} and {height} are those of `size`, in pixels: the picture in which boxes are named, as the model sees it.
+    {units} are those of the `frame`. {width} and {height} are those of `size`, in pixels: the picture in which boxes
+    are named, as the model sees it. Without them these slots stay as they are.
     Where there are `others` besides the view, all of them are shown, each on a line that begins with its number.
     One pass over the text: what a question says is never searched for slots itself.
     """
     values = {"{question}": question.text, "{choices}": list_choices(question.choices)}
-    values |= {"{reason}": reason, "{looks}": looks, "{units}": UNITS[frame]}
+    values |= {"{reason}": reason, "{looks}": looks}
+    if frame is not None:
+        values["{units}"] = UNITS[frame]
     if size is not None:
         values |= {"{width}": str(size[0]), "{height}": str(size[1])}
     parts: list[str | View] = []

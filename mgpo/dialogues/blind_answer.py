@@ -42,7 +42,7 @@ class BlindAnswer(TwoTurn):
         which: str = WHICH,
     ) -> None:
         super().__init__(system=system, ask_box=ask_box, rule=rule, cut=cut, which=which)
-        needs = {"ask_answer": "image question choices", "refuse": "question choices -image"}
+        needs = {"ask_answer": "image question choices -reason -looks", "refuse": "question choices -image -looks"}
         check_texts(needs, ask_answer=ask_answer, refuse=refuse)
         self.ask_answer, self.refuse = ask_answer, refuse
 
@@ -55,5 +55,6 @@ class BlindAnswer(TwoTurn):
         if view is not None:
             trajectory.views.append(view)
         text = self.refuse if view is None else self.ask_answer
-        asked = fill(text, trajectory.question, view, REASONS[reason or "no_box"], size=wholes[0].size)
+        why, frame = REASONS[reason or "no_box"], resolution.frame
+        asked = fill(text, trajectory.question, view, frame=frame, reason=why, size=wholes[0].size)
         return [Message("system", (self.system,)), Message("user", asked)]

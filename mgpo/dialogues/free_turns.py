@@ -54,9 +54,10 @@ class FreeTurns:
     ) -> None:
         if turns < 1:
             raise UserError(f"dialogue.turns is {turns}; an answer needs at least 1")
-        needs = {"ask": "image question choices", "show": "image"} | dict.fromkeys(
-            ("refuse", "go_on", "finish"), "-image"
-        )
+        needs = {
+            "ask": "image question choices -reason", "show": "image -reason", "refuse": "-image",
+            "go_on": "-image -reason", "finish": "-image -reason",
+        }  # fmt: skip
         check_texts(needs, ask=ask, show=show, refuse=refuse, go_on=go_on, finish=finish)
         self.turns, self.system, self.rule, self.cut = turns, system, rule, implementing_cut(cut)
         self.ask, self.show, self.refuse, self.go_on, self.finish = ask, show, refuse, go_on, finish
@@ -69,7 +70,7 @@ class FreeTurns:
         """Shows the pictures and asks; says how many looks there are."""
         first, *others = see_whole(trajectory, resolution)
         looks, frame = _times(self.turns - 1), resolution.frame
-        asked = fill(self.ask, trajectory.question, first, "", looks, frame, first.size, others)
+        asked = fill(self.ask, trajectory.question, first, frame=frame, looks=looks, size=first.size, others=others)
         return [Message("system", (self.system,)), Message("user", asked)]
 
     def proceed(self, trajectory: Trajectory, resolution: VisionResolution) -> list[Message] | None:
@@ -90,8 +91,9 @@ class FreeTurns:
         if view is not None:
             trajectory.views.append(view)
         size = (view or trajectory.views[0]).size
-        why = REASONS[reason or "no_box"]
-        return [Message("user", fill(text, trajectory.question, view, why, _times(left - 1), size=size))]
+        why, looks, frame = REASONS[reason or "no_box"], _times(left - 1), resolution.frame
+        asked = fill(text, trajectory.question, view, frame=frame, reason=why, looks=looks, size=size)
+        return [Message("user", asked)]
 
 
 def _times(looks: int) -> str:

@@ -35,7 +35,7 @@ class SingleTurn:
         judge_box: bool = True,
         which: str = WHICH,
     ) -> None:
-        check_texts({"ask": "image question choices"}, ask=ask)
+        check_texts({"ask": "image question choices -reason -looks"}, ask=ask)
         self.system, self.ask, self.rule, self.judge_box, self.which = system, ask, rule, judge_box, which
 
     def stop_text(self, turn: int) -> str | None:

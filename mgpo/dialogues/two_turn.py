@@ -68,9 +68,11 @@ class TwoTurn:
         if turns < 2:
             raise UserError(f"dialogue.turns is {turns}; a look and an answer need at least 2")
         choices = "" if "{choices}" in ask_box else "choices"
-        needs = {"ask_box": "image question", "show_region": f"image {choices}", "show_whole": choices}
         check_texts(
-            needs | {"look_again": "image"},
+            {
+                "ask_box": "image question -reason -looks", "show_region": f"image {choices} -reason -looks",
+                "show_whole": f"{choices} -looks", "look_again": "image -reason -looks", "name_again": "-looks",
+            },
             ask_box=ask_box, show_region=show_region, show_whole=show_whole, look_again=look_again,
             name_again=name_again,
         )  # fmt: skip
@@ -107,5 +109,6 @@ class TwoTurn:
             text = self.show_region if last else self.look_again
         if len(wholes) > 1 and not last:
             text += self.which
-        why = REASONS[reason or "no_box"]
-        return [Message("user", fill(text, trajectory.question, view, why, size=wholes[0].size))]
+        why, frame = REASONS[reason or "no_box"], resolution.frame
+        asked = fill(text, trajectory.question, view, frame=frame, reason=why, size=wholes[0].size)
+        return [Message("user", asked)]

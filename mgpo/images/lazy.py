@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from mgpo.images.decoding import Picture, first_view
+from mgpo.images.decoding import BadImage, Picture, first_view
 from mgpo.images.shared_memory import BYTES, SharedImage, share
 from mgpo.images.views import Box, Original, Region, Resize, Size, View
 
@@ -101,13 +101,20 @@ def open_lazily(picture: Picture, full: Resize | None) -> Original:
     Damage is found here, before a rollout spends time on the question. Raises `mgpo.images.decoding.BadImage`.
     """
     if full is None:
-        return picture.load()
+        return _loaded(picture)
     read = getattr(picture, "read", None)  # what is drawn or in memory has no file
     shrunk = None if read is None else first_view(read(), full)
     if shrunk is not None:
         return LazyImage(picture, *shrunk)
-    image = picture.load()
+    image = _loaded(picture)
     return LazyImage(picture, image.size, View.full(image.size, full).pixels(image), image)
+
+
+def _loaded(picture: Picture) -> Image.Image:
+    image = picture.load()
+    if not math.prod(image.size):
+        raise BadImage(f"a picture of {image.width} x {image.height} pixels shows nothing")
+    return image
 
 
 def open_all(pictures: Sequence[Picture], full: Resize | None) -> tuple[Original, ...]:

@@ -12,7 +12,8 @@ from mgpo.errors import UserError
 from mgpo.utils.atomic_files import writing
 
 _ROW = re.compile(rb'\{"key": "([0-9a-f]{64})", "right": (true|false)\}')
-LONGEST_ROW = 100  # bytes
+START = b'{"key": "'
+SHORTEST_ROW, LONGEST_ROW = 90, 100  # bytes
 ADVICE = "name another file of verdicts, or none"
 
 
@@ -62,7 +63,7 @@ class VerdictCache:
                     file.write(b"".join(b'{"key": "%s", "right": %s}\n' % row for row in map(_as_bytes, rows)))
 
     def _read(self, path: Path) -> None:
-        """Rows that a kill tore are left out; what begins with no row is somebody's file of something else."""
+        """Rows that a kill tore are left out; what begins with none at all is somebody's file of something else."""
         with writing(path, ADVICE):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab+") as file:  # made here, so that a mistake shows before anything is asked
@@ -71,7 +72,8 @@ class VerdictCache:
                 if lines[-1]:
                     file.write(b"\n")  # what is added must not go on with a row that a kill tore
         rows = [_ROW.fullmatch(line) for line in lines]
-        if rows[0] is None and (len(lines) > 1 or len(lines[0]) >= LONGEST_ROW):
+        torn = lines[0] and len(lines[0]) < SHORTEST_ROW and START.startswith(lines[0][: len(START)])
+        if rows[0] is None and not torn and lines != [b""]:
             raise UserError(f"{path} is no file of verdicts; {ADVICE}")
         known = [row for row in rows if row is not None][: self.largest]
         self.verdicts = {row[1].decode(): row[2] == b"true" for row in known}

@@ -63,14 +63,27 @@ class RowMetric(Metric):
         self.lines.append(self._bytes([self.as_row(item) for item in items]))
 
     def compute(self) -> Any:
-        """A float64 scalar (or what the metric says it is), or such by label; on the CPU."""
+        """A float64 scalar (or what the metric says it is), or such by label; on the CPU.
+
+        Raises:
+            UserError: Where `value` gives anything else.
+        """
         rows = self.rows()
         if self.by is None:
-            return _tensors(self.value(rows))
+            return self._of(rows)
         parts = defaultdict(list)
         for row in rows:
             parts[row[self.by]].append(row)
-        return {label: _tensors(self.value(part)) for label, part in sorted(parts.items())}
+        return {label: self._of(part) for label, part in sorted(parts.items())}
+
+    def _of(self, rows: list[Row]) -> Any:
+        value = self.value(rows)
+        try:
+            return _tensors(value)
+        except (TypeError, ValueError, RuntimeError):
+            name = type(self).__name__
+            said = f"the metric {name} gives {value!r:.80}; it should give a number, or numbers by label"
+            raise UserError(said) from None
 
     def rows(self) -> list[Row]:
         """All rows in order, each once; of those that differ all the same, the last in the order of their text."""

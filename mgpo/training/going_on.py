@@ -66,8 +66,9 @@ class GoOn(L.Callback):
                 pl_module.pool.drawn += 1
                 if samples := pl_module.playable(batch):
                     groups = pl_module.play(samples)
-                    pl_module.measure_looks(groups)
-                    pl_module.pool.add(groups, len(samples))
+                    if groups.trajectories:  # a sampler that runs ahead has none yet
+                        pl_module.measure_looks(groups)
+                        pl_module.pool.add(groups, len(samples))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Gives Lightning its limit of steps back, where that was held back for the epoch."""

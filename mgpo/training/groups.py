@@ -30,7 +30,14 @@ class Groups:
         """
         rewards_BG = torch.tensor([t.reward for t in trajectories]).view(-1, size)
         counted = [t.failed is None and not (mask_unfinished and t.unfinished) for t in trajectories]
-        return cls(trajectories, rewards_BG, torch.tensor(counted).view(-1, size))
+        return cls(trajectories, rewards_BG, torch.tensor(counted, dtype=torch.bool).view(-1, size))
+
+    @property
+    def played(self) -> list[list[Trajectory]]:
+        """Of each group those that were played to the end."""
+        size = self.rewards_BG.shape[1]
+        groups = [self.trajectories[i : i + size] for i in range(0, len(self.trajectories), size)]
+        return [[trajectory for trajectory in group if trajectory.failed is None] for group in groups]
 
     @property
     def looks_BGK(self) -> Tensor:

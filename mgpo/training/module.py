@@ -165,6 +165,7 @@ class MGPO(RolloutModule):
         if isinstance(self.reward, BySource):
             self.reward.check(self.data.names())
         if stage == "fit":
+            self.loaded_step = 0  # until a checkpoint is gone on with
             self.check_validations(self.trainer, self.data)
 
     def check_validations(self, trainer: Any, data: VQAData) -> None:

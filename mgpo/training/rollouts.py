@@ -11,7 +11,7 @@ from mgpo.data.batches import Sample
 from mgpo.distributed import gathered
 from mgpo.errors import UserError
 from mgpo.evaluation.evidence import look_margins
-from mgpo.metrics.record import records_of
+from mgpo.metrics.record import record_of
 from mgpo.objective import Objective
 from mgpo.policy.base import evaluating
 from mgpo.policy.passes.micro_batches import passes
@@ -75,14 +75,14 @@ class RolloutModule(EvaluatedModule):
         if not self.rolled_out:
             return None
         self.tally.add_all({"evidence_margin": self.measure_looks(groups)})
-        records = records_of(self.rolled_out, self.group_size, self.global_step)
-        metrics, counts = rollout_metrics(records, self.group_size), counts_of(self.reward)
+        played = [[record_of(trajectory) for trajectory in group] for group in groups.played]
+        metrics, counts = rollout_metrics(played, self.group_size), counts_of(self.reward)
         if taken := sorted(metrics.keys() & counts.keys()):
             raise UserError(f"the reward counts {taken[0]!r}, which is a curve of training already; call it otherwise")
         self.tally.add_all(metrics)
         self.tally.add(counts, 1)
         if self.teacher is None:
-            self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(samples))
+            self.tally.add({"constant_reward": 1 - groups.signal_B.float().mean().item()}, len(groups.signal_B))
         if self.constant_reward_groups != "resample":
             return groups
         full = self.pool.add(groups, len(samples))

@@ -121,23 +121,24 @@ def engine_metrics(metrics: PassMetrics, gap_NC: Tensor, mask_NC: Tensor, cap: f
     metrics.add_largest("engine_gap_max", gap_NC.abs(), mask_NC)
 
 
-def rollout_metrics(records: Sequence[Record], group_size: int) -> dict[str, list[float]]:
+def rollout_metrics(groups: Sequence[Sequence[Record]], group_size: int) -> dict[str, list[float]]:
     """By name the values of the episodes or groups to which they apply; their means are what is shown.
 
-    Of episodes: reward, shares in [0, 1], zoom factor, reply lengths in tokens by turn, accuracy by source. Of groups,
-    `group_size` records next to each other: how far boxes agree, the spread of rewards, whether any of k rollouts is
-    right (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
+    Of episodes: reward, shares in [0, 1], zoom factor, reply lengths in tokens by turn, accuracy by source. Of groups
+    with `group_size` records: how far boxes agree, the spread of rewards, whether any of k rollouts is right
+    (`pass@k`, k the group's size), and whether the commonest answer is (`majority@k`).
     """
+    records = [record for group in groups for record in group]
     metrics = {name: values.known(values.FIELDS[name], records) for name in EPISODE}
-    for k in range(max(record.turns for record in records)):
+    for k in range(max((record.turns for record in records), default=0)):
         metrics[f"length_turn{k + 1}"] = [float(r.lengths[k]) for r in records if r.turns > k]
     for name in {record.source for record in records} - {""}:
         metrics[f"accuracy/{name}"] = [float(r.right) for r in records if r.source == name]
-    groups = [records[i : i + group_size] for i in range(0, len(records), group_size)]
+    whole = [group for group in groups if len(group) == group_size]
     of_groups = {
-        "agreement": [values.agreement(group) for group in groups],
-        "reward_spread": [values.reward_spread(group) for group in groups],
-        f"pass@{group_size}": [values.pass_at_k(group, group_size) for group in groups],
-        f"majority@{group_size}": [values.majority_at_k(group, group_size) for group in groups],
+        "agreement": [values.agreement(group) for group in whole],
+        "reward_spread": [values.reward_spread(group) for group in whole],
+        f"pass@{group_size}": [values.pass_at_k(group, group_size) for group in whole],
+        f"majority@{group_size}": [values.majority_at_k(group, group_size) for group in whole],
     }
     return metrics | {name: [v for v in found if v is not None] for name, found in of_groups.items()}

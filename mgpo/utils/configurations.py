@@ -17,6 +17,7 @@ import yaml
 
 from mgpo.errors import UserError
 from mgpo.utils.complaints import plainly
+from mgpo.utils.own_code import made_whole
 
 LARGEST = 1_000_000  # bytes of a file, characters of a text
 DEEPEST = 50  # levels
@@ -27,6 +28,7 @@ ALONE = ("data.train", "model.lr_scheduler")  # single classes, of whose argumen
 LISTS = ("data.val", "data.test", "model.shaping", "trainer.callbacks", "trainer.logger")  # of classes
 LIBRARY = jsonargparse.get_loader("yaml")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+jsonargparse.add_instantiator(made_whole, object)
 
 
 class Unreadable(yaml.YAMLError):

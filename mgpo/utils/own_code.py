@@ -4,11 +4,11 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from inspect import isclass, isfunction
+from contextlib import contextmanager, suppress
+from inspect import Parameter, isclass, isfunction, signature
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from mgpo.errors import UserError
 
@@ -46,6 +46,28 @@ def unmade(error: BaseException) -> UserError | None:
             what = named[1] if named else "this configuration"
             return UserError(f"{what} needs {package}, which is not installed: pip install {package}")
     return UserError(f"{named[1]} can't be made: {_why(chain[-1])}") if named else None
+
+
+def made_whole(class_type: Any, *args: Any, **arguments: Any) -> Any:
+    """`class_type(*args, **arguments)`, of arguments from a configuration.
+
+    Raises:
+        UserError: Where one is lacking; the parser takes None for what has neither a default nor an annotation.
+    """
+    lacking = [name for name, value in arguments.items() if value is None and _plainly_needed(class_type, name)]
+    if lacking:
+        name = f"{class_type.__module__}.{class_type.__qualname__}"
+        raise UserError(f"{name} needs {', '.join(lacking)}, which has no default; give it a value")
+    return class_type(*args, **arguments)
+
+
+def _plainly_needed(kind: Any, name: str) -> bool:
+    """Whether the parameter of this name, of the first class that has one, is neither annotated nor has a default."""
+    for made in [base.__init__ for base in kind.__mro__ if "__init__" in vars(base)]:
+        with suppress(ValueError):  # of a class that is not written in Python
+            if (found := signature(made).parameters.get(name)) is not None:
+                return found.default is found.annotation is Parameter.empty
+    return False
 
 
 def is_function(path: str) -> bool:

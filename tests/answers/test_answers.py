@@ -48,6 +48,12 @@ def test_choices(answer, letter):
     assert choice_letter(answer, CHOICES) == letter
 
 
+@pytest.mark.parametrize("answer", ["B: red", "B. Red", "(B) red", "A - blue", "C: none of these"])
+def test_a_letter_with_the_text_of_another_option_picks_neither(answer):
+    assert choice_letter(answer, CHOICES) is None
+    assert not is_right(answer, answer.strip("(")[0], CHOICES)
+
+
 @pytest.mark.parametrize(
     ("answer", "letter"), [("E", "E"), ("(a)", "A"), ("C.", "C"), ("K", "B"), ("A. E", "A"), ("(C) A", "C")]
 )
@@ -146,7 +152,10 @@ def given_letter(answer, choices):
         ("half a dozen", "6"), ("half a million", "500000"),
         ("one half", "0.5"), ("2 and a half", "2.5"), ("two and a half", "2.5"), ("a quarter", "0.25"),
         ("two thirds", "2/3"), ("No one.", "0"), ("There is no one.", "0"), ("no-one", "nobody"),
-        ("12 cars", "12"), ("no dots", "0"), ("U.S.A.", "USA"), ("Ja", "yes"), ("T-shirt", "t shirt"),
+        ("10 - 15", "10-15"), ("2019 – 2024", "2019-2024"), ("9:00 - 17:00", "9:00-17:00"), ("9 am - 5 pm", "9am-5pm"),
+        ("9 a.m. – 5 p.m.", "9am-5pm"), ("555 - 1234", "555-1234"), ("Rome - Oslo", "Rome-Oslo"), ("1 : 2", "1:2"),
+        ("Smith , John", "Smith, John"), ("12 cars", "12"), ("no dots", "0"), ("U.S.A.", "USA"), ("Ja", "yes"),
+        ("T-shirt", "t shirt"),
         ("yes", "ja"), ("Ja.", "ja"), ("Sí, hay un perro", "Sí"), ("是的", "是"), ("Нет", "нет"), ("keine", "0"),
         ("31.12.2021", "31 December 2021"), ("12/31/2021", "31/12/2021"), ("3. März 2021", "2021-03-03"),
         ("1er mai 2020", "1 May 2020"), ("4 de julio de 2019", "July 4, 2019"), ("2021年3月3日", "3 March 2021"),
@@ -173,7 +182,8 @@ def test_what_means_the_same(answer, truth):
      ("> $5", "$5"), ("> five", "5"),
      ("two half circles", "1"),
      ("5", "> 5"), ("half a dozen", "12"), ("half a million", "1000000"), ("one half", "1"), ("2 and a half", "2"),
-     ("two thirds", "2")],
+     ("two thirds", "2"), ("10 - 15", "10"), ("10 - 15", "1015"), ("9 am - 5 pm", "9 am"), ("1 : 2", "1"),
+     ("7 - 5", "2"), ("5 am", "5"), ("x = - 5", "5")],
 )  # fmt: skip
 def test_what_does_not_mean_the_same(answer, truth):
     assert not is_right(answer, truth)

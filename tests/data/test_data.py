@@ -49,6 +49,9 @@ def test_parquet_reads_alike(folder):
     [
         ('["3", "three"]', ("3", "three")),
         ("['3', 'three', '3']", ("3", "three")),
+        ('[3, "three"]', ("3", "three")),
+        ('["three", 3, 3.0]', ("three", "3", "3.0")),
+        ('["three", [3]]', ('["three", [3]]',)),
         ("[1, 2]", ("[1, 2]",)),  # a list of numbers may be what was asked for
         ("[sic]", ("[sic]",)),
         ("three", ("three",)),

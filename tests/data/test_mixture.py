@@ -195,8 +195,8 @@ def test_results_are_told_by_source():
         "signs": (4, 0.75), "counts": (4, 0.75),
     }  # fmt: skip
     assert "from signs" in format_report(summarise(records))
-    assert rollout_metrics(records, 1)["accuracy/signs"] == [0, 1, 1, 1]
-    assert not any(name.startswith("right/") for name in rollout_metrics(records[-1:], 1))
+    assert rollout_metrics([[record] for record in records], 1)["accuracy/signs"] == [0, 1, 1, 1]
+    assert not any(name.startswith("right/") for name in rollout_metrics([records[-1:]], 1))
     assert "from signs" in format_report(summarise(records), summarise([make_record("q")]))
 
 

@@ -96,6 +96,19 @@ def test_a_box_is_asked_for_in_the_units_in_which_it_is_read(dialogue):
     assert "from 0 to 1000: " in asked[Frame.THOUSAND] and "from 0 to 1: " in asked[Frame.UNIT]
 
 
+@pytest.mark.parametrize("box", ["[100, 100, 500, 500]", "none"])
+def test_later_texts_have_the_units_too(box):
+    texts = dict(look_again="{image}In {units}.", name_again="{image}In {units}.")
+    show = dict(show="{image}In {units}.", refuse="In {units}.")
+    blind = BlindAnswer(ask_answer="{image}{question}{choices}{units}", refuse="{question}{choices}{units}")
+    for dialogue in (TwoTurn(turns=3, **texts), FreeTurns(**show), blind):
+        image, resolution = noise_image(448, 448), replace(RESOLUTION, frame=Frame.THOUSAND)
+        trajectory = Trajectory(make_question(image), image)
+        dialogue.open(trajectory, resolution)
+        say(trajectory, f'[{{"bbox_2d": {box}}}]')
+        assert "from 0 to 1000" in text_of(dialogue.proceed(trajectory, resolution))
+
+
 def test_a_text_that_shows_a_missing_image_is_refused():
     with pytest.raises(ValueError, match="shows an image"):
         fill("{image}", make_question(noise_image(56, 56)))
@@ -242,8 +255,8 @@ def test_the_size_is_that_of_the_picture_in_which_boxes_are_named():
     assert text_of(free.proceed(trajectory, RESOLUTION)) == "112 x 112!"
 
 
-def test_a_text_without_a_size_to_tell_keeps_its_slots():
-    assert fill("{width}", make_question(noise_image(56, 56))) == ("{width}",)
+def test_a_text_without_a_size_or_units_to_tell_keeps_its_slots():
+    assert fill("{width} {units}", make_question(noise_image(56, 56))) == ("{width} {units}",)
 
 
 @pytest.mark.parametrize("make", [TwoTurn, FreeTurns])

@@ -62,6 +62,7 @@ WRONG = {
     "bytes": (dict(image=b"png"), "not a bytes"),
     "nothing": (dict(image=None), "not a NoneType"),
     "nothing among others": (dict(image=[Image.new("RGB", (8, 8)), None]), "not a NoneType"),
+    "a picture without pixels": (dict(image=Image.new("RGB", (0, 10))), "0 x 10 pixels"),
     "no picture": (dict(image=[]), "there is no picture to ask about"),
     "no text": (dict(question=3), "a question is a text, not 3"),
     "an empty text": (dict(question=" "), "a question is a text"),

@@ -132,11 +132,11 @@ def test_right_answers_vote_like_the_truth(answer, truth):
 
 def test_clipped_boxes_are_counted_where_the_rule_clips():
     records = [make_record(clipped=True), make_record(clipped=False), make_record(clipped=None)]
-    assert rollout_metrics(records, 3)["clipped_box_ratio"] == [1.0, 0.0]
+    assert rollout_metrics([records], 3)["clipped_box_ratio"] == [1.0, 0.0]
     metric = ClippedBoxRatio()
     metric.update([replace(record, id=str(i)) for i, record in enumerate(records)])
     assert metric.compute() == 0.5
-    assert rollout_metrics(records[2:], 1)["clipped_box_ratio"] == []
+    assert rollout_metrics([records[2:]], 1)["clipped_box_ratio"] == []
 
 
 def test_rollouts_of_a_step_by_hand():
@@ -150,7 +150,7 @@ def test_rollouts_of_a_step_by_hand():
         ),
         make_record("b", rollout=1, turns=3, lengths=(7, 3, 1), zoom=2.0),
     ]
-    metrics = rollout_metrics(records, 2)
+    metrics = rollout_metrics([records[:2], records[2:]], 2)
     tally = Tally()
     tally.add_all(metrics)
     assert tally.over_ranks(1) == pytest.approx(

@@ -231,3 +231,15 @@ def test_calibration_is_drawn_as_a_reliability_diagram():
 def test_mistakes_get_one_sentence(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+@pytest.mark.parametrize("given", ["a", None, [1.0, "b"], {"x": "a"}])
+def test_a_metric_of_one_s_own_gives_numbers(given):
+    class Own(m.RecordMetric):
+        def judge(self, records):
+            return given
+
+    metric = Own(by="split")
+    metric.update(RECORDS)
+    with pytest.raises(UserError, match=r"the metric Own gives .*; it should give a number, or numbers by label"):
+        metric.compute()

@@ -13,6 +13,7 @@ from mgpo.checkpoints.resume import finished, refuse_finished
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
+from mgpo.rollout.in_process import InProcessSampler
 from mgpo.training.going_on import GoOn
 from mgpo.training.groups import DynamicSamplingPool
 from tests.conftest import make_question
@@ -194,6 +195,36 @@ def test_groups_that_waited_are_there_again(tokenizer, tmp_path):
         again = make()
         test_module.fit(again, tmp_path, questions=12, ckpt_path=path, enable_checkpointing=False)
         assert test_module.equal(test_module.weights(whole), test_module.weights(again)), path
+
+
+class Ahead(InProcessSampler):
+    """Gives in each step what the step before has asked for."""
+
+    exact = False
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def run(self, policy, roll_out):
+        self.asked.append(roll_out)
+        return self.asked.pop(0)() if len(self.asked) > 1 else []
+
+
+@pytest.mark.parametrize("credit", ["answer", "turn"])
+def test_what_waited_may_be_nothing_yet(tokenizer, tmp_path, credit):
+    """As where a sampler runs ahead: its first step gives nothing."""
+
+    def make():
+        options = dict(constant_reward_groups="resample", resample_batches=3, credit=credit)
+        return test_module.make(tokenizer, Rare, sampler=Ahead(), **options)
+
+    saver = SaveAlways(tmp_path)
+    (whole := make()).lines = []
+    test_module.fit(whole, tmp_path, questions=12, callbacks=[saver])
+    waiting = {path: torch.load(path, weights_only=True)["waiting"] for path in saver.at}
+    path = next(path for path, count in waiting.items() if count > 1)
+    assert test_module.fit(make(), tmp_path, questions=12, ckpt_path=path, enable_checkpointing=False).global_step > 0
 
 
 class Dated(Rare):

@@ -27,6 +27,18 @@ def test_masked_rollouts_take_no_part_in_the_signal():
     assert some.counted_N(constant=True).tolist() == [True, True, False, True, True, True]
 
 
+def test_of_a_group_those_count_that_were_played_to_the_end():
+    some = groups([1, 0], [1, 1])
+    some.trajectories[1].failed = "its file is gone"
+    assert some.played == [some.trajectories[:1], some.trajectories[2:]]
+
+
+def test_nothing_may_wait_as_when_a_sampler_runs_ahead():
+    pool = DynamicSamplingPool(batches=3)
+    assert not pool.add(Groups.of([], 2), wanted=1)
+    assert pool.add(groups([1, 0]), wanted=1) and len(pool.take(1).trajectories) == 2
+
+
 def test_the_pool_waits_until_the_batch_is_full():
     pool = DynamicSamplingPool(batches=4)
     assert not pool.add(groups([1, 0], [0, 0]), wanted=2)

@@ -17,6 +17,24 @@ def test_groups_without_signal_change_nothing(tokenizer, tmp_path):
     assert equal(before, weights(module))
 
 
+class Failing(Noisy):
+    """The first rollout of each group can't be played to its end."""
+
+    def roll_out(self, samples, step, copies=None):
+        trajectories = super().roll_out(samples, step, copies)
+        for i, trajectory in enumerate(trajectories):
+            trajectory.reward = 1.0
+            if i % self.group_size == 0:
+                trajectory.reward, trajectory.failed = 0.0, "its file is gone"
+        return trajectories
+
+
+def test_rollouts_that_failed_are_in_no_curve(tokenizer, tmp_path):
+    steps = watch(module := make(tokenizer, Failing))
+    fit(module, tmp_path, questions=2, enable_checkpointing=False)
+    assert steps[0]["reward"] == 1 and "pass@4" not in steps[0]
+
+
 def test_sft_makes_as_many_updates_as_the_others(tokenizer, tmp_path):
     module = make(tokenizer, MGPO, supervised=True, mini_batches=2, epochs=3)
     assert fit(module, tmp_path, questions=4, enable_checkpointing=False).global_step == 2 * 2 * 3

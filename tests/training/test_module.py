@@ -191,6 +191,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):
     assert equal(weights(whole), weights(again))
 
 
+def test_a_fit_that_begins_anew_counts_from_0(tokenizer, tmp_path):
+    """Whatever the weights have seen before."""
+    module, seen = make(tokenizer), []
+    module.loaded_step = 200
+    module.on_train_start = lambda: seen.append(module.step)
+    trainer = fit(module, tmp_path)
+    assert seen == [0] and module.step == trainer.global_step
+    (saved,) = tmp_path.rglob("*.ckpt")
+    fit(module, tmp_path, ckpt_path=saved, max_epochs=2, enable_checkpointing=False)
+    assert seen == [0, trainer.global_step]
+
+
 def test_a_checkpoint_comes_though_an_update_was_left_out(tokenizer, tmp_path):
     """Two updates a step, of which the third is not finite: no step ends at a multiple of four any more."""
 

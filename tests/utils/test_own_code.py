@@ -6,7 +6,9 @@ import pytest
 from lightning_utilities.core.imports import RequirementCache
 
 from mgpo.commands.execute import execute
+from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
+from mgpo.utils.configurations import made_from
 from mgpo.utils.own_code import unmade
 from tests.test_cli import ROOT, SMALL
 
@@ -59,6 +61,24 @@ def test_a_class_that_fails_when_it_is_made_is_named_with_its_line(tmp_path, mon
     said = made_of("--trainer.logger", "own_logger.Own")
     assert said.startswith("own_logger.Own can't be made: AttributeError: no quota left (")
     assert said.endswith("own_logger.py, line 6)")
+
+
+@pytest.mark.parametrize(("given", "lacking"), [({}, "who"), ({"who": 3}, None), ({"who": 3, "what": None}, None)])
+@pytest.mark.parametrize("kind", ["Needs", "Under"])
+def test_an_argument_without_annotation_or_default_has_to_be_given(tmp_path, monkeypatch, kind, given, lacking):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_needs.py").write_text(
+        "from mgpo.dialogues import TwoTurn\n\n\nclass Needs(TwoTurn):\n"
+        "    def __init__(self, who, what=None, **rest):\n        super().__init__(**rest)\n"
+        "        self.who = who\n\n\n"
+        "class Under(Needs):\n    def __init__(self, **rest):\n        super().__init__(**rest)\n"
+    )
+    settings = {"dialogue": {"class_path": f"own_needs.{kind}", "init_args": given}}
+    if lacking is None:
+        assert made_from(settings, dialogue=Dialogue).dialogue.who == 3
+    else:
+        with pytest.raises(UserError, match=f"own_needs.{kind} needs {lacking}, which has no default"):
+            made_from(settings, dialogue=Dialogue)
 
 
 def test_a_fault_of_the_package_keeps_its_traceback(tmp_path, monkeypatch):
