@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.utils.hub import cached_file
 
 from mgpo.dialogues import Dialogue
 from mgpo.errors import UserError
 from mgpo.inference.card import model_card
 from mgpo.inference.class_paths import check_settings, settings_of
 from mgpo.policy.base import Policy
+from mgpo.policy.hub.checkpoint_files import optional_file
 from mgpo.rollout.episodes import ANSWER_FORM
 from mgpo.utils.atomic_files import check_output, write_json, write_text
 
@@ -163,8 +163,7 @@ def save_processors(policy: Any, folder: Path) -> None:
     policy.tokenizer.save_pretrained(folder)
     processor = policy.saved_processor()
     processor.save_pretrained(folder)
-    quiet = {f"_raise_exceptions_for_{kind}": False for kind in ("missing_entries", "connection_errors")}
-    if given := cached_file(policy.path, VIDEO, **quiet):
+    if given := optional_file(policy.path, VIDEO):
         shutil.copy(given, folder / VIDEO)
     elif name := policy.video_processor:
         shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")

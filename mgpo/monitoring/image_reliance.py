@@ -42,5 +42,5 @@ def _gains(policy: Policy, trajectories: Sequence[Trajectory], temperature: floa
 
 def blank(images: Sequence[Pixels]) -> list[Pixels]:
     """Images of the same sizes in mean grey, which is zero once normalised; what was one image stays one."""
-    distinct = {id(image): Pixels(torch.zeros_like(image.patches), image.grid) for image in images}
-    return [distinct[id(image)] for image in images]
+    distinct = {image: Pixels(torch.zeros_like(image.patches), image.grid) for image in images}
+    return [distinct[image] for image in images]

@@ -50,15 +50,13 @@ def group_advantages(
     return centred_BG / (std_B1 + eps) if scale else centred_BG
 
 
-def has_signal(rewards_BG: Tensor, counted_BG: Tensor | None = None) -> Tensor:
+def has_signal(rewards_BG: Tensor, counted_BG: Tensor) -> Tensor:
     """Whether the counted rewards of each group differ, (B,): a group of constant reward has no gradient.
 
     Args:
         rewards_BG: The rewards; one that is no number differs from all others.
-        counted_BG: Rollouts that count; all by default.
+        counted_BG: Rollouts that count.
     """
-    if counted_BG is None:
-        return rewards_BG.amax(1) != rewards_BG.amin(1)
     high_B = rewards_BG.masked_fill(~counted_BG, -torch.inf).amax(1)
     low_B = rewards_BG.masked_fill(~counted_BG, torch.inf).amin(1)
     return ~(high_B <= low_B)  # a reward that is no number has a signal: it must not pass for a constant one

@@ -93,7 +93,10 @@ class RolloutModule(EvaluatedModule):
     def playable(self, batch: Sequence[Sample]) -> list[tuple]:
         """The usable samples that fit, and as many as on every other rank: all pass equally often."""
         samples = self.fitting(self.usable(batch), self.sampling)
-        return samples[: min(share_objects(len(samples), self.trainer.world_size))]
+        count = min(share_objects(len(samples), self.trainer.world_size))
+        for question, *_ in samples[count:]:
+            self.leave_out(question, "another rank has one less that can be played")
+        return samples[:count]
 
     def play(self, samples: Sequence[tuple]) -> Groups:
         """A step's groups, with all that training adds to their rewards; with a sampler that runs ahead the last's."""

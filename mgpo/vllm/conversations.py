@@ -27,7 +27,7 @@ class EngineConversations:
     ) -> None:
         self.engine, self.policy, self.numbers, self.banned, self.seen = engine, policy, numbers, banned, seen
         self.histories = [prompt for prompt in prompts for _ in range(copies)]
-        self.named: dict[int, tuple[Pixels, str]] = {}  # holds the pixels, so that no other object takes their number
+        self.named: dict[Pixels, str] = {}
         self.cached: list[int] = []  # by row: tokens of the last history that were not passed again
 
     def extend(self, prompts: Sequence[Prompt]) -> None:
@@ -85,9 +85,9 @@ class EngineConversations:
         return self.policy.expand(pixels).count(self.policy.image_token)
 
     def _name(self, pixels: Pixels) -> str:
-        if id(pixels) not in self.named:
-            self.named[id(pixels)] = (pixels, str(next(self.numbers)))
-        return self.named[id(pixels)][1]
+        if pixels not in self.named:
+            self.named[pixels] = str(next(self.numbers))
+        return self.named[pixels]
 
     def _reply(self, drawn: Drawn, sampling: Sampling, stop_text: str | None) -> Reply:
         if not self.banned.isdisjoint(drawn.ids):

@@ -34,7 +34,7 @@ def test_advantages_are_centred_and_scaled(values):
 def test_equal_rewards_give_exact_zeros():
     """0.1 has no exact mean in binary; a group without signal must have no gradient all the same."""
     rewards_BG = torch.tensor([[0.1] * 7, [0.0] * 7, [0.0, 1.0] + [0.0] * 5])
-    assert has_signal(rewards_BG).tolist() == [False, False, True]
+    assert has_signal(rewards_BG, torch.ones(3, 7, dtype=torch.bool)).tolist() == [False, False, True]
     assert not group_advantages(rewards_BG, scale=False)[:2].any()
 
 

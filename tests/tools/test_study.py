@@ -168,6 +168,13 @@ def test_other_questions_under_the_same_ids_are_not_paired(folder):
         Results(folder / "runs", [0, 1]).difference("ours", "theirs", "val")
 
 
+def test_a_curve_has_the_steps_that_all_seeds_have(folder):
+    """Where some skipped an update, or waited for groups with a signal."""
+    path = folder / "runs/ours/seed-1/metrics.csv"
+    path.write_text("step,train/accuracy\n1,0.1\n1,0.2\n3,0.3\n9,0.4\n")
+    assert Results(folder / "runs", [0, 1]).curve("ours", "train/accuracy", 1) == ([1, 3], [[0.1, 0.3], [0.2, 0.3]])
+
+
 def test_what_a_row_never_logs_is_no_figure_of_it(folder):
     """Groups without a signal, of rows that are supervised."""
     assert Results(folder / "runs", [0, 1]).middle("ours", "train/never", max) is None

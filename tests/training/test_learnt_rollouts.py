@@ -1,10 +1,13 @@
 """Which rollouts are learnt from: groups with a signal, finished replies, the forced answers of SFT."""
 
+import lightning as L
 import torch
 
+from mgpo.data.batches import Sample
 from mgpo.objective import Objective
 from mgpo.policy.passes.batch import collate
 from mgpo.training.module import MGPO
+from tests.conftest import make_question, noise_image
 from tests.training.test_module import Noisy, equal, fit, make, watch, weights
 
 
@@ -117,3 +120,23 @@ def test_unfinished_rollouts_can_be_kept_out(tokenizer, tmp_path):
     trainer = fit(module, tmp_path, enable_checkpointing=False)
     assert trainer.callback_metrics["train/unfinished"] == 1
     assert equal(before, weights(module))
+
+
+def test_undecodable_samples_are_left_out(tokenizer):
+    module = make(tokenizer)
+    said = []
+    module.print = said.append
+    question = make_question(None, "broken")
+    bad = Sample(question, None, "broken.png: the image is damaged")
+    assert module.usable([bad, bad]) == []
+    assert said == ["left out: question broken, broken.png: the image is damaged"]
+
+
+def test_what_another_rank_can_t_match_is_left_out_and_named(tokenizer, monkeypatch):
+    module, said = make(tokenizer), []
+    module.print = said.append
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    monkeypatch.setattr("mgpo.training.rollouts.share_objects", lambda count, world_size: [1, count])
+    samples = [Sample(make_question(image := noise_image(56, 56), name), image) for name in ("a", "b")]
+    assert [question.id for question, *_ in module.playable(samples)] == ["a"]
+    assert said == ["left out: question b, another rank has one less that can be played"]

@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from mgpo.callbacks import LastCheckpoint
-from mgpo.data.batches import Sample
 from mgpo.data.module import VQAData
 from mgpo.data.scenes import Scenes
 from mgpo.errors import UserError
@@ -21,7 +20,7 @@ from mgpo.training.groups import Groups, mini_batches
 from mgpo.training.loop_settings import check_precision
 from mgpo.training.module import MGPO
 from mgpo.training.step_metrics import PassMetrics, Tally
-from tests.conftest import make_policy, make_question
+from tests.conftest import make_policy
 
 
 class Noisy(MGPO):
@@ -220,16 +219,6 @@ def test_a_checkpoint_comes_though_an_update_was_left_out(tokenizer, tmp_path):
     saved = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("*.ckpt"))
     assert saved == [n for n in range(5, trainer.global_step + 1, 2) if n // 4 > (n - 2) // 4]
     assert saved
-
-
-def test_undecodable_samples_are_left_out(tokenizer):
-    module = make(tokenizer)
-    said = []
-    module.print = said.append
-    question = make_question(None, "broken")
-    bad = Sample(question, None, "broken.png: the image is damaged")
-    assert module.usable([bad, bad]) == []
-    assert said == ["left out: question broken, broken.png: the image is damaged"]
 
 
 def test_mini_batches_hold_whole_groups():

@@ -16,8 +16,8 @@ from mgpo.gallery.thumbnails import picture_uri
 from mgpo.images.decoding import BadImage
 from mgpo.metrics import CROP, NO_TOOLS
 from mgpo.tools.audit.audit_table import words_for
-from mgpo.tools.overview.told import printable
 from mgpo.utils.atomic_files import write_text
+from mgpo.utils.terminal_tables import printable
 
 EACH = 4  # questions of every outcome
 TEXT = 300  # characters of a question or an answer

@@ -151,10 +151,10 @@ def draw_curves(path: Path, results: Results, part: Curves, names: dict[str, str
     for colour, row in zip(COLOURS, part.rows):
         steps, series = results.curve(row, part.metric, part.window)
         means = [sum(values) / len(values) for values in zip(*series)]
-        axes.plot(steps[: len(means)], means, color=colour, label=names.get(row, row))
+        axes.plot(steps, means, color=colour, label=names.get(row, row))
         low, high = [min(v) for v in zip(*series)], [max(v) for v in zip(*series)]
-        axes.fill_between(steps[: len(means)], low, high, color=colour, alpha=0.2, linewidth=0)
-        numbers[row] = {"steps": steps[: len(means)], "mean": means, "low": low, "high": high}
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        numbers[row] = {"steps": steps, "mean": means, "low": low, "high": high}
     axes.set(xlabel="step", ylabel=part.metric.split("/")[-1].replace("_", " "))
     if all(0 <= value <= 1 for line in numbers.values() for value in (*line["low"], *line["high"])):
         axes.set_ylim(0, 1.02)  # shares are seen whole

@@ -113,9 +113,10 @@ class Results:
         return series
 
     def curve(self, name: str, metric: str, window: int) -> tuple[list[int], list[list[float]]]:
-        """Steps, and the metric by seed, as a running mean over `window` logged steps."""
-        logged = self.logged(name, metric)
-        return logged[-1][0], [_running_mean(values, window) for _, values in logged]
+        """Steps that every seed has logged, and the metric by seed, as a running mean over `window` logged steps."""
+        lines = [dict(zip(steps, _running_mean(values, window))) for steps, values in self.logged(name, metric)]
+        steps = [step for step in lines[0] if all(step in line for line in lines)]
+        return steps, [[line[step] for step in steps] for line in lines]
 
     def steps_to(self, name: str, metric: str, level: float, window: int) -> list[int | None]:
         """By seed, the first step at which the running mean over `window` logged steps is at a level; None if never."""
