@@ -10,6 +10,7 @@ from dataclasses import fields
 from statistics import fmean
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -87,7 +88,7 @@ class RowMetric(Metric):
 
     def rows(self) -> list[Row]:
         """All rows in order, each once; of those that differ all the same, the last in the order of their text."""
-        text = bytes(dim_zero_cat(self.lines).tolist() if len(self.lines) else []).decode()
+        text = dim_zero_cat(self.lines).cpu().numpy().tobytes().decode() if len(self.lines) else ""
         rows = [json.loads(line) for line in sorted(text.splitlines())]
         found = {(row["split"], row["id"], row.get("step", 0), row.get("rollout", 0)): row for row in rows}
         return [row for _, row in sorted(found.items(), key=lambda item: item[0])]
@@ -101,7 +102,7 @@ class RowMetric(Metric):
 
     def _bytes(self, rows: list[Row]) -> Tensor:
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
-        return torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        return torch.from_numpy(np.frombuffer(bytearray(text.encode()), np.uint8)).to(self.device)
 
     def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
         """A point for a scalar, lines for a list of results, bars for a dictionary. All ranks must call."""
