@@ -53,7 +53,7 @@ PHASES = [
     (Chat, "follow", "encoding"),
     (Chat, "decode", "decoding"),
     (mgpo.training.rollouts, "judge", "rewards, metrics"),
-    (mgpo.training.rollouts, "records_of", "rewards, metrics"),
+    (mgpo.training.rollouts, "record_of", "rewards, metrics"),
     (mgpo.training.rollouts, "rollout_metrics", "rewards, metrics"),
     (mgpo.training.module, "collate", "collating"),
     (mgpo.training.module, "policy_loss", "loss"),
