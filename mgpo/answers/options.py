@@ -19,6 +19,7 @@ _OPTION = re.compile(
     r"(?=\s?[^\x00-\u036f\u2010-\u2027]))|([A-Za-z])(?=\s+is\b|(?<![AIai])\s))"
 )
 LETTER = re.compile(r"(?<![A-Za-z0-9À-ɏ'’])[A-Z](?![A-Za-z0-9À-ɏ'’])")  # alone, or beside signs of another script
+_SIGNED = re.compile(r"[)\].:=>–—-]\s*\Z")  # "B: red", which contradicts itself where that is A
 _ALONE = re.compile(r"[(\[]?([A-Za-z])[)\].:!]{0,2}")
 _BEHIND = re.compile(r"(.{1,200}?)\s?[(\[]([A-Z])[)\]]")  # "blue (B)"
 _FEW = re.compile(r"\W*[A-Z]\W?\s{0,3}(?:[,/&+、;|]|\bor\b|\band\b|\bund\b|\boder\b|或|和)\s{0,3}\(?[A-Z]\b(?!['’])")
@@ -90,7 +91,7 @@ def _lettered(words: str, choices: tuple[str, ...]) -> str | None:
     said = normalise(rest)
     if text and said == text:
         return letter
-    if said in texts:  # "B: red" where red is A
+    if said in texts and _SIGNED.search(option[0]) and normalise(words.lstrip("([")[1:]) != text:
         return None
     others = {found.strip("().:") for found in _MARKED.findall(rest)} & set(letters) - {letter}
     if others and not _APART.search(rest):

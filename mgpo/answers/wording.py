@@ -95,11 +95,9 @@ _MIXED = re.compile(r"(?<![\w./-])(\d{1,5})\s(\d{1,2})\s?/\s?([1-9]\d?)(?![\w/.]
 _POWER_OF_UNIT = re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|mi|yd))\^(?=[23]\b)")  # "5 cm^3" is "5 cm3", as "5 cm³" is
 # "minus 5", "x = - 5", but neither "7 - 5" nor "(x) - 5"
 _MINUS = re.compile(r"\b(?:minus|negative)\s(?=\d)|(?<![^\s=(])-\s(?=[\d.,/]+\)?\Z)(?<!\w\s-\s)(?<!\)\s-\s)")
-# Those of "10 - 15", "9 am - 5 pm", "Rome - Oslo", "1 : 2", "Smith , John", but not of "A - red"
-_BLANKS = re.compile(
-    r"(?<=\d)\s?[-:]\s?(?=\d)|(?:(?<=\d[ap]m)|(?<=\d\s[ap]m))\s?-\s?(?=\d)|(?<=[^\W\d_]{2})\s-\s(?=[^\W\d_])|"
-    r"(?<=\d)\s(?=[ap]m\b)|\s(?=,)"
-)
+# Those of "10 - 15", "Rome - Oslo", "1 : 2", "Smith , John", but not of "A - red", "3 -5", "3 - 2i"
+_BLANKS = re.compile(r"(?<=\d)\s[-:]\s(?=\d)(?!\d+[^\W\d_]\b)|(?<=[^\W\d_]{2})\s-\s(?=[^\W\d_]{2})|\s(?=,)")
+_HOURS = re.compile(r"\A(\d[\d:]{0,4})\s?([ap]m)\s?-\s?(\d[\d:]{0,4})\s?([ap]m)\Z")  # "9 am - 5 pm"
 _ENDS = re.compile(r"^(?:[\s,;:!?。、，；：！？…]|\.(?!\d)|-(?![\d.]|\s[\d.,/]+\Z))+(?=\S)|[\s.,;:!?。、，；：！？…]+$")
 
 
@@ -165,7 +163,7 @@ def normalise(answer: str) -> str:
     text = _POWER_OF_UNIT.sub(r"\1", text)
     text = _ENDS.sub("", text) or text
     text = re.sub(r"\bno[\s-]one\b", "nobody", _INITIALS.sub(r"\1", text.strip()))
-    text = _BLANKS.sub(lambda match: match[0].strip(), _NUMBERED.sub("#", text))
+    text = _BLANKS.sub(lambda match: match[0].strip(), _NUMBERED.sub("#", _HOURS.sub(r"\1\2-\3\4", text)))
     text = re.sub(r"(?<=\d),(?=\s)|(?<=[^\W\d]),(?=\s)", " and ", text.replace(" & ", " and "))
     text = re.sub(r"\band\s+and\b", "and", re.sub(r"\s+", " ", text))
     text = re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)-(?=[^\W\d_]{2})", " ", in_digits(text))

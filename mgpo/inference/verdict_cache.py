@@ -72,7 +72,7 @@ class VerdictCache:
                 if lines[-1]:
                     file.write(b"\n")  # what is added must not go on with a row that a kill tore
         rows = [_ROW.fullmatch(line) for line in lines]
-        torn = lines[0] and len(lines[0]) < SHORTEST_ROW and START.startswith(lines[0][: len(START)])
+        torn = lines[0] and len(lines[0]) <= SHORTEST_ROW and START.startswith(lines[0][: len(START)])
         if rows[0] is None and not torn and lines != [b""]:
             raise UserError(f"{path} is no file of verdicts; {ADVICE}")
         known = [row for row in rows if row is not None][: self.largest]

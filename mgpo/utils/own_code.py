@@ -63,7 +63,7 @@ def made_whole(class_type: Any, *args: Any, **arguments: Any) -> Any:
 
 def _plainly_needed(kind: Any, name: str) -> bool:
     """Whether the parameter of this name, of the first class that has one, is neither annotated nor has a default."""
-    for made in [base.__init__ for base in kind.__mro__ if "__init__" in vars(base)]:
+    for made in [base.__init__ for base in getattr(kind, "__origin__", kind).__mro__ if "__init__" in vars(base)]:
         with suppress(ValueError):  # of a class that is not written in Python
             if (found := signature(made).parameters.get(name)) is not None:
                 return found.default is found.annotation is Parameter.empty

@@ -48,6 +48,17 @@ def test_choices(answer, letter):
     assert choice_letter(answer, CHOICES) == letter
 
 
+@pytest.mark.parametrize(
+    ("answer", "choices", "letter"),
+    [("B because the sky is dark", ("It is cloudy", "It is rainy", "The sky is dark"), "B"),
+     ("B - 1", ("1", "-1"), "B"),
+     ("A since neither", ("red", "blue", "neither"), "A"), ("A, right?", ("left", "right"), "A"),
+     ("3 am Tisch", ("2", "3"), "B"), ("150 pm", ("150", "200"), "A")],
+)  # fmt: skip
+def test_a_letter_may_give_its_reason(answer, choices, letter):
+    assert choice_letter(answer, choices) == letter
+
+
 @pytest.mark.parametrize("answer", ["B: red", "B. Red", "(B) red", "A - blue", "C: none of these"])
 def test_a_letter_with_the_text_of_another_option_picks_neither(answer):
     assert choice_letter(answer, CHOICES) is None
@@ -183,7 +194,7 @@ def test_what_means_the_same(answer, truth):
      ("two half circles", "1"),
      ("5", "> 5"), ("half a dozen", "12"), ("half a million", "1000000"), ("one half", "1"), ("2 and a half", "2"),
      ("two thirds", "2"), ("10 - 15", "10"), ("10 - 15", "1015"), ("9 am - 5 pm", "9 am"), ("1 : 2", "1"),
-     ("7 - 5", "2"), ("5 am", "5"), ("x = - 5", "5")],
+     ("7 - 5", "2"), ("3 2i", "3 - 2i"), ("3 5", "3 -5"), ("0 1", "0 -1"), ("x = - 5", "5")],
 )  # fmt: skip
 def test_what_does_not_mean_the_same(answer, truth):
     assert not is_right(answer, truth)

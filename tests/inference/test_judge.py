@@ -140,12 +140,12 @@ def test_verdicts_are_bounded_in_memory_and_on_the_disk(tmp_path):
     assert len(file.read_bytes().splitlines()) == 3
 
 
-@pytest.mark.parametrize("cut", [1, 40, 86])
+@pytest.mark.parametrize("cut", [1, 40, 86, 89, 90])
 def test_a_row_that_a_kill_tore_is_left_out(tmp_path, cut):
     for whole in (0, 1):
         file = tmp_path / f"{whole}.jsonl"
         cache = VerdictCache(file, 9)
-        cache.add([(key_of(i), True) for i in range(whole + 1)])
+        cache.add([(key_of(i), False) for i in range(whole + 1)])
         rows = file.read_bytes().splitlines(keepends=True)
         file.write_bytes(b"".join(rows[:whole]) + rows[whole][:cut])
         again = VerdictCache(file, 9)

@@ -168,11 +168,13 @@ def test_other_questions_under_the_same_ids_are_not_paired(folder):
         Results(folder / "runs", [0, 1]).difference("ours", "theirs", "val")
 
 
-def test_a_curve_has_the_steps_that_all_seeds_have(folder):
-    """Where some skipped an update, or waited for groups with a signal."""
+def test_a_seed_that_skipped_an_update_keeps_what_it_had(folder):
+    """And so does one that waited for groups with a signal: their steps are not those of the others."""
     path = folder / "runs/ours/seed-1/metrics.csv"
     path.write_text("step,train/accuracy\n1,0.1\n1,0.2\n3,0.3\n9,0.4\n")
-    assert Results(folder / "runs", [0, 1]).curve("ours", "train/accuracy", 1) == ([1, 3], [[0.1, 0.3], [0.2, 0.3]])
+    assert Results(folder / "runs", [0, 1]).curve("ours", "train/accuracy", 1) == (
+        [1, 2, 3, 4], [[0.1, 0.2, 0.3, 0.4], [0.2, 0.2, 0.3, 0.3]],
+    )  # fmt: skip
 
 
 def test_what_a_row_never_logs_is_no_figure_of_it(folder):

@@ -1,5 +1,7 @@
 """Whatever a configuration names may lack its package, or fail when it is made: one sentence says so."""
 
+from pydoc import locate
+
 import lightning.fabric.loggers.tensorboard as fabric_tensorboard
 import lightning.pytorch.loggers.wandb as pytorch_wandb
 import pytest
@@ -71,9 +73,13 @@ def test_an_argument_without_annotation_or_default_has_to_be_given(tmp_path, mon
         "from mgpo.dialogues import TwoTurn\n\n\nclass Needs(TwoTurn):\n"
         "    def __init__(self, who, what=None, **rest):\n        super().__init__(**rest)\n"
         "        self.who = who\n\n\n"
+        "from typing import Generic, TypeVar\nT = TypeVar('T')\n\n\n"
+        "class Boxed(Generic[T]):\n    def __init__(self, what: T | None = None):\n        self.what = what\n\n\n"
         "class Under(Needs):\n    def __init__(self, **rest):\n        super().__init__(**rest)\n"
     )
     settings = {"dialogue": {"class_path": f"own_needs.{kind}", "init_args": given}}
+    generic = {"x": {"class_path": "own_needs.Boxed", "init_args": {"what": None}}}
+    assert made_from(generic, x=locate("own_needs.Boxed")[int]).x.what is None
     if lacking is None:
         assert made_from(settings, dialogue=Dialogue).dialogue.who == 3
     else:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,10 +114,14 @@ class Results:
         return series
 
     def curve(self, name: str, metric: str, window: int) -> tuple[list[int], list[list[float]]]:
-        """Steps that every seed has logged, and the metric by seed, as a running mean over `window` logged steps."""
-        lines = [dict(zip(steps, _running_mean(values, window))) for steps, values in self.logged(name, metric)]
-        steps = [step for step in lines[0] if all(step in line for line in lines)]
-        return steps, [[line[step] for step in steps] for line in lines]
+        """Steps, and the metric by seed, as a running mean over `window` logged steps.
+
+        A seed that has not logged a step, because an update was left out, has there what it had before.
+        """
+        lines = [(steps, _running_mean(values, window)) for steps, values in self.logged(name, metric)]
+        first, last = max(steps[0] for steps, _ in lines), min(steps[-1] for steps, _ in lines)
+        steps = sorted({step for steps, _ in lines for step in steps if first <= step <= last})
+        return steps, [[means[bisect_right(logged, step) - 1] for step in steps] for logged, means in lines]
 
     def steps_to(self, name: str, metric: str, level: float, window: int) -> list[int | None]:
         """By seed, the first step at which the running mean over `window` logged steps is at a level; None if never."""
