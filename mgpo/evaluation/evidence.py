@@ -1,19 +1,16 @@
 """How much the right answer rests on what was cut out: the evidence margin, and what each look adds to it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
 from PIL import Image
 
-from mgpo.images.views import Size
 from mgpo.policy.base import Policy, evaluating
 from mgpo.policy.passes.logprobs import score_replies
 from mgpo.policy.passes.micro_batches import micro_batches
 from mgpo.rollout.episodes import force_answers
 from mgpo.types import Pixels, Prompt, Trajectory
 
-Black = Callable[[Size], Pixels]
 Looks = list[list[Pixels]]  # for every reply but the last the crops that were shown behind it for the first time
 
 
@@ -41,11 +38,10 @@ def look_margins(
         crops_alone: All sides have black in the place of the first prompt's pictures, too. A crop is then worth what it
             shows even where the first picture could be read without it.
     """
-    black = cache(lambda size: policy.pixels(Image.new("RGB", size)))  # one of a size, which is looked at once
     if crops_alone:
-        trajectories = _without_pictures(policy, black, trajectories)
+        trajectories = _without_pictures(policy, trajectories)
     looks = [_looks(trajectory) for trajectory in trajectories]
-    sides = [side for t, own in zip(trajectories, looks) if any(own) for side in _sides(policy, black, t, own)]
+    sides = [side for t, own in zip(trajectories, looks) if any(own) for side in _sides(policy, t, own)]
     force_answers(policy, sides, answer_form)
     with evaluating(policy):
         scores = iter(score_replies(policy, sides, micro_batches(sides, micro_batch_tokens)))
@@ -59,17 +55,17 @@ def look_margins(
     return margins
 
 
-def _without_pictures(policy: Policy, black: Black, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+def _without_pictures(policy: Policy, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """Copies with black wherever a picture of the first prompt is shown; rollouts that shared a prompt still do."""
-    prompts: dict[int, tuple[Prompt, dict[Pixels, Pixels]]] = {}
+    prompts: dict[int, tuple[Prompt, dict[int, Pixels]]] = {}
     copies = []
     for trajectory in trajectories:
         first = trajectory.turns[0].prompt
         if id(first) not in prompts:
-            others = _others(policy, black, trajectory, first.images)
-            prompts[id(first)] = replace(first, images=tuple(others[image] for image in first.images)), others
-        prompt, others = prompts[id(first)]
-        copies.append(_shown_instead(trajectory, others))
+            black = _black(policy, trajectory, first.images)
+            prompts[id(first)] = replace(first, images=tuple(black[id(image)] for image in first.images)), black
+        prompt, black = prompts[id(first)]
+        copies.append(_shown_instead(trajectory, black))
         copies[-1].turns[0].prompt = prompt
     return copies
 
@@ -77,33 +73,33 @@ def _without_pictures(policy: Policy, black: Black, trajectories: Sequence[Traje
 def _looks(trajectory: Trajectory) -> Looks:
     """Whatever the dialogue notes: crops are the pictures that the first prompt does not show."""
     first, *rest = trajectory.turns
-    known, looks = {*first.prompt.images}, Looks()
+    known, looks = set(map(id, first.prompt.images)), Looks()
     for turn in rest:
-        looks.append(list(dict.fromkeys(image for image in turn.prompt.images if image not in known)))
-        known |= {*turn.prompt.images}
+        looks.append(list({id(image): image for image in turn.prompt.images if id(image) not in known}.values()))
+        known |= set(map(id, turn.prompt.images))
     return looks
 
 
-def _sides(policy: Policy, black: Black, trajectory: Trajectory, looks: Looks) -> list[Trajectory]:
+def _sides(policy: Policy, trajectory: Trajectory, looks: Looks) -> list[Trajectory]:
     """Copies with all crops black, then with those of each look in turn as they are, up to the last."""
-    others = _others(policy, black, trajectory, [crop for look in looks for crop in look])
-    sides = [_shown_instead(trajectory, others)]
+    black = _black(policy, trajectory, [crop for look in looks for crop in look])
+    sides = [_shown_instead(trajectory, black)]
     for look in filter(None, looks):
-        others = {crop: pixels for crop, pixels in others.items() if crop not in look}
-        sides.append(_shown_instead(trajectory, others))
+        black = {crop: pixels for crop, pixels in black.items() if crop not in map(id, look)}
+        sides.append(_shown_instead(trajectory, black))
     return sides
 
 
-def _others(policy: Policy, black: Black, trajectory: Trajectory, pictures: Sequence[Pixels]) -> dict[Pixels, Pixels]:
-    """For each of these pictures of a trajectory a black one of its size."""
+def _black(policy: Policy, trajectory: Trajectory, pictures: Sequence[Pixels]) -> dict[int, Pixels]:
+    """By the id of each of these pictures of a trajectory, a black one of its size."""
     sizes = {policy.blank(view.size).grid: view.size for view in trajectory.views}
-    return {picture: black(sizes[picture.grid]) for picture in pictures}
+    return {id(picture): policy.pixels(Image.new("RGB", sizes[picture.grid])) for picture in pictures}
 
 
-def _shown_instead(trajectory: Trajectory, others: Mapping[Pixels, Pixels]) -> Trajectory:
+def _shown_instead(trajectory: Trajectory, others: Mapping[int, Pixels]) -> Trajectory:
     """A copy in which other pixels stand wherever these are shown behind the first prompt, which stays as it is."""
     turns = [replace(turn) for turn in trajectory.turns]
     for turn in turns[1:]:
-        images = tuple(others.get(image, image) for image in turn.prompt.images)
+        images = tuple(others.get(id(image), image) for image in turn.prompt.images)
         turn.prompt = replace(turn.prompt, images=images)
     return replace(trajectory, turns=turns)

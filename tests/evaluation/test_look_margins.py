@@ -57,14 +57,6 @@ def test_what_looks_add_is_the_evidence_of_all(base, play, dialogue):
     assert any(abs(margin) > 1 for of in margins for margin in of)
 
 
-@pytest.mark.parametrize("crops_alone", [False, True])
-def test_black_pictures_of_one_size_are_looked_at_once(base, play, monkeypatch, crops_alone):
-    trajectories, sizes, pixels = play(TwoTurn(turns=3)), [], base.pixels
-    monkeypatch.setattr(base, "pixels", lambda image: sizes.append(image.size) or pixels(image))
-    look_margins(base, trajectories, ANSWER_FORM, crops_alone=crops_alone)
-    assert sizes and len(sizes) == len(set(sizes))
-
-
 def test_a_look_that_was_refused_adds_nothing(base, play):
     trajectories = play(TwoTurn(turns=3))
     refused = [
